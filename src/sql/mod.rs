@@ -1,0 +1,1 @@
+//! What a statement is: the lexer, verdicts, and the cache of verdicts. Pure.

@@ -1,0 +1,95 @@
+//! The nodes of one cluster as a value: what is known of each, what to do when one is lost, and which may serve a
+//! statement. Pure: events and `now` come in, decisions go out. Knows no addresses: a node is its index.
+
+use std::time::Duration;
+
+/// A node's place in the cluster's list of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u16);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    Primary,
+    Replica,
+}
+
+/// One node as the configuration names it; the rest is found out by asking it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeSettings {
+    /// Its address as text, for messages.
+    pub name: String,
+    /// Share of the reads relative to the other nodes, greater than 0, at most 1000.
+    pub weight: f64,
+    /// When set, the node is never used in the other role.
+    pub role: Option<Role>,
+}
+
+/// Where statements that only read may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reads {
+    Primary,
+    /// Replicas; the primary when no replica is fit.
+    #[default]
+    Replica,
+    /// Replicas and the primary alike.
+    Any,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    #[default]
+    LeastBusy,
+    RoundRobin,
+    Random,
+}
+
+/// What a session's reads may miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// Anything that a replica has not replayed yet.
+    Eventual,
+    /// Nothing that the session itself has written.
+    #[default]
+    Session,
+}
+
+/// `[clusters.X.routing]`, and overridden in `[databases.X.routing]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    pub reads: Reads,
+    pub balance: Balance,
+    /// A replica that is further behind serves no reads; `None` = no bound.
+    pub max_lag: Option<Duration>,
+    pub consistency: Consistency,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Routing {
+            reads: Reads::default(),
+            balance: Balance::default(),
+            max_lag: Some(Duration::from_secs(10)),
+            consistency: Consistency::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FailoverMode {
+    /// The first primary seen stays the only one; its loss is an outage until it comes back.
+    Off,
+    /// Someone else promotes; the new primary is found by role and highest timeline.
+    #[default]
+    Follow,
+    /// Poolhouse promotes.
+    Promote,
+}
+
+/// What the machine needs to know of one cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub nodes: Vec<NodeSettings>,
+    pub failover: FailoverMode,
+    /// Failed probes in a row until a node is down, at least 1. `[clusters.X.health] failures`.
+    pub failures: u32,
+}

@@ -1,0 +1,1 @@
+//! Bytes ⇄ messages of PostgreSQL's protocol 3.x. Pure.
