@@ -1,1 +1,94 @@
-//! The only place that spawns. Every task has a parent that can wait for it, and a panic ends one task only.
+//! The only place that spawns. A scope is a branch of the tree of tasks: it can be asked to stop, and whoever asked can
+//! wait until every task below it has ended. A panic ends one task and is logged; it never takes another with it.
+
+use std::future::Future;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A branch of the tree of tasks. Clones are the same branch.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Scope {
+    pub fn new() -> Scope {
+        Scope::default()
+    }
+
+    /// A branch below this one: it stops when this one stops, and can be stopped and awaited alone.
+    pub fn child(&self) -> Scope {
+        Scope { tracker: TaskTracker::new(), stop: self.stop.child_token() }
+    }
+
+    /// Starts a task on the calling thread's runtime.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(async move {
+            let _note = PanicNote { name };
+            future.await;
+        });
+    }
+
+    /// Asks every task of this branch and below to end.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Resolves when the branch has been asked to stop. Cancel-safe.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Resolves when every task of this branch (not those of its children) has ended. Cancel-safe.
+    pub async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// How many tasks of this branch are alive.
+    pub fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+}
+
+struct PanicNote {
+    name: &'static str,
+}
+
+impl Drop for PanicNote {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(task = self.name, "a task panicked; this is a bug in Poolhouse");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_task_only() {
+        let scope = Scope::new();
+        let child = scope.child();
+        child.spawn("panics", async { panic!("expected by the test") });
+        child.spawn("waits", {
+            let child = child.clone();
+            async move { child.stopping().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!child.is_stopping());
+        scope.stop();
+        child.ended().await;
+        assert!(child.is_empty());
+    }
+}

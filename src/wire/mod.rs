@@ -1,1 +1,31 @@
 //! Bytes ⇄ messages of PostgreSQL's protocol 3.x. Pure.
+//!
+//! `frame` finds where messages begin and end, `request` reads and writes what clients send, `reply` what servers send,
+//! `startup` the packets without a type byte that open a connection, `error` the ErrorResponse and its SQLSTATEs.
+//! The rules come from the PostgreSQL manual, chapter "Frontend/Backend Protocol".
+
+pub mod error;
+pub mod frame;
+pub mod reply;
+pub mod request;
+pub mod startup;
+
+pub use error::{ErrorFields, SqlState};
+pub use frame::{Header, header};
+
+/// What a peer did that the protocol does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("message type {tag:#04x} has the impossible length {length}")]
+    Length { tag: u8, length: u32 },
+    #[error("unknown message type {0:#04x}")]
+    UnknownMessage(u8),
+    #[error("malformed {0} message")]
+    Malformed(&'static str),
+    #[error("startup packet of {0} bytes")]
+    StartupLength(u32),
+    #[error("malformed startup packet")]
+    StartupLayout,
+    #[error("protocol version {major}.{minor} is not supported")]
+    Version { major: u16, minor: u16 },
+}

@@ -1,0 +1,176 @@
+//! ErrorResponse and NoticeResponse: fields, severities, and the SQLSTATEs that Poolhouse itself answers with.
+
+use super::{frame::split_text, request::begin};
+
+/// A SQLSTATE: five upper-case letters and digits (manual, appendix "PostgreSQL Error Codes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqlState(pub &'static str);
+
+impl SqlState {
+    pub const CONNECTION_UNREACHABLE: SqlState = SqlState("08001");
+    pub const CONNECTION_LOST: SqlState = SqlState("08006");
+    pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
+    pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
+    pub const READ_ONLY: SqlState = SqlState("25006");
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: SqlState = SqlState("25P03");
+    pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
+    pub const INVALID_PASSWORD: SqlState = SqlState("28P01");
+    pub const UNKNOWN_DATABASE: SqlState = SqlState("3D000");
+    pub const SYNTAX_ERROR: SqlState = SqlState("42601");
+    pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
+    pub const LIMIT_EXCEEDED: SqlState = SqlState("54000");
+    pub const QUERY_CANCELED: SqlState = SqlState("57014");
+    pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
+    pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
+    pub const IDLE_SESSION_TIMEOUT: SqlState = SqlState("57P05");
+    pub const INTERNAL: SqlState = SqlState("XX000");
+}
+
+/// An error as Poolhouse sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// FATAL ends the connection, ERROR only the statement.
+    pub fatal: bool,
+    pub code: SqlState,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Report {
+    pub fn error(code: SqlState, message: impl Into<String>) -> Report {
+        Report { fatal: false, code, message: message.into(), detail: None, hint: None }
+    }
+
+    pub fn fatal(code: SqlState, message: impl Into<String>) -> Report {
+        Report { fatal: true, ..Report::error(code, message) }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Report {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Report {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Writes the ErrorResponse.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let severity = if self.fatal { "FATAL" } else { "ERROR" };
+        let fields = [
+            (b'S', Some(severity)),
+            (b'V', Some(severity)),
+            (b'C', Some(self.code.0)),
+            (b'M', Some(self.message.as_str())),
+            (b'D', self.detail.as_deref()),
+            (b'H', self.hint.as_deref()),
+        ];
+        let fields = fields.iter().filter_map(|(tag, text)| text.map(|text| (*tag, text.as_bytes())));
+        write_fields(b'E', fields, out);
+    }
+}
+
+/// The fields of a server's ErrorResponse or NoticeResponse, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ErrorFields {
+    /// Field type and text, in the order sent.
+    pub fields: Vec<(u8, Vec<u8>)>,
+}
+
+impl ErrorFields {
+    /// Reads a body; what is malformed at its end is left out, since a broken error is still an error.
+    pub fn read(mut body: &[u8]) -> ErrorFields {
+        let mut fields = Vec::new();
+        while let Some((&tag, rest)) = body.split_first() {
+            let Some((text, after)) = split_text(rest).filter(|_| tag != 0) else { break };
+            fields.push((tag, text.to_vec()));
+            body = after;
+        }
+        ErrorFields { fields }
+    }
+
+    /// A field's text, when it is there and UTF-8.
+    pub fn text(&self, tag: u8) -> Option<&str> {
+        let (_, text) = self.fields.iter().find(|(field, _)| *field == tag)?;
+        std::str::from_utf8(text).ok()
+    }
+
+    pub fn code(&self) -> &str {
+        self.text(b'C').unwrap_or("XX000")
+    }
+
+    pub fn message(&self) -> &str {
+        self.text(b'M').unwrap_or("(no message)")
+    }
+
+    /// Whether the server ends the connection after this error.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.text(b'V').or(self.text(b'S')), Some("FATAL" | "PANIC"))
+    }
+
+    /// Replaces the severity, spelled in English.
+    pub fn set_severity(&mut self, severity: &str) {
+        for (tag, text) in &mut self.fields {
+            if matches!(tag, b'S' | b'V') {
+                *text = severity.as_bytes().to_vec();
+            }
+        }
+    }
+
+    /// Writes the message; `tag` is `E` or `N`.
+    pub fn write(&self, tag: u8, out: &mut Vec<u8>) {
+        write_fields(tag, self.fields.iter().map(|(tag, text)| (*tag, text.as_slice())), out);
+    }
+}
+
+fn write_fields<'a>(tag: u8, fields: impl Iterator<Item = (u8, &'a [u8])> + Clone, out: &mut Vec<u8>) {
+    let body = 1 + fields.clone().map(|(_, text)| text.len() + 2).sum::<usize>();
+    begin(tag, body, out);
+    for (field, text) in fields {
+        out.push(field);
+        out.extend_from_slice(text);
+        out.push(0);
+    }
+    out.push(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::header;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_report_reads_back() {
+        let mut out = Vec::new();
+        Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many").hint("raise it").write(&mut out);
+        assert_eq!(header(&out).unwrap().unwrap().message(), out.len());
+        let mut fields = ErrorFields::read(&out[5..]);
+        assert_eq!((fields.code(), fields.message(), fields.text(b'H')), ("53300", "too many", Some("raise it")));
+        assert!(fields.is_fatal());
+        fields.set_severity("ERROR");
+        assert!(!fields.is_fatal());
+        let mut again = Vec::new();
+        fields.write(b'E', &mut again);
+        assert_eq!(again.len(), out.len());
+    }
+
+    #[test]
+    fn broken_errors_are_read_as_far_as_they_go() {
+        assert_eq!(ErrorFields::read(b"").code(), "XX000");
+        assert_eq!(ErrorFields::read(b"C57014\0Mno end").code(), "57014");
+        assert_eq!(ErrorFields::read(b"C57014\0\0Mignored\0").message(), "(no message)");
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_without_panic(body: Vec<u8>) {
+            let fields = ErrorFields::read(&body);
+            let mut out = Vec::new();
+            fields.write(b'E', &mut out);
+            prop_assert_eq!(ErrorFields::read(&out[5..]), fields);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What servers send: writing the messages that Poolhouse answers itself, and reading the few that it looks into.
+
+use super::{Error, frame::split_text, request::begin};
+
+/// The transaction status in a ReadyForQuery message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Status {
+    /// Not in a transaction block.
+    #[default]
+    Idle,
+    /// In a transaction block.
+    Transaction,
+    /// In a failed transaction block: only its end is accepted.
+    Failed,
+}
+
+impl Status {
+    /// # Errors
+    /// [`Error::Malformed`] for a body that is not one of `I`, `T` and `E`.
+    pub fn read(body: &[u8]) -> Result<Status, Error> {
+        match body {
+            b"I" => Ok(Status::Idle),
+            b"T" => Ok(Status::Transaction),
+            b"E" => Ok(Status::Failed),
+            _ => Err(Error::Malformed("ReadyForQuery")),
+        }
+    }
+}
+
+/// Writes a ReadyForQuery message.
+pub fn ready_for_query(status: Status, out: &mut Vec<u8>) {
+    out.extend_from_slice(match status {
+        Status::Idle => b"Z\0\0\0\x05I",
+        Status::Transaction => b"Z\0\0\0\x05T",
+        Status::Failed => b"Z\0\0\0\x05E",
+    });
+}
+
+/// A ParseComplete message.
+pub const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
+/// A CloseComplete message.
+pub const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
+/// An EmptyQueryResponse message.
+pub const EMPTY_QUERY: [u8; 5] = *b"I\0\0\0\x04";
+
+/// Reads name and value of a ParameterStatus message.
+///
+/// # Errors
+/// [`Error::Malformed`] when a terminator is missing.
+pub fn parameter_status_parts(body: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+    const MALFORMED: Error = Error::Malformed("ParameterStatus");
+    let (name, rest) = split_text(body).ok_or(MALFORMED)?;
+    let (value, _) = split_text(rest).ok_or(MALFORMED)?;
+    Ok((name, value))
+}
+
+/// Writes a ParameterStatus message.
+pub fn parameter_status(name: &str, value: &str, out: &mut Vec<u8>) {
+    begin(b'S', name.len() + value.len() + 2, out);
+    for part in [name.as_bytes(), b"\0", value.as_bytes(), b"\0"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Writes a BackendKeyData message. `secret` is 4 bytes in protocol 3.0 and up to 256 in 3.2.
+pub fn backend_key_data(process: u32, secret: &[u8], out: &mut Vec<u8>) {
+    begin(b'K', 4 + secret.len(), out);
+    out.extend_from_slice(&process.to_be_bytes());
+    out.extend_from_slice(secret);
+}
+
+/// Writes a CommandComplete message.
+pub fn command_complete(tag: &str, out: &mut Vec<u8>) {
+    begin(b'C', tag.len() + 1, out);
+    out.extend_from_slice(tag.as_bytes());
+    out.push(0);
+}
+
+/// A request for a password, or the end of the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authentication<'a> {
+    Ok,
+    Cleartext,
+    Md5 {
+        salt: [u8; 4],
+    },
+    /// The names of the mechanisms, each with its terminator, and one terminator more.
+    Sasl {
+        mechanisms: &'a [u8],
+    },
+    SaslContinue(&'a [u8]),
+    SaslFinal(&'a [u8]),
+    /// Kerberos, GSSAPI and what else there may be.
+    Other(u32),
+}
+
+impl<'a> Authentication<'a> {
+    /// # Errors
+    /// [`Error::Malformed`] when the body is too short for its kind.
+    pub fn read(body: &'a [u8]) -> Result<Authentication<'a>, Error> {
+        const MALFORMED: Error = Error::Malformed("Authentication");
+        let (&kind, rest) = body.split_first_chunk::<4>().ok_or(MALFORMED)?;
+        Ok(match u32::from_be_bytes(kind) {
+            0 => Authentication::Ok,
+            3 => Authentication::Cleartext,
+            5 => Authentication::Md5 { salt: rest.try_into().map_err(|_| MALFORMED)? },
+            10 => Authentication::Sasl { mechanisms: rest },
+            11 => Authentication::SaslContinue(rest),
+            12 => Authentication::SaslFinal(rest),
+            other => Authentication::Other(other),
+        })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (kind, rest): (u32, &[u8]) = match self {
+            Authentication::Ok => (0, &[]),
+            Authentication::Cleartext => (3, &[]),
+            Authentication::Md5 { salt } => (5, salt),
+            Authentication::Sasl { mechanisms } => (10, mechanisms),
+            Authentication::SaslContinue(data) => (11, data),
+            Authentication::SaslFinal(data) => (12, data),
+            Authentication::Other(kind) => (*kind, &[]),
+        };
+        begin(b'R', 4 + rest.len(), out);
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(rest);
+    }
+}
+
+/// Writes a NegotiateProtocolVersion message: our newest minor version and the options that we do not know.
+pub fn negotiate_protocol_version(minor: u32, unknown: &[&str], out: &mut Vec<u8>) {
+    let body = 8 + unknown.iter().map(|name| name.len() + 1).sum::<usize>();
+    begin(b'v', body, out);
+    out.extend_from_slice(&minor.to_be_bytes());
+    out.extend_from_slice(&(unknown.len() as u32).to_be_bytes());
+    for name in unknown {
+        out.extend_from_slice(name.as_bytes());
+        out.push(0);
+    }
+}
+
+/// The columns of a DataRow message as text; `None` is NULL.
+///
+/// # Errors
+/// [`Error::Malformed`] when lengths and body do not agree.
+pub fn data_row(body: &[u8]) -> Result<Vec<Option<&[u8]>>, Error> {
+    const MALFORMED: Error = Error::Malformed("DataRow");
+    let (&count, mut rest) = body.split_first_chunk::<2>().ok_or(MALFORMED)?;
+    let mut columns = Vec::with_capacity(usize::from(u16::from_be_bytes(count)));
+    for _ in 0..u16::from_be_bytes(count) {
+        let (&length, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
+        match i32::from_be_bytes(length) {
+            -1 => {
+                columns.push(None);
+                rest = after;
+            }
+            length => {
+                let length = usize::try_from(length).map_err(|_| MALFORMED)?;
+                let (value, after) = after.split_at_checked(length).ok_or(MALFORMED)?;
+                columns.push(Some(value));
+                rest = after;
+            }
+        }
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::header;
+    use proptest::prelude::*;
+
+    #[test]
+    fn statuses() {
+        for status in [Status::Idle, Status::Transaction, Status::Failed] {
+            let mut out = Vec::new();
+            ready_for_query(status, &mut out);
+            assert_eq!(Status::read(&out[5..]), Ok(status));
+        }
+        assert!(Status::read(b"x").is_err());
+        assert!(Status::read(b"II").is_err());
+    }
+
+    #[test]
+    fn authentication_round_trips() {
+        for message in [
+            Authentication::Ok,
+            Authentication::Cleartext,
+            Authentication::Md5 { salt: [1, 2, 3, 4] },
+            Authentication::Sasl { mechanisms: b"SCRAM-SHA-256\0\0" },
+            Authentication::SaslContinue(b"r=x"),
+            Authentication::SaslFinal(b"v=x"),
+            Authentication::Other(7),
+        ] {
+            let mut out = Vec::new();
+            message.write(&mut out);
+            assert_eq!(Authentication::read(&out[5..]), Ok(message));
+        }
+        assert!(Authentication::read(b"\0\0\0\x05abc").is_err());
+    }
+
+    #[test]
+    fn rows() {
+        let body = b"\0\x03\0\0\0\x02hi\xff\xff\xff\xff\0\0\0\0";
+        assert_eq!(data_row(body).unwrap(), [Some(&b"hi"[..]), None, Some(&b""[..])]);
+        assert!(data_row(b"\0\x01\0\0\0\x09hi").is_err());
+        assert!(data_row(b"\0\x01\xff\xff\xff\xfe").is_err());
+    }
+
+    #[test]
+    fn lengths_are_right() {
+        let mut out = Vec::new();
+        parameter_status("TimeZone", "UTC", &mut out);
+        assert_eq!(header(&out).unwrap().unwrap().message(), out.len());
+        assert_eq!(parameter_status_parts(&out[5..]), Ok((&b"TimeZone"[..], &b"UTC"[..])));
+        for write in [
+            &(|out: &mut Vec<u8>| backend_key_data(7, &[0; 32], out)) as &dyn Fn(&mut Vec<u8>),
+            &|out| command_complete("SELECT 1", out),
+            &|out| negotiate_protocol_version(2, &["_pq_.a", "_pq_.bc"], out),
+        ] {
+            let mut out = Vec::new();
+            write(&mut out);
+            assert_eq!(header(&out).unwrap().unwrap().message(), out.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_without_panic(body: Vec<u8>) {
+            let _ = (Status::read(&body), parameter_status_parts(&body), Authentication::read(&body), data_row(&body));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What clients send: reading the parts that Poolhouse looks into, and writing messages of its own to servers.
+
+use super::{
+    Error,
+    frame::{HEADER_BYTES, split_text},
+};
+
+/// The body of a Parse message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parse<'a> {
+    pub name: &'a [u8],
+    pub sql: &'a [u8],
+    /// What follows the text: the number of parameter types and their oids, as sent.
+    pub types: &'a [u8],
+}
+
+impl<'a> Parse<'a> {
+    /// # Errors
+    /// [`Error::Malformed`] when a terminator is missing or the types do not fill the body.
+    pub fn read(body: &'a [u8]) -> Result<Parse<'a>, Error> {
+        const MALFORMED: Error = Error::Malformed("Parse");
+        let (name, rest) = split_text(body).ok_or(MALFORMED)?;
+        let (sql, types) = split_text(rest).ok_or(MALFORMED)?;
+        let (count, oids) = types.split_first_chunk::<2>().ok_or(MALFORMED)?;
+        if oids.len() != 4 * usize::from(u16::from_be_bytes(*count)) {
+            return Err(MALFORMED);
+        }
+        Ok(Parse { name, sql, types })
+    }
+
+    /// Writes the message with another name.
+    pub fn write(&self, name: &[u8], out: &mut Vec<u8>) {
+        let body = name.len() + 1 + self.sql.len() + 1 + self.types.len();
+        begin(b'P', body, out);
+        for part in [name, b"\0", self.sql, b"\0", self.types] {
+            out.extend_from_slice(part);
+        }
+    }
+}
+
+/// The two names at the front of a Bind message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindNames<'a> {
+    pub portal: &'a [u8],
+    pub statement: &'a [u8],
+    /// Bytes of both names with their terminators.
+    pub bytes: usize,
+}
+
+impl<'a> BindNames<'a> {
+    /// Reads the names from the front of a body; `None` when they are not all there yet.
+    pub fn read(front: &'a [u8]) -> Option<BindNames<'a>> {
+        let (portal, rest) = split_text(front)?;
+        let (statement, rest) = split_text(rest)?;
+        Some(BindNames { portal, statement, bytes: front.len() - rest.len() })
+    }
+
+    /// Writes header and names of a Bind message whose body was `body` bytes long with `self`, now with another
+    /// statement name. The rest of the body has to follow unchanged.
+    pub fn write_front(&self, body: usize, statement: &[u8], out: &mut Vec<u8>) {
+        let body = body - self.statement.len() + statement.len();
+        begin(b'B', body, out);
+        for part in [self.portal, b"\0", statement, b"\0"] {
+            out.extend_from_slice(part);
+        }
+    }
+}
+
+/// What a Describe or Close message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object<'a> {
+    Statement(&'a [u8]),
+    Portal(&'a [u8]),
+}
+
+impl<'a> Object<'a> {
+    /// # Errors
+    /// [`Error::Malformed`] for another kind than `S` and `P`, or a missing terminator.
+    pub fn read(body: &'a [u8]) -> Result<Object<'a>, Error> {
+        const MALFORMED: Error = Error::Malformed("Describe or Close");
+        let (&kind, rest) = body.split_first().ok_or(MALFORMED)?;
+        let (name, rest) = split_text(rest).ok_or(MALFORMED)?;
+        match kind {
+            b'S' if rest.is_empty() => Ok(Object::Statement(name)),
+            b'P' if rest.is_empty() => Ok(Object::Portal(name)),
+            _ => Err(MALFORMED),
+        }
+    }
+}
+
+/// The text of a Query message.
+///
+/// # Errors
+/// [`Error::Malformed`] when the terminator is missing or not at the end.
+pub fn query_text(body: &[u8]) -> Result<&[u8], Error> {
+    match split_text(body) {
+        Some((text, [])) => Ok(text),
+        _ => Err(Error::Malformed("Query")),
+    }
+}
+
+/// Writes a message's header.
+pub fn begin(tag: u8, body: usize, out: &mut Vec<u8>) {
+    out.reserve(HEADER_BYTES + body);
+    out.push(tag);
+    out.extend_from_slice(&(body as u32 + 4).to_be_bytes());
+}
+
+/// Writes a Query message.
+pub fn query(sql: &str, out: &mut Vec<u8>) {
+    begin(b'Q', sql.len() + 1, out);
+    out.extend_from_slice(sql.as_bytes());
+    out.push(0);
+}
+
+/// Writes a Close or Describe (`tag`) message about a prepared statement.
+pub fn about_statement(tag: u8, name: &[u8], out: &mut Vec<u8>) {
+    begin(tag, name.len() + 2, out);
+    out.push(b'S');
+    out.extend_from_slice(name);
+    out.push(0);
+}
+
+/// Writes a password message: PasswordMessage, SASLResponse.
+pub fn password(body: &[u8], out: &mut Vec<u8>) {
+    begin(b'p', body.len(), out);
+    out.extend_from_slice(body);
+}
+
+/// A Sync message.
+pub const SYNC: [u8; 5] = *b"S\0\0\0\x04";
+/// A Terminate message.
+pub const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::header;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parse_messages() {
+        let body = b"s1\0select $1\0\0\x01\0\0\0\x17";
+        let parse = Parse::read(body).unwrap();
+        assert_eq!((parse.name, parse.sql, parse.types), (&b"s1"[..], &b"select $1"[..], &b"\0\x01\0\0\0\x17"[..]));
+        let mut out = Vec::new();
+        parse.write(b"other", &mut out);
+        assert_eq!(&out[..], b"P\0\0\0\x1aother\0select $1\0\0\x01\0\0\0\x17");
+        for bad in [&b""[..], b"s1", b"s1\0select", b"s1\0select\0", b"s1\0select\0\0", b"\0\0\0\x01", b"\0\0\0\0x"] {
+            assert_eq!(Parse::read(bad), Err(Error::Malformed("Parse")), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bind_names() {
+        let body = b"p\0s1\0\0\0rest";
+        let names = BindNames::read(body).unwrap();
+        assert_eq!((names.portal, names.statement, names.bytes), (&b"p"[..], &b"s1"[..], 5));
+        let mut out = Vec::new();
+        names.write_front(body.len(), b"longer", &mut out);
+        out.extend_from_slice(&body[names.bytes..]);
+        assert_eq!(&out[..], b"B\0\0\0\x13p\0longer\0\0\0rest");
+        assert_eq!(BindNames::read(b"p\0s1"), None);
+    }
+
+    #[test]
+    fn objects() {
+        assert_eq!(Object::read(b"Sname\0"), Ok(Object::Statement(b"name")));
+        assert_eq!(Object::read(b"P\0"), Ok(Object::Portal(b"")));
+        for bad in [&b""[..], b"S", b"Xname\0", b"Sname", b"Sname\0x"] {
+            assert!(Object::read(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn query_texts() {
+        assert_eq!(query_text(b"select 1\0"), Ok(&b"select 1"[..]));
+        assert_eq!(query_text(b"\0"), Ok(&b""[..]));
+        for bad in [&b""[..], b"select 1", b"select\0 1\0"] {
+            assert!(query_text(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_without_panic(body: Vec<u8>) {
+            let _ = (Parse::read(&body), BindNames::read(&body), Object::read(&body), query_text(&body));
+        }
+
+        #[test]
+        fn a_renamed_bind_keeps_its_length_right(
+            portal in "[a-z]{0,9}", statement in "[a-z]{0,9}", name in "[a-z]{0,9}", rest: Vec<u8>,
+        ) {
+            let mut body = format!("{portal}\0{statement}\0").into_bytes();
+            body.extend_from_slice(&rest);
+            let mut out = Vec::new();
+            let names = BindNames::read(&body).unwrap();
+            names.write_front(body.len(), name.as_bytes(), &mut out);
+            out.extend_from_slice(&body[names.bytes..]);
+            prop_assert_eq!(header(&out).unwrap().unwrap().message(), out.len());
+            let again = BindNames::read(&out[HEADER_BYTES..]).unwrap();
+            prop_assert_eq!(again.statement, name.as_bytes());
+            prop_assert_eq!(again.portal, portal.as_bytes());
+        }
+    }
+}
