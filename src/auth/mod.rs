@@ -1,6 +1,26 @@
 //! Who somebody is: SCRAM-SHA-256, md5, user lists. Pure: randomness comes in as bytes.
+//!
+//! Towards clients start at [`Directory`], which names the [`Challenge`] for a user; towards servers at [`Credential`],
+//! which knows what it can answer. The exchanges themselves are in [`scram`] and [`md5`]. Nothing here reads a file,
+//! sends a byte or decides what a client is told: every [`Error`] is for the log, the client sees one message for all.
 
-use std::{collections::BTreeMap, fmt};
+mod credential;
+mod directory;
+mod error;
+pub mod md5;
+mod saslprep;
+pub mod scram;
+mod secret;
+mod userlist;
+
+use std::collections::BTreeMap;
+
+pub use credential::Credential;
+pub use directory::{Challenge, Directory, Refusal};
+pub use error::Error;
+pub use saslprep::saslprep;
+pub use secret::{Secret, SecretError};
+pub use userlist::{UserlistError, UserlistMistake, userlist};
 
 /// How clients prove who they are. `[auth] method`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -9,26 +29,6 @@ pub enum Method {
     Md5,
     #[default]
     ScramSha256,
-}
-
-/// A password, or what is stored in its place. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
-    Plain(String),
-    /// `md5` and 32 hexadecimal digits: md5(password, user).
-    Md5(String),
-    /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, checked to be well-formed.
-    Scram(String),
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Secret::Plain(_) => "Plain(…)",
-            Secret::Md5(_) => "Md5(…)",
-            Secret::Scram(_) => "Scram(…)",
-        })
-    }
 }
 
 /// `[auth]`, with `[users]` and the users file merged.

@@ -1,0 +1,95 @@
+//! What logs in to a server. Each helper answers one request that a server may make, or says that it cannot.
+
+use std::fmt;
+
+use super::{
+    Error, Secret, md5,
+    scram::{ClientExchange, Key},
+};
+
+/// What is known to log in to a server with. Never printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub enum Credential {
+    /// Only a server that trusts lets this in.
+    #[default]
+    None,
+    Secret(Secret),
+    /// From the exchange of a client that proved its password to us: opens every server that stores the very same
+    /// verifier (same salt and iterations), and no other.
+    ScramKeys {
+        client_key: Key,
+        server_key: Key,
+        salt: Vec<u8>,
+        iterations: u32,
+    },
+}
+
+impl Credential {
+    /// The answer to AuthenticationCleartextPassword: needs the password.
+    pub fn cleartext_answer(&self) -> Option<&str> {
+        match self {
+            Credential::Secret(secret) => secret.password(),
+            Credential::None | Credential::ScramKeys { .. } => None,
+        }
+    }
+
+    /// The answer to AuthenticationMD5Password: needs the password or its md5 hash.
+    pub fn md5_answer(&self, user: &str, salt: [u8; 4]) -> Option<String> {
+        match self {
+            Credential::Secret(secret) => md5::response(secret, user, salt),
+            Credential::None | Credential::ScramKeys { .. } => None,
+        }
+    }
+
+    /// The exchange for AuthenticationSASL with `SCRAM-SHA-256`: needs the password or keys.
+    ///
+    /// # Errors
+    /// [`Error::NothingToProve`] when there is neither.
+    pub fn scram_exchange(&self, client_nonce: [u8; 18]) -> Result<ClientExchange, Error> {
+        ClientExchange::new(self.clone(), client_nonce)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Credential::None => f.write_str("None"),
+            Credential::Secret(secret) => f.debug_tuple("Secret").field(secret).finish(),
+            Credential::ScramKeys { .. } => f.write_str("ScramKeys(…)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_each_can_answer() {
+        let hash = md5::hash("app", "sesame");
+        let keys =
+            Credential::ScramKeys { client_key: [1; 32], server_key: [2; 32], salt: vec![3; 16], iterations: 4096 };
+        let cases = [
+            (Credential::None, [false, false, false]),
+            (Credential::Secret(Secret::Plain("sesame".into())), [true, true, true]),
+            (Credential::Secret(Secret::Plain(String::new())), [false, false, false]),
+            (Credential::Secret(Secret::Md5(hash)), [false, true, false]),
+            (Credential::Secret(Secret::Scram("SCRAM-SHA-256$…".into())), [false, false, false]),
+            (keys, [false, false, true]),
+        ];
+        for (credential, expected) in cases {
+            let can = [
+                credential.cleartext_answer().is_some(),
+                credential.md5_answer("app", [0; 4]).is_some(),
+                credential.scram_exchange([0; 18]).is_ok(),
+            ];
+            assert_eq!(can, expected, "{credential:?}");
+        }
+    }
+
+    #[test]
+    fn debug_hides_keys() {
+        let keys = Credential::ScramKeys { client_key: [77; 32], server_key: [77; 32], salt: vec![77], iterations: 77 };
+        assert!(!format!("{keys:?}").contains("77"));
+    }
+}
