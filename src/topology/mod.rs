@@ -1,7 +1,24 @@
 //! The nodes of one cluster as a value: what is known of each, what to do when one is lost, and which may serve a
 //! statement. Pure: events and `now` come in, decisions go out. Knows no addresses: a node is its index.
+//!
+//! `machine` judges what is observed (with `history` for freshness and `election` for promotions), `snapshot` is what
+//! it publishes, and `route` picks a node from that.
+
+mod election;
+mod history;
+mod machine;
+mod observation;
+mod route;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
+
+pub use machine::Machine;
+pub use observation::{Action, Observation, Order, Probe, Receiver};
+pub use route::{Class, RouteError, Wish, route};
+pub use snapshot::{Failover, Node, Obstacle, State, Topology};
 
 /// A node's place in the cluster's list of nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

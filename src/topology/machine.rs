@@ -1,0 +1,563 @@
+//! Judges the nodes. Keeps the evidence of each, and after every event works out from it anew which node is the
+//! primary, what state each node is in, and what is to be done. Nothing else sets a state.
+//!
+//! - One primary: the node in that role on the highest timeline ever adopted. An older one is stale for as long as it
+//!   is a primary; so is a second one on the same timeline, also while the first is away.
+//! - The first primary is adopted once every node was asked, and a primary that was away comes back only while no
+//!   replica has reached a newer timeline: after a restart of ours an old primary must not win by answering first.
+//! - The evidence lives in memory only. Until coordination comes, a restart forgets timelines that no node shows.
+
+use std::{sync::Arc, time::Duration, time::Instant};
+
+use super::{
+    Action, Failover, FailoverMode, Node, NodeId, Observation, Order, Probe, Role, Settings, State, Topology,
+    history::History,
+};
+
+/// For how long a primary that was proven is believed when clients go on to report it as read-only: they may have
+/// made their own transactions read-only.
+const TRUST: Duration = Duration::from_secs(10);
+/// Probes in a row without a streaming receiver until a replica is pointed at the primary again.
+pub(super) const IDLE_PROBES: u32 = 3;
+
+/// What is held against, or spoken for, one node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Evidence {
+    /// Asked at least once, with whatever result.
+    pub(super) observed: bool,
+    /// The last answer; stays while the node is away.
+    pub(super) last: Option<Probe>,
+    /// Failed probes in a row.
+    pub(super) failures: u32,
+    /// A refused connection was counted in `failures` since the last probe.
+    refused: bool,
+    /// Clients reported trouble, and no probe that was started later has answered yet.
+    pub(super) doubt: Option<Instant>,
+    /// Said to be read-only while used as primary, and not proven otherwise.
+    denied: bool,
+    trusted_until: Option<Instant>,
+    pub(super) down_since: Option<Instant>,
+    /// What the last failure or report said.
+    reason: String,
+    fresh_as_of: Option<Instant>,
+    pub(super) order: Order,
+    /// Probes in a row of a replica that does not stream.
+    pub(super) idle_probes: u32,
+    pub(super) follow_after: Option<Instant>,
+    pub(super) asked: Option<Instant>,
+    /// Promotions of this node that failed since the last new primary.
+    pub(super) promotions_failed: u32,
+    /// The last of them may still happen.
+    pub(super) promotion_pending: bool,
+}
+
+/// Why a node is in its state. Turned into words when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    NotAsked,
+    Answered,
+    FirstRound,
+    Failing,
+    Failed,
+    Denied,
+    Foreign,
+    Declared(Role),
+    Older { highest: u32 },
+    Newer(NodeId),
+    Rival(NodeId),
+    NotTheFirst(NodeId),
+    Promoting(NodeId),
+    Drained,
+    Paused,
+}
+
+/// The primary that was adopted last. Kept while it is away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) node: NodeId,
+    pub(super) timeline: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Promotion {
+    pub(super) node: NodeId,
+    pub(super) started: Instant,
+}
+
+/// Decides for one cluster. Fed by one driver; not shared.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    failures: u32,
+    pub(super) mode: FailoverMode,
+    pub(super) declared: Vec<Option<Role>>,
+    pub(super) evidence: Vec<Evidence>,
+    causes: Vec<Cause>,
+    system: Option<u64>,
+    pub(super) known: Option<Known>,
+    pub(super) history: History,
+    pub(super) promotion: Option<Promotion>,
+    /// No promotion before this, after one that failed.
+    pub(super) pause_until: Option<Instant>,
+    pub(super) topology: Topology,
+}
+
+impl Machine {
+    pub fn new(settings: &Settings, now: Instant) -> Machine {
+        let node = |name: &str, weight| Node {
+            name: name.into(),
+            weight,
+            state: State::Unknown,
+            role: None,
+            timeline: 0,
+            system_identifier: None,
+            lsn: 0,
+            received: 0,
+            streaming: false,
+            fresh_as_of: None,
+            since: now,
+            why: "not asked yet".into(),
+        };
+        Machine {
+            failures: settings.failures.max(1),
+            mode: settings.failover,
+            declared: settings.nodes.iter().map(|node| node.role).collect(),
+            evidence: vec![Evidence::default(); settings.nodes.len()],
+            causes: vec![Cause::NotAsked; settings.nodes.len()],
+            system: None,
+            known: None,
+            history: History::default(),
+            promotion: None,
+            pause_until: None,
+            topology: Topology {
+                version: 0,
+                nodes: settings.nodes.iter().map(|settings| node(&settings.name, settings.weight)).collect(),
+                primary: None,
+                primary_seen: None,
+                settled: false,
+                failover: Failover::Idle,
+            },
+        }
+    }
+
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Takes in what happened to `node` and answers what to do. An id that is not of this cluster is ignored.
+    pub fn observe(&mut self, node: NodeId, observation: Observation, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if usize::from(node.0) < self.evidence.len() {
+            self.take(node, observation, now, &mut actions);
+            self.conclude(now, &mut actions);
+        }
+        actions
+    }
+
+    /// To be called about once per interval: ends promotions that take too long, and repeats what was not answered.
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.expire_promotion(now);
+        self.conclude(now, &mut actions);
+        actions
+    }
+
+    fn conclude(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.topology.settled = self.evidence.iter().all(|evidence| evidence.observed);
+        self.settle_system();
+        let chosen = self.choose();
+        if let Some(node) = chosen {
+            self.adopt(node);
+        }
+        self.refresh();
+        self.publish(chosen, now);
+        self.elect(now, actions);
+        self.point_replicas(now, actions);
+    }
+
+    // ---- taking in -------------------------------------------------------------------------------------------------
+
+    fn take(&mut self, node: NodeId, observation: Observation, now: Instant, actions: &mut Vec<Action>) {
+        match observation {
+            Observation::Probe(probe) => self.take_probe(node, probe, now, actions),
+            Observation::ProbeFailed { reason } => self.take_failure(node, reason, now),
+            Observation::LoginRefused { reason } => {
+                let evidence = &mut self.evidence[usize::from(node.0)];
+                evidence.observed = true;
+                evidence.doubt = Some(now);
+                evidence.reason = reason;
+            }
+            Observation::ConnectionRefused { reason } => {
+                let evidence = &mut self.evidence[usize::from(node.0)];
+                if !evidence.refused && evidence.failures == 0 {
+                    evidence.refused = true;
+                    self.count_failure(node, now);
+                }
+                self.doubt(node, reason, now, actions);
+            }
+            Observation::ServerLost { reason } => self.doubt(node, reason, now, actions),
+            Observation::ReadOnly => {
+                let evidence = &mut self.evidence[usize::from(node.0)];
+                let trusted = evidence.trusted_until.is_some_and(|until| now < until);
+                if self.topology.primary == Some(node) && !trusted {
+                    evidence.denied = true;
+                    evidence.doubt = Some(now);
+                }
+                actions.push(Action::ProbeNow(node));
+            }
+            Observation::Promoted => actions.push(Action::ProbeNow(node)),
+            Observation::PromotionFailed { may_still_happen, .. } => {
+                self.promotion_failed(node, may_still_happen, now);
+                actions.push(Action::ProbeNow(node));
+            }
+            Observation::Ordered(order) => self.evidence[usize::from(node.0)].order = order,
+        }
+    }
+
+    fn take_probe(&mut self, node: NodeId, probe: Probe, now: Instant, actions: &mut Vec<Action>) {
+        let evidence = &mut self.evidence[usize::from(node.0)];
+        if evidence.last.as_ref().is_some_and(|last| probe.started < last.started) {
+            return;
+        }
+        evidence.observed = true;
+        evidence.refused = false;
+        if evidence.doubt.is_none_or(|at| probe.started >= at) {
+            evidence.doubt = None;
+            evidence.failures = 0;
+            evidence.down_since = None;
+            if evidence.denied {
+                evidence.denied = false;
+                evidence.trusted_until = Some(now + TRUST);
+            }
+        }
+        // Restored from somewhere, or restarted and still replaying: what it had is not what it has.
+        if evidence.last.as_ref().is_some_and(|last| probe.lsn < last.lsn || probe.role != last.role) {
+            evidence.fresh_as_of = None;
+        }
+        let idle = probe.role == Role::Replica && !probe.hears_primary();
+        if probe.hears_primary() {
+            // Whoever is about to be promoted has stopped its receiver.
+            evidence.promotion_pending = false;
+        }
+        evidence.idle_probes = if idle { evidence.idle_probes.saturating_add(1) } else { 0 };
+        evidence.last = Some(probe);
+        if self.topology.primary == Some(node) {
+            self.ask_replicas_behind(node, actions);
+        }
+    }
+
+    /// A replica that had not reached the primary's new position when it was last asked probably has by now.
+    fn ask_replicas_behind(&self, primary: NodeId, actions: &mut Vec<Action>) {
+        let position = self.evidence[usize::from(primary.0)].last.as_ref().map_or(0, |probe| probe.lsn);
+        let behind = self.ids().filter(|id| {
+            let evidence = &self.evidence[usize::from(id.0)];
+            evidence.is_reachable_replica() && evidence.last.as_ref().is_some_and(|probe| probe.lsn < position)
+        });
+        actions.extend(behind.map(Action::ProbeNow));
+    }
+
+    fn take_failure(&mut self, node: NodeId, reason: String, now: Instant) {
+        let evidence = &mut self.evidence[usize::from(node.0)];
+        evidence.observed = true;
+        evidence.reason = reason;
+        evidence.fresh_as_of = None;
+        if !std::mem::take(&mut evidence.refused) {
+            self.count_failure(node, now);
+        }
+    }
+
+    fn count_failure(&mut self, node: NodeId, now: Instant) {
+        let limit = self.failures;
+        let evidence = &mut self.evidence[usize::from(node.0)];
+        evidence.failures = evidence.failures.saturating_add(1);
+        if evidence.failures >= limit && evidence.down_since.is_none() {
+            evidence.down_since = Some(now);
+        }
+    }
+
+    fn doubt(&mut self, node: NodeId, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        let evidence = &mut self.evidence[usize::from(node.0)];
+        evidence.doubt = Some(now);
+        evidence.reason = reason;
+        actions.push(Action::ProbeNow(node));
+    }
+
+    // ---- choosing the primary --------------------------------------------------------------------------------------
+
+    /// The cluster's system identifier: the one that most nodes show, the first node's among equals. Decided when every
+    /// node was asked, and again when no node shows it any more: then the whole cluster was replaced.
+    fn settle_system(&mut self) {
+        let shown = |id: &u64| self.evidence.iter().any(|evidence| evidence.system() == Some(*id));
+        if !self.topology.settled || self.system.as_ref().is_some_and(shown) {
+            return;
+        }
+        let count = |id: u64| self.evidence.iter().filter(|evidence| evidence.system() == Some(id)).count();
+        let mut best = None;
+        for id in self.evidence.iter().filter_map(Evidence::system) {
+            if best.is_none_or(|best| count(id) > count(best)) {
+                best = Some(id);
+            }
+        }
+        if best.is_some() && self.system.is_some() {
+            self.known = None;
+            self.start_over();
+        }
+        self.system = best.or(self.system);
+    }
+
+    /// The node that is to be the primary now.
+    fn choose(&self) -> Option<NodeId> {
+        let fit = |id: &NodeId| {
+            let evidence = &self.evidence[usize::from(id.0)];
+            evidence.is_primary() && !self.is_down(*id) && !evidence.denied && self.objection(*id).is_none()
+        };
+        let highest = self.ids().filter(fit).map(|id| self.timeline(id)).max()?;
+        let mut best = self.ids().filter(fit).filter(|id| self.timeline(*id) == highest);
+        // Two at once that we know nothing of: neither is proven.
+        best.next().filter(|_| best.next().is_none())
+    }
+
+    /// What speaks against using this node at all, other than that it does not answer.
+    fn objection(&self, id: NodeId) -> Option<Cause> {
+        let evidence = &self.evidence[usize::from(id.0)];
+        let probe = evidence.last.as_ref()?;
+        if self.is_foreign(id) {
+            return Some(Cause::Foreign);
+        }
+        if let Some(role) = self.declared[usize::from(id.0)].filter(|role| *role != probe.role) {
+            return Some(Cause::Declared(role));
+        }
+        if probe.role == Role::Replica {
+            return None;
+        }
+        if !self.topology.settled {
+            return Some(Cause::FirstRound);
+        }
+        let known = self.known?;
+        if probe.timeline < known.timeline {
+            return Some(Cause::Older { highest: known.timeline });
+        }
+        if self.mode == FailoverMode::Off {
+            return (known.node != id).then_some(Cause::NotTheFirst(known.node));
+        }
+        // A promotion always starts a new timeline; the same one twice is two histories under one name.
+        let newly = probe.timeline > known.timeline;
+        if known.node != id && !newly {
+            return Some(Cause::Rival(known.node));
+        }
+        let promoting = self.promotion.map(|promotion| promotion.node).or_else(|| self.pending_promotion());
+        promoting.filter(|_| !newly).map(Cause::Promoting).or_else(|| self.newer(id))
+    }
+
+    /// A replica that has reached a newer timeline than a primary that is not in use: then there is a newer primary.
+    fn newer(&self, id: NodeId) -> Option<Cause> {
+        if self.topology.primary == Some(id) {
+            return None;
+        }
+        let newer = |other: &NodeId| {
+            self.evidence[usize::from(other.0)].is_reachable_replica()
+                && !self.is_foreign(*other)
+                && self.timeline(*other) > self.timeline(id)
+        };
+        self.ids().find(newer).map(Cause::Newer)
+    }
+
+    fn adopt(&mut self, node: NodeId) {
+        let timeline = self.timeline(node);
+        let same = self.known.is_some_and(|known| known.node == node && known.timeline == timeline);
+        if !same {
+            self.known = Some(Known { node, timeline });
+            self.start_over();
+        }
+        if let Some(probe) = &self.evidence[usize::from(node.0)].last {
+            self.history.record(probe.started, probe.lsn);
+        }
+    }
+
+    /// What was measured against, or tried because of, the last primary says nothing about the next.
+    fn start_over(&mut self) {
+        self.history.clear();
+        self.promotion = None;
+        self.pause_until = None;
+        for evidence in &mut self.evidence {
+            evidence.fresh_as_of = None;
+            evidence.promotions_failed = 0;
+            evidence.promotion_pending = false;
+            evidence.follow_after = None;
+        }
+    }
+
+    /// Works out how fresh each replica is. Positions compare on one timeline only.
+    fn refresh(&mut self) {
+        let Some(known) = self.known else { return };
+        for evidence in &mut self.evidence {
+            let Some(probe) = evidence.last.as_ref().filter(|_| evidence.is_reachable_replica()) else { continue };
+            if probe.timeline == known.timeline {
+                evidence.fresh_as_of = evidence.fresh_as_of.max(self.history.as_of(probe.lsn));
+            }
+        }
+    }
+
+    // ---- publishing ------------------------------------------------------------------------------------------------
+
+    fn publish(&mut self, chosen: Option<NodeId>, now: Instant) {
+        let mut changed = false;
+        for id in self.ids() {
+            let (state, cause) = self.judge(id, chosen);
+            changed |= self.publish_node(id, state, cause, now);
+        }
+        let primary = chosen
+            .filter(|id| matches!(self.topology.nodes[usize::from(id.0)].state, State::Up | State::Suspect { .. }));
+        changed |= primary != self.topology.primary;
+        self.topology.primary = primary;
+        self.topology.primary_seen = self.history.latest().or(self.topology.primary_seen);
+        self.topology.version += u64::from(changed);
+    }
+
+    /// The one place that sets a node's state. Answers whether something changed that routing depends on.
+    fn publish_node(&mut self, id: NodeId, state: State, cause: Cause, now: Instant) -> bool {
+        let index = usize::from(id.0);
+        let evidence = &self.evidence[index];
+        let role = evidence.last.as_ref().map(|probe| probe.role);
+        let before = &self.topology.nodes[index];
+        let changed = state.name() != before.state.name() || role != before.role;
+        let why: Option<Arc<str>> = (changed || cause != self.causes[index]).then(|| self.describe(id, cause).into());
+        let node = &mut self.topology.nodes[index];
+        node.state = state;
+        node.role = role;
+        if let Some(probe) = &evidence.last {
+            node.timeline = probe.timeline;
+            node.system_identifier = probe.system_identifier;
+            node.lsn = probe.lsn;
+            node.received = probe.received;
+            node.streaming = probe.hears_primary();
+        }
+        node.fresh_as_of = evidence.fresh_as_of;
+        if let Some(why) = why {
+            node.why = why;
+        }
+        if changed {
+            node.since = now;
+        }
+        self.causes[index] = cause;
+        changed
+    }
+
+    fn judge(&self, id: NodeId, chosen: Option<NodeId>) -> (State, Cause) {
+        let evidence = &self.evidence[usize::from(id.0)];
+        match evidence.order {
+            Order::Drain => return (State::Draining, Cause::Drained),
+            Order::Pause => return (State::Paused, Cause::Paused),
+            Order::Serve => {}
+        }
+        if self.is_down(id) {
+            return (State::Down, Cause::Failed);
+        }
+        match self.objection(id) {
+            Some(Cause::FirstRound) => return (State::Unknown, Cause::FirstRound),
+            Some(cause) => return (State::Stale, cause),
+            None => {}
+        }
+        if evidence.denied {
+            return (State::Suspect { failures: evidence.failures }, Cause::Denied);
+        }
+        if evidence.is_primary() && chosen != Some(id) {
+            return (State::Stale, self.rivalry(id, chosen));
+        }
+        if evidence.failures > 0 || evidence.doubt.is_some() {
+            return (State::Suspect { failures: evidence.failures }, Cause::Failing);
+        }
+        if evidence.last.is_none() { (State::Unknown, Cause::NotAsked) } else { (State::Up, Cause::Answered) }
+    }
+
+    /// Why a primary that nothing else speaks against was not chosen.
+    fn rivalry(&self, id: NodeId, chosen: Option<NodeId>) -> Cause {
+        let other = |other: &NodeId| *other != id && self.evidence[usize::from(other.0)].is_primary();
+        match chosen {
+            Some(chosen) if self.timeline(chosen) > self.timeline(id) => {
+                Cause::Older { highest: self.timeline(chosen) }
+            }
+            Some(chosen) => Cause::Rival(chosen),
+            None => Cause::Rival(self.ids().find(other).unwrap_or(id)),
+        }
+    }
+
+    fn describe(&self, id: NodeId, cause: Cause) -> String {
+        let evidence = &self.evidence[usize::from(id.0)];
+        let name = |id: NodeId| &self.topology.nodes[usize::from(id.0)].name;
+        let (failures, reason) = (evidence.failures, &evidence.reason);
+        let timeline = self.timeline(id);
+        match cause {
+            Cause::NotAsked => "not asked yet".into(),
+            Cause::Answered if evidence.is_primary() => format!("answers as primary on timeline {timeline}"),
+            Cause::Answered if timeline == 0 => "answers as replica".into(),
+            Cause::Answered => format!("answers as replica on timeline {timeline}"),
+            Cause::FirstRound => "answers as primary; the other nodes have not been asked yet".into(),
+            Cause::Failing => reason.clone(),
+            Cause::Failed => format!("{failures} failures in a row, the last: {reason}"),
+            Cause::Denied => "a client was told that it is read-only; asking it again".into(),
+            Cause::Foreign => format!(
+                "belongs to another cluster: system identifier {} instead of {}",
+                evidence.system().unwrap_or_default(),
+                self.system.unwrap_or_default()
+            ),
+            Cause::Declared(Role::Replica) => "is a primary, and the configuration says replica".into(),
+            Cause::Declared(Role::Primary) => "is a replica, and the configuration says primary".into(),
+            Cause::Older { highest } => format!(
+                "an old primary on timeline {timeline}, the cluster is on {highest}: rebuild it as a replica (pg_rewind)"
+            ),
+            Cause::Newer(other) => format!(
+                "a primary on timeline {timeline}, while {} has reached timeline {}: there is a newer primary",
+                name(other),
+                self.timeline(other)
+            ),
+            Cause::Rival(other) => format!(
+                "a second primary on timeline {timeline}, like {}: two servers take writes, stop the wrong one",
+                name(other)
+            ),
+            Cause::NotTheFirst(first) => {
+                format!("became a primary, and failover.mode = \"off\" keeps {} as the only one", name(first))
+            }
+            Cause::Promoting(other) => format!("came back while {} is being promoted", name(other)),
+            Cause::Drained => "drained by an operator".into(),
+            Cause::Paused => "paused by an operator".into(),
+        }
+    }
+
+    // ---- small questions -------------------------------------------------------------------------------------------
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.evidence.len() as u16).map(NodeId)
+    }
+
+    pub(super) fn timeline(&self, id: NodeId) -> u32 {
+        self.evidence[usize::from(id.0)].last.as_ref().map_or(0, |probe| probe.timeline)
+    }
+
+    pub(super) fn is_down(&self, id: NodeId) -> bool {
+        self.evidence[usize::from(id.0)].failures >= self.failures
+    }
+
+    pub(super) fn is_foreign(&self, id: NodeId) -> bool {
+        let shown = self.evidence[usize::from(id.0)].system();
+        shown.is_some_and(|shown| self.system.is_some_and(|system| shown != system))
+    }
+}
+
+impl Evidence {
+    fn system(&self) -> Option<u64> {
+        self.last.as_ref()?.system_identifier
+    }
+
+    pub(super) fn is_primary(&self) -> bool {
+        self.last.as_ref().is_some_and(|probe| probe.role == Role::Primary)
+    }
+
+    pub(super) fn is_replica(&self) -> bool {
+        self.last.as_ref().is_some_and(|probe| probe.role == Role::Replica)
+    }
+
+    /// A replica whose last probe was answered.
+    pub(super) fn is_reachable_replica(&self) -> bool {
+        self.is_replica() && self.failures == 0
+    }
+}

@@ -1,0 +1,96 @@
+//! What the driver tells the machine, and what the machine asks of the driver.
+
+use std::time::Instant;
+
+use super::{NodeId, Role};
+
+/// What one node said when it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Just before the question was sent: what was committed before that is at or below a primary's `lsn`.
+    pub started: Instant,
+    pub role: Role,
+    /// On a primary the timeline that it writes, on a replica the one that it receives or last reached; 0 = not told.
+    pub timeline: u32,
+    /// `None` = the user that asks may not see it; the node then counts as one of the cluster.
+    pub system_identifier: Option<u64>,
+    /// WAL position: inserted on a primary, replayed on a replica.
+    pub lsn: u64,
+    /// WAL position that a replica has received and flushed; the same as `lsn` on a primary.
+    pub received: u64,
+    /// A replica's receiver of WAL; `None` = no such process.
+    pub receiver: Option<Receiver>,
+}
+
+/// `pg_stat_wal_receiver`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receiver {
+    /// It hears its sender. Also true when the user that asks may not see the status: the process is there.
+    pub streaming: bool,
+}
+
+impl Probe {
+    /// Whether this is a replica that hears the server that it follows.
+    pub fn hears_primary(&self) -> bool {
+        self.role == Role::Replica && self.receiver.is_some_and(|receiver| receiver.streaming)
+    }
+}
+
+/// What an operator wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    #[default]
+    Serve,
+    /// No new transactions; those that run may end.
+    Drain,
+    /// No new transactions until told to serve again.
+    Pause,
+}
+
+/// What happened to one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    Probe(Probe),
+    ProbeFailed {
+        reason: String,
+    },
+    /// The server is there, and does not let the health check in: a wrong password, too many connections. Neither a
+    /// failure nor an answer: what it was, it is as far as we know.
+    LoginRefused {
+        reason: String,
+    },
+    /// A connection for clients was refused. Counts as a failed probe, though only once until the next probe: a
+    /// hundred waiting clients are no better evidence than one.
+    ConnectionRefused {
+        reason: String,
+    },
+    /// A connection of a client broke. Asks for a probe, and never takes a node down alone: `pg_terminate_backend`
+    /// looks the same.
+    ServerLost {
+        reason: String,
+    },
+    /// The node was used as primary and said SQLSTATE 25006 or `in_hot_standby = on`.
+    ReadOnly,
+    /// `Action::Promote` was carried out.
+    Promoted,
+    PromotionFailed {
+        reason: String,
+        /// The order may have reached the server, which can still become a primary.
+        may_still_happen: bool,
+    },
+    Ordered(Order),
+}
+
+/// What the driver should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask this node now rather than when its interval is over. A replica's answer to this is also its testimony on
+    /// whether it still hears the primary.
+    ProbeNow(NodeId),
+    Promote(NodeId),
+    /// Point the replica at the primary; harmless when it is so already.
+    Follow {
+        replica: NodeId,
+        primary: NodeId,
+    },
+}

@@ -1,0 +1,111 @@
+//! What is known of the cluster at one moment. Immutable once published; cheap to read.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{NodeId, Role};
+
+/// What a node may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not asked yet, or a primary that waits until every node was asked once.
+    Unknown,
+    Up,
+    /// Failed lately, not often enough to be down. A primary is still used; a replica only when nothing else is left.
+    Suspect {
+        failures: u32,
+    },
+    Down,
+    /// Answers, and is never used: an old primary, a second primary, a server of another cluster.
+    Stale,
+    Draining,
+    Paused,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Unknown => "unknown",
+            State::Up => "up",
+            State::Suspect { .. } => "suspect",
+            State::Down => "down",
+            State::Stale => "stale",
+            State::Draining => "draining",
+            State::Paused => "paused",
+        }
+    }
+}
+
+/// One node as last seen. What a node said stays while it is away.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub name: Arc<str>,
+    pub weight: f64,
+    pub state: State,
+    /// `None` until it has answered once.
+    pub role: Option<Role>,
+    /// 0 = not known.
+    pub timeline: u32,
+    pub system_identifier: Option<u64>,
+    /// WAL position: inserted on a primary, replayed on a replica.
+    pub lsn: u64,
+    /// WAL position that a replica has received.
+    pub received: u64,
+    /// A replica whose receiver hears its sender.
+    pub streaming: bool,
+    /// A replica has replayed every commit that the present primary acknowledged before this moment. `None` on a
+    /// primary, after a failover until it is proven anew, and while the replica does not answer.
+    pub fresh_as_of: Option<Instant>,
+    /// When the state or the role last changed.
+    pub since: Instant,
+    /// Why the state is what it is.
+    pub why: Arc<str>,
+}
+
+/// Why there is no promotion although the primary is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// This replica still hears the primary.
+    Heard(NodeId),
+    /// This replica has not been asked since the primary went down, or fails its probes without being down yet.
+    Unproven(NodeId),
+    /// Fewer than half of the cluster's replicas can be asked.
+    FewWitnesses,
+    /// No replica that may be promoted has all but the last seconds of the primary's WAL on its timeline.
+    NoCandidate,
+    /// The pause after a promotion that failed.
+    Pausing,
+}
+
+/// Where a promotion by us stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Failover {
+    /// Nothing to do, or not ours to do.
+    #[default]
+    Idle,
+    Waiting(Obstacle),
+    Promoting(NodeId),
+}
+
+/// The cluster at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topology {
+    /// Rises when a state, a role or the primary changes: whoever waits for one of these waits for this. Positions and
+    /// freshness change without it.
+    pub version: u64,
+    /// By `NodeId`.
+    pub nodes: Vec<Node>,
+    /// The one node that takes writes; its state is `Up` or `Suspect`.
+    pub primary: Option<NodeId>,
+    /// When the last answer of a primary was asked for; `None` until the first one.
+    pub primary_seen: Option<Instant>,
+    /// Every node has answered or failed once.
+    pub settled: bool,
+    pub failover: Failover,
+}
+
+impl Topology {
+    /// `None` for an id that is not of this cluster.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(usize::from(id.0))
+    }
+}

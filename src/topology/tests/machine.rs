@@ -1,0 +1,411 @@
+//! What the machine makes of observations, one rule per test.
+
+use super::*;
+
+#[test]
+fn a_cluster_starts_when_every_node_was_asked() {
+    let mut bench = Bench::new(&settings(3, FailoverMode::Follow));
+    assert_eq!(bench.states(), "unknown unknown unknown");
+    bench.probe(0, primary(1, 100));
+    assert_eq!(bench.states(), "unknown unknown unknown", "an old primary must not win by answering first");
+    bench.probe(1, replica(1, 100));
+    assert_eq!(bench.states(), "unknown up unknown");
+    bench.fail(2);
+    assert_eq!(bench.states(), "up* up suspect");
+    assert!(bench.machine.topology().settled);
+    bench.probe(2, replica(1, 100));
+    assert_eq!(bench.states(), "up* up up");
+}
+
+#[test]
+fn the_higher_timeline_wins_at_the_start_and_later() {
+    for order in [[0, 1], [1, 0]] {
+        let mut bench = Bench::new(&settings(2, FailoverMode::Follow));
+        for node in order {
+            bench.probe(node, primary(1 + node as u32, 100));
+        }
+        assert_eq!(bench.states(), "stale up*");
+        assert!(bench.why(0).contains("pg_rewind"), "{}", bench.why(0));
+    }
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.probe(1, primary(2, 101));
+    assert_eq!(bench.states(), "stale up* up", "at once, also while the old one answers");
+    bench.wait(1);
+    bench.probe(0, primary(1, 500));
+    assert_eq!(bench.states(), "stale up* up");
+    bench.wait(1);
+    bench.probe(0, replica(2, 101));
+    assert_eq!(bench.states(), "up up* up", "rebuilt as a replica");
+}
+
+#[test]
+fn failures_in_a_row_take_a_node_down_and_one_answer_brings_it_back() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.fail(2);
+    assert_eq!(bench.state(2), State::Suspect { failures: 1 });
+    bench.fail(2);
+    bench.wait(1);
+    bench.probe(2, replica(1, 100));
+    assert_eq!(bench.state(2), State::Up);
+    bench.down(2);
+    assert_eq!(bench.state(2), State::Down);
+    assert_eq!(bench.why(2), "3 failures in a row, the last: timed out");
+    bench.wait(1);
+    bench.probe(2, replica(1, 100));
+    assert_eq!(bench.state(2), State::Up);
+    bench.down(0);
+    assert_eq!(bench.states(), "down up up");
+    bench.wait(1);
+    bench.probe(0, primary(1, 100));
+    assert_eq!(bench.states(), "up* up up");
+}
+
+#[test]
+fn reports_of_clients_ask_for_a_probe_and_prove_little() {
+    let mut bench = Bench::three(FailoverMode::Promote);
+    for _ in 0..100 {
+        bench.see(0, Observation::ServerLost { reason: "closed".into() });
+        assert_eq!(bench.actions, [Action::ProbeNow(id(0))]);
+    }
+    assert_eq!((bench.state(0), bench.states().as_str()), (State::Suspect { failures: 0 }, "suspect* up up"));
+    for _ in 0..100 {
+        bench.refuse(0);
+        assert_eq!(bench.actions, [Action::ProbeNow(id(0))]);
+    }
+    assert_eq!(bench.state(0), State::Suspect { failures: 1 });
+    bench.fail(0);
+    assert_eq!(
+        bench.state(0),
+        State::Suspect { failures: 1 },
+        "the probe that was asked for confirms the same failure"
+    );
+    bench.fail(0).fail(0);
+    assert_eq!(bench.state(0), State::Down);
+}
+
+#[test]
+fn a_probe_that_was_under_way_does_not_answer_a_later_report() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let started = bench.now;
+    bench.wait(1);
+    bench.refuse(2);
+    bench.see(2, Observation::Probe(Probe { started, ..replica(1, 100) }));
+    assert_eq!(bench.state(2), State::Suspect { failures: 1 });
+    bench.probe(2, replica(1, 100));
+    assert_eq!(bench.state(2), State::Up);
+}
+
+#[test]
+fn a_server_that_refuses_the_login_is_neither_up_nor_down() {
+    let refused = || Observation::LoginRefused { reason: "too many clients".into() };
+    let mut bench = Bench::three(FailoverMode::Promote);
+    for _ in 0..10 {
+        bench.see(0, refused());
+    }
+    assert_eq!((bench.states().as_str(), bench.why(0)), ("suspect* up up", "too many clients"));
+    let mut bench = Bench::new(&settings(1, FailoverMode::Follow));
+    bench.see(0, refused());
+    assert_eq!((bench.states().as_str(), bench.machine.topology().settled), ("suspect", true));
+}
+
+#[test]
+fn a_primary_that_says_read_only_is_not_used_until_proven() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.see(0, Observation::ReadOnly);
+    assert_eq!(
+        (bench.actions.as_slice(), bench.states().as_str()),
+        ([Action::ProbeNow(id(0))].as_slice(), "suspect up up")
+    );
+    bench.wait(1);
+    bench.probe(0, primary(1, 100));
+    assert_eq!(bench.states(), "up* up up");
+    bench.see(0, Observation::ReadOnly);
+    assert_eq!(bench.states(), "up* up up", "clients' own read-only transactions do not stop the others");
+    bench.wait(20);
+    bench.see(0, Observation::ReadOnly);
+    bench.probe(0, replica(1, 100));
+    assert_eq!(bench.states(), "up up up", "demoted");
+    bench.probe(1, primary(2, 100));
+    assert_eq!(bench.states(), "up up* up");
+}
+
+#[test]
+fn a_second_primary_on_the_same_timeline_is_never_used() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.probe(1, primary(1, 100));
+    assert_eq!(bench.states(), "up* stale up");
+    assert!(bench.why(1).contains("two servers take writes"), "{}", bench.why(1));
+    bench.down(0);
+    assert_eq!(bench.states(), "down stale up");
+    let mut bench = Bench::new(&settings(2, FailoverMode::Follow));
+    bench.probes([primary(1, 100), primary(1, 100)]);
+    assert_eq!(bench.states(), "stale stale", "none is proven");
+    bench.down(1);
+    assert_eq!(bench.states(), "up* down");
+}
+
+#[test]
+fn a_server_of_another_cluster_is_stale() {
+    let foreign = |probe| Probe { system_identifier: Some(1), ..probe };
+    let mut bench = Bench::new(&settings(3, FailoverMode::Follow));
+    bench.probes([foreign(primary(9, 900)), primary(1, 100), replica(1, 100)]);
+    assert_eq!(bench.states(), "stale up* up");
+    assert!(bench.why(0).contains("system identifier 1 instead of 7711"), "{}", bench.why(0));
+    // The whole cluster replaced, as developers do with a container.
+    bench.wait(1);
+    bench.probes([foreign(primary(1, 10)), foreign(replica(1, 10)), foreign(replica(1, 10))]);
+    assert_eq!(bench.states(), "up* up up");
+    let hidden = |probe| Probe { system_identifier: None, ..probe };
+    let mut bench = Bench::new(&settings(2, FailoverMode::Follow));
+    bench.probes([hidden(primary(1, 100)), hidden(replica(1, 100))]);
+    assert_eq!(bench.states(), "up* up", "not allowed to see it");
+}
+
+#[test]
+fn mode_off_keeps_the_first_primary() {
+    let mut bench = Bench::three(FailoverMode::Off);
+    bench.down(0).probe(1, primary(2, 100));
+    assert_eq!(bench.states(), "down stale up");
+    assert!(bench.why(1).contains("off"), "{}", bench.why(1));
+    bench.probe(2, replica(2, 100));
+    bench.wait(1);
+    bench.probe(0, primary(1, 100));
+    assert_eq!(bench.states(), "up* stale up");
+}
+
+#[test]
+fn a_declared_role_binds() {
+    let mut settings = settings(2, FailoverMode::Follow);
+    settings.nodes[1].role = Some(Role::Replica);
+    let mut bench = Bench::new(&settings);
+    bench.probes([primary(1, 100), replica(1, 100)]);
+    assert_eq!(bench.states(), "up* up");
+    bench.probe(1, primary(2, 100));
+    assert_eq!(bench.states(), "up* stale");
+}
+
+#[test]
+fn a_primary_does_not_return_over_a_newer_timeline() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.down(0).down(1);
+    bench.wait(1);
+    bench.probe(2, replica(2, 100)).probe(0, primary(1, 100));
+    assert_eq!(bench.states(), "stale down up", "somebody promoted n1, which we can't reach");
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.probe(2, replica(2, 100));
+    assert_eq!(bench.states(), "up* up up", "one odd replica does not take the primary away");
+}
+
+#[test]
+fn a_replica_is_as_fresh_as_the_primary_probe_that_it_has_reached() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let fresh = |bench: &Bench, node: usize| bench.machine.topology().nodes[node].fresh_as_of;
+    assert_eq!(fresh(&bench, 1), Some(bench.at(0)));
+    bench.probe(0, primary(1, 100));
+    assert_eq!((fresh(&bench, 1), fresh(&bench, 0)), (Some(bench.at(1)), None), "nothing was written since");
+    assert_eq!(bench.actions, []);
+    bench.wait(1);
+    bench.probe(0, primary(1, 200));
+    assert_eq!(bench.actions, [Action::ProbeNow(id(1)), Action::ProbeNow(id(2))]);
+    bench.probe(1, replica(1, 150)).probe(2, replica(1, 200));
+    assert_eq!((fresh(&bench, 1), fresh(&bench, 2)), (Some(bench.at(1)), Some(bench.at(2))));
+    bench.probe(2, orphan(1, 199));
+    assert_eq!(fresh(&bench, 2), Some(bench.at(1)), "restarted, and still replaying");
+    bench.fail(1);
+    assert_eq!(fresh(&bench, 1), None, "it may have restarted");
+    bench.wait(1);
+    bench.probe(2, replica(1, 900)).probe(1, primary(2, 300));
+    assert_eq!(fresh(&bench, 2), None, "positions of the old timeline prove nothing on the new one");
+    bench.probe(2, replica(2, 250));
+    assert_eq!(fresh(&bench, 2), None, "nor do the old primary's moments");
+    bench.probe(2, replica(2, 300));
+    assert_eq!(fresh(&bench, 2), Some(bench.at(3)));
+}
+
+#[test]
+fn the_version_rises_with_states_only() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let version = |bench: &Bench| bench.machine.topology().version;
+    let before = version(&bench);
+    bench.probes([primary(1, 300), replica(1, 300), replica(1, 300)]);
+    assert_eq!(version(&bench), before);
+    bench.fail(1);
+    assert_eq!(version(&bench), before + 1);
+    bench.fail(1);
+    assert_eq!(version(&bench), before + 1, "suspect twice is suspect");
+    bench.fail(1);
+    assert_eq!(version(&bench), before + 2);
+    assert_eq!(bench.machine.topology().nodes[1].since, bench.now);
+}
+
+#[test]
+fn operators_take_nodes_out_and_back() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.see(1, Observation::Ordered(Order::Drain)).see(0, Observation::Ordered(Order::Pause));
+    assert_eq!(bench.states(), "paused draining up");
+    bench.see(1, Observation::Ordered(Order::Serve)).see(0, Observation::Ordered(Order::Serve));
+    assert_eq!(bench.states(), "up* up up");
+}
+
+// ---- promotion -----------------------------------------------------------------------------------------------------
+
+fn failover(bench: &Bench) -> Failover {
+    bench.machine.topology().failover
+}
+
+#[test]
+fn promotes_the_most_advanced_when_all_replicas_lost_the_primary() {
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(0);
+    assert_eq!(bench.actions, [Action::ProbeNow(id(1)), Action::ProbeNow(id(2))], "witnesses");
+    bench.wait(1);
+    bench.probe(1, orphan(1, 101));
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Unproven(id(2))));
+    bench.probe(2, Probe { received: 107, ..orphan(1, 100) });
+    assert_eq!(bench.actions, [Action::Promote(id(2))]);
+    bench.probe(0, primary(1, 100));
+    assert_eq!(bench.states(), "stale up up", "too late to come back");
+    bench.see(2, Observation::Promoted);
+    assert_eq!(bench.actions, [Action::ProbeNow(id(2))]);
+    bench.probe(2, primary(2, 110));
+    assert_eq!(bench.states(), "stale up up*");
+    assert_eq!(bench.actions, [Action::Follow { replica: id(1), primary: id(2) }]);
+    bench.probe(1, orphan(1, 101));
+    assert_eq!(bench.actions, [], "not again so soon");
+    bench.wait(11);
+    bench.probe(1, orphan(1, 101));
+    assert_eq!(bench.actions, [Action::Follow { replica: id(1), primary: id(2) }]);
+    bench.wait(1);
+    bench.probe(1, replica(2, 110));
+    assert_eq!((bench.actions.len(), failover(&bench)), (0, Failover::Idle));
+    for _ in 0..3 {
+        bench.probe(1, orphan(2, 110));
+    }
+    assert_eq!(bench.actions, [], "paused");
+    bench.wait(11);
+    bench.probe(1, orphan(2, 110));
+    assert_eq!(bench.actions, [Action::Follow { replica: id(1), primary: id(2) }], "hears nobody for a while");
+}
+
+#[test]
+fn a_replica_that_hears_the_primary_vetoes() {
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(0);
+    bench.wait(1);
+    bench.probe(1, orphan(1, 100)).probe(2, replica(1, 100));
+    assert_eq!((failover(&bench), bench.actions.len()), (Failover::Waiting(Obstacle::Heard(id(2))), 0));
+    bench.wait(1);
+    bench.probe(0, primary(1, 100));
+    assert_eq!((failover(&bench), bench.states().as_str()), (Failover::Idle, "up* up up"));
+}
+
+#[test]
+fn other_modes_and_other_losses_promote_nobody() {
+    for mode in [FailoverMode::Off, FailoverMode::Follow] {
+        let mut bench = Bench::three(mode);
+        bench.down(0);
+        bench.wait(1);
+        bench.probe(1, orphan(1, 100)).probe(2, orphan(1, 100));
+        assert_eq!((failover(&bench), bench.actions.len()), (Failover::Idle, 0));
+    }
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.probe(0, replica(1, 100)).down(0);
+    bench.wait(1);
+    bench.probe(1, orphan(1, 100)).probe(2, orphan(1, 100));
+    assert_eq!(failover(&bench), Failover::Idle, "somebody demoted it on purpose");
+    let mut bench = Bench::new(&settings(3, FailoverMode::Promote));
+    bench.down(0).probe(1, orphan(1, 100)).probe(2, orphan(1, 100));
+    assert_eq!(failover(&bench), Failover::Idle, "no primary was ever seen");
+}
+
+#[test]
+fn half_of_the_replicas_must_testify() {
+    for (nodes, down, obstacle) in
+        [(2, 0, false), (3, 1, false), (3, 2, true), (4, 2, true), (5, 2, false), (5, 3, true)]
+    {
+        let mut bench = Bench::new(&settings(nodes, FailoverMode::Promote));
+        bench.probe(0, primary(1, 100));
+        for node in 1..nodes {
+            bench.probe(node, replica(1, 100));
+        }
+        for node in 1..=down {
+            bench.down(node);
+        }
+        bench.down(0);
+        bench.wait(1);
+        for node in down + 1..nodes {
+            bench.probe(node, orphan(1, 100));
+        }
+        let expected = match obstacle {
+            true => Failover::Waiting(Obstacle::FewWitnesses),
+            false => Failover::Promoting(id(down + 1)),
+        };
+        assert_eq!(failover(&bench), expected, "{nodes} nodes, {down} replicas down");
+    }
+}
+
+#[test]
+fn a_replica_that_lacks_much_or_may_not_lead_is_not_promoted() {
+    let lost = |bench: &mut Bench, probe: Probe| {
+        bench.wait(60);
+        bench.probe(0, primary(1, 9_000)).down(0);
+        bench.wait(1);
+        bench.probe(1, probe);
+        failover(bench)
+    };
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(2);
+    assert_eq!(lost(&mut bench, orphan(1, 100)), Failover::Waiting(Obstacle::NoCandidate), "a minute behind");
+    bench.probe(1, orphan(1, 9_000));
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)));
+    let mut declared = settings(2, FailoverMode::Promote);
+    declared.nodes[1].role = Some(Role::Replica);
+    let mut bench = Bench::new(&declared);
+    bench.probes([primary(1, 100), replica(1, 100)]);
+    assert_eq!(lost(&mut bench, orphan(1, 9_000)), Failover::Waiting(Obstacle::NoCandidate));
+    let mut bench = Bench::new(&settings(2, FailoverMode::Promote));
+    bench.probes([primary(2, 100), replica(1, 100)]);
+    assert_eq!(
+        lost(&mut bench, orphan(1, 9_000)),
+        Failover::Waiting(Obstacle::NoCandidate),
+        "never followed the primary"
+    );
+}
+
+#[test]
+fn a_failed_promotion_is_followed_by_the_next_best() {
+    let failed = |may_still_happen| Observation::PromotionFailed { reason: "no".into(), may_still_happen };
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(0);
+    bench.wait(1);
+    bench.probe(1, orphan(1, 105)).probe(2, orphan(1, 103));
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)));
+    bench.see(1, failed(false));
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Pausing));
+    bench.wait(6);
+    bench.actions = bench.machine.tick(bench.now);
+    assert_eq!(bench.actions, [Action::Promote(id(2))]);
+    // This one may have got the order: nobody else, and not the old primary, until that is clear.
+    bench.see(2, failed(true));
+    bench.wait(6);
+    bench.probe(0, primary(1, 100));
+    assert_eq!(bench.states(), "stale up up");
+    bench.probe(2, replica(1, 103));
+    assert_eq!(bench.states(), "up* up up", "it streams, so it was not promoted");
+}
+
+#[test]
+fn a_promotion_without_an_answer_ends() {
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(0);
+    bench.wait(1);
+    bench.probe(1, orphan(1, 105)).probe(2, orphan(1, 103));
+    bench.wait(80);
+    bench.machine.tick(bench.now);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Pausing));
+    bench.wait(6);
+    bench.actions = bench.machine.tick(bench.now);
+    assert_eq!(bench.actions, [Action::Promote(id(1))], "the same: its promotion may still happen");
+    bench.probe(1, primary(2, 110));
+    assert_eq!(bench.states(), "down up* up", "found by a probe before the driver said so");
+}

@@ -1,0 +1,183 @@
+//! Which node a statement gets.
+
+use super::*;
+
+const READ: Wish = Wish { class: Class::Read, after: None };
+const WRITE: Wish = Wish { class: Class::Write, after: None };
+
+fn go(bench: &Bench, routing: &Routing, wish: Wish) -> Result<usize, RouteError> {
+    let mut found: Vec<usize> = Vec::new();
+    for seed in 0..64 {
+        match route(bench.machine.topology(), routing, wish, &|_| 0, seed, bench.now) {
+            Ok(node) => found.push(usize::from(node.0)),
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    // Several nodes as a number of their digits: 12 = n1 and n2.
+    Ok(found.iter().fold(0, |sum, node| sum * 10 + node))
+}
+
+fn with(change: impl FnOnce(&mut Routing)) -> Routing {
+    let mut routing = Routing::default();
+    change(&mut routing);
+    routing
+}
+
+#[test]
+fn writes_go_to_the_primary_and_reads_where_they_may() {
+    let bench = Bench::three(FailoverMode::Follow);
+    for (reads, expected) in [(Reads::Primary, 0), (Reads::Replica, 12), (Reads::Any, 12)] {
+        let routing = with(|routing| routing.reads = reads);
+        assert_eq!(go(&bench, &routing, WRITE), Ok(0));
+        // 012 is printed as 12; the primary's share shows below.
+        assert_eq!(go(&bench, &routing, READ), Ok(expected), "{reads:?}");
+    }
+    let any = with(|routing| routing.reads = Reads::Any);
+    let share =
+        (0..300).filter(|seed| route(bench.machine.topology(), &any, READ, &|_| 0, *seed, bench.now) == Ok(id(0)));
+    assert!((60..140).contains(&share.count()));
+}
+
+#[test]
+fn reads_fall_back_to_the_primary_then_to_a_suspect_replica() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let routing = with(|routing| routing.max_lag = None);
+    bench.fail(1);
+    assert_eq!(go(&bench, &routing, READ), Ok(2));
+    bench.down(2);
+    assert_eq!(go(&bench, &routing, READ), Ok(0));
+    bench.fail(0);
+    assert_eq!((go(&bench, &routing, READ), go(&bench, &routing, WRITE)), (Ok(0), Ok(0)), "a suspect primary is used");
+    bench.down(0);
+    assert_eq!((go(&bench, &routing, READ), go(&bench, &routing, WRITE)), (Ok(1), Err(RouteError::NoPrimary)));
+    bench.down(1);
+    assert_eq!(
+        (go(&bench, &routing, READ), go(&bench, &routing, WRITE)),
+        (Err(RouteError::NoNode), Err(RouteError::NoPrimary))
+    );
+}
+
+#[test]
+fn a_session_reads_what_it_wrote() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let session = Routing::default();
+    let eventual = with(|routing| routing.consistency = Consistency::Eventual);
+    let wrote = Wish { after: Some(bench.now), ..READ };
+    assert_eq!((go(&bench, &session, wrote), go(&bench, &eventual, wrote)), (Ok(0), Ok(12)));
+    bench.probe(0, primary(1, 200)).probe(1, replica(1, 200));
+    assert_eq!(go(&bench, &session, wrote), Ok(0), "the probe started at that very moment, not after it");
+    bench.wait(1);
+    bench.probe(0, primary(1, 200));
+    assert_eq!(go(&bench, &session, wrote), Ok(1));
+    bench.down(0);
+    assert_eq!(go(&bench, &session, wrote), Ok(1), "reads go on");
+    bench.down(1);
+    assert_eq!(go(&bench, &session, wrote), Err(RouteError::NoPrimary), "n2 has not replayed it");
+}
+
+#[test]
+fn lag_is_bounded_and_measured_against_the_last_of_the_primary() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let routing = Routing::default();
+    bench.wait(8);
+    bench.probe(0, primary(1, 200)).probe(1, replica(1, 200)).probe(2, replica(1, 150));
+    assert_eq!(go(&bench, &routing, READ), Ok(12), "n2 is 9 s behind");
+    bench.wait(2);
+    bench.probe(0, primary(1, 200));
+    assert_eq!(go(&bench, &routing, READ), Ok(1), "n2 is 11 s behind");
+    assert_eq!(go(&bench, &with(|routing| routing.max_lag = None), READ), Ok(12));
+    bench.down(0);
+    bench.wait(3_600);
+    assert_eq!(go(&bench, &routing, READ), Ok(1), "no primary since an hour: n1 lacks nothing");
+    bench.probe(1, primary(2, 210));
+    assert_eq!(go(&bench, &routing, READ), Ok(1), "as primary: n2 has not followed");
+    bench.probe(2, replica(2, 210));
+    assert_eq!(go(&bench, &routing, READ), Ok(2));
+}
+
+#[test]
+fn a_lonely_replica_serves_reads() {
+    let mut bench = Bench::new(&settings(1, FailoverMode::Follow));
+    assert_eq!(go(&bench, &Routing::default(), READ), Err(RouteError::NoNode));
+    bench.probe(0, replica(1, 100));
+    for reads in [Reads::Primary, Reads::Replica, Reads::Any] {
+        let routing = with(|routing| routing.reads = reads);
+        assert_eq!((go(&bench, &routing, READ), go(&bench, &routing, WRITE)), (Ok(0), Err(RouteError::NoPrimary)));
+    }
+    bench.probe(0, primary(1, 100));
+    assert_eq!((go(&bench, &Routing::default(), READ), go(&bench, &Routing::default(), WRITE)), (Ok(0), Ok(0)));
+}
+
+#[test]
+fn no_read_leaves_before_every_node_was_asked() {
+    let mut bench = Bench::new(&settings(2, FailoverMode::Follow));
+    bench.probe(1, replica(1, 100));
+    assert_eq!(go(&bench, &Routing::default(), READ), Err(RouteError::NoPrimary));
+    bench.fail(0);
+    assert_eq!(go(&bench, &Routing::default(), READ), Ok(1), "without a primary there is nothing to measure");
+}
+
+fn weighted(weights: [f64; 3]) -> Bench {
+    let mut settings = settings(3, FailoverMode::Follow);
+    for (node, weight) in settings.nodes.iter_mut().zip(weights) {
+        node.weight = weight;
+    }
+    let mut bench = Bench::new(&settings);
+    bench.probes([primary(1, 100), replica(1, 100), replica(1, 100)]);
+    bench
+}
+
+fn shares(bench: &Bench, balance: Balance, calls: u64) -> [u64; 3] {
+    let routing = with(|routing| (routing.reads, routing.balance) = (Reads::Any, balance));
+    let mut shares = [0_u64; 3];
+    for seed in 0..calls {
+        let busy = |id: NodeId| shares[usize::from(id.0)] as usize;
+        let node = route(bench.machine.topology(), &routing, READ, &busy, seed, bench.now).expect("all are up");
+        shares[usize::from(node.0)] += 1;
+    }
+    shares
+}
+
+#[test]
+fn shares_follow_the_weights() {
+    for balance in [Balance::LeastBusy, Balance::RoundRobin, Balance::Random] {
+        for (weights, total) in
+            [([1.0, 1.0, 1.0], 3.0), ([1.0, 2.0, 3.0], 6.0), ([0.5, 0.5, 4.0], 5.0), ([1000.0, 1.0, 1.5], 1002.5)]
+        {
+            let calls = 60_000;
+            for (share, weight) in shares(&weighted(weights), balance, calls).into_iter().zip(weights) {
+                let expected = calls as f64 * weight / total;
+                let off = (share as f64 - expected).abs() / expected.max(600.0);
+                assert!(off < 0.1, "{balance:?} {weights:?}: {share} instead of {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn round_robin_takes_turns() {
+    let bench = weighted([1.0, 1.0, 1.0]);
+    let routing = with(|routing| (routing.reads, routing.balance) = (Reads::Any, Balance::RoundRobin));
+    for seed in (0..1_000).chain(u64::MAX - 4_000_000_000..u64::MAX - 3_999_999_000) {
+        let node = route(bench.machine.topology(), &routing, READ, &|_| 0, seed, bench.now);
+        assert_eq!(node, Ok(id((seed as u32 % 3) as usize)));
+    }
+}
+
+#[test]
+fn the_least_busy_for_its_weight() {
+    let bench = weighted([1.0, 1.0, 3.0]);
+    let routing = Routing::default();
+    for (busy, expected) in [([0, 0, 0], 2), ([0, 0, 2], 12), ([0, 0, 3], 1), ([9, 5, 16], 2)] {
+        let mut found = [false; 3];
+        for seed in 0..64 {
+            let busy = |id: NodeId| busy[usize::from(id.0)];
+            let node = route(bench.machine.topology(), &routing, READ, &busy, seed, bench.now).expect("all are up");
+            found[usize::from(node.0)] = true;
+        }
+        let digits = (0..3).filter(|node| found[*node]).fold(0, |sum, node| sum * 10 + node);
+        assert_eq!(digits, expected, "{busy:?}");
+    }
+}
