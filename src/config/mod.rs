@@ -1,7 +1,30 @@
 //! The configuration: `raw` mirrors the file, `check` turns it into the typed settings that each module declares and
-//! reports every mistake at once.
+//! reports every mistake at once; `upstream` makes the same settings from a connection string, without a file.
+//!
+//! What has an effect is in this file alone: reading files and environment variables, and counting cores.
 
-use std::collections::BTreeMap;
+mod address;
+mod check;
+mod cluster;
+mod conninfo;
+mod database;
+mod mistake;
+mod nearest;
+mod pooling;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+pub use mistake::{Mistake, Mistakes};
+use value::Outside;
 
 use crate::{auth, frontend, monitor, net, pool, session, topology};
 
@@ -21,7 +44,7 @@ pub struct Settings {
     pub log: Log,
 }
 
-/// `[databases.X]`.
+/// `[databases.X]`. Has no name: clients name it, and `"*"` serves many.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Database {
     /// Index into `Settings::clusters`.
@@ -37,6 +60,7 @@ pub struct Database {
     pub routing: topology::Routing,
 }
 
+/// Who logs in to the servers of a database, whoever the client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
@@ -59,6 +83,34 @@ pub struct PoolOverride {
     pub prepared_statements: Option<usize>,
 }
 
+impl PoolOverride {
+    /// Puts what is said here over `pooling`.
+    pub fn apply(&self, pooling: &mut Pooling) {
+        fn put<T: Copy>(value: Option<T>, place: &mut T) {
+            *place = value.unwrap_or(*place);
+        }
+        let Pooling { lending, session } = pooling;
+        put(self.mode, &mut session.mode);
+        put(self.prepared_statements, &mut session.prepared_statements);
+        put(self.query_timeout, &mut session.query_timeout);
+        put(self.idle_transaction_timeout, &mut session.idle_transaction_timeout);
+        put(self.client_idle_timeout, &mut session.client_idle_timeout);
+        put(self.size, &mut lending.size);
+        put(self.min_idle, &mut lending.min_idle);
+        put(self.checkout_timeout, &mut lending.checkout_timeout);
+        put(self.idle_timeout, &mut lending.idle_timeout);
+        put(self.max_lifetime, &mut lending.max_lifetime);
+    }
+}
+
+/// What `[pool]` is about: how connections are lent, and how conversations go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pooling {
+    pub lending: pool::Settings,
+    pub session: session::Settings,
+}
+
+/// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// A `tracing` filter: a level, or directives like `poolhouse::monitor=debug,info`.
@@ -66,9 +118,92 @@ pub struct Log {
     pub format: LogFormat,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+/// A configuration that is right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// What is odd about it, for the log.
+    pub warnings: Vec<Mistake>,
+}
+
+/// What the command line says in place of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Overrides {
+    /// Addresses as in `server.listen`; when there are any, the file's do not count.
+    pub listen: Vec<String>,
+    /// As in `server.workers`: 0 = one per core.
+    pub workers: Option<usize>,
+}
+
+/// A configuration file of more bytes is none; so is a users file or a secret.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Reads a configuration file, the files that it names, and the environment variables that it names.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load(path: &Path, over: &Overrides) -> Result<Loaded, Mistakes> {
+    let source = path.display().to_string();
+    let text = read(path).map_err(|why| {
+        let (key, mend) = (String::new(), "name a TOML file that can be read".to_owned());
+        Mistakes {
+            mistakes: vec![Mistake { source: source.clone(), line: None, key, what: why, mend }],
+            warnings: vec![],
+        }
+    })?;
+    let directory = path.parent().map(Path::to_owned).unwrap_or_default();
+    with_outside(directory, |outside| check::check(&text, &source, outside, over))
+}
+
+/// Settings without a file, from a libpq URL (`postgres://…`) or keyword string (`host=… user=…`): clients log in with
+/// its user and password, and see the database under the same name. `source` is the flag or variable that it came from.
+///
+/// # Errors
+/// Everything that is wrong with it. No message repeats the password.
+pub fn from_upstream(text: &str, source: &str, over: &Overrides) -> Result<Loaded, Mistakes> {
+    with_outside(PathBuf::new(), |outside| upstream::settings(text, source, outside, over))
+}
+
+fn with_outside<T>(directory: PathBuf, work: impl FnOnce(&Outside<'_>) -> T) -> T {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    work(&Outside { directory, variable: &variable, read: &read, filter: &filter, cores })
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    std::env::var(name).map_err(|error| match error {
+        std::env::VarError::NotPresent => "is not set".to_owned(),
+        std::env::VarError::NotUnicode(_) => "is not UTF-8".to_owned(),
+    })
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let cannot = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidData => "is not UTF-8".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(cannot)?;
+    if bytes as u64 > FILE_BYTES_MAX {
+        return Err(format!("is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
+fn filter(text: &str) -> Result<(), String> {
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
+    parsed.map(|_| ()).map_err(|error| error.to_string())
 }

@@ -1,0 +1,97 @@
+//! `poolhouse serve`: from the command line to settings and a log, then `app` runs.
+
+use std::{
+    env,
+    io::{IsTerminal, stderr},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use tracing_subscriber::EnvFilter;
+
+use super::EXIT_USAGE;
+use crate::config::{self, Loaded, Log, LogFormat, Overrides};
+
+/// Where the connection string comes from when nothing else says it, as for many applications.
+const UPSTREAM_VARIABLE: &str = "DATABASE_URL";
+
+/// Run Poolhouse until SIGTERM or SIGINT.
+///
+/// With CONFIG everything comes from that file. Without it, the servers come from --upstream or from the environment
+/// variable DATABASE_URL: clients log in with the user and password of that URL and find its database under the same
+/// name.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration file (TOML).
+    config: Option<PathBuf>,
+    /// The servers, as a PostgreSQL URL or keyword string; several hosts are allowed [default: $DATABASE_URL].
+    ///
+    /// The list of processes shows what stands here, a password too: prefer DATABASE_URL for one. TLS to servers is
+    /// not available yet: sslmode=prefer goes without, sslmode=require is refused.
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    upstream: Option<String>,
+    /// Where to listen, in place of what the file says; may be given several times [default: 127.0.0.1:6432].
+    ///
+    /// `127.0.0.1:6432`, `[::1]:6432`, or `unix:/run/poolhouse` for a socket in that directory.
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// Threads that serve clients, in place of what the file says; 0 is one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    workers: Option<u16>,
+}
+
+/// Runs until it is told to stop.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let loaded = match load(arguments) {
+        Ok(loaded) => loaded,
+        Err(problem) => return wrong_usage(&problem),
+    };
+    if let Err(problem) = start_log(&loaded.settings.log) {
+        return wrong_usage(&problem);
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match crate::app::run(loaded.settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Loaded, String> {
+    let over = Overrides { listen: arguments.listen.clone(), workers: arguments.workers.map(usize::from) };
+    let loaded = match (&arguments.config, &arguments.upstream) {
+        (Some(path), _) => config::load(path, &over),
+        (None, Some(upstream)) => config::from_upstream(upstream, "--upstream", &over),
+        (None, None) => {
+            let upstream = env::var(UPSTREAM_VARIABLE).map_err(|_| {
+                format!("poolhouse serve: name a configuration file, give --upstream URL or set {UPSTREAM_VARIABLE}")
+            })?;
+            config::from_upstream(&upstream, UPSTREAM_VARIABLE, &over)
+        }
+    };
+    loaded.map_err(|mistakes| mistakes.to_string())
+}
+
+fn wrong_usage(problem: &str) -> ExitCode {
+    eprintln!("{problem}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Logs to standard error from here on. The environment variable RUST_LOG goes over `log.level`.
+fn start_log(log: &Log) -> Result<(), String> {
+    let (source, level) = match env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(level) if !level.is_empty() => (EnvFilter::DEFAULT_ENV, level),
+        _ => ("log.level", log.level.clone()),
+    };
+    let filter = EnvFilter::builder().parse(&level).map_err(|error| format!("{source}: {error}"))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let started = match log.format {
+        LogFormat::Text => subscriber.with_ansi(stderr().is_terminal()).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| format!("the log cannot be started: {error}"))
+}

@@ -1,0 +1,349 @@
+//! From the text of a configuration to settings, with every mistake at once. Pure: environment variables and files
+//! are reached through [`Outside`]. The larger sections have files of their own: `cluster`, `database`, `pooling`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use toml::de::DeValue;
+
+use super::{
+    Database, Loaded, Log, LogFormat, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address,
+    cluster::Cluster,
+    database::{self, Ground},
+    mistake::{Findings, Place},
+    nearest::nearest,
+    pooling::Section,
+    raw::{self, Item},
+    value::{Choice, DURATION_DAY, Outside, or},
+};
+use crate::{
+    auth::{self, Method, Secret, userlist},
+    frontend, monitor,
+    net::{Address, Listen},
+};
+
+pub(super) const LISTEN_DEFAULT: &str = "127.0.0.1:6432";
+pub(super) const WORKERS_MAX: usize = 1024;
+const CLIENTS_MAX: usize = 1_000_000;
+const LOGIN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
+const METHODS: &[Choice<'static, Method>] = &[
+    ("scram-sha-256", Some(Method::ScramSha256)),
+    ("md5", Some(Method::Md5)),
+    ("trust", Some(Method::Trust)),
+    ("cert", None),
+    ("hba", None),
+];
+const FORMATS: &[Choice<'static, LogFormat>] = &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))];
+
+/// Reads `text`, which came from `source`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Overrides) -> Result<Loaded, Mistakes> {
+    let mut findings = Findings::new(source, text);
+    let Some(document) = raw::parse(text, &mut findings) else { return Err(findings.refuse()) };
+    let root = Item { place: Place::absent(""), value: &document };
+    let file = raw::File::read(Some(&root), &mut findings);
+    let server = raw::Server::read(file.server.as_ref(), &mut findings);
+    refuse_sections(&file, &mut findings);
+
+    let pool = Section::read(file.pool.as_ref(), &mut findings);
+    let pooling = pool.over(&Pooling::default(), &mut findings);
+    let clusters = clusters(&file, outside, &mut findings);
+    let ground = Ground { clusters: &clusters, pool: &pool, pooling: &pooling, outside };
+    let databases = databases(&file, &ground, &mut findings);
+    let listen = listen(&server, over, outside, &mut findings);
+    let (auth, user_pools) = auth(&file, &databases, outside, &mut findings);
+    warn_of_trust(&auth, &listen, &file, &mut findings);
+    let clusters = finish_clusters(clusters, &listen, &databases, &mut findings);
+    let settings = Settings {
+        workers: workers(&server, over, outside, &mut findings),
+        frontend: limits(&server, &mut findings),
+        log: log(&file, outside, &mut findings),
+        databases: databases.into_iter().collect(),
+        listen,
+        auth,
+        clusters,
+        user_pools,
+    };
+    findings.finish(settings)
+}
+
+/// Refuses what is not available yet, rather than ignoring it.
+fn refuse_sections(file: &raw::File<'_>, findings: &mut Findings) {
+    let tls = raw::Tls::read(file.tls.as_ref(), findings);
+    if let Some(mode) = &tls.mode {
+        let choices = [("disable", Some(())), ("prefer", None), ("require", None), ("verify", None)];
+        mode.choice(&choices, "write \"disable\" and listen on loopback or a Unix socket only", findings);
+    }
+    for item in [tls.certificate, tls.private_key, tls.client_ca].iter().flatten() {
+        item.not_yet("remove it: clients connect without TLS", findings);
+    }
+    let admin = raw::Admin::read(file.admin.as_ref(), findings);
+    for item in [admin.http, admin.users, admin.stats_users].iter().flatten() {
+        item.not_yet("remove it: what happens is in the log", findings);
+    }
+    let coordination = raw::Coordination::read(file.coordination.as_ref(), findings);
+    for item in [coordination.etcd, coordination.namespace, coordination.node].iter().flatten() {
+        item.not_yet("remove it: let one Poolhouse promote, and all others \"follow\"", findings);
+    }
+}
+
+fn limits(server: &raw::Server<'_>, findings: &mut Findings) -> frontend::Settings {
+    let default = frontend_defaults();
+    frontend::Settings {
+        max_clients: or(&server.max_clients, default.max_clients, |item| item.whole(1..=CLIENTS_MAX, findings)),
+        login_timeout: or(&server.login_timeout, default.login_timeout, |item| {
+            item.duration(LOGIN_TIMEOUT_MIN..=DURATION_DAY, findings)
+        }),
+        shutdown_timeout: or(&server.shutdown_timeout, default.shutdown_timeout, |item| {
+            item.duration(Duration::ZERO..=DURATION_DAY, findings)
+        }),
+    }
+}
+
+pub(super) fn frontend_defaults() -> frontend::Settings {
+    frontend::Settings {
+        max_clients: 10_000,
+        login_timeout: Duration::from_secs(15),
+        shutdown_timeout: Duration::from_secs(60),
+    }
+}
+
+fn workers(server: &raw::Server<'_>, over: &Overrides, outside: &Outside<'_>, findings: &mut Findings) -> usize {
+    let written = or(&server.workers, 0, |item| item.whole(0..=WORKERS_MAX, findings));
+    cores_for(over.workers.unwrap_or(written), outside.cores)
+}
+
+/// 0 workers stand for one per core.
+pub(super) fn cores_for(workers: usize, cores: usize) -> usize {
+    if workers == 0 { cores.max(1) } else { workers }
+}
+
+fn listen(server: &raw::Server<'_>, over: &Overrides, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Listen> {
+    let mend = format!("write it like listen = [\"{LISTEN_DEFAULT}\"]");
+    let items = server.listen.as_ref().map(|list| list.list(&mend, findings));
+    let mut entries: Vec<(Place, &str)> = Vec::new();
+    for item in items.iter().flatten() {
+        entries.extend(item.text(findings).map(|text| (item.place.clone(), text)));
+    }
+    let written = address::listens(&entries, &outside.directory, findings);
+    if let (Some(list), Some([])) = (&server.listen, items.as_deref())
+        && matches!(list.value, DeValue::Array(_))
+    {
+        findings.mistake(&list.place, "names no address", mend);
+    }
+    match (over.listen.is_empty(), server.listen.is_some()) {
+        (false, _) => listen_flags(&over.listen, outside, findings),
+        (true, true) => written,
+        (true, false) => listen_flags(&[LISTEN_DEFAULT.to_owned()], outside, findings),
+    }
+}
+
+/// Addresses given on the command line.
+pub(super) fn listen_flags(texts: &[String], outside: &Outside<'_>, findings: &mut Findings) -> Vec<Listen> {
+    let mut flags = Findings::new("--listen", "");
+    let entries: Vec<_> = texts.iter().map(|text| (Place::absent(""), text.as_str())).collect();
+    let listen = address::listens(&entries, &outside.directory, &mut flags);
+    flags.refuse().mistakes.into_iter().for_each(|mistake| findings.add(mistake));
+    listen
+}
+
+fn clusters(file: &raw::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Cluster> {
+    let entries = file.clusters.as_ref().map(|item| item.entries(findings)).unwrap_or_default();
+    if entries.is_empty() && file.clusters.as_ref().is_none_or(|item| matches!(item.value, DeValue::Table(_))) {
+        let mend = "add [clusters.main] with nodes = [\"10.0.0.1:5432\"]";
+        findings.mistake(&Place::absent("clusters"), "there is no cluster, so no server to connect to", mend);
+    }
+    entries.iter().map(|entry| Cluster::read(entry.name, &entry.item, outside, findings)).collect()
+}
+
+/// In the order of the file.
+fn databases(file: &raw::File<'_>, ground: &Ground<'_>, findings: &mut Findings) -> Vec<(String, Database)> {
+    let entries = file.databases.as_ref().map(|item| item.entries(findings)).unwrap_or_default();
+    if entries.is_empty() && file.databases.as_ref().is_none_or(|item| matches!(item.value, DeValue::Table(_))) {
+        let mend = "add [databases.\"*\"] for all that the servers have";
+        findings.mistake(&Place::absent("databases"), "there is no database that clients could ask for", mend);
+    }
+    let read = |entry: &raw::Entry<'_>, findings: &mut Findings| {
+        (entry.name.to_owned(), database::read(entry.name, &entry.item, ground, findings))
+    };
+    entries.iter().map(|entry| read(entry, findings)).collect()
+}
+
+fn finish_clusters(
+    clusters: Vec<Cluster>,
+    listen: &[Listen],
+    databases: &[(String, Database)],
+    findings: &mut Findings,
+) -> Vec<monitor::Settings> {
+    let mut finished = Vec::new();
+    for (index, cluster) in clusters.into_iter().enumerate() {
+        for address in &cluster.settings.addresses {
+            refuse_own(address, listen, cluster.nodes.as_ref().unwrap_or(&cluster.place), findings);
+        }
+        let own: Vec<_> = databases.iter().filter(|(_, database)| database.cluster == index).cloned().collect();
+        finished.push(cluster.finish(&own, findings));
+    }
+    finished
+}
+
+/// A node that is Poolhouse itself would make each connection open another one.
+pub(super) fn refuse_own(address: &Address, listen: &[Listen], place: &Place, findings: &mut Findings) {
+    if address::is_own(address, listen) {
+        let what = format!("{address} is where Poolhouse itself listens");
+        findings.mistake(place, what, "name the PostgreSQL server's address, or listen at another one");
+    }
+}
+
+type Users = (auth::Settings, BTreeMap<String, PoolOverride>);
+
+fn auth(
+    file: &raw::File<'_>,
+    databases: &[(String, Database)],
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Users {
+    let raw = raw::Auth::read(file.auth.as_ref(), findings);
+    let instead = "write \"scram-sha-256\", and name users under [users] or in users_file";
+    let method = or(&raw.method, Method::default(), |item| item.choice(METHODS, instead, findings));
+    for item in [&raw.hba_file, &raw.query, &raw.query_user].into_iter().flatten() {
+        item.not_yet("remove it, and name users under [users] or in users_file", findings);
+    }
+    let mut users = BTreeMap::new();
+    if let Some(item) = &raw.users_file {
+        users.extend(users_file(item, outside, findings));
+    }
+    let mut pools = BTreeMap::new();
+    for entry in file.users.as_ref().map(|item| item.entries(findings)).unwrap_or_default() {
+        let user = raw::User::read(Some(&entry.item), findings);
+        let section = Section::read(user.pool.as_ref(), findings);
+        check_pools(&section, databases, findings);
+        pools.insert(entry.name.to_owned(), section.overrides);
+        let secret = user.password.as_ref().and_then(|item| item.secret(outside, findings));
+        check_user(&entry, &user, users.contains_key(entry.name), method, findings);
+        users.extend(secret.map(|secret| (entry.name.to_owned(), secret)));
+    }
+    let names_users = raw.users_file.is_some() || !pools.is_empty();
+    warn_of_users(&users, names_users, method, findings);
+    (auth::Settings { method, users }, pools)
+}
+
+/// The users of a list in PgBouncer's form, whose mistakes have lines of their own.
+fn users_file(item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<(String, Secret)> {
+    let Some(name) = item.text(findings) else { return Vec::new() };
+    let path = outside.directory.join(name);
+    let text = match (outside.read)(&path) {
+        Ok(text) => text,
+        Err(why) => {
+            let mend = "relative paths start at the folder of the config file";
+            findings.mistake(&item.place, format!("the file {} {why}", path.display()), mend);
+            return Vec::new();
+        }
+    };
+    userlist(&text).unwrap_or_else(|errors| {
+        for error in errors {
+            findings.add(Mistake {
+                source: path.display().to_string(),
+                line: Some(error.line),
+                key: String::new(),
+                what: error.what.to_string(),
+                mend: "write \"user\" \"secret\"".to_owned(),
+            });
+        }
+        Vec::new()
+    })
+}
+
+/// `[users.X.pool]` goes over the pool of whichever database the user asks for.
+fn check_pools(section: &Section, databases: &[(String, Database)], findings: &mut Findings) {
+    for (name, database) in databases {
+        let mut pooling = Pooling { lending: database.pool.clone(), session: database.session.clone() };
+        section.overrides.apply(&mut pooling);
+        section.check_idle(&pooling, &format!(" in database \"{name}\""), findings);
+    }
+}
+
+fn check_user(entry: &raw::Entry<'_>, user: &raw::User<'_>, in_file: bool, method: Method, findings: &mut Findings) {
+    if entry.name.is_empty() {
+        findings.mistake(&entry.item.place, "is a user without a name", "write it like [users.alice]");
+    }
+    match &user.password {
+        None if !in_file && method != Method::Trust && matches!(entry.item.value, DeValue::Table(_)) => {
+            let what = format!("user \"{}\" has no password, so nobody can log in as it", entry.name);
+            findings.mistake(&entry.item.place, what, "add `password` here, or the user to users_file");
+        }
+        Some(item) if in_file => {
+            let what = format!("user \"{}\" is in users_file as well; this password counts", entry.name);
+            findings.warning(&item.place, what, "keep one of them");
+        }
+        _ => {}
+    }
+}
+
+fn warn_of_users(users: &BTreeMap<String, Secret>, names_users: bool, method: Method, findings: &mut Findings) {
+    if method == Method::Trust {
+        return;
+    }
+    let absent = Place::absent("users");
+    if !names_users {
+        findings.warning(&absent, "there is no user, so nobody can log in", "add [users.NAME] or auth.users_file");
+    }
+    for (name, secret) in users {
+        if method == Method::ScramSha256 && matches!(secret, Secret::Md5(_)) {
+            let what = format!("user \"{name}\" has an md5 hash, with which nobody can log in by scram-sha-256");
+            findings.warning(
+                &absent,
+                what,
+                "store the password or its SCRAM-SHA-256 verifier, or write method = \"md5\"",
+            );
+        }
+    }
+}
+
+fn warn_of_trust(auth: &auth::Settings, listen: &[Listen], file: &raw::File<'_>, findings: &mut Findings) {
+    let Some(open) = listen.iter().find(|listen| !address::is_local(listen)) else { return };
+    if auth.method == Method::Trust {
+        let place = file.auth.as_ref().map_or(Place::absent("auth"), |item| item.place.clone());
+        let what = format!("everyone who reaches {open} is let in without a password");
+        findings.warning(&place, what, "write method = \"scram-sha-256\", or listen on loopback only");
+    }
+}
+
+fn log(file: &raw::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Log {
+    let raw = raw::Log::read(file.log.as_ref(), findings);
+    let default = Log::default();
+    Log {
+        level: or(&raw.level, default.level, |item| log_level(item, outside, findings)),
+        format: or(&raw.format, default.format, |item| item.choice(FORMATS, "", findings)),
+    }
+}
+
+/// The levels of the log.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A level, or directives like `poolhouse::monitor=debug,info`. A bare word that is no level would be taken for a
+/// target by the library, so that a slip of the pen silences everything: here it is a mistake.
+fn log_level(item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<String> {
+    let text = item.text(findings)?;
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let stray = text.split(',').map(str::trim).find(|word| !word.contains(['=', '[', ']']) && !is_level(word));
+    if let Some(word) = stray {
+        let known = LEVELS.join(" | ");
+        let mend = match nearest(word, LEVELS) {
+            Some(meant) => format!("did you mean \"{meant}\"? ({known})"),
+            None => format!("write {known}, or for one target \"{word}=debug\""),
+        };
+        findings.mistake(&item.place, format!("unknown level \"{word}\""), mend);
+        return None;
+    }
+    if let Err(why) = (outside.filter)(text) {
+        findings.mistake(
+            &item.place,
+            format!("\"{text}\" is no log filter: {why}"),
+            "write it like \"info\" or \"poolhouse::monitor=debug,info\"",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}

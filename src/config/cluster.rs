@@ -1,0 +1,236 @@
+//! `[clusters.X]`: the nodes, how they are watched, what happens when the primary is lost, and where reads go.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::{
+    Database,
+    address::{self, SERVER_PORT},
+    mistake::{Findings, Place},
+    raw::{self, Item},
+    value::{Choice, DURATION_DAY, Outside, or},
+};
+use crate::{
+    monitor::{self, Health},
+    net::Address,
+    topology::{self, Balance, Consistency, FailoverMode, NodeSettings, Reads, Role, Routing},
+};
+
+const NODES_MAX: usize = 100;
+const CONNECTIONS_MAX: usize = 100_000;
+const FAILURES_MAX: usize = 1000;
+const WEIGHT_MAX: f64 = 1000.0;
+/// The shortest wait for a server that is not surely a slip of the pen.
+const WAIT_MIN: Duration = Duration::from_millis(10);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The database that health checks ask when nothing names one; every PostgreSQL has it.
+const HEALTH_NAME: &str = "postgres";
+
+const ROLES: &[Choice<'static, Role>] = &[("primary", Some(Role::Primary)), ("replica", Some(Role::Replica))];
+const FAILOVERS: &[Choice<'static, FailoverMode>] = &[
+    ("off", Some(FailoverMode::Off)),
+    ("follow", Some(FailoverMode::Follow)),
+    ("promote", Some(FailoverMode::Promote)),
+];
+const READS: &[Choice<'static, Reads>] =
+    &[("primary", Some(Reads::Primary)), ("replica", Some(Reads::Replica)), ("any", Some(Reads::Any))];
+const BALANCES: &[Choice<'static, Balance>] = &[
+    ("least-busy", Some(Balance::LeastBusy)),
+    ("round-robin", Some(Balance::RoundRobin)),
+    ("random", Some(Balance::Random)),
+    ("latency", None),
+];
+const CONSISTENCIES: &[Choice<'static, Consistency>] =
+    &[("eventual", Some(Consistency::Eventual)), ("session", Some(Consistency::Session))];
+
+/// A cluster that has been read, with what is settled once the databases are known.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub settings: monitor::Settings,
+    pub place: Place,
+    pub nodes: Option<Place>,
+    pub max_connections: Option<Place>,
+    /// No health user is named: one of the databases' is borrowed.
+    borrows: bool,
+    names_database: bool,
+}
+
+impl Cluster {
+    pub fn read(name: &str, item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Cluster {
+        let raw = raw::Cluster::read(Some(item), findings);
+        refuse_tls(&raw, findings);
+        let (addresses, nodes) = nodes(&raw, item, outside, findings).into_iter().unzip();
+        let health = raw::Health::read(raw.health.as_ref(), findings);
+        let failover = raw::Failover::read(raw.failover.as_ref(), findings);
+        if let Some(patroni) = &failover.patroni {
+            patroni.not_yet(
+                "remove it: mode = \"follow\" finds the primary that Patroni promotes by asking the nodes",
+                findings,
+            );
+        }
+        let mut settings = defaults(name, addresses, nodes);
+        let topology = &mut settings.topology;
+        topology.failures =
+            or(&health.failures, topology.failures as usize, |i| i.whole(1..=FAILURES_MAX, findings)) as u32;
+        topology.failover = or(&failover.mode, topology.failover, |i| i.choice(FAILOVERS, "", findings));
+        settings.hold = or(&failover.hold, settings.hold, |i| i.duration(Duration::ZERO..=DURATION_DAY, findings));
+        settings.max_connections =
+            or(&raw.max_connections, settings.max_connections, |i| i.whole(1..=CONNECTIONS_MAX, findings));
+        settings.connect_timeout =
+            or(&raw.connect_timeout, settings.connect_timeout, |i| i.duration(WAIT_MIN..=HOUR, findings));
+        settings.routing = routing(raw.routing.as_ref(), &settings.routing, findings);
+        read_health(&health, &mut settings.health, outside, findings);
+        if settings.topology.failover == FailoverMode::Promote && settings.addresses.len() == 1 {
+            let place = failover.mode.as_ref().map_or(&item.place, |mode| &mode.place);
+            findings.warning(place, "there is no replica to promote", "add a node, or write \"follow\"");
+        }
+        Cluster {
+            settings,
+            place: item.place.clone(),
+            nodes: raw.nodes.map(|item| item.place),
+            max_connections: raw.max_connections.map(|item| item.place),
+            borrows: health.user.is_none(),
+            names_database: health.database.is_some(),
+        }
+    }
+
+    /// Settles who asks the nodes for their health: the named user, else the first database entry that has a fixed
+    /// one (`databases` in the order of the file, of this cluster only), else `postgres` without a password.
+    pub fn finish(self, databases: &[(String, Database)], findings: &mut Findings) -> monitor::Settings {
+        let mut settings = self.settings;
+        if !self.borrows {
+            return settings;
+        }
+        let fixed = databases.iter().find_map(|(name, database)| Some((name, database, database.login.as_ref()?)));
+        let Some((name, database, login)) = fixed else {
+            let what = format!("no health user: checks log in as \"{}\" without a password", settings.health.user);
+            let mend = format!("name one under [{}]", raw::join(&self.place.key, "health"));
+            findings.warning(&self.place, what, mend);
+            return settings;
+        };
+        settings.health.user = login.user.clone();
+        settings.health.password = login.password.clone();
+        if !self.names_database && name != "*" {
+            settings.health.database = database.database.as_ref().unwrap_or(name).clone();
+        }
+        settings
+    }
+}
+
+/// A cluster of which nothing but the nodes is said.
+pub(super) fn defaults(name: &str, addresses: Vec<Address>, nodes: Vec<NodeSettings>) -> monitor::Settings {
+    monitor::Settings {
+        name: name.to_owned(),
+        addresses,
+        topology: topology::Settings { nodes, failover: FailoverMode::default(), failures: 3 },
+        routing: Routing::default(),
+        max_connections: 90,
+        health: Health {
+            user: HEALTH_NAME.to_owned(),
+            password: None,
+            database: HEALTH_NAME.to_owned(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+        },
+        hold: Duration::from_secs(30),
+        connect_timeout: Duration::from_secs(5),
+    }
+}
+
+pub(super) fn node(address: &Address) -> NodeSettings {
+    NodeSettings { name: address.to_string(), weight: 1.0, role: None }
+}
+
+/// A routing section over the one above it.
+pub(super) fn routing(item: Option<&Item<'_>>, base: &Routing, findings: &mut Findings) -> Routing {
+    let raw = raw::Routing::read(item, findings);
+    Routing {
+        reads: or(&raw.reads, base.reads, |item| item.choice(READS, "", findings)),
+        balance: or(&raw.balance, base.balance, |item| {
+            item.choice(BALANCES, "write \"least-busy\", which favours fast nodes too", findings)
+        }),
+        max_lag: or(&raw.max_lag, base.max_lag, |item| item.time_limit(findings)),
+        consistency: or(&raw.consistency, base.consistency, |item| item.choice(CONSISTENCIES, "", findings)),
+    }
+}
+
+fn read_health(raw: &raw::Health<'_>, health: &mut Health, outside: &Outside<'_>, findings: &mut Findings) {
+    if let Some(user) = raw.user.as_ref().and_then(|item| item.text(findings)) {
+        health.user = user.to_owned();
+    }
+    if let Some(database) = raw.database.as_ref().and_then(|item| item.text(findings)) {
+        health.database = database.to_owned();
+    }
+    if let Some(item) = &raw.password {
+        health.password = item.server_secret(outside, findings);
+        if raw.user.is_none() {
+            findings.mistake(&item.place, "is a password without a user", "add `user` beside it");
+        }
+    }
+    health.interval = or(&raw.interval, health.interval, |item| item.duration(WAIT_MIN..=HOUR, findings));
+    health.timeout = or(&raw.timeout, health.timeout, |item| item.duration(WAIT_MIN..=HOUR, findings));
+}
+
+fn refuse_tls(cluster: &raw::Cluster<'_>, findings: &mut Findings) {
+    let tls = raw::ClusterTls::read(cluster.tls.as_ref(), findings);
+    let instead = "write mode = \"disable\" and let the servers accept connections without TLS";
+    if let Some(mode) = &tls.mode {
+        let later = ["prefer", "require", "verify-ca", "verify-full"].map(|name| (name, None));
+        let choices: Vec<_> = std::iter::once(("disable", Some(()))).chain(later).collect();
+        mode.choice(&choices, instead, findings);
+    }
+    if let Some(ca) = &tls.ca {
+        ca.not_yet("remove it: there is no TLS to servers", findings);
+    }
+}
+
+type Node = (Address, NodeSettings);
+
+fn nodes(raw: &raw::Cluster<'_>, item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Node> {
+    const MEND: &str = "write it like nodes = [\"10.0.0.1:5432\"]";
+    let Some(list) = &raw.nodes else {
+        findings.mistake(&item.place, "has no nodes", MEND);
+        return Vec::new();
+    };
+    let items = list.list(MEND, findings);
+    if items.is_empty() && matches!(list.value, DeValue::Array(_)) {
+        findings.mistake(&list.place, "names no node", MEND);
+    }
+    if items.len() > NODES_MAX {
+        findings.mistake(&list.place, format!("names {} nodes", items.len()), format!("name at most {NODES_MAX}"));
+    }
+    let mut nodes: Vec<Node> = Vec::new();
+    for item in &items {
+        let Some(node) = read_node(item, outside, findings) else { continue };
+        if nodes.iter().any(|(address, _)| *address == node.0) {
+            findings.mistake(&item.place, format!("{} is already in the list", node.0), "remove one of them");
+        } else {
+            nodes.push(node);
+        }
+    }
+    nodes
+}
+
+/// An address, or a table with an address and what is to be said about it.
+fn read_node(item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Node> {
+    let parse = |item: &Item<'_>, findings: &mut Findings| {
+        let text = item.text(findings)?;
+        address::server(text, &outside.directory).map_err(|wrong| findings.wrong(&item.place, wrong)).ok()
+    };
+    if !matches!(item.value, DeValue::Table(_)) {
+        let address = parse(item, findings)?;
+        return Some((address.clone(), node(&address)));
+    }
+    let raw = raw::Node::read(Some(item), findings);
+    let weight = or(&raw.weight, 1.0, |item| item.share(WEIGHT_MAX, findings));
+    let role = raw.role.as_ref().and_then(|item| item.choice(ROLES, "", findings));
+    let Some(address) = &raw.address else {
+        let mend = format!("write it like {{ address = \"10.0.0.1:{SERVER_PORT}\" }}");
+        findings.mistake(&item.place, "has no address", mend);
+        return None;
+    };
+    let address = parse(address, findings)?;
+    Some((address.clone(), NodeSettings { weight, role, ..node(&address) }))
+}

@@ -1,0 +1,800 @@
+//! The whole way from text to settings: one table of mistakes, one of what is right.
+
+use std::{path::Path, time::Duration};
+
+use super::{Loaded, Mistake, Mistakes, Overrides, Settings, check::check, raw::SECTIONS, value::Outside};
+use crate::{
+    auth::{Method, Secret},
+    net::{Address, Listen},
+    session::Mode,
+    topology::{Balance, Consistency, FailoverMode, Reads, Role},
+};
+
+/// What a case that is about something else needs to be whole; follows it, so that its lines keep their numbers.
+const CLUSTER: &str = "\n[clusters.main]\nnodes = [\"10.0.0.1\"]\nhealth.user = \"h\"\n";
+const DATABASE: &str = "\n[databases.app]\n";
+const USER: &str = "\n[users.base]\npassword = \"x\"\n";
+/// Made by PostgreSQL 15.
+const SCRAM: &str = "SCRAM-SHA-256$4096:wpqejCk8AZk/aoVFdUCE1w==$SiAt5zuiRwaEdvE+CTZ/VIMsYVJeBBbCnqlkj31maec=:ItXrfhj8eHt8NGvJ3F2Q5X3NmO1DVIXqVMO3KuM/Xk8=";
+
+fn variable(name: &str) -> Result<String, String> {
+    match name {
+        "PASSWORD" => Ok("from env".to_owned()),
+        "EMPTY" => Ok(String::new()),
+        "DAMAGED" => Ok("SCRAM-SHA-256$4096:".to_owned()),
+        _ => Err("is not set".to_owned()),
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    match path.to_str() {
+        Some("/etc/poolhouse/secret") => Ok("from file\n".to_owned()),
+        Some("/run/secret") => Ok("two\nlines\r\n".to_owned()),
+        Some("/etc/poolhouse/users.txt") => {
+            Ok("\"alice\" \"sesame\"\n\"bob\" \"md582b97a2d11135bae28f72b6c023e8b4c\"".to_owned())
+        }
+        Some("/etc/poolhouse/bad.txt") => Ok("\"alice\" \"sesame\"\nbob\n\n\"carol\"\n".to_owned()),
+        _ => Err("cannot be read: No such file".to_owned()),
+    }
+}
+
+fn outside(work: impl FnOnce(&Outside<'_>) -> Result<Loaded, Mistakes>) -> Result<Loaded, Mistakes> {
+    let filter = |text: &str| if text.contains("=loud") { Err("invalid level".to_owned()) } else { Ok(()) };
+    work(&Outside { directory: "/etc/poolhouse".into(), variable: &variable, read: &read, filter: &filter, cores: 4 })
+}
+
+fn load(text: &str, over: &Overrides) -> Result<Loaded, Mistakes> {
+    outside(|outside| check(text, "p.toml", outside, over))
+}
+
+/// `line key: fragment of what and mend`; the line is `-` for none, and a source other than the file stands before it.
+fn compare(found: &[Mistake], expected: &[&str], context: &str) {
+    let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), expected.len(), "{context}\n{shown:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        let (place, fragment) = expected.split_once(": ").expect("an expectation has a place");
+        let line = found.line.map_or("-".to_owned(), |line| line.to_string());
+        let source = if found.source == "p.toml" { String::new() } else { format!("{} ", found.source) };
+        assert_eq!(format!("{source}{line} {}", found.key).trim_end(), place, "{context}\n{shown:#?}");
+        let said = format!("{}; {}", found.what, found.mend);
+        assert!(said.contains(fragment), "{context}\n{said}\nlacks\n{fragment}");
+        assert!(!said.contains("sesame"), "a secret is shown: {said}");
+    }
+}
+
+fn check_whole(text: &str, expected: &[&str]) {
+    match load(text, &Overrides::default()) {
+        Ok(loaded) => compare(&[], expected, &format!("{text}\n{:?}", loaded.warnings)),
+        Err(mistakes) => compare(&mistakes.mistakes, expected, text),
+    }
+}
+
+/// A case that is whole with a cluster, a database and a user, unless it brings its own.
+fn wrong(text: &str, expected: &[&str]) {
+    check_whole(&whole(text), expected);
+}
+
+fn whole(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (mark, rest) in [("[clusters", CLUSTER), ("[databases", DATABASE), ("[users", USER)] {
+        if !text.contains(mark) {
+            text.push_str(rest);
+        }
+    }
+    text
+}
+
+fn right(text: &str) -> Settings {
+    load(&whole(text), &Overrides::default()).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}")).settings
+}
+
+fn warned(text: &str, expected: &[&str]) {
+    let loaded = load(&whole(text), &Overrides::default()).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+    compare(&loaded.warnings, expected, text);
+}
+
+#[test]
+fn unknown_keys() {
+    wrong(
+        "[pool]\ncheckout_timout = \"1s\"",
+        &["2 pool.checkout_timout: unknown key `checkout_timout` in [pool]; did you mean `checkout_timeout`?"],
+    );
+    wrong("[poool]\nsize = 1", &["1 poool: unknown section [poool]; did you mean `pool`?"]);
+    wrong("listen = []", &["1 listen: unknown key `listen` outside of any section; it belongs to [server]"]);
+    wrong("[server]\nzzzzzz = 1", &["2 server.zzzzzz: known are listen, workers, max_clients"]);
+    wrong("[server]\nsize = 1", &["2 server.size: unknown key `size` in [server]; it belongs to [pool]"]);
+    wrong("[server]\nmax-clients = 1", &["2 server.max-clients: did you mean `max_clients`?"]);
+    wrong("[users.a]\npasword = \"sesame\"\npassword = \"x\"", &["2 users.a.pasword: did you mean `password`?"]);
+    wrong("[databases.\"*\"]\nusr = \"a\"", &["2 databases.\"*\".usr: did you mean `user`?"]);
+    wrong(
+        "[databases.app.pool]\nsise = 1",
+        &["2 databases.app.pool.sise: in [databases.app.pool]; did you mean `size`?"],
+    );
+    wrong(
+        "[users.base]\npassword = \"x\"\n[users.base.pool]\nmodee = 1",
+        &["4 users.base.pool.modee: did you mean `mode`?"],
+    );
+    wrong("[log]\nlevl = \"info\"", &["2 log.levl: did you mean `level`?"]);
+    wrong(
+        "[clusters.main]\nnodes = [{ adress = \"a\" }]\nhealt = 1\nhealth.usr = \"u\"",
+        &[
+            "2 clusters.main.nodes[0].adress: did you mean `address`?",
+            "2 clusters.main.nodes[0]: has no address",
+            "3 clusters.main.healt: did you mean `health`?",
+            "4 clusters.main.health.usr: did you mean `user`?",
+        ],
+    );
+}
+
+#[test]
+fn broken_toml() {
+    wrong("[pool]\nsize = 1\nsize = 2", &["3 size: is already there; keep one of them"]);
+    wrong("[pool]\nsize = 1\n[log]\n[pool]\nmin_idle = 1", &["4 pool: is already there"]);
+    wrong("[pool]\nsize = 1\nsize = 2\nsiz = 2", &["3 size: is already there", "4 pool.siz: unknown key"]);
+    wrong("\n[pool\nsize = 1", &["2: not TOML"]);
+    wrong("[pool]\nsize = \n[log]\nlevel = \"x", &["2: not TOML", "4: not TOML"]);
+    wrong("size 1", &["1: not TOML"]);
+    check_whole("\u{0}", &["1: not TOML"]);
+}
+
+#[test]
+fn wrong_types() {
+    wrong(
+        "[pool]\nsize = \"20\"",
+        &["2 pool.size: is text where a whole number is expected; write a whole number from 1"],
+    );
+    wrong("[pool]\nsize = 1.5", &["2 pool.size: is a number with a fraction where a whole number is expected"]);
+    wrong("[pool]\nmode = 1", &["2 pool.mode: is a number where text is expected; write it in quotes"]);
+    wrong(
+        "[pool]\nidle_timeout = 30",
+        &["2 pool.idle_timeout: is a number where a duration is expected; write it with its unit, like \"30s\""],
+    );
+    wrong("[pool]\nidle_timeout = true", &["2 pool.idle_timeout: is true or false where a duration is expected"]);
+    wrong("[pool]\nidle_timeout = 07:32:00", &["2 pool.idle_timeout: is a date or time where a duration"]);
+    wrong("pool = 1", &["1 pool: is a number where a table is expected; write it as a section [pool]"]);
+    check_whole("clusters = 1\n[databases.app]", &["1 clusters: is a number where a table is expected"]);
+    check_whole(&format!("databases = []\n{CLUSTER}"), &["1 databases: is a list where a table is expected"]);
+    wrong(
+        "[server]\nlisten = \"127.0.0.1:6432\"",
+        &["2 server.listen: is text where a list is expected; write it like listen = [\"127.0.0.1:6432\"]"],
+    );
+    wrong("[server]\nlisten = [6432]", &["2 server.listen[0]: is a number where text is expected"]);
+    wrong(
+        "[clusters.main]\nnodes = \"10.0.0.1\"",
+        &["2 clusters.main.nodes: is text where a list is expected; write it like nodes = ["],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nhealth = \"h\"",
+        &["3 clusters.main.health: is text where a table is expected"],
+    );
+    wrong(
+        "[users]\nalice = \"sesame\"",
+        &["2 users.alice: is text where a table is expected; write it as a section [users.alice]"],
+    );
+    wrong("[users.a]\npassword = 1234", &["2 users.a.password: is a number where text is expected"]);
+}
+
+#[test]
+fn numbers_out_of_range() {
+    wrong("[pool]\nsize = 0", &["2 pool.size: 0 is out of range; write a whole number from 1 to 100000"]);
+    wrong("[pool]\nsize = -1", &["2 pool.size: -1 is out of range"]);
+    wrong("[pool]\nsize = 99999999999999999999999999999999999999999999", &["2 pool.size: out of range"]);
+    wrong("[pool]\nmin_idle = -5", &["2 pool.min_idle: -5 is out of range"]);
+    wrong("[pool]\nprepared_statements = 100_001", &["2 pool.prepared_statements: 100001 is out of range"]);
+    wrong("[server]\nmax_clients = 0", &["2 server.max_clients: 0 is out of range"]);
+    wrong("[server]\nworkers = 2000", &["2 server.workers: from 0 to 1024"]);
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nmax_connections = 0",
+        &["3 clusters.main.max_connections: 0 is out of range"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nhealth.failures = 0",
+        &["3 clusters.main.health.failures: 0 is out of range"],
+    );
+    for weight in ["0", "-1", "0.0", "1000.5", "nan", "inf"] {
+        wrong(
+            &format!("[clusters.main]\nnodes = [\n\"a\",\n{{ address = \"b\", weight = {weight} }}]"),
+            &["4 clusters.main.nodes[1].weight: out of range; write a number greater than 0 and at most 1000"],
+        );
+    }
+    wrong(
+        "[clusters.main]\nnodes = [{ address = \"b\", weight = \"1\" }]",
+        &["2 clusters.main.nodes[0].weight: is text where a number"],
+    );
+    wrong("[pool]\nsize = 5\nmin_idle = 6", &["3 pool.min_idle: min_idle 6 is more than size 5"]);
+    wrong(
+        "[pool]\nmin_idle = 10\n[databases.app.pool]\nsize = 5",
+        &["4 databases.app.pool.size: min_idle 10 is more than size 5"],
+    );
+    wrong(
+        "[databases.app.pool]\nsize = 5\n[users.base]\npassword = \"x\"\npool.min_idle = 6",
+        &["5 users.base.pool.min_idle: min_idle 6 is more than size 5 in database \"app\""],
+    );
+}
+
+#[test]
+fn bad_durations() {
+    wrong(
+        "[pool]\nidle_timeout = \"30\"",
+        &["2 pool.idle_timeout: \"30\" has no unit; write it with its unit, like \"30s\""],
+    );
+    wrong(
+        "[pool]\nidle_timeout = \"30 sec\"",
+        &["2 pool.idle_timeout: \"30 sec\" is not a duration; write it like \"30s\" (units: ms, s, m, h, d)"],
+    );
+    wrong("[pool]\nidle_timeout = \"-1s\"", &["2 pool.idle_timeout: is not a duration"]);
+    wrong("[pool]\nidle_timeout = \"\"", &["2 pool.idle_timeout: is not a duration"]);
+    wrong("[pool]\nmax_lifetime = \"366d\"", &["2 pool.max_lifetime: \"366d\" is too long; write at most \"365d\""]);
+    wrong(
+        "[server]\nlogin_timeout = \"0s\"",
+        &["2 server.login_timeout: \"0s\" is too short; write at least \"100ms\""],
+    );
+    wrong("[server]\nshutdown_timeout = \"2d\"", &["2 server.shutdown_timeout: write at most \"1d\""]);
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nconnect_timeout = \"0s\"",
+        &["3 clusters.main.connect_timeout: is too short"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nhealth.interval = \"0s\"",
+        &["3 clusters.main.health.interval: is too short"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nhealth.timeout = \"2h\"",
+        &["3 clusters.main.health.timeout: write at most \"1h\""],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nfailover.hold = \"forever\"",
+        &["3 clusters.main.failover.hold: is not a duration"],
+    );
+}
+
+#[test]
+fn bad_choices() {
+    wrong(
+        "[pool]\nmode = \"transacton\"",
+        &[
+            "2 pool.mode: unknown value \"transacton\"; did you mean \"transaction\"? (session | transaction | statement)",
+        ],
+    );
+    wrong("[pool]\nmode = \"fast\"", &["2 pool.mode: write session | transaction | statement"]);
+    wrong("[auth]\nmethod = \"scram\"", &["2 auth.method: unknown value \"scram\"; write scram-sha-256 | md5 | trust"]);
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nfailover.mode = \"auto\"",
+        &["3 clusters.main.failover.mode: write off | follow | promote"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [{ address = \"a\", role = \"master\" }]",
+        &["2 clusters.main.nodes[0].role: write primary | replica"],
+    );
+    wrong(
+        "[databases.app.routing]\nreads = \"replicas\"",
+        &["2 databases.app.routing.reads: did you mean \"replica\"?"],
+    );
+    wrong(
+        "[databases.app.routing]\nconsistency = \"strong\"",
+        &["2 databases.app.routing.consistency: write eventual | session"],
+    );
+    wrong("[log]\nformat = \"xml\"", &["2 log.format: write text | json"]);
+    wrong("[log]\nlevel = \"inof\"", &["2 log.level: unknown level \"inof\"; did you mean \"info\"?"]);
+    wrong("[log]\nlevel = \"info,poolhouse\"", &["2 log.level: unknown level \"poolhouse\"; write off"]);
+    wrong("[log]\nlevel = \"poolhouse=loud\"", &["2 log.level: is no log filter: invalid level"]);
+    wrong("[log]\nlevel = \"\"", &["2 log.level: is empty"]);
+}
+
+#[test]
+fn bad_addresses() {
+    wrong("[server]\nlisten = []", &["2 server.listen: names no address"]);
+    wrong("[server]\nlisten = [\"\"]", &["2 server.listen[0]: is empty"]);
+    wrong(
+        "[server]\nlisten = [\n\"127.0.0.1:1\",\n\"*:6432\",\n\"db:1\"]",
+        &["4 server.listen[1]: write \"0.0.0.0:6432\"", "5 server.listen[2]: is a host name"],
+    );
+    wrong("[server]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", &["2 server.listen[1]: is already in the list"]);
+    wrong("[clusters.main]\nnodes = []", &["2 clusters.main.nodes: names no node"]);
+    wrong("[clusters.main]\n", &["1 clusters.main: has no nodes; write it like nodes = [\"10.0.0.1:5432\"]"]);
+    wrong("[clusters.main]\nnodes = [\"a:99999\"]", &["2 clusters.main.nodes[0]: \"a:99999\" has no valid port"]);
+    wrong("[clusters.main]\nnodes = [\"::1:5432\"]", &["2 clusters.main.nodes[0]: write IPv6 addresses in brackets"]);
+    wrong(
+        "[clusters.main]\nnodes = [\"postgres://u:sesame@a\"]",
+        &["2 clusters.main.nodes[0]: is a URL where an address"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"/run/postgresql\"]",
+        &["2 clusters.main.nodes[0]: write \"unix:/run/postgresql\""],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\", \"b\", \"a:5432\"]",
+        &["2 clusters.main.nodes[2]: a:5432 is already in the list"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [{ weight = 1 }]",
+        &["2 clusters.main.nodes[0]: has no address; write it like { address ="],
+    );
+    wrong("[clusters.main]\nnodes = [5432]", &["2 clusters.main.nodes[0]: is a number where text is expected"]);
+    wrong(
+        "[clusters.main]\nnodes = [\"127.0.0.1:6432\"]",
+        &["2 clusters.main.nodes: 127.0.0.1:6432 is where Poolhouse itself listens"],
+    );
+    let many: Vec<String> = (0..101).map(|index| format!("\"n{index}\"")).collect();
+    wrong(
+        &format!("[clusters.main]\nnodes = [{}]", many.join(",")),
+        &["2 clusters.main.nodes: names 101 nodes; name at most 100"],
+    );
+}
+
+#[test]
+fn dangling_references() {
+    check_whole("", &["- clusters: there is no cluster", "- databases: there is no database"]);
+    check_whole(USER, &["- clusters: add [clusters.main]", "- databases: add [databases.\"*\"]"]);
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\n[databases.app]\ncluster = \"mian\"",
+        &["4 databases.app.cluster: there is no cluster \"mian\"; did you mean \"main\"?"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\n[databases.app]\ncluster = \"other\"",
+        &["4 databases.app.cluster: known are main"],
+    );
+    check_whole(
+        "[databases.app]\ncluster = \"main\"",
+        &["- clusters: there is no cluster", "2 databases.app.cluster: add [clusters.main]"],
+    );
+    wrong(
+        "[clusters.b]\nnodes = [\"b\"]\n[clusters.a]\nnodes = [\"a\"]\n[databases.app]",
+        &["5 databases.app: does not say which cluster it is in; add `cluster`, one of b, a"],
+    );
+    wrong("[databases.poolhouse]", &["1 databases.poolhouse: the name \"poolhouse\" is kept for the console"]);
+    wrong("[databases.pgbouncer]", &["1 databases.pgbouncer: is kept for the console"]);
+    wrong(
+        "[databases.app]\npassword = \"sesame\"",
+        &["2 databases.app.password: is a password without a user; add `user`"],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nhealth.password = \"sesame\"",
+        &["3 clusters.main.health.password: is a password without a user"],
+    );
+    wrong("[users.alice]", &["1 users.alice: user \"alice\" has no password, so nobody can log in as it"]);
+    wrong("[users.alice.pool]\nsize = 1", &["1 users.alice: add `password` here, or the user to users_file"]);
+    wrong("[users.\"\"]\npassword = \"x\"", &["1 users.\"\": is a user without a name"]);
+    wrong("[databases.app]\ndatabase = \"\"", &["2 databases.app.database: is empty"]);
+    wrong("[databases.app]\ndatabase = \"a\\u0000b\"", &["2 databases.app.database: holds a NUL byte"]);
+}
+
+#[test]
+fn secrets_and_files() {
+    wrong(
+        "[users.a]\npassword = \"env:NOPE\"",
+        &["2 users.a.password: the environment variable `NOPE` is not set; set it"],
+    );
+    wrong("[users.a]\npassword = \"env:EMPTY\"", &["2 users.a.password: the secret is empty"]);
+    wrong("[users.a]\npassword = \"env:DAMAGED\"", &["2 users.a.password: was it cut short?"]);
+    wrong(
+        "[users.a]\npassword = \"file:nope\"",
+        &["2 users.a.password: the file /etc/poolhouse/nope cannot be read: No such file"],
+    );
+    wrong("[users.a]\npassword = \"SCRAM-SHA-256$sesame\"", &["2 users.a.password: was it cut short?"]);
+    wrong(
+        &format!("[databases.app]\nuser = \"a\"\npassword = \"{SCRAM}\""),
+        &["3 databases.app.password: cannot log in to a server"],
+    );
+    wrong("[auth]\nusers_file = \"nope.txt\"", &["2 auth.users_file: the file /etc/poolhouse/nope.txt cannot be read"]);
+    wrong(
+        "[auth]\nusers_file = \"bad.txt\"",
+        &[
+            "/etc/poolhouse/bad.txt 2: does not begin with a user name",
+            "/etc/poolhouse/bad.txt 4: the user name is not followed by a secret",
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_available_yet_is_refused() {
+    let disabled = right(
+        "[tls]\nmode = \"disable\"\n[clusters.main]\nnodes = [\"a\"]\ntls.mode = \"disable\"\n[admin]\n[coordination]",
+    );
+    assert_eq!(disabled.clusters.len(), 1);
+    wrong("[tls]\nmode = \"prefer\"", &["2 tls.mode: \"prefer\" is not available yet; write \"disable\""]);
+    wrong("[tls]\nmode = \"prefered\"", &["2 tls.mode: unknown value \"prefered\"; write disable"]);
+    wrong(
+        "[tls]\ncertificate = \"a\"\nprivate_key = \"b\"\nclient_ca = \"c\"",
+        &[
+            "2 tls.certificate: not available yet",
+            "3 tls.private_key: not available yet",
+            "4 tls.client_ca: not available yet",
+        ],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\n[clusters.main.tls]\nmode = \"verify-full\"\nca = \"x\"",
+        &[
+            "4 clusters.main.tls.mode: \"verify-full\" is not available yet",
+            "5 clusters.main.tls.ca: not available yet",
+        ],
+    );
+    wrong("[auth]\nmethod = \"cert\"", &["2 auth.method: \"cert\" is not available yet; write \"scram-sha-256\""]);
+    wrong(
+        "[auth]\nmethod = \"hba\"\nhba_file = \"x\"",
+        &["2 auth.method: not available yet", "3 auth.hba_file: not available yet"],
+    );
+    wrong(
+        "[auth]\nquery = \"SELECT\"\nquery_user = \"a\"",
+        &["2 auth.query: not available yet", "3 auth.query_user: not available yet"],
+    );
+    wrong(
+        "[databases.app.routing]\nbalance = \"latency\"",
+        &["2 databases.app.routing.balance: \"latency\" is not available yet; write \"least-busy\""],
+    );
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nfailover.patroni = []",
+        &["3 clusters.main.failover.patroni: not available yet; remove it: mode = \"follow\""],
+    );
+    wrong(
+        "[admin]\nhttp = \"a\"\nusers = []\nstats_users = []",
+        &["2 admin.http: not available", "3 admin.users: not available", "4 admin.stats_users: not available"],
+    );
+    wrong(
+        "[coordination]\netcd = []\nnamespace = \"a\"\nnode = \"b\"",
+        &["2 coordination.etcd: not", "3 coordination.namespace: not", "4 coordination.node: not"],
+    );
+}
+
+#[test]
+fn all_mistakes_come_at_once_in_the_order_of_the_lines() {
+    check_whole(
+        "[databases.app]\ncluster = \"mian\"\npool.size = 0\n\n[users.a]\npassword = \"env:NOPE\"\n\n[server]\nlisten = [\"x:y\"]\n\
+         max_client = 5\n\n[clusters.main]\nnodes = [\"a:b\", \"c\"]\nhealth.interval = 5\n\n[log]\nlevel = 3\nsize = 2\nsize = 3\n",
+        &[
+            "2 databases.app.cluster: did you mean \"main\"?",
+            "3 databases.app.pool.size: out of range",
+            "6 users.a.password: is not set",
+            "9 server.listen[0]: no valid port",
+            "10 server.max_client: did you mean `max_clients`?",
+            "13 clusters.main.nodes[0]: no valid port",
+            "14 clusters.main.health.interval: like \"5s\"",
+            "17 log.level: is a number where text",
+            "18 log.size: it belongs to [pool]",
+            "19 size: is already there",
+        ],
+    );
+}
+
+#[test]
+fn a_mistake_is_said_in_one_line() {
+    let mistakes = load(&whole("[pool]\nsize = 0\nmin_idle = -1"), &Overrides::default()).unwrap_err();
+    assert_eq!(
+        mistakes.to_string(),
+        "p.toml:2: pool.size: 0 is out of range; write a whole number from 1 to 100000\n\
+         p.toml:3: pool.min_idle: -1 is out of range; write a whole number from 0 to 100000"
+    );
+}
+
+#[test]
+fn oddities_are_warned_of() {
+    warned("", &[]);
+    warned("[pool]\nsize = 100", &["2 pool.size: pool size 100 is more than max_connections 90 of cluster main"]);
+    warned(
+        "[databases.app.pool]\nsize = 100\n[databases.b]",
+        &["2 databases.app.pool.size: more than max_connections 90"],
+    );
+    warned(
+        "[clusters.main]\nnodes = [\"a\"]\nmax_connections = 5\nhealth.user = \"h\"",
+        &["3 clusters.main.max_connections: pool size 20 is more"],
+    );
+    warned(
+        "[clusters.main]\nnodes = [\"a\"]",
+        &[
+            "1 clusters.main: no health user: checks log in as \"postgres\" without a password; name one under [clusters.main.health]",
+        ],
+    );
+    warned(
+        "[clusters.main]\nnodes = [\"a\"]\nfailover.mode = \"promote\"\nhealth.user = \"h\"",
+        &["3 clusters.main.failover.mode: there is no replica to promote"],
+    );
+    warned("[auth]\nmethod = \"trust\"", &[]);
+    warned(
+        "[server]\nlisten = [\"0.0.0.0:6432\"]\n[auth]\nmethod = \"trust\"",
+        &["3 auth: everyone who reaches 0.0.0.0:6432 is let in without a password"],
+    );
+    warned("[users]", &["- users: there is no user, so nobody can log in"]);
+    warned(
+        "[auth]\nusers_file = \"users.txt\"\n[users.alice]\npassword = \"x\"",
+        &[
+            "- users: user \"bob\" has an md5 hash",
+            "4 users.alice.password: is in users_file as well; this password counts",
+        ],
+    );
+}
+
+#[test]
+fn defaults() {
+    let settings = right("");
+    assert_eq!(settings.listen, [Listen::Tcp("127.0.0.1:6432".parse().unwrap())]);
+    assert_eq!(settings.workers, 4);
+    assert_eq!(settings.frontend.max_clients, 10_000);
+    assert_eq!(settings.frontend.login_timeout, Duration::from_secs(15));
+    assert_eq!(settings.frontend.shutdown_timeout, Duration::from_secs(60));
+    assert_eq!(settings.auth.method, Method::ScramSha256);
+    assert_eq!((settings.log.level.as_str(), settings.user_pools.len()), ("info", 1));
+    let database = &settings.databases["app"];
+    assert_eq!((&database.database, &database.login, database.cluster), (&None, &None, 0));
+    assert_eq!((&database.pool, &database.session), (&Default::default(), &Default::default()));
+    assert_eq!(database.routing, Default::default());
+    let cluster = &settings.clusters[0];
+    assert_eq!((cluster.name.as_str(), cluster.max_connections), ("main", 90));
+    assert_eq!(cluster.addresses, [Address::Tcp { host: "10.0.0.1".into(), port: 5432 }]);
+    assert_eq!((cluster.hold, cluster.connect_timeout), (Duration::from_secs(30), Duration::from_secs(5)));
+    assert_eq!((cluster.health.interval, cluster.health.timeout), (Duration::from_secs(1), Duration::from_secs(1)));
+    assert_eq!((cluster.topology.failures, cluster.topology.failover), (3, FailoverMode::Follow));
+    assert_eq!((cluster.topology.nodes[0].weight, cluster.topology.nodes[0].role), (1.0, None));
+}
+
+#[test]
+fn pools_and_routing_go_over_those_above_them() {
+    let settings = right(
+        "[pool]\nmode = \"session\"\nsize = 7\nidle_timeout = \"0s\"\nprepared_statements = 0\n\
+         [clusters.main]\nnodes = [\"a\"]\nrouting = { reads = \"any\", balance = \"random\", max_lag = \"0s\" }\n\
+         [databases.app]\n[databases.app.pool]\nsize = 9\ncheckout_timeout = \"1_500ms\"\nquery_timeout = \"1d\"\n\
+         [databases.app.routing]\nbalance = \"round-robin\"\nconsistency = \"eventual\"\n[databases.\"*\"]\n\
+         [users.a]\npassword = \"x\"\n[users.a.pool]\nmode = \"statement\"\nmax_lifetime = \"0s\"\nsize = 2",
+    );
+    let app = &settings.databases["app"];
+    assert_eq!((app.pool.size, app.pool.idle_timeout, app.pool.min_idle), (9, None, 0));
+    assert_eq!(app.pool.checkout_timeout, Some(Duration::from_millis(1500)));
+    assert_eq!((app.session.mode, app.session.prepared_statements), (Mode::Session, 0));
+    assert_eq!(app.session.query_timeout, Some(Duration::from_secs(86_400)));
+    assert_eq!((app.routing.reads, app.routing.balance, app.routing.max_lag), (Reads::Any, Balance::RoundRobin, None));
+    assert_eq!(app.routing.consistency, Consistency::Eventual);
+    let any = &settings.databases["*"];
+    assert_eq!(
+        (any.pool.size, any.routing.balance, any.routing.consistency),
+        (7, Balance::Random, Consistency::Session)
+    );
+    let user = &settings.user_pools["a"];
+    assert_eq!(
+        (user.mode, user.size, user.max_lifetime, user.idle_timeout),
+        (Some(Mode::Statement), Some(2), Some(None), None)
+    );
+    let mut pooling = super::Pooling { lending: any.pool.clone(), session: any.session.clone() };
+    user.apply(&mut pooling);
+    assert_eq!((pooling.lending.size, pooling.lending.max_lifetime, pooling.session.mode), (2, None, Mode::Statement));
+    assert_eq!((pooling.lending.idle_timeout, pooling.session.prepared_statements), (None, 0));
+}
+
+#[test]
+fn nodes_as_tables() {
+    let settings = right(
+        "[clusters.main]\nnodes = [\"a\", { address = \"[::1]:5433\", weight = 2.5, role = \"primary\" },\n\
+         { address = \"unix:/run\", weight = 3, role = \"replica\" }]",
+    );
+    let nodes: Vec<_> =
+        settings.clusters[0].topology.nodes.iter().map(|n| (n.name.as_str(), n.weight, n.role)).collect();
+    let expected =
+        [("a:5432", 1.0, None), ("[::1]:5433", 2.5, Some(Role::Primary)), ("unix:/run:5432", 3.0, Some(Role::Replica))];
+    assert_eq!(nodes, expected);
+}
+
+#[test]
+fn secrets_come_from_where_they_say() {
+    let settings = right(&format!(
+        "[auth]\nusers_file = \"users.txt\"\n[users.a]\npassword = \"env:PASSWORD\"\n[users.b]\npassword = \"file:secret\"\n\
+         [users.c]\npassword = \"file:/run/secret\"\n[users.d]\npassword = \"{SCRAM}\"\n[users.e]\npassword = \"plain\"\n\
+         [users.bob.pool]\nsize = 1"
+    ));
+    let plain = |text: &str| Some(Secret::Plain(text.to_owned()));
+    let user = |name: &str| settings.auth.users.get(name).cloned();
+    assert_eq!((user("a"), user("b"), user("c")), (plain("from env"), plain("from file"), plain("two\nlines")));
+    assert_eq!((user("d"), user("e")), (Some(Secret::Scram(SCRAM.to_owned())), plain("plain")));
+    assert_eq!(user("alice"), plain("sesame"));
+    assert!(matches!(user("bob"), Some(Secret::Md5(_))));
+}
+
+#[test]
+fn the_health_user_is_borrowed_from_the_first_database_with_one() {
+    let health = |text: &str| {
+        let health = right(text).clusters[0].health.clone();
+        (health.user, health.password, health.database)
+    };
+    let plain = |text: &str| Some(Secret::Plain(text.to_owned()));
+    let nodes = "[clusters.main]\nnodes = [\"a\"]\n";
+    let login = |name: &str| format!("[databases.{name}]\nuser = \"{name}\"\npassword = \"{name}\"\n");
+    assert_eq!(health(nodes), ("postgres".into(), None, "postgres".into()));
+    let second = format!("{nodes}[databases.z]\n{}database = \"on_server\"\n{}", login("y"), login("x"));
+    assert_eq!(health(&second), ("y".into(), plain("y"), "on_server".into()));
+    assert_eq!(health(&format!("{nodes}{}", login("x"))), ("x".into(), plain("x"), "x".into()));
+    let any = format!("{nodes}[databases.\"*\"]\nuser = \"u\"");
+    assert_eq!(health(&any), ("u".into(), None, "postgres".into()));
+    let named = format!("{nodes}health = {{ user = \"h\", password = \"p\", database = \"d\" }}\n{}", login("x"));
+    assert_eq!(health(&named), ("h".into(), plain("p"), "d".into()));
+    let half = format!("{nodes}health = {{ database = \"d\" }}\n{}", login("x"));
+    assert_eq!(health(&half), ("x".into(), plain("x"), "d".into()));
+}
+
+#[test]
+fn the_command_line_goes_over_the_file() {
+    let over = |listen: &[&str], workers| Overrides { listen: listen.iter().map(|l| l.to_string()).collect(), workers };
+    let text = whole("[server]\nlisten = [\"127.0.0.1:1\"]\nworkers = 3");
+    let listen = |over: &Overrides| load(&text, over).unwrap().settings;
+    assert_eq!(listen(&over(&[], None)).workers, 3);
+    assert_eq!(listen(&over(&[], Some(0))).workers, 4);
+    let settings = listen(&over(&["[::1]:7000", "unix:/run"], Some(2)));
+    let shown: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
+    assert_eq!((shown, settings.workers), (vec!["[::1]:7000".to_owned(), "unix:/run/.s.PGSQL.7000".to_owned()], 2));
+    let mistakes = load(&text, &over(&["nowhere:1"], None)).unwrap_err();
+    compare(&mistakes.mistakes, &["--listen -: is a host name"], "--listen");
+}
+
+fn upstream(text: &str, listen: &[&str]) -> Result<Loaded, Mistakes> {
+    let over = Overrides { listen: listen.iter().map(|l| l.to_string()).collect(), workers: Some(1) };
+    outside(|outside| super::upstream::settings(text, "--upstream", outside, &over))
+}
+
+#[test]
+fn upstreams_that_are_right() {
+    let check = |text: &str, addresses: &[&str], user: &str, password: Option<&str>, database: &str| {
+        let Loaded { settings, warnings } = upstream(text, &[]).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+        let cluster = &settings.clusters[0];
+        let shown: Vec<_> = cluster.addresses.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = cluster.topology.nodes.iter().map(|node| node.name.clone()).collect();
+        assert_eq!(
+            (shown.iter().map(String::as_str).collect::<Vec<_>>(), names),
+            (addresses.to_vec(), shown.clone()),
+            "{text}"
+        );
+        let secret = password.map(|password| Secret::Plain(password.to_owned()));
+        let login = settings.databases[database].login.as_ref().expect("the login is fixed");
+        assert_eq!((login.user.as_str(), &login.password), (user, &secret), "{text}");
+        assert_eq!(settings.auth.users.get(user).cloned(), secret, "{text}");
+        let method = if password.is_some() { Method::ScramSha256 } else { Method::Trust };
+        assert_eq!((settings.auth.method, warnings.len()), (method, usize::from(password.is_none())), "{text}");
+        let health = &cluster.health;
+        assert_eq!(
+            (health.user.as_str(), &health.password, health.database.as_str()),
+            (user, &secret, database),
+            "{text}"
+        );
+    };
+    let app = ["10.0.0.100:5432"];
+    check("postgres://app:secret@10.0.0.100/app", &app, "app", Some("secret"), "app");
+    check("postgresql://app:secret@10.0.0.100", &app, "app", Some("secret"), "app");
+    check("postgres://app@10.0.0.100/other", &app, "app", None, "other");
+    check("postgres://app:@10.0.0.100/app", &app, "app", None, "app");
+    check("postgres://a%20b:p%40%3A@h/d%2Fe", &["h:5432"], "a b", Some("p@:"), "d/e");
+    check("postgres://u:md5@h,h2:5433,[::1]/d", &["h:5432", "h2:5433", "[::1]:5432"], "u", Some("md5"), "d");
+    check("postgres://u@h1,h2/d?port=6000", &["h1:6000", "h2:6000"], "u", None, "d");
+    check("postgres://u@h1:1,h2:2/d", &["h1:1", "h2:2"], "u", None, "d");
+    check("postgres://u@/d?host=/run/postgresql&port=5433", &["unix:/run/postgresql:5433"], "u", None, "d");
+    check("postgres://u@%2Frun%2Fpg/d", &["unix:/run/pg:5432"], "u", None, "d");
+    check("postgres:///?host=h&user=u&password=p&dbname=d", &["h:5432"], "u", Some("p"), "d");
+    check(
+        "host=a,b port=5432 user=u password='it''s' dbname=d".replace("''", "\\'").as_str(),
+        &["a:5432", "b:5432"],
+        "u",
+        Some("it's"),
+        "d",
+    );
+    check("host=db.example.com hostaddr=10.0.0.9 user=u", &["10.0.0.9:5432"], "u", None, "u");
+    check("host=::1 user=u sslmode=prefer gssencmode=disable channel_binding=prefer", &["[::1]:5432"], "u", None, "u");
+    check("host=a user=u target_session_attrs=read-write load_balance_hosts=disable", &["a:5432"], "u", None, "u");
+    let settings = upstream("postgres://u:SCRAM-SHA-256$x@h/d?connect_timeout=3", &["0.0.0.0:1"]).unwrap().settings;
+    assert_eq!(settings.clusters[0].connect_timeout, Duration::from_secs(3));
+    assert_eq!(settings.auth.users["u"], Secret::Plain("SCRAM-SHA-256$x".into()));
+    assert_eq!((settings.workers, settings.listen.len()), (1, 1));
+}
+
+#[test]
+fn upstreams_that_are_wrong() {
+    let check = |text: &str, listen: &[&str], expected: &[&str]| {
+        let mistakes = upstream(text, listen).expect_err(text).mistakes;
+        let place = |e: &&str| if e.starts_with('-') { e.to_string() } else { format!("--upstream - {e}") };
+        let expected: Vec<String> = expected.iter().map(place).collect();
+        compare(&mistakes, &expected.iter().map(String::as_str).collect::<Vec<_>>(), text);
+    };
+    let wrong = |text: &str, expected: &[&str]| check(text, &[], expected);
+    wrong("sesame", &["--upstream -: is neither a PostgreSQL URL nor a keyword string"]);
+    wrong("mysql://u:sesame@h/d", &["--upstream -: is neither"]);
+    wrong("postgres://u:ses@sesame@h/d", &["--upstream -: cannot be taken apart"]);
+    wrong("postgres://h/d", &["user: is missing; name the user"]);
+    wrong("postgres://", &["user: is missing", "host: is missing"]);
+    wrong("postgres://u@h:0/d", &["port: is no port"]);
+    wrong("postgres://u@h:x/d", &["port: is no port; write a number from 1 to 65535"]);
+    wrong("postgres://u@a,b,c/d?port=1,2", &["port: there are 2 ports for 3 hosts"]);
+    wrong("postgres://u@a,a:5432/d", &["host: a:5432 is named twice"]);
+    wrong("postgres://u@a,,b/d", &["host: is no host name"]);
+    wrong("postgres://u:p@se%40same/d", &["host: is no host name, no IP address and no directory"]);
+    wrong("postgres://u@h/d?sslmode=require", &["sslmode: require is not available yet"]);
+    wrong(
+        "postgres://u@h/d?sslmode=verify-full",
+        &["sslmode: verify-full is not available yet: there is no TLS to servers; write disable | allow | prefer"],
+    );
+    wrong("postgres://u@h/d?sslmode=on", &["sslmode: has an unknown value"]);
+    wrong("postgres://u@h/d?ssl=true&sslrootcert=x", &["ssl: not available yet", "sslrootcert: not available yet"]);
+    wrong("postgres://u@h/d?channel_binding=require", &["channel_binding: require is not available yet"]);
+    wrong("postgres://u@h/d?target_session_attrs=standby", &["target_session_attrs: can only be any or read-write"]);
+    wrong("postgres://u@h/d?load_balance_hosts=random", &["load_balance_hosts: is not needed"]);
+    wrong(
+        "postgres://u@h/d?application_name=x&options=-c",
+        &["application_name: is the client's to say", "options: is the client's"],
+    );
+    wrong("postgres://u@h/d?connect_timeout=0", &["connect_timeout: write whole seconds from 1 to 3600"]);
+    wrong("postgres://u@h/d?keepalives=1", &["keepalives: is not available here; remove it"]);
+    wrong(
+        "postgres://u@h/d?pgbouncer=true&schema=x",
+        &["pgbouncer: is no connection parameter of PostgreSQL; remove it", "schema: is no"],
+    );
+    wrong("host=h user=u pasword=sesame", &["pasword: did you mean `password`?"]);
+    wrong(
+        "host=h user=u password=x sesame=y",
+        &["password: is followed by something that is no parameter; put a password with spaces"],
+    );
+    wrong("host=h user=u password=x sesame", &["--upstream -: after the value of `password` that is no name=value"]);
+    wrong("postgres://u@h/poolhouse", &["dbname: is kept for the console"]);
+    wrong("postgres://u@127.0.0.1:6432/d", &["host: 127.0.0.1:6432 is where Poolhouse itself listens"]);
+    check(
+        "postgres://u@h/d",
+        &["0.0.0.0:1"],
+        &["password: is missing, so everyone who reaches 0.0.0.0:1 would be let in"],
+    );
+    check(
+        "postgres://h?x=1",
+        &["y"],
+        &["x: is no connection parameter", "user: is missing", "--listen -: is a host name"],
+    );
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let reference = include_str!("../../config/reference.toml");
+    let mut section = String::new();
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for line in reference.lines().map(|line| line.trim_start_matches(['#', ' '])) {
+        if let Some((name, _)) = line.strip_prefix('[').and_then(|line| line.split_once(']')) {
+            section = generic(name);
+            let (parent, child) = section.rsplit_once('.').unwrap_or(("", &section));
+            seen.push((parent.to_owned(), child.to_owned()));
+            seen.extend(parent.split_once('.').is_none().then(|| (String::new(), parent.to_owned())));
+        } else if let Some((key, rest)) = line.split_once(" = ") {
+            seen.push((section.clone(), key.to_owned()));
+            // The keys of an inline table, which is a section of its own.
+            let inline = rest.split(['{', ',']).filter_map(|part| part.trim().split_once(" = "));
+            seen.extend(inline.map(|(inline, _)| (format!("{section}.{key}"), inline.to_owned())));
+        }
+    }
+    for keys in SECTIONS {
+        for key in keys.keys {
+            let known = (keys.section.to_owned(), (*key).to_owned());
+            assert!(seen.contains(&known), "config/reference.toml lacks `{key}` in [{}]", keys.section);
+        }
+    }
+}
+
+/// `clusters.main.health` as `clusters.*.health`.
+fn generic(section: &str) -> String {
+    let mut parts: Vec<&str> = section.split('.').collect();
+    if let (Some("clusters" | "databases" | "users"), Some(name)) = (parts.first().copied(), parts.get_mut(1)) {
+        *name = "*";
+    }
+    parts.join(".")
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_taken_or_refused(text: String) {
+        let _ = load(&text, &Overrides::default());
+        let _ = upstream(&text, &[&text]);
+    }
+
+    #[test]
+    fn any_keys_and_values_are_taken_or_refused(
+        lines in proptest::collection::vec(
+            (0..SECTIONS.len(), 0usize..12, "(-?[0-9]{1,20}|\"[ -~é]{0,20}\"|\\[[0-9a\",]{0,8}\\]|\\{[a-z =1]{0,8}\\}|true|1e9|nan)"),
+            0..12,
+        ),
+    ) {
+        let line = |(section, key, value): &(usize, usize, String)| {
+            let keys = SECTIONS[*section];
+            let key = keys.keys[key % keys.keys.len()];
+            let section = keys.section.replace('*', "x");
+            if section.is_empty() { format!("{key} = {value}\n") } else { format!("[{section}]\n{key} = {value}\n") }
+        };
+        let text: String = lines.iter().map(line).collect();
+        let _ = load(&text, &Overrides::default());
+    }
+}
