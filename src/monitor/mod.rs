@@ -1,8 +1,34 @@
 //! Watches the nodes of one cluster: probes them, feeds `topology`, and carries out what it decides.
+//!
+//! One `prober` per node asks at every interval over a connection that it keeps. The `coordinator` owns the machine:
+//! it takes in what probers and clients saw, publishes the topology, and sets `orders` going. Nobody else decides.
 
-use std::time::Duration;
+mod conninfo;
+mod coordinator;
+mod orders;
+mod probe;
+mod prober;
+#[cfg(test)]
+mod tests;
 
-use crate::{auth::Secret, net::Address, topology};
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+use crate::{
+    auth::{Credential, Secret},
+    backend::Login,
+    net::Address,
+    tasks::Scope,
+    topology::{self, Machine, NodeId, Observation, Order, Topology},
+};
+
+/// Events that wait for the coordinator; beyond that, reports of clients are dropped: they say the same.
+const EVENTS_MAX: usize = 1024;
 
 /// One cluster: `[clusters.X]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,4 +56,126 @@ pub struct Health {
     pub database: String,
     pub interval: Duration,
     pub timeout: Duration,
+}
+
+/// What a client's connection saw of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Nobody listens there, or it does not let anybody in at the moment.
+    ConnectionRefused { reason: String },
+    /// An established connection broke.
+    ServerLost { reason: String },
+    /// A server that was used as primary said SQLSTATE 25006, or `in_hot_standby = on`.
+    ReadOnly,
+}
+
+/// One cluster under watch. Clones are the same watch; its tasks end with the scope that they were started in.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+}
+
+/// Written by the coordinator, read by everybody.
+#[derive(Debug)]
+struct Shared {
+    settings: Arc<Settings>,
+    topology: ArcSwap<Topology>,
+    version: watch::Sender<u64>,
+    events: mpsc::Sender<Event>,
+}
+
+/// Something that happened to a node.
+#[derive(Debug)]
+struct Event {
+    node: NodeId,
+    observation: Observation,
+    /// Seen by a client: the next probe must prove that new connections work.
+    reported: bool,
+}
+
+impl Monitor {
+    /// Starts to watch; the first probes leave at once. Must be called on a tokio runtime.
+    pub fn start(settings: Arc<Settings>, scope: &Scope) -> Monitor {
+        let machine = Machine::new(&settings.topology, now());
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let shared = Arc::new(Shared {
+            topology: ArcSwap::from_pointee(machine.topology().clone()),
+            version: watch::Sender::new(machine.topology().version),
+            settings,
+            events,
+        });
+        let probers = prober::start(&shared, scope);
+        coordinator::start(machine, &shared, probers, inbox, scope);
+        Monitor { shared }
+    }
+
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.shared.settings
+    }
+
+    /// What is known now. Cheap; hold it for one decision, not across an await.
+    pub fn topology(&self) -> Guard<Arc<Topology>> {
+        self.shared.topology.load()
+    }
+
+    /// Tells what a client's connection saw. Never waits.
+    pub fn report(&self, node: NodeId, report: Report) {
+        let observation = match report {
+            Report::ConnectionRefused { reason } => Observation::ConnectionRefused { reason },
+            Report::ServerLost { reason } => Observation::ServerLost { reason },
+            Report::ReadOnly => Observation::ReadOnly,
+        };
+        self.tell(Event { node, observation, reported: true });
+    }
+
+    /// Takes a node out of use for new transactions, or back into use.
+    pub fn order(&self, node: NodeId, order: Order) {
+        self.tell(Event { node, observation: Observation::Ordered(order), reported: false });
+    }
+
+    /// Resolves when the topology's version is above `seen`, so that it pays to route again. Cancel-safe. Pends for
+    /// ever once the watch has ended.
+    pub async fn changed(&self, seen: u64) {
+        let waited = self.shared.version.subscribe().wait_for(|version| *version > seen).await.is_ok();
+        debug_assert!(waited, "`self` keeps the sender");
+    }
+
+    /// Resolves when every node has answered or failed once, or after `limit`; tells which. Cancel-safe.
+    pub async fn ready(&self, limit: Duration) -> bool {
+        let settled = async {
+            while let Some(version) = self.unsettled() {
+                self.changed(version).await;
+            }
+        };
+        timeout(limit, settled).await.is_ok()
+    }
+
+    fn unsettled(&self) -> Option<u64> {
+        let topology = self.topology();
+        (!topology.settled).then_some(topology.version)
+    }
+
+    fn tell(&self, event: Event) {
+        // Full: the coordinator has a thousand events to learn the same from. Closed: we are shutting down.
+        let _ = self.shared.events.try_send(event);
+    }
+}
+
+impl Settings {
+    /// As whom health checks log in at `node`, which must be of this cluster.
+    fn login(&self, node: NodeId) -> Login {
+        let password = self.health.password.clone();
+        Login {
+            address: self.addresses[usize::from(node.0)].clone(),
+            database: self.health.database.clone(),
+            user: self.health.user.clone(),
+            credential: password.map_or(Credential::None, Credential::Secret),
+            parameters: vec![("application_name".into(), "poolhouse".into())],
+        }
+    }
+}
+
+/// The runtime's clock, which tests can pause, as the pure modules count time.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -132,6 +132,7 @@ impl Machine {
                 version: 0,
                 nodes: settings.nodes.iter().map(|settings| node(&settings.name, settings.weight)).collect(),
                 primary: None,
+                timeline: 0,
                 primary_seen: None,
                 settled: false,
                 failover: Failover::Idle,
@@ -409,6 +410,7 @@ impl Machine {
             .filter(|id| matches!(self.topology.nodes[usize::from(id.0)].state, State::Up | State::Suspect { .. }));
         changed |= primary != self.topology.primary;
         self.topology.primary = primary;
+        self.topology.timeline = self.known.map_or(0, |known| known.timeline);
         self.topology.primary_seen = self.history.latest().or(self.topology.primary_seen);
         self.topology.version += u64::from(changed);
     }
@@ -503,7 +505,8 @@ impl Machine {
             Cause::Declared(Role::Replica) => "is a primary, and the configuration says replica".into(),
             Cause::Declared(Role::Primary) => "is a replica, and the configuration says primary".into(),
             Cause::Older { highest } => format!(
-                "an old primary on timeline {timeline}, the cluster is on {highest}: rebuild it as a replica (pg_rewind)"
+                "an old primary on timeline {timeline}, the cluster is on {highest}: \
+                 rebuild it as a replica (pg_rewind)"
             ),
             Cause::Newer(other) => format!(
                 "a primary on timeline {timeline}, while {} has reached timeline {}: there is a newer primary",

@@ -4,7 +4,8 @@
 //! A replica serves a read when it is up and fresh enough, and not before every node was asked once: until then it may
 //! be of another cluster, or far behind a primary that has not answered yet. Its lag is measured against the primary:
 //! while the primary is in doubt or gone, against the primary's last answer, so that reads go on. When no primary was
-//! ever seen there is nothing to measure, and `max_lag` does not apply.
+//! ever seen there is nothing to measure, and `max_lag` does not apply. A replica that has not followed the primary to
+//! its timeline serves nothing: it may hold what the failover undid.
 
 use std::time::Instant;
 
@@ -95,6 +96,7 @@ impl<'a> Reader<'a> {
         usable
             && node.role == Some(Role::Replica)
             && self.topology.settled
+            && (node.timeline == 0 || node.timeline >= self.topology.timeline)
             && self.after.is_none_or(|after| node.fresh_as_of.is_some_and(|fresh| fresh > after))
             && self.floor.is_none_or(|floor| node.fresh_as_of.is_some_and(|fresh| fresh >= floor))
     }

@@ -96,6 +96,8 @@ pub struct Topology {
     pub nodes: Vec<Node>,
     /// The one node that takes writes; its state is `Up` or `Suspect`.
     pub primary: Option<NodeId>,
+    /// The timeline of the primary that was adopted last; 0 = none yet.
+    pub timeline: u32,
     /// When the last answer of a primary was asked for; `None` until the first one.
     pub primary_seen: Option<Instant>,
     /// Every node has answered or failed once.

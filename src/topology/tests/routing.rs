@@ -92,7 +92,10 @@ fn lag_is_bounded_and_measured_against_the_last_of_the_primary() {
     bench.wait(3_600);
     assert_eq!(go(&bench, &routing, READ), Ok(1), "no primary since an hour: n1 lacks nothing");
     bench.probe(1, primary(2, 210));
-    assert_eq!(go(&bench, &routing, READ), Ok(1), "as primary: n2 has not followed");
+    for max_lag in [routing.max_lag, None] {
+        let routing = Routing { max_lag, ..routing.clone() };
+        assert_eq!(go(&bench, &routing, READ), Ok(1), "as primary: n2 has not followed");
+    }
     bench.probe(2, replica(2, 210));
     assert_eq!(go(&bench, &routing, READ), Ok(2));
 }

@@ -1,0 +1,243 @@
+//! Asks one node at every interval, and at once when told to, over a connection that it keeps.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{sleep_until, timeout},
+};
+
+use super::{Event, Health, Shared, now, probe};
+use crate::{
+    backend::{self, ConnectError, Login, QueryError, Server},
+    tasks::Scope,
+    topology::{FailoverMode, NodeId, Observation},
+};
+
+/// Between two probes of a node that answers, however often they are asked for.
+const SPACING: Duration = Duration::from_millis(20);
+/// After this long a kept connection is opened anew: the name may lead elsewhere by now, and a server that takes no
+/// new connections would not be noticed.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
+
+const PROMOTION_GRANT: &str = "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf()";
+const PROMOTION_LACK: &str = "no replica can be promoted; to point replicas at a new primary the user also needs \
+     pg_read_all_settings and, since PostgreSQL 15, ALTER SYSTEM ON PARAMETER primary_conninfo";
+
+/// Asks a prober for a probe.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bell {
+    rung: Arc<Notify>,
+    reopen: Arc<AtomicBool>,
+}
+
+impl Bell {
+    /// Probe as soon as you may.
+    pub(super) fn ring(&self) {
+        self.rung.notify_one();
+    }
+
+    /// Use a new connection for the next probe.
+    pub(super) fn reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Said once per cluster, not once per node.
+#[derive(Debug, Default)]
+struct Advice {
+    receiver: AtomicBool,
+    control: AtomicBool,
+    promotion: AtomicBool,
+}
+
+/// Starts one prober per node.
+pub(super) fn start(shared: &Arc<Shared>, scope: &Scope) -> Vec<Bell> {
+    let advice = Arc::new(Advice::default());
+    let nodes = (0..shared.settings.addresses.len() as u16).map(NodeId);
+    nodes
+        .map(|node| {
+            let bell = Bell::default();
+            let prober = Prober {
+                node,
+                login: shared.settings.login(node),
+                shared: Arc::clone(shared),
+                bell: bell.clone(),
+                advice: Arc::clone(&advice),
+                kept: None,
+                with_control: true,
+                refused: false,
+            };
+            let stopping = scope.clone();
+            scope.spawn("probe a node", async move {
+                tokio::select! {
+                    () = stopping.stopping() => {}
+                    () = prober.run() => {}
+                }
+            });
+            bell
+        })
+        .collect()
+}
+
+struct Prober {
+    node: NodeId,
+    login: Login,
+    shared: Arc<Shared>,
+    bell: Bell,
+    advice: Arc<Advice>,
+    kept: Option<Kept>,
+    /// The user may call pg_control_*, as far as we know.
+    with_control: bool,
+    /// The last probe was not let in.
+    refused: bool,
+}
+
+struct Kept {
+    server: Server,
+    opened: Instant,
+}
+
+enum Failure {
+    Connect(ConnectError),
+    Query(QueryError),
+    Nonsense(probe::Nonsense),
+}
+
+impl Prober {
+    async fn run(mut self) {
+        loop {
+            let started = now();
+            let observation = self.observe(started).await;
+            let answered = matches!(observation, Observation::Probe(_));
+            self.note_refusal(&observation);
+            let event = Event { node: self.node, observation, reported: false };
+            if self.shared.events.send(event).await.is_err() {
+                return;
+            }
+            self.rest(started, answered).await;
+        }
+    }
+
+    /// Nothing else is known of a server that does not let us in: a person must see why, once.
+    fn note_refusal(&mut self, observation: &Observation) {
+        let refusal = match observation {
+            Observation::LoginRefused { reason } => Some(reason),
+            _ => None,
+        };
+        if let Some(reason) = refusal.filter(|_| !self.refused) {
+            let (cluster, user) = (&self.shared.settings.name, &self.login.user);
+            let (address, database) = (&self.login.address, &self.login.database);
+            tracing::warn!(cluster, %address, user, database, reason, "the health check is not let in");
+        }
+        self.refused = refusal.is_some();
+    }
+
+    /// A node that fails is not asked more often than at every interval, so that `failures` keeps its meaning.
+    async fn rest(&self, started: Instant, answered: bool) {
+        let due = started + self.health().interval;
+        let earliest = if answered { started + SPACING } else { due };
+        sleep_until(earliest.into()).await;
+        tokio::select! {
+            () = sleep_until(due.into()) => {}
+            () = self.bell.rung.notified() => {}
+        }
+    }
+
+    async fn observe(&mut self, started: Instant) -> Observation {
+        let limit = self.health().timeout;
+        let failure = match timeout(limit, self.probe(started)).await {
+            Ok(Ok(probe)) => return probe,
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::Query(QueryError::Timeout(limit)),
+        };
+        self.kept = None;
+        match failure {
+            // A server that starts or stops refuses too, and is as good as gone.
+            Failure::Connect(error) if error.is_definite() => Observation::LoginRefused { reason: error.to_string() },
+            Failure::Connect(error) => Observation::ProbeFailed { reason: error.to_string() },
+            Failure::Query(error) => Observation::ProbeFailed { reason: error.to_string() },
+            Failure::Nonsense(error) => Observation::ProbeFailed { reason: error.to_string() },
+        }
+    }
+
+    async fn probe(&mut self, started: Instant) -> Result<Observation, Failure> {
+        let reopen = self.bell.reopen.swap(false, Ordering::Relaxed);
+        let is_old = |kept: &Kept| started.saturating_duration_since(kept.opened) > CONNECTION_AGE_MAX;
+        // A kept connection that breaks proves nothing but that it broke: an administrator may have ended it.
+        if let Some(mut kept) = self.kept.take().filter(|kept| !reopen && !is_old(kept)) {
+            match self.ask(&mut kept.server, started).await {
+                Err(Failure::Query(QueryError::Lost(_))) => {}
+                result => return self.keep(kept, result),
+            }
+        }
+        let limit = self.health().timeout;
+        let server = backend::connect(&self.login, limit).await.map_err(Failure::Connect)?;
+        let mut kept = Kept { server, opened: started };
+        self.advise_on_promotion(&mut kept.server).await;
+        let result = self.ask(&mut kept.server, started).await;
+        self.keep(kept, result)
+    }
+
+    fn keep(&mut self, kept: Kept, result: Result<Observation, Failure>) -> Result<Observation, Failure> {
+        self.kept = Some(kept).filter(|_| result.is_ok());
+        result
+    }
+
+    async fn ask(&mut self, server: &mut Server, started: Instant) -> Result<Observation, Failure> {
+        let limit = self.health().timeout;
+        let mut answer = server.query(&probe::question(self.with_control), limit).await;
+        let not_allowed = answer.as_ref().err().and_then(QueryError::code) == Some("42501");
+        if self.with_control && not_allowed {
+            self.with_control = false;
+            self.advise(
+                &self.advice.control,
+                "GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint(), pg_control_recovery()",
+                "whether a node belongs to the cluster, and a replica's timeline, can't be checked",
+            );
+            answer = server.query(&probe::question(false), limit).await;
+        }
+        let rows = answer.map_err(Failure::Query)?;
+        let (probe, sight) = probe::read(&rows, started).map_err(Failure::Nonsense)?;
+        if sight.receiver_hidden {
+            self.advise(
+                &self.advice.receiver,
+                "GRANT pg_monitor",
+                "whether a replica streams can't be seen, and its timeline only late",
+            );
+        }
+        Ok(Observation::Probe(probe))
+    }
+
+    /// Says in good time what a promotion would lack.
+    async fn advise_on_promotion(&self, server: &mut Server) {
+        const MAY: &str = "SELECT current_setting('is_superuser') = 'on' OR \
+             has_function_privilege('pg_promote(boolean, integer)', 'execute')";
+        let settings = &self.shared.settings;
+        let asked = self.advice.promotion.load(Ordering::Relaxed);
+        if settings.topology.failover != FailoverMode::Promote || asked {
+            return;
+        }
+        let rows = server.query(MAY, self.health().timeout).await.unwrap_or_default();
+        if rows.first().and_then(|row| row.first()?.as_deref()) == Some("f") {
+            self.advise(&self.advice.promotion, PROMOTION_GRANT, PROMOTION_LACK);
+        }
+    }
+
+    fn advise(&self, said: &AtomicBool, grant: &str, without: &str) {
+        if !said.swap(true, Ordering::Relaxed) {
+            let settings = &self.shared.settings;
+            tracing::warn!(cluster = settings.name, "{without}: {grant} TO {}", settings.health.user);
+        }
+    }
+
+    fn health(&self) -> &Health {
+        &self.shared.settings.health
+    }
+}
