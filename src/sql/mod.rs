@@ -1,1 +1,196 @@
-//! What a statement is: the lexer, verdicts, and the cache of verdicts. Pure.
+//! What a statement is: where it may run, what it does to the transaction and to the session. Pure.
+//!
+//! `judge` parses a text with PostgreSQL's own grammar (`parser`), reads the tree without recursion (`tree`) and
+//! applies the rules (`walk`, `functions`) to get a `Verdict`. `Cache` does the same for the many texts that differ
+//! only in literals, by a form of the text (`fingerprint`) that a small lexer of our own makes (`lexer`).
+//!
+//! A verdict takes the text as UTF-8. Any other client encoding that contains ASCII gives the same verdict as long as
+//! the text is ASCII; a text that is not valid UTF-8 never counts as reading, because in some encodings (Big5, GBK,
+//! Shift JIS) a byte that looks like a backslash may be half of a letter.
+//!
+//! It is right whichever way the session has set `standard_conforming_strings`: only a backslash before a quote in a
+//! plain literal makes a difference to where literals end. A text with one is parsed both ways, and unless the second
+//! way is a syntax error or gives the same verdict, it writes and pins (`Reason::Backslash`).
+//!
+//! A text that cannot be parsed writes, is opaque and carries `Pin::Unreadable`. Usually it is a syntax error, which
+//! the server refuses too and which changes nothing: a session applies pins only after the server has accepted the
+//! statement. Texts nested deeper than some thousands of levels, texts with NUL bytes, and texts made to keep the
+//! scanner busy (`SCAN_STEPS_MAX`) count as such.
+
+mod cache;
+mod fingerprint;
+mod functions;
+mod lexer;
+mod parser;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod verdict;
+mod walk;
+
+use std::borrow::Cow;
+
+pub use cache::Cache;
+pub use verdict::{Access, Deallocate, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
+
+use lexer::{Kind, Lexer};
+use parser::Strings;
+use tree::Tree;
+use walk::Judgement;
+
+/// Judges a text of SQL, which may hold several statements. Takes one full parse: microseconds for a short statement,
+/// about 0.1 s for 1 MiB.
+pub fn judge(sql: &str) -> Verdict {
+    judge_source(Source::Utf8(sql)).verdict
+}
+
+/// As `judge`, for bytes as they came from the client. Bytes that are not UTF-8 are judged as if each wrong one were a
+/// letter; the result is never `Access::Read`, and with a backslash anywhere it pins as unreadable.
+pub fn judge_bytes(sql: &[u8]) -> Verdict {
+    judge_source(Source::of(sql)).verdict
+}
+
+/// A text, by what its bytes are known to be.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Utf8(&'a str),
+    Other { bytes: &'a [u8], backslash: bool },
+}
+
+impl<'a> Source<'a> {
+    fn of(bytes: &'a [u8]) -> Source<'a> {
+        match std::str::from_utf8(bytes) {
+            Ok(sql) => Source::Utf8(sql),
+            Err(_) => Source::Other { bytes, backslash: bytes.contains(&b'\\') },
+        }
+    }
+
+    /// A byte that tells sources apart whose forms may be equal and whose verdicts are not.
+    fn mark(self) -> u8 {
+        match self {
+            Source::Utf8(_) => 0,
+            Source::Other { backslash: false, .. } => 1,
+            Source::Other { backslash: true, .. } => 2,
+        }
+    }
+
+    fn text(self) -> Cow<'a, str> {
+        match self {
+            Source::Utf8(sql) => Cow::Borrowed(sql),
+            Source::Other { bytes, .. } => String::from_utf8_lossy(bytes),
+        }
+    }
+}
+
+fn judge_source(source: Source<'_>) -> Judgement {
+    let sql = source.text();
+    let survey = Survey::of(sql.as_bytes());
+    if survey.scan_steps > SCAN_STEPS_MAX {
+        return Judgement { verdict: unreadable(), literal: true };
+    }
+    let mut judgement = judge_as(&sql, Strings::Standard);
+    if survey.ambiguous {
+        let other = judge_as(&sql, Strings::Escaping);
+        if !other.verdict.pins.contains(Pin::Unreadable) && other.verdict != judgement.verdict {
+            judgement.verdict = either(judgement.verdict, other.verdict);
+        }
+        judgement.literal = true;
+    }
+    if let Source::Other { backslash, .. } = source {
+        if judgement.verdict.access == Access::Read {
+            (judgement.verdict.access, judgement.verdict.reason) = (Access::Write, Reason::Encoding);
+        }
+        if backslash {
+            judgement.verdict.opaque = true;
+            judgement.verdict.pins.insert(Pin::Unreadable);
+        }
+    }
+    judgement
+}
+
+/// Judges a text under one setting of `standard_conforming_strings`.
+fn judge_as(sql: &str, strings: Strings) -> Judgement {
+    let unreadable = || Judgement { verdict: unreadable(), literal: false };
+    let Ok(json) = parser::parse(sql, strings) else { return unreadable() };
+    Tree::read(&json).map_or_else(unreadable, |tree| walk::judge(&tree))
+}
+
+/// What a look at the tokens tells before a text is parsed.
+#[derive(Clone, Copy)]
+struct Survey {
+    /// A literal has a backslash before a quote.
+    ambiguous: bool,
+    /// About how often PostgreSQL's scanner will look at operator characters.
+    scan_steps: u64,
+}
+
+/// PostgreSQL's scanner reads a row of operator characters to its end for each operator or comment that begins in it:
+/// 200 KB of `/*/*/*…` take it a minute. Texts that would take more steps than this, some 30 ms, are not parsed.
+const SCAN_STEPS_MAX: u64 = 10_000_000;
+
+impl Survey {
+    fn of(sql: &[u8]) -> Survey {
+        let mut survey = Survey { ambiguous: false, scan_steps: 0 };
+        let mut lexer = Lexer::new(sql);
+        while let Some(token) = lexer.next() {
+            match token.kind {
+                Kind::Text { ambiguous: true } => survey.ambiguous = true,
+                Kind::Space | Kind::Operator | Kind::Irregular => {
+                    survey.scan_steps += scan_steps(&sql[token.start..token.end]);
+                }
+                _ => {}
+            }
+        }
+        if survey.ambiguous {
+            // Read the other way, anything may be an operator.
+            survey.scan_steps = scan_steps(sql);
+        }
+        survey
+    }
+}
+
+/// The sum of the squares of the lengths of all rows of operator characters.
+fn scan_steps(bytes: &[u8]) -> u64 {
+    bytes
+        .chunk_by(|left, right| lexer::is_operator(*left) && lexer::is_operator(*right))
+        .map(|row| row.len() as u64)
+        .map(|length| length * length)
+        .sum()
+}
+
+fn unreadable() -> Verdict {
+    let mut pins = PinSet::default();
+    pins.insert(Pin::Unreadable);
+    Verdict {
+        access: Access::Write,
+        reason: Reason::Unreadable,
+        statements: 1,
+        transaction: TransactionControl::None,
+        settings: Box::default(),
+        pins,
+        discards: false,
+        deallocates: Deallocate::None,
+        opaque: true,
+    }
+}
+
+/// The verdict of a text that means one of two things: the worse of both in everything.
+fn either(one: Verdict, other: Verdict) -> Verdict {
+    let mut pins = one.pins.union(other.pins);
+    pins.insert(Pin::Unreadable);
+    let settings = match one.settings == other.settings {
+        true => one.settings,
+        false => Box::from([SettingChange::Unknown]),
+    };
+    Verdict {
+        access: Access::Write,
+        reason: Reason::Backslash,
+        statements: one.statements.max(other.statements),
+        transaction: if one.transaction == other.transaction { one.transaction } else { TransactionControl::Mixed },
+        settings,
+        pins,
+        discards: one.discards || other.discards,
+        deallocates: if one.deallocates == other.deallocates { one.deallocates } else { Deallocate::All },
+        opaque: true,
+    }
+}

@@ -1,0 +1,193 @@
+//! What has been found out about a text of SQL: plain values, without the rules that lead to them (see `walk`).
+
+use std::fmt;
+
+/// Where a statement may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It surely only reads what every node holds: any node may serve it.
+    Read,
+    /// It writes, or it is not certain that it only reads: the primary.
+    Write,
+}
+
+/// How a text of SQL begins, ends or steers a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionControl {
+    None,
+    /// BEGIN or START TRANSACTION. `read_only` only when the statement itself says READ ONLY.
+    Begin {
+        read_only: bool,
+    },
+    /// COMMIT or END. With `chain` (AND CHAIN) the next transaction begins at once.
+    Commit {
+        chain: bool,
+    },
+    /// ROLLBACK or ABORT. With `chain` (AND CHAIN) the next transaction begins at once.
+    Rollback {
+        chain: bool,
+    },
+    Savepoint,
+    RollbackTo,
+    Release,
+    /// SET TRANSACTION, or SET of one of the `transaction_…` settings, which live as long as the transaction.
+    SetTransaction,
+    /// PREPARE TRANSACTION: the session's transaction ends, to be finished by any session later.
+    PrepareTransaction,
+    /// Several statements, at least one of which controls transactions.
+    Mixed,
+}
+
+/// Session state that cannot move to another server connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// A temporary table, view, sequence, function or type.
+    TemporaryTable,
+    /// DECLARE … WITH HOLD.
+    HoldCursor,
+    /// An advisory lock of the session (not of the transaction).
+    AdvisoryLock,
+    Listen,
+    /// LOAD of a library.
+    Load,
+    /// SQL's PREPARE.
+    Prepare,
+    /// The text could not be read. When the server accepts it all the same (it is newer, older or extended), anything
+    /// may have happened to the session; when the server refuses it, nothing did.
+    Unreadable,
+}
+
+/// Every pin, in the order of their bits in a `PinSet`.
+const PINS: [Pin; 7] =
+    [Pin::TemporaryTable, Pin::HoldCursor, Pin::AdvisoryLock, Pin::Listen, Pin::Load, Pin::Prepare, Pin::Unreadable];
+
+/// A set of pins, in one byte.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct PinSet(u8);
+
+impl PinSet {
+    pub fn insert(&mut self, pin: Pin) {
+        self.0 |= 1 << pin as u8;
+    }
+
+    pub fn contains(self, pin: Pin) -> bool {
+        self.0 & (1 << pin as u8) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Pin> {
+        PINS.into_iter().filter(move |pin| self.contains(*pin))
+    }
+
+    /// Everything that is in one of the two sets.
+    pub fn union(self, other: PinSet) -> PinSet {
+        PinSet(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for PinSet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// A change to the session's settings that outlives the transaction when that commits. Names are in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingChange {
+    Set(Box<str>),
+    Reset(Box<str>),
+    ResetAll,
+    /// Some setting, but the text does not tell which, or whether for the session.
+    Unknown,
+}
+
+/// Which of the session's prepared statements a text removes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deallocate {
+    None,
+    /// DEALLOCATE ALL or DISCARD ALL, or several different names.
+    All,
+    Named(Box<str>),
+}
+
+/// Why a text got its access, for people: the first thing found that speaks against reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Reads,
+    /// No statement at all: empty, or only comments.
+    Nothing,
+    Unreadable,
+    /// Not valid UTF-8: a client encoding in which the bytes may mean something else.
+    Encoding,
+    /// A backslash stands before a quote, so that the text means different things with `standard_conforming_strings`
+    /// on and off.
+    Backslash,
+    /// A kind of statement that does not only read, by the name of its node in the parse tree without "Stmt".
+    Statement(Box<str>),
+    /// FOR UPDATE, FOR SHARE and so on.
+    Locks,
+    /// SELECT INTO.
+    Into,
+    /// A statement inside, such as an INSERT in a WITH.
+    WritingPart(Box<str>),
+    VolatileFunction(Box<str>),
+    UnknownFunction(Box<str>),
+    UnknownOperator,
+    /// It asks for the state of the session, which lives on one server connection.
+    SessionState(Box<str>),
+    /// It asks about the server rather than the database.
+    NodeLocal(Box<str>),
+    /// It names something in the session's schema of temporary objects.
+    Temporary,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Reads => formatter.write_str("only reads"),
+            Reason::Nothing => formatter.write_str("no statement"),
+            Reason::Unreadable => formatter.write_str("the text cannot be parsed"),
+            Reason::Encoding => formatter.write_str("the text is not valid UTF-8"),
+            Reason::Backslash => formatter.write_str("a backslash before a quote can be read in two ways"),
+            Reason::Statement(kind) => write!(formatter, "statement of kind {kind}"),
+            Reason::Locks => formatter.write_str("locks rows"),
+            Reason::Into => formatter.write_str("creates a table (INTO)"),
+            Reason::WritingPart(kind) => write!(formatter, "holds a statement of kind {kind}"),
+            Reason::VolatileFunction(name) => write!(formatter, "calls the volatile function {name}"),
+            Reason::UnknownFunction(name) => write!(formatter, "calls the function {name}, which is not built in"),
+            Reason::UnknownOperator => formatter.write_str("uses an operator of another schema"),
+            Reason::SessionState(name) => write!(formatter, "asks for the state of the session ({name})"),
+            Reason::NodeLocal(name) => write!(formatter, "asks about the server itself ({name})"),
+            Reason::Temporary => formatter.write_str("uses a temporary object"),
+        }
+    }
+}
+
+/// Everything that the rest of Poolhouse wants to know about a text of SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub access: Access,
+    pub reason: Reason,
+    /// How many statements the text holds; 1 when it cannot be read.
+    pub statements: u32,
+    pub transaction: TransactionControl,
+    /// Changes to settings in the order of the text, without those that end with the transaction.
+    pub settings: Box<[SettingChange]>,
+    pub pins: PinSet,
+    /// DISCARD ALL.
+    pub discards: bool,
+    pub deallocates: Deallocate,
+    /// It runs code that is not seen here: a function that is not built in, DO, CALL, EXECUTE, or a text that cannot
+    /// be read. Triggers, rules, views, operators and casts may run code too, and leave no trace in a text.
+    pub opaque: bool,
+}
+
+impl Verdict {
+    /// Whether the text is known to change the state of the session.
+    pub fn touches_session(&self) -> bool {
+        !self.settings.is_empty() || !self.pins.is_empty() || self.discards || self.deallocates != Deallocate::None
+    }
+}

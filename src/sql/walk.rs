@@ -1,0 +1,391 @@
+//! The rules: from a parse tree to a verdict. Everything in the tree is looked at, whatever clause it stands in, and
+//! only what is known to read may read: a kind of statement or a function that is not listed counts as writing.
+//!
+//! What no text shows: functions behind views, rules, triggers, casts and operators; a user's function that is found
+//! before the built-in one of the same name (other argument types, or a schema placed before `pg_catalog`); a function
+//! called in the form of a column (`row.function`). Such a statement is sent to a replica, which refuses to write
+//! (SQLSTATE 25006), so that nothing is lost but the chance to run it at once.
+
+use super::functions::{self, Kind};
+use super::tree::{Tree, Value, unescape};
+use super::verdict::{Access, Deallocate, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
+
+/// A verdict, and whether it depends on the value of a literal rather than on the form of the text alone.
+pub(super) struct Judgement {
+    pub(super) verdict: Verdict,
+    pub(super) literal: bool,
+}
+
+/// Judges a parsed text.
+pub(super) fn judge(tree: &Tree<'_>) -> Judgement {
+    let mut judge = Judge::default();
+    for statement in tree.root().get("stmts").into_iter().flat_map(Value::children) {
+        if let Some(node) = statement.get("stmt").and_then(Value::only) {
+            judge.statement(node);
+        }
+    }
+    judge.finish()
+}
+
+/// The verdict while it is being found.
+#[derive(Default)]
+struct Judge {
+    statements: u32,
+    /// The first thing that speaks against reading.
+    reason: Option<Reason>,
+    transaction: Option<TransactionControl>,
+    settings: Vec<SettingChange>,
+    pins: PinSet,
+    discards: bool,
+    deallocates: Option<Deallocate>,
+    opaque: bool,
+    literal: bool,
+}
+
+/// How far the functions in a statement are called when it runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Calls {
+    Now,
+    /// The statement only stores or explains them.
+    Later,
+}
+
+impl Judge {
+    fn finish(self) -> Judgement {
+        let verdict = Verdict {
+            access: if self.reason.is_none() { Access::Read } else { Access::Write },
+            reason: self.reason.unwrap_or(if self.statements == 0 { Reason::Nothing } else { Reason::Reads }),
+            statements: self.statements,
+            transaction: match self.transaction {
+                Some(_) if self.statements > 1 => TransactionControl::Mixed,
+                Some(control) => control,
+                None => TransactionControl::None,
+            },
+            settings: self.settings.into(),
+            pins: self.pins,
+            discards: self.discards,
+            deallocates: self.deallocates.unwrap_or(Deallocate::None),
+            opaque: self.opaque,
+        };
+        Judgement { verdict, literal: self.literal }
+    }
+
+    /// Notes a reason to write; the first one stays.
+    fn write(&mut self, reason: impl FnOnce() -> Reason) {
+        self.reason.get_or_insert_with(reason);
+    }
+
+    /// Judges one statement, by its node.
+    fn statement(&mut self, node: Value<'_, '_>) {
+        self.statements += 1;
+        match node.key() {
+            "SelectStmt" => {}
+            "CopyStmt" if copies_to_client(node) => {}
+            "ExplainStmt" => return self.explain(node),
+            "VariableShowStmt" => {
+                let name = unescape(node.text_of("name"));
+                self.write(|| Reason::SessionState(name.into()));
+            }
+            kind => self.write(|| Reason::Statement(statement_name(kind))),
+        }
+        match node.key() {
+            "TransactionStmt" => self.transaction(node),
+            "VariableSetStmt" => self.variable(node),
+            "DiscardStmt" if node.text_of("target") == "DISCARD_ALL" => self.discard_all(),
+            "DeallocateStmt" => self.deallocate(node),
+            "ListenStmt" => self.pins.insert(Pin::Listen),
+            "LoadStmt" => self.pins.insert(Pin::Load),
+            "PrepareStmt" => self.pins.insert(Pin::Prepare),
+            "DeclareCursorStmt" if node.get("options").map_or(0, Value::number) & CURSOR_OPT_HOLD != 0 => {
+                self.pins.insert(Pin::HoldCursor);
+            }
+            "DoStmt" | "CallStmt" | "ExecuteStmt" => self.opaque = true,
+            "CreateTableAsStmt" => self.opaque |= node.walk().any(|value| value.key() == "ExecuteStmt"),
+            _ => {}
+        }
+        self.contents(node, calls_of(node.key()));
+    }
+
+    /// EXPLAIN reads what it explains without running it, and with ANALYZE is what it runs. The value of the option
+    /// (`ANALYZE false`) is not looked at, so that it need not be known.
+    fn explain(&mut self, node: Value<'_, '_>) {
+        let Some(inner) = node.get("query").and_then(Value::only) else {
+            return self.write(|| Reason::Statement("Explain".into()));
+        };
+        let analyze = node
+            .get("options")
+            .into_iter()
+            .flat_map(Value::children)
+            .filter_map(Value::only)
+            .any(|option| option.text_of("defname") == "analyze");
+        if analyze {
+            self.statements -= 1;
+            return self.statement(inner);
+        }
+        match inner.key() {
+            "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => {}
+            kind => self.write(|| Reason::WritingPart(statement_name(kind))),
+        }
+        self.contents(inner, Calls::Later);
+    }
+
+    /// Looks at everything inside a statement.
+    fn contents(&mut self, statement: Value<'_, '_>, calls: Calls) {
+        let mut schema = "";
+        for value in statement.walk().skip(1) {
+            match value.key() {
+                "FuncCall" | "funccall" if calls == Calls::Now => self.call(value),
+                "lockingClause" if calls == Calls::Now => self.write(|| Reason::Locks),
+                "intoClause" if calls == Calls::Now => self.write(|| Reason::Into),
+                "schemaname" => schema = value.text(),
+                "relname" => {
+                    self.relation(schema, value.text());
+                    schema = "";
+                }
+                "relpersistence" if value.text() == "t" => self.pins.insert(Pin::TemporaryTable),
+                // Lists of the parts of a name that is not a relation's: functions, types, operators, families.
+                "funcname" | "names" | "typeName" | "defnames" | "domainname" if first_part_is_temporary(value) => {
+                    self.temporary();
+                }
+                "name" | "operName" | "useOp" if value.is_array() && !is_built_in(value) => {
+                    self.opaque = true;
+                    self.write(|| Reason::UnknownOperator);
+                }
+                "method" if value.is_array() && !is_built_in_sampling(value) => {
+                    self.opaque = true;
+                    self.write(|| Reason::UnknownFunction(unescape(last_part(value)).into()));
+                }
+                kind if is_statement(kind) && kind != "SelectStmt" && calls == Calls::Now => {
+                    self.write(|| Reason::WritingPart(statement_name(kind)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn relation(&mut self, schema: &str, name: &str) {
+        if is_temporary(schema) {
+            self.temporary();
+        } else if functions::is_node_relation(name) {
+            self.write(|| Reason::NodeLocal(unescape(name).into()));
+        }
+    }
+
+    fn temporary(&mut self) {
+        self.pins.insert(Pin::TemporaryTable);
+        self.write(|| Reason::Temporary);
+    }
+
+    /// A function call.
+    fn call(&mut self, call: Value<'_, '_>) {
+        let Some(parts) = call.get("funcname") else { return };
+        let name = last_part(parts);
+        let kind = if is_built_in(parts) { functions::kind(name) } else { Kind::Unknown };
+        let owned = || unescape(name).into();
+        match kind {
+            Kind::Steady => return,
+            Kind::Volatile => self.write(|| Reason::VolatileFunction(owned())),
+            Kind::Session => self.write(|| Reason::SessionState(owned())),
+            Kind::Node => self.write(|| Reason::NodeLocal(owned())),
+            Kind::RunsText => {
+                self.opaque = true;
+                self.write(|| Reason::VolatileFunction(owned()));
+            }
+            Kind::Unknown => {
+                self.opaque = true;
+                self.write(|| Reason::UnknownFunction(owned()));
+            }
+        }
+        match name {
+            "set_config" if kind == Kind::Volatile => self.set_config(call),
+            "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared"
+                if kind == Kind::Volatile =>
+            {
+                self.pins.insert(Pin::AdvisoryLock);
+            }
+            _ => {}
+        }
+    }
+
+    /// `set_config(name, value, is_local)`: what changes is in the arguments, when they are constants.
+    fn set_config(&mut self, call: Value<'_, '_>) {
+        self.literal = true;
+        let mut arguments = call.get("args").into_iter().flat_map(Value::children);
+        let (name, value, local) = (arguments.next(), arguments.next(), arguments.next());
+        let local = local.and_then(constant).and_then(|constant| constant.get("boolval"));
+        match (local.map(|local| local.flag("boolval")), name.and_then(constant_text)) {
+            (Some(true), _) => {}
+            (Some(false), Some(name)) => {
+                let temporary = value.is_none_or(|value| constant_text(value).is_none_or(names_temporary));
+                self.set(&unescape(name), temporary);
+            }
+            _ => {
+                self.settings.push(SettingChange::Unknown);
+                // It may have been the search path, which may name the temporary schema.
+                self.pins.insert(Pin::TemporaryTable);
+            }
+        }
+    }
+
+    /// Notes a setting. Once the search path names the temporary schema, tables are created in it without TEMPORARY.
+    fn set(&mut self, name: &str, names_temporary: bool) {
+        let name = name.to_ascii_lowercase();
+        if name == "search_path" {
+            self.literal = true;
+            if names_temporary {
+                self.pins.insert(Pin::TemporaryTable);
+            }
+        }
+        self.settings.push(SettingChange::Set(name.into()));
+    }
+
+    /// SET and RESET in all their forms.
+    fn variable(&mut self, node: Value<'_, '_>) {
+        let name = unescape(node.text_of("name"));
+        let kind = node.text_of("kind");
+        let arguments = || node.get("args").into_iter().flat_map(Value::children);
+        if kind == "VAR_SET_MULTI" && name == "SESSION CHARACTERISTICS" {
+            for option in arguments().filter_map(Value::only) {
+                self.set(&format!("default_{}", option.text_of("defname")), false);
+            }
+        } else if kind == "VAR_SET_MULTI" || is_of_transaction(&name.to_ascii_lowercase()) {
+            self.transaction = Some(TransactionControl::SetTransaction);
+        } else if node.flag("is_local") {
+            // Ends with the transaction.
+        } else if kind == "VAR_RESET_ALL" {
+            self.settings.push(SettingChange::ResetAll);
+        } else if kind == "VAR_RESET" || kind == "VAR_SET_DEFAULT" {
+            self.settings.push(SettingChange::Reset(name.to_ascii_lowercase().into()));
+        } else {
+            let temporary = arguments().any(|value| constant_text(value).is_some_and(names_temporary));
+            self.set(&name, temporary);
+        }
+    }
+
+    fn transaction(&mut self, node: Value<'_, '_>) {
+        let chain = node.flag("chain");
+        self.transaction = match node.text_of("kind") {
+            "TRANS_STMT_BEGIN" | "TRANS_STMT_START" => {
+                Some(TransactionControl::Begin { read_only: is_read_only(node) })
+            }
+            "TRANS_STMT_COMMIT" => Some(TransactionControl::Commit { chain }),
+            "TRANS_STMT_ROLLBACK" => Some(TransactionControl::Rollback { chain }),
+            "TRANS_STMT_SAVEPOINT" => Some(TransactionControl::Savepoint),
+            "TRANS_STMT_RELEASE" => Some(TransactionControl::Release),
+            "TRANS_STMT_ROLLBACK_TO" => Some(TransactionControl::RollbackTo),
+            "TRANS_STMT_PREPARE" => Some(TransactionControl::PrepareTransaction),
+            // COMMIT PREPARED and ROLLBACK PREPARED end another session's transaction and run outside of any.
+            _ => self.transaction,
+        };
+    }
+
+    fn discard_all(&mut self) {
+        self.discards = true;
+        self.deallocates = Some(Deallocate::All);
+        self.settings.push(SettingChange::ResetAll);
+    }
+
+    fn deallocate(&mut self, node: Value<'_, '_>) {
+        let one = Deallocate::Named(unescape(node.text_of("name")).into());
+        self.deallocates = match (&self.deallocates, node.flag("isall")) {
+            (None, false) => Some(one),
+            (Some(before), false) if *before == one => Some(one),
+            _ => Some(Deallocate::All),
+        };
+    }
+}
+
+/// `CURSOR_OPT_HOLD` of PostgreSQL's `parsenodes.h`.
+const CURSOR_OPT_HOLD: i64 = 0x20;
+
+/// Whether running a statement of a kind calls the functions in it, or keeps them for later.
+fn calls_of(kind: &str) -> Calls {
+    match kind {
+        "ViewStmt" | "CreateFunctionStmt" | "RuleStmt" | "CreatePolicyStmt" | "AlterPolicyStmt" | "CreateTrigStmt"
+        | "PrepareStmt" => Calls::Later,
+        _ => Calls::Now,
+    }
+}
+
+/// COPY … TO STDOUT, of a table or a query.
+fn copies_to_client(node: Value<'_, '_>) -> bool {
+    !node.flag("is_from") && !node.flag("is_program") && node.get("filename").is_none()
+}
+
+/// BEGIN with READ ONLY; the last mode said counts.
+fn is_read_only(node: Value<'_, '_>) -> bool {
+    node.get("options")
+        .into_iter()
+        .flat_map(Value::children)
+        .filter_map(Value::only)
+        .filter(|option| option.text_of("defname") == "transaction_read_only")
+        .last()
+        .and_then(|option| option.get("arg"))
+        .and_then(constant)
+        .and_then(|constant| constant.get("ival"))
+        .and_then(|integer| integer.get("ival"))
+        .is_some_and(|value| value.number() == 1)
+}
+
+/// Settings that SET changes for the running transaction only.
+fn is_of_transaction(name: &str) -> bool {
+    matches!(name, "transaction_isolation" | "transaction_read_only" | "transaction_deferrable")
+}
+
+/// Whether a name is that of a node for a whole statement.
+fn is_statement(key: &str) -> bool {
+    key.ends_with("Stmt") && key.starts_with(|letter: char| letter.is_ascii_uppercase()) && key != "RawStmt"
+}
+
+/// The name of a node without its ending.
+fn statement_name(kind: &str) -> Box<str> {
+    kind.strip_suffix("Stmt").unwrap_or(kind).into()
+}
+
+/// The parts of a name with dots.
+fn parts<'t, 'a: 't>(names: Value<'t, 'a>) -> impl Iterator<Item = &'a str> {
+    names.children().filter_map(Value::only).map(|part| part.text_of("sval"))
+}
+
+fn last_part<'a>(names: Value<'_, 'a>) -> &'a str {
+    parts(names).last().unwrap_or("")
+}
+
+/// Whether a name has no schema, or that of the built-in things.
+fn is_built_in(names: Value<'_, '_>) -> bool {
+    let count = names.children().count();
+    count == 1 || count == 2 && parts(names).next() == Some("pg_catalog")
+}
+
+/// Whether TABLESAMPLE names one of the two methods that come with PostgreSQL.
+fn is_built_in_sampling(names: Value<'_, '_>) -> bool {
+    is_built_in(names) && matches!(last_part(names), "system" | "bernoulli")
+}
+
+fn first_part_is_temporary(names: Value<'_, '_>) -> bool {
+    names.is_array() && names.children().count() > 1 && parts(names).next().is_some_and(is_temporary)
+}
+
+/// The schema of temporary objects, by its alias or its real name.
+fn is_temporary(schema: &str) -> bool {
+    schema == "pg_temp" || schema.starts_with("pg_temp_")
+}
+
+/// Whether a value for the search path names the schema of temporary objects.
+fn names_temporary(path: &str) -> bool {
+    path.to_ascii_lowercase().contains("pg_temp")
+}
+
+/// A constant, also below a cast such as `'name'::text`.
+fn constant<'t, 'a>(node: Value<'t, 'a>) -> Option<Value<'t, 'a>> {
+    let mut value = if node.key() == "arg" || node.key().is_empty() { node.only()? } else { node };
+    while value.key() == "TypeCast" {
+        value = value.get("arg")?.only()?;
+    }
+    (value.key() == "A_Const").then_some(value)
+}
+
+/// The text of a constant string.
+fn constant_text<'a>(node: Value<'_, 'a>) -> Option<&'a str> {
+    constant(node)?.get("sval").map(|text| text.text_of("sval"))
+}
