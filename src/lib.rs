@@ -29,6 +29,7 @@
 //! that the server is free, and the connection goes back to its pool. Nothing else runs on this way: no channel, no
 //! second task, and the pool is touched twice per transaction.
 
+pub mod app;
 pub mod auth;
 pub mod backend;
 pub mod cli;

@@ -1,1 +1,63 @@
-//! One server connection: connect, log in, query, clean, cancel.
+//! One server connection: connect, log in, query, clean, cancel, and how a pool handles it.
+
+mod cancel;
+mod clean;
+mod connect;
+mod manager;
+mod query;
+
+use std::{sync::Arc, thread::ThreadId};
+
+pub use cancel::cancel;
+pub use clean::Mess;
+pub use connect::{ConnectError, connect};
+pub use manager::ServerManager;
+pub use query::QueryError;
+
+use crate::{
+    auth::Credential,
+    net::{Address, Stream},
+    session::ServerState,
+    wire::startup::CancelKey,
+};
+
+/// Where and as whom to log in.
+#[derive(Debug, Clone)]
+pub struct Login {
+    pub address: Address,
+    pub database: String,
+    pub user: String,
+    pub credential: Credential,
+    /// Further startup parameters.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// A logged-in connection to a server, idle between two statements whenever it is not lent.
+#[derive(Debug)]
+pub struct Server {
+    pub stream: Stream,
+    pub state: ServerState,
+    /// What cancels its statements; `None` when the server has given no key.
+    pub key: Option<Arc<CancelKey>>,
+    pub address: Arc<Address>,
+    /// The thread whose event loop the socket is on.
+    pub home: ThreadId,
+}
+
+impl Server {
+    /// Moves the socket to the event loop of the calling thread, if it is on another.
+    pub fn come_home(&mut self) -> std::io::Result<()> {
+        let here = std::thread::current().id();
+        if self.home == here {
+            return Ok(());
+        }
+        self.stream.rehome()?;
+        self.home = here;
+        Ok(())
+    }
+
+    /// The process at the other end, 0 when it has not said.
+    pub fn process(&self) -> u32 {
+        self.key.as_ref().map_or(0, |key| key.process)
+    }
+}

@@ -1,6 +1,31 @@
 //! Clients: accept, log in, relay, cancel, report.
+//!
+//! `accept` takes them in and hands each to a thread; `login` finds out who they are; `client` is the life of one that is
+//! logged in, with `exchange` moving the bytes and `acquire` finding it a server connection; `registry` is how others
+//! reach it (cancel, drain); `target` is what one database and user share; `report` says every error.
 
-use std::time::Duration;
+mod accept;
+mod acquire;
+mod client;
+mod exchange;
+mod login;
+mod registry;
+mod report;
+mod target;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+pub use accept::{Arrivals, Workers, accept, serve};
+pub use registry::{Order, Registry};
+pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
+pub use worker::Worker;
+
+use crate::{auth, session};
 
 /// `[server]`, the part that concerns clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,4 +36,62 @@ pub struct Settings {
     pub login_timeout: Duration,
     /// How long a drain waits for open transactions.
     pub shutdown_timeout: Duration,
+}
+
+/// What all clients share.
+#[derive(Debug)]
+pub struct Frontend {
+    pub settings: Settings,
+    pub directory: auth::Directory,
+    pub databases: Databases,
+    pub registry: Arc<Registry>,
+    statements: Arc<session::Statements>,
+    /// By database and user.
+    targets: Mutex<BTreeMap<(String, String), Arc<Target>>>,
+}
+
+/// What is configured, by the name that clients ask for; `"*"` serves any other name.
+#[derive(Debug, Default)]
+pub struct Databases {
+    pub by_name: BTreeMap<String, Database>,
+}
+
+/// One database as clients see it.
+#[derive(Debug)]
+pub struct Database {
+    pub settings: DatabaseSettings,
+    /// What is different for some users.
+    pub by_user: BTreeMap<String, DatabaseSettings>,
+}
+
+impl Frontend {
+    pub fn new(settings: Settings, directory: auth::Directory, databases: Databases) -> Frontend {
+        Frontend {
+            settings,
+            directory,
+            databases,
+            registry: Arc::default(),
+            statements: Arc::default(),
+            targets: Mutex::default(),
+        }
+    }
+
+    /// What a client of this database and user shares with others like it; `None` when there is no such database.
+    /// `credential` is what the client has proved, for servers that are to see the client's own name.
+    fn target(&self, database: &str, user: &str, credential: auth::Credential) -> Option<Arc<Target>> {
+        let entry = self.databases.by_name.get(database).or_else(|| self.databases.by_name.get("*"))?;
+        let settings = entry.by_user.get(user).unwrap_or(&entry.settings);
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (database.to_owned(), user.to_owned());
+        let target = targets.entry(key).or_insert_with(|| {
+            Arc::new(Target::new(settings.clone(), database, user, credential, self.statements.clone()))
+        });
+        Some(target.clone())
+    }
+
+    /// Lets go of what no client uses and no server connection belongs to. To be called now and then.
+    pub fn keep(&self) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|_, target| Arc::strong_count(target) > 1 || !target.is_empty());
+    }
 }

@@ -1,6 +1,32 @@
 //! Lending server connections: limits, order and lifetimes. Knows neither SQL nor PostgreSQL.
+//!
+//! A [`Node`] is one server with a budget of connections; a [`Pool`] is what one database and user may have of it. A
+//! checkout takes the connection that was used last, or waits in order of arrival. When the budget is used up, the
+//! connection that has idled longest in another pool makes room; when none idles, the pool that has most gives way to
+//! the one that has least.
+//!
+//! Ready-made pools hand out permits, not connections: a task whose permit says "open a new one" waits for the node's
+//! budget while connections of its own pool come back and go to others. So this one hands over connections.
 
-use std::time::Duration;
+mod ledger;
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::ThreadId,
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use crate::tasks::Scope;
+use ledger::{Held, Ledger, Outcome};
+pub use ledger::{PoolCounts, PoolKey};
 
 /// How one pool (database, user, node) lends. `[pool]` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +51,243 @@ impl Default for Settings {
             checkout_timeout: Some(Duration::from_secs(30)),
             idle_timeout: Some(Duration::from_secs(600)),
             max_lifetime: Some(Duration::from_secs(3600)),
+        }
+    }
+}
+
+/// How the connections of one pool are made, judged and ended.
+pub trait Manager: Send + Sync + 'static {
+    type Connection: Debug + Send + 'static;
+    type Error: Clone + Debug + Send + 'static;
+
+    /// Opens a connection, with a time limit of its own, on the event loop of the calling thread.
+    fn open(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+
+    /// Whether a connection that idled is still there. Must not wait.
+    fn is_fit(connection: &mut Self::Connection) -> bool;
+
+    /// Says goodbye to the server. Must not wait.
+    fn retire(connection: Self::Connection);
+
+    /// The thread whose event loop the connection is on.
+    fn home(connection: &Self::Connection) -> ThreadId;
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckoutError<E> {
+    /// `checkout_timeout` has passed.
+    Timeout,
+    /// A new connection could not be opened.
+    Open(E),
+}
+
+/// One server with its budget of connections.
+#[derive(Debug)]
+pub struct Node<M: Manager> {
+    ledger: Mutex<Ledger<M>>,
+    scope: Scope,
+}
+
+impl<M: Manager> Node<M> {
+    /// A server that may have `connections_max` connections over all its pools, at least 1.
+    pub fn new(connections_max: usize, scope: Scope) -> Arc<Node<M>> {
+        Arc::new(Node { ledger: Mutex::new(Ledger::new(connections_max, Instant::now())), scope })
+    }
+
+    /// Adds a pool.
+    pub fn pool(self: &Arc<Self>, settings: Settings, manager: M) -> Arc<Pool<M>> {
+        let manager = Arc::new(manager);
+        let key = self.lock().add(settings.clone(), manager);
+        Arc::new(Pool { node: self.clone(), key, checkout_timeout: settings.checkout_timeout })
+    }
+
+    /// Connections that are lent now.
+    pub fn lent(&self) -> usize {
+        self.lock().lent()
+    }
+
+    /// Connections open or being opened, over all pools.
+    pub fn open(&self) -> usize {
+        self.lock().open()
+    }
+
+    /// What has to be done every second or so: closes what has idled or lived too long or has died, and opens what
+    /// `min_idle` asks for. Times in the pools are only as fine as the calls to this.
+    pub fn keep(self: &Arc<Self>) {
+        let outcome = self.lock().keep(Instant::now());
+        self.carry_out(outcome);
+    }
+
+    /// Closes every idle connection and, when it is given back, every lent one: the server has changed its role, or is
+    /// being left.
+    pub fn renew(self: &Arc<Self>) {
+        let outcome = self.lock().renew();
+        self.carry_out(outcome);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger<M>> {
+        // No code under the lock can panic half-way through a change.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does outside the lock what was decided under it.
+    fn carry_out(self: &Arc<Self>, outcome: Outcome<M>) {
+        for held in outcome.retire {
+            M::retire(held.connection);
+        }
+        for (key, manager) in outcome.open {
+            let node = self.clone();
+            self.scope.spawn("open a server connection", async move {
+                let opening = Opening { node: &node, key, done: false };
+                let result = manager.open().await;
+                opening.finish(result);
+            });
+        }
+    }
+}
+
+/// A place that is reserved for a connection being opened; freed when the opening is given up.
+struct Opening<'a, M: Manager> {
+    node: &'a Arc<Node<M>>,
+    key: PoolKey,
+    done: bool,
+}
+
+impl<M: Manager> Opening<'_, M> {
+    fn finish(mut self, result: Result<M::Connection, M::Error>) {
+        self.done = true;
+        let outcome = match result {
+            Ok(connection) => self.node.lock().opened(self.key, connection),
+            Err(error) => self.node.lock().open_failed(self.key, Some(error)),
+        };
+        self.node.carry_out(outcome);
+    }
+}
+
+impl<M: Manager> Drop for Opening<'_, M> {
+    fn drop(&mut self) {
+        if !self.done {
+            let outcome = self.node.lock().open_failed(self.key, None);
+            self.node.carry_out(outcome);
+        }
+    }
+}
+
+/// What one database and user may have of one server.
+#[derive(Debug)]
+pub struct Pool<M: Manager> {
+    node: Arc<Node<M>>,
+    key: PoolKey,
+    checkout_timeout: Option<Duration>,
+}
+
+impl<M: Manager> Pool<M> {
+    /// The connection used last, when one idles and nobody waits. `worker` is the calling thread: among the idle ones
+    /// one that lives on its event loop is preferred.
+    pub fn try_checkout(self: &Arc<Self>, worker: ThreadId) -> Option<Lease<M>> {
+        let (held, outcome) = self.node.lock().take_idle(self.key, worker);
+        self.node.carry_out(outcome);
+        held.map(|held| Lease { pool: self.clone(), held: Some(held) })
+    }
+
+    /// Waits for a connection, in order of arrival. Cancel-safe: a connection that comes too late goes to the next.
+    ///
+    /// # Errors
+    /// [`CheckoutError::Timeout`] after `checkout_timeout`; [`CheckoutError::Open`] when a new one cannot be opened.
+    pub async fn checkout(self: &Arc<Self>, worker: ThreadId) -> Result<Lease<M>, CheckoutError<M::Error>> {
+        if let Some(lease) = self.try_checkout(worker) {
+            return Ok(lease);
+        }
+        let (ticket, receiver, outcome) = self.node.lock().wait(self.key, worker);
+        self.node.carry_out(outcome);
+        let mut waiting = Waiting { pool: self, ticket, receiver };
+        let received = match self.checkout_timeout {
+            Some(limit) => timeout(limit, &mut waiting.receiver).await.map_err(|_| CheckoutError::Timeout)?,
+            None => (&mut waiting.receiver).await,
+        };
+        match received {
+            Ok(Ok(held)) => Ok(Lease { pool: self.clone(), held: Some(held) }),
+            Ok(Err(error)) => Err(CheckoutError::Open(error)),
+            // The sender is dropped only with the pool, which we hold.
+            Err(_) => Err(CheckoutError::Timeout),
+        }
+    }
+
+    /// What this pool has at the moment.
+    pub fn counts(&self) -> PoolCounts {
+        self.node.lock().counts(self.key)
+    }
+
+    fn give_back(&self, held: Held<M::Connection>) {
+        let outcome = self.node.lock().give_back(self.key, held);
+        self.node.carry_out(outcome);
+    }
+}
+
+impl<M: Manager> Drop for Pool<M> {
+    fn drop(&mut self) {
+        let outcome = self.node.lock().remove(self.key);
+        self.node.carry_out(outcome);
+    }
+}
+
+/// A place in the queue; left when the client stops waiting.
+struct Waiting<'a, M: Manager> {
+    pool: &'a Pool<M>,
+    ticket: u64,
+    receiver: oneshot::Receiver<Result<Held<M::Connection>, M::Error>>,
+}
+
+impl<M: Manager> Drop for Waiting<'_, M> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(Ok(held)) = self.receiver.try_recv() {
+            self.pool.give_back(held);
+            return;
+        }
+        let outcome = self.pool.node.lock().leave(self.pool.key, self.ticket);
+        self.pool.node.carry_out(outcome);
+    }
+}
+
+/// A lent connection. Dropping it closes the connection: only [`Lease::give_back`] lets others have it.
+#[derive(Debug)]
+pub struct Lease<M: Manager> {
+    pool: Arc<Pool<M>>,
+    held: Option<Held<M::Connection>>,
+}
+
+impl<M: Manager> Lease<M> {
+    /// The connection is clean, and goes to the next in the queue or idles.
+    pub fn give_back(mut self) {
+        if let Some(held) = self.held.take() {
+            self.pool.give_back(held);
+        }
+    }
+}
+
+impl<M: Manager> Deref for Lease<M> {
+    type Target = M::Connection;
+
+    fn deref(&self) -> &M::Connection {
+        &self.held.as_ref().expect("a lease holds its connection until it is given back, which consumes it").connection
+    }
+}
+
+impl<M: Manager> DerefMut for Lease<M> {
+    fn deref_mut(&mut self) -> &mut M::Connection {
+        let held = self.held.as_mut();
+        &mut held.expect("a lease holds its connection until it is given back, which consumes it").connection
+    }
+}
+
+impl<M: Manager> Drop for Lease<M> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            drop(held);
+            let outcome = self.pool.node.lock().discarded(self.pool.key);
+            self.pool.node.carry_out(outcome);
         }
     }
 }

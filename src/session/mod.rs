@@ -1,6 +1,30 @@
-//! One client's conversation, as a machine without sockets or clock.
+//! One client's conversation, as a machine without sockets or clock: pipeline, transaction, prepared statements,
+//! settings and pins. It is shown each message (`client`, `server`) and answers with a [`ClientStep`] or [`ServerStep`]; what it has to say
+//! itself it writes into the outboxes that it is handed.
+//!
+//! In transaction mode every kind of session state is virtual (names of statements), replayed (settings) or pins the
+//! server connection to its client; see DESIGN "Transaction mode without surprises".
 
-use std::time::Duration;
+mod carried;
+mod client;
+mod loss;
+mod pipeline;
+mod reported;
+mod server;
+mod statements;
+
+use std::{sync::Arc, time::Duration};
+
+pub use carried::{Answer, Carried, Probe, Replay};
+pub use loss::{AfterLoss, Loss};
+pub use pipeline::Pipeline;
+pub use reported::Reported;
+pub use statements::{ServerStatements, Statement, Statements};
+
+use crate::{
+    sql::{PinSet, Verdict},
+    wire::{self, error::Report, reply::Status},
+};
 
 /// When a client gives its server connection back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,8 +42,8 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub mode: Mode,
-    /// Prepared statements kept per server connection and per client; 0 passes protocol-level names through unchanged
-    /// and pins a client that prepares a named statement.
+    /// Prepared statements kept per server connection; 0 passes protocol-level names through unchanged and pins a
+    /// client that prepares a named statement.
     pub prepared_statements: usize,
     /// A statement that runs longer is cancelled with SQLSTATE 57014.
     pub query_timeout: Option<Duration>,
@@ -38,5 +62,189 @@ impl Default for Settings {
             idle_transaction_timeout: None,
             client_idle_timeout: None,
         }
+    }
+}
+
+/// What a server is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Surely only reading: a replica will do.
+    Read,
+    Write,
+}
+
+/// What is to be done with a client's message that was shown.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClientStep {
+    /// Pass it on as it is.
+    Forward,
+    /// The session has written what goes on in place of the first `rest` bytes of the message; what follows them passes
+    /// unchanged.
+    Replaced { rest: usize },
+    /// The session has answered it itself, or has written what goes on in its place.
+    Answered,
+    /// It goes no further.
+    Swallow,
+    /// Show it again once a server connection is there.
+    NeedServer(Need),
+    /// Show it again once the server has answered what it owes.
+    Hold,
+    /// More of it must be there before it can be judged.
+    More,
+    /// The client gets this error and is disconnected.
+    Fail(Report),
+    /// The client said goodbye.
+    Bye,
+}
+
+/// What is to be done with a server's message that was shown.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServerStep {
+    /// Pass it on as it is.
+    Forward,
+    /// Pass it on, then call [`Session::answer_after_forward`].
+    ForwardThenAnswer,
+    /// Pass it on; the server connection is free then.
+    ForwardAndRelease,
+    /// It goes no further; the session may have written something in its place.
+    Swallow,
+    /// It goes no further; the server connection is free.
+    Release,
+    /// The client gets this error and is disconnected; the server connection is not to be used again.
+    Fail(Report),
+}
+
+/// What all sessions of one database and user share.
+#[derive(Debug)]
+pub struct Shared {
+    pub mode: Mode,
+    /// As in [`Settings::prepared_statements`].
+    pub statements_max: usize,
+    /// Whether there is more than one node to choose from.
+    pub routed: bool,
+    pub statements: Arc<Statements>,
+}
+
+/// What is known of one server connection, from one client to the next.
+#[derive(Debug, Default)]
+pub struct ServerState {
+    /// The settings that were brought to it.
+    pub settings: Arc<Carried>,
+    pub reported: Arc<Reported>,
+    pub statements: ServerStatements,
+    /// The id of the statement that its unnamed statement is.
+    pub unnamed: Option<u64>,
+}
+
+/// Where verdicts come from.
+pub trait Judge {
+    fn verdict(&self, sql: &[u8]) -> Arc<Verdict>;
+}
+
+/// The outboxes of both directions.
+#[derive(Debug)]
+pub struct Outboxes<'a> {
+    pub to_server: &'a mut Vec<u8>,
+    pub to_client: &'a mut Vec<u8>,
+}
+
+/// A message of which at least the header has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    pub head: wire::Header,
+    /// As much of the body as is there.
+    pub body: &'a [u8],
+    /// What follows the message in the buffer.
+    pub after: &'a [u8],
+}
+
+impl Shown<'_> {
+    pub fn is_whole(&self) -> bool {
+        self.body.len() == self.head.body
+    }
+}
+
+/// One client's conversation. Small while it idles: thousands of clients idle at once.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    /// What the client has set, or will have once it is on a server.
+    settings: Arc<Carried>,
+    /// What it asked for when it connected: RESET returns to it.
+    startup: Arc<Carried>,
+    /// What ParameterStatus has told the client.
+    reported: Arc<Reported>,
+    names: statements::ClientNames,
+    /// What the client's unnamed statement is. It outlives its Sync, as on a direct connection.
+    unnamed: Option<Arc<Statement>>,
+    /// Why the server connection stays with the client between transactions.
+    pins: PinSet,
+    /// State that only the server could tell of keeps the server connection, too.
+    pinned_by_probe: bool,
+    /// An error has been answered without a server; everything up to Sync is skipped.
+    skip_to_sync: bool,
+    /// The server connection was lost while the client idled in a transaction: told at its next message.
+    lost: Option<Box<Report>>,
+    /// Everything sent since the last release only reads.
+    wrote: bool,
+}
+
+impl Session {
+    /// A session that has logged in with `settings` and was told `reported`.
+    pub fn new(shared: Arc<Shared>, settings: Arc<Carried>, reported: Arc<Reported>) -> Session {
+        Session {
+            shared,
+            startup: settings.clone(),
+            settings,
+            reported,
+            names: statements::ClientNames::default(),
+            unnamed: None,
+            pins: PinSet::default(),
+            pinned_by_probe: false,
+            skip_to_sync: false,
+            lost: None,
+            wrote: false,
+        }
+    }
+
+    /// A server connection has been lent: brings it the session's settings, in the same round trip as what follows, and
+    /// tells the client of parameters that differ.
+    pub fn attach(&mut self, pipeline: &mut Pipeline, server: &ServerState, need: Need, out: &mut Outboxes<'_>) {
+        pipeline.read_only = need == Need::Read;
+        pipeline.status = Status::Idle;
+        self.wrote = false;
+        if Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
+            return;
+        }
+        match server.settings.replay(&self.settings) {
+            Some(replay) => {
+                wire::request::query(&replay.sql, out.to_server);
+                pipeline.holding = replay.may_fail;
+                pipeline.push(pipeline::Owed::Replay { settings: self.settings.clone() });
+            }
+            None => self.tell_news(&server.reported, out.to_client),
+        }
+    }
+
+    /// Whether the session keeps its server connection between transactions.
+    pub fn is_pinned(&self) -> bool {
+        self.shared.mode == Mode::Session || !self.pins.is_empty() || self.pinned_by_probe
+    }
+
+    /// Whether what was sent since the server connection was lent may have written.
+    pub fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    pub fn settings(&self) -> &Arc<Carried> {
+        &self.settings
+    }
+
+    /// ParameterStatus for what the client believes otherwise.
+    fn tell_news(&mut self, now: &Arc<Reported>, to_client: &mut Vec<u8>) {
+        for (name, value) in self.reported.news(now) {
+            wire::reply::parameter_status(name, value, to_client);
+        }
+        self.reported = now.clone();
     }
 }

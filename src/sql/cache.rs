@@ -64,6 +64,12 @@ struct Slot {
     used: bool,
 }
 
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Cache").field("len", &self.len()).field("bytes", &self.bytes()).finish()
+    }
+}
+
 impl Cache {
     /// A cache of at most `entries_max` verdicts and about `bytes_max` bytes, with a fixed seed. For texts that
     /// strangers choose use `new_seeded`.

@@ -157,17 +157,10 @@ impl Reply {
         })
     }
 
-    /// Whether the body is data that is passed on without being looked at.
+    /// Whether it is data that never completes a reply, so that a client's passes without being looked at.
     #[inline]
-    pub fn is_bulk(self) -> bool {
-        matches!(
-            self,
-            Reply::DataRow
-                | Reply::CopyData
-                | Reply::RowDescription
-                | Reply::ParameterDescription
-                | Reply::FunctionCallResponse
-        )
+    pub fn is_data(self) -> bool {
+        matches!(self, Reply::DataRow | Reply::CopyData)
     }
 }
 

@@ -1,0 +1,292 @@
+//! Wiring and the order of shutdown. One event loop per worker thread: a client and the server connection that it holds
+//! are always on the same one. The first worker is the calling thread, which also accepts, watches the nodes and keeps
+//! the pools.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{interval, timeout},
+};
+
+use crate::{
+    auth::{Credential, Directory},
+    config::{Database, Pooling, Settings},
+    frontend::{self, Arrivals, Cluster, ClusterNode, DatabaseSettings, Databases, Frontend, Order, Worker, Workers},
+    monitor::{self, Monitor},
+    net::{
+        Listen,
+        listener::{self, Bound},
+    },
+    pool,
+    tasks::Scope,
+    topology::State,
+};
+
+/// How often idle server connections are looked after.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What aborted clients may still take.
+const ABORT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why Poolhouse cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {address}: {error}{}", hint(error))]
+    Listen { address: Listen, error: io::Error },
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error("cannot start: no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program, or another Poolhouse, listens there already",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 and some directories need special rights",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// [`Error`], before anything is served.
+pub fn run(settings: Settings) -> Result<(), Error> {
+    raise_file_limit();
+    let mut bound = Vec::new();
+    for address in &settings.listen {
+        let listener = listener::bind(address).map_err(|error| Error::Listen { address: address.clone(), error })?;
+        bound.push((address.clone(), listener));
+    }
+    let runtime = runtime()?;
+    runtime.block_on(serve(settings, bound))
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Each client takes a file descriptor, and so does each server connection: as many as the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+async fn serve(settings: Settings, bound: Vec<(Listen, Bound)>) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    // From the top down: each is stopped after what uses it.
+    let (watching, accepting, clients) = (Scope::new(), Scope::new(), Scope::new());
+    let clusters: Vec<_> = settings.clusters.iter().map(|cluster| build_cluster(cluster, &watching)).collect();
+    let frontend = Arc::new(build_frontend(&settings, &clusters)?);
+    keep_pools(&clusters, &frontend, &watching);
+
+    let (workers, arrivals) = Workers::new(settings.workers.max(1));
+    let threads = start_workers(arrivals, &frontend, &clients)?;
+    for (address, listener) in bound {
+        let listener = listener.open()?;
+        let (workers, scope) = (workers.clone(), accepting.clone());
+        accepting.spawn("accept", async move { frontend::accept(listener, workers, scope).await });
+        tracing::info!(%address, "listening");
+    }
+    drop(workers);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = threads.len() + 1, "Poolhouse runs");
+
+    let why = signals.next().await;
+    tracing::info!(signal = why, clients = frontend.registry.connected(), "draining");
+    accepting.stop();
+    accepting.ended().await;
+    tokio::select! {
+        () = drain(&frontend, &clients) => {}
+        () = signals.second() => tracing::info!("stopping at once"),
+    }
+    for cluster in &clusters {
+        for node in &cluster.nodes {
+            node.pools.renew();
+        }
+    }
+    watching.stop();
+    // Probes under way end by themselves; nothing waits for them longer than this.
+    let _ = timeout(Duration::from_secs(1), watching.ended()).await;
+    drop(frontend);
+    for thread in threads {
+        // A worker thread ends with its last client; one that hangs must not hold up the end.
+        if thread.is_finished() && thread.join().is_err() {
+            tracing::error!("a worker thread panicked; this is a bug in Poolhouse");
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Lets transactions end, for as long as the settings say, and then ends what is left.
+async fn drain(frontend: &Frontend, clients: &Scope) {
+    clients.stop();
+    frontend.registry.order_all(Order::Drain);
+    let limit = frontend.settings.shutdown_timeout;
+    if timeout(limit, clients.ended()).await.is_err() {
+        tracing::warn!(clients = frontend.registry.connected(), ?limit, "ending the transactions that are left");
+        frontend.registry.order_all(Order::Abort);
+        let _ = timeout(ABORT_LIMIT, clients.ended()).await;
+    }
+}
+
+fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster> {
+    let monitor = Monitor::start(Arc::new(settings.clone()), watching);
+    let nodes = settings.addresses.iter().map(|address| ClusterNode {
+        name: address.to_string(),
+        address: address.clone(),
+        pools: pool::Node::new(settings.max_connections, watching.child()),
+    });
+    Arc::new(Cluster {
+        name: settings.name.clone(),
+        monitor,
+        nodes: nodes.collect(),
+        hold: settings.hold,
+        connect_timeout: settings.connect_timeout,
+    })
+}
+
+fn build_frontend(settings: &Settings, clusters: &[Arc<Cluster>]) -> Result<Frontend, Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)?;
+    let directory = Directory::new(settings.auth.clone(), seed);
+    let mut by_name = BTreeMap::new();
+    for (name, database) in &settings.databases {
+        let plain = database_settings(database, clusters, None);
+        let by_user = settings.user_pools.iter().map(|(user, changes)| {
+            let mut pooling = Pooling { lending: database.pool.clone(), session: database.session.clone() };
+            changes.apply(&mut pooling);
+            (user.clone(), database_settings(database, clusters, Some(pooling)))
+        });
+        by_name.insert(name.clone(), frontend::Database { settings: plain, by_user: by_user.collect() });
+    }
+    Ok(Frontend::new(settings.frontend.clone(), directory, Databases { by_name }))
+}
+
+fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Option<Pooling>) -> DatabaseSettings {
+    let (pool, session) = match pooling {
+        Some(pooling) => (pooling.lending, pooling.session),
+        None => (database.pool.clone(), database.session.clone()),
+    };
+    let login = database.login.as_ref().map(|login| {
+        let credential = login.password.clone().map_or(Credential::None, Credential::Secret);
+        (login.user.clone(), credential)
+    });
+    DatabaseSettings {
+        cluster: clusters[database.cluster].clone(),
+        database: database.database.clone(),
+        login,
+        pool,
+        session,
+        routing: database.routing.clone(),
+    }
+}
+
+/// Looks after the pools every second, and closes the idle connections to nodes that are not used any more.
+fn keep_pools(clusters: &[Arc<Cluster>], frontend: &Arc<Frontend>, watching: &Scope) {
+    let (clusters, frontend, scope) = (clusters.to_vec(), frontend.clone(), watching.clone());
+    watching.spawn("keep the pools", async move {
+        let mut ticks = interval(KEEP_INTERVAL);
+        let mut versions = vec![0; clusters.len()];
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = scope.stopping() => return,
+            }
+            for (cluster, seen) in clusters.iter().zip(&mut versions) {
+                keep_cluster(cluster, seen);
+            }
+            frontend.keep();
+        }
+    });
+}
+
+fn keep_cluster(cluster: &Cluster, seen: &mut u64) {
+    let topology = cluster.monitor.topology();
+    for (node, known) in cluster.nodes.iter().zip(&topology.nodes) {
+        if topology.version != *seen && matches!(known.state, State::Down | State::Stale) {
+            node.pools.renew();
+        }
+        node.pools.keep();
+    }
+    *seen = topology.version;
+}
+
+/// Starts the other workers; the first serves on the calling thread's event loop.
+fn start_workers(
+    arrivals: Vec<Arrivals>,
+    frontend: &Arc<Frontend>,
+    clients: &Scope,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let mut threads = Vec::new();
+    for (number, arrivals) in arrivals.into_iter().enumerate() {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed)?;
+        let (frontend, clients, seed) = (frontend.clone(), clients.clone(), u64::from_ne_bytes(seed));
+        let serve = move |clients: Scope| async move {
+            let worker = Arc::new(Worker::new(seed));
+            frontend::serve(arrivals, frontend, worker, clients).await;
+        };
+        if number == 0 {
+            let serving = serve(clients.clone());
+            // Not one of the clients' tasks, which a drain waits for.
+            Scope::new().spawn("serve", serving);
+            continue;
+        }
+        let runtime = runtime()?;
+        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            runtime.block_on(async move {
+                serve(clients.clone()).await;
+                clients.ended().await;
+            });
+        })?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+/// The signals that end Poolhouse, and those that it answers otherwise.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The first signal to end.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not available yet; restart instead"),
+            }
+        }
+    }
+
+    /// A second one that says: now.
+    async fn second(&mut self) {
+        self.interrupt.recv().await;
+    }
+}

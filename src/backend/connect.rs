@@ -1,0 +1,235 @@
+//! Connecting and logging in: startup packet, password, parameters, the first ReadyForQuery.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::{Login, Server};
+use crate::{
+    auth,
+    net::Stream,
+    session::ServerState,
+    wire::{
+        self, ErrorFields,
+        frame::HEADER_BYTES,
+        reply::{self, Authentication},
+        request,
+        startup::{self, CancelKey},
+    },
+};
+
+/// Longest message that a login may bring.
+const LOGIN_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot connect: {0}")]
+    Unreachable(Arc<io::Error>),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The server said no, in its own words.
+    #[error("{}", fields.message())]
+    Refused { fields: Arc<ErrorFields> },
+    #[error("the connection was closed during the login")]
+    Closed,
+    /// The server asks for something that we do not have.
+    #[error("the server asks for {0}, and there is nothing to answer with")]
+    NoCredential(&'static str),
+    #[error("the server's login failed: {0}")]
+    Auth(auth::Error),
+    #[error("the server broke the protocol: {0}")]
+    Protocol(#[from] wire::Error),
+    #[error("the server sent a message of {0} bytes during the login")]
+    Oversized(usize),
+}
+
+impl ConnectError {
+    /// Whether nobody listens there.
+    pub fn refused(&self) -> bool {
+        matches!(self, ConnectError::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Whether the server is there but does not take this login, now or ever; another try at once brings nothing, and
+    /// says nothing about the server's health.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            ConnectError::Refused { fields } => !is_passing(fields.code()),
+            ConnectError::NoCredential(_) | ConnectError::Auth(_) => true,
+            ConnectError::Unreachable(_)
+            | ConnectError::Timeout(_)
+            | ConnectError::Closed
+            | ConnectError::Protocol(_)
+            | ConnectError::Oversized(_) => false,
+        }
+    }
+}
+
+/// SQLSTATEs of a server that starts, stops or recovers.
+fn is_passing(code: &str) -> bool {
+    matches!(code, "57P01" | "57P02" | "57P03")
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                ConnectError::Closed
+            }
+            _ => ConnectError::Unreachable(Arc::new(error)),
+        }
+    }
+}
+
+/// Connects and logs in, within `limit`.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect(login: &Login, limit: Duration) -> Result<Server, ConnectError> {
+    timeout(limit, log_in(login)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
+}
+
+async fn log_in(login: &Login) -> Result<Server, ConnectError> {
+    let stream = Stream::connect(&login.address).await.map_err(|error| ConnectError::Unreachable(Arc::new(error)))?;
+    let mut wire = LoginWire { stream, inbox: Vec::with_capacity(1024) };
+    let mut pairs = vec![("user", login.user.as_str()), ("database", login.database.as_str())];
+    pairs.extend(login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let mut out = Vec::new();
+    startup::session(&pairs, &mut out);
+    wire.stream.write_all(&out).await?;
+    authenticate(login, &mut wire).await?;
+    let (state, key) = first_ready(&mut wire).await?;
+    Ok(Server {
+        stream: wire.stream,
+        state,
+        key: key.map(Arc::new),
+        address: Arc::new(login.address.clone()),
+        home: std::thread::current().id(),
+    })
+}
+
+/// The socket during the login, with what was read but not used yet.
+struct LoginWire {
+    stream: Stream,
+    inbox: Vec<u8>,
+}
+
+impl LoginWire {
+    /// The next message: tag and body.
+    async fn next(&mut self) -> Result<(u8, Vec<u8>), ConnectError> {
+        loop {
+            if let Some(head) = wire::header(&self.inbox)? {
+                if head.body > LOGIN_MESSAGE_BYTES_MAX {
+                    return Err(ConnectError::Oversized(head.body));
+                }
+                if self.inbox.len() >= head.message() {
+                    let rest = self.inbox.split_off(head.message());
+                    let message = std::mem::replace(&mut self.inbox, rest);
+                    return Ok((head.tag, message[HEADER_BYTES..].to_vec()));
+                }
+            }
+            if self.stream.read_buf(&mut self.inbox).await? == 0 {
+                return Err(ConnectError::Closed);
+            }
+        }
+    }
+
+    async fn answer(&mut self, body: &[u8]) -> Result<(), ConnectError> {
+        let mut out = Vec::new();
+        request::password(body, &mut out);
+        Ok(self.stream.write_all(&out).await?)
+    }
+
+    /// The next message of the exchange of passwords.
+    async fn next_authentication(&mut self) -> Result<Vec<u8>, ConnectError> {
+        loop {
+            match self.next().await? {
+                (b'R', body) => return Ok(body),
+                (b'E', body) => return Err(ConnectError::Refused { fields: Arc::new(ErrorFields::read(&body)) }),
+                (b'N' | b'v', _) => {}
+                (tag, _) => return Err(wire::Error::UnknownMessage(tag).into()),
+            }
+        }
+    }
+}
+
+async fn authenticate(login: &Login, wire: &mut LoginWire) -> Result<(), ConnectError> {
+    loop {
+        let body = wire.next_authentication().await?;
+        match Authentication::read(&body)? {
+            Authentication::Ok => return Ok(()),
+            Authentication::Cleartext => {
+                let password = login.credential.cleartext_answer();
+                let password = password.ok_or(ConnectError::NoCredential("a password in clear text"))?;
+                wire.answer(&[password.as_bytes(), b"\0"].concat()).await?;
+            }
+            Authentication::Md5 { salt } => {
+                let answer = login.credential.md5_answer(&login.user, salt);
+                let answer = answer.ok_or(ConnectError::NoCredential("an md5 password"))?;
+                wire.answer(&[answer.as_bytes(), b"\0"].concat()).await?;
+            }
+            Authentication::Sasl { mechanisms } => {
+                if !mechanisms.split(|byte| *byte == 0).any(|name| name == b"SCRAM-SHA-256") {
+                    return Err(ConnectError::NoCredential("a SASL mechanism other than SCRAM-SHA-256"));
+                }
+                scram(login, wire).await?;
+            }
+            Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
+                return Err(wire::Error::Malformed("Authentication").into());
+            }
+            Authentication::Other(_) => {
+                return Err(ConnectError::NoCredential("a method of authentication that Poolhouse does not know"));
+            }
+        }
+    }
+}
+
+async fn scram(login: &Login, wire: &mut LoginWire) -> Result<(), ConnectError> {
+    let mut nonce = [0; 18];
+    getrandom::fill(&mut nonce).map_err(|error| ConnectError::Unreachable(Arc::new(io::Error::other(error))))?;
+    let exchange = login.credential.scram_exchange(nonce);
+    let exchange = exchange.map_err(|_| ConnectError::NoCredential("a password by SCRAM-SHA-256"))?;
+    let first = exchange.first();
+    let mut initial = b"SCRAM-SHA-256\0".to_vec();
+    initial.extend_from_slice(&(first.len() as u32).to_be_bytes());
+    initial.extend_from_slice(&first);
+    wire.answer(&initial).await?;
+    let body = wire.next_authentication().await?;
+    let Authentication::SaslContinue(server_first) = Authentication::read(&body)? else {
+        return Err(wire::Error::Malformed("AuthenticationSASLContinue").into());
+    };
+    let (exchange, last) = exchange.respond(server_first).map_err(ConnectError::Auth)?;
+    wire.answer(&last).await?;
+    let body = wire.next_authentication().await?;
+    let Authentication::SaslFinal(server_final) = Authentication::read(&body)? else {
+        return Err(wire::Error::Malformed("AuthenticationSASLFinal").into());
+    };
+    exchange.finish(server_final).map_err(ConnectError::Auth)
+}
+
+/// From AuthenticationOk to the first ReadyForQuery.
+async fn first_ready(wire: &mut LoginWire) -> Result<(ServerState, Option<CancelKey>), ConnectError> {
+    let mut state = ServerState::default();
+    let mut key = None;
+    loop {
+        match wire.next().await? {
+            (b'S', body) => {
+                let (name, value) = reply::parameter_status_parts(&body)?;
+                let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+                Arc::make_mut(&mut state.reported).set(&name, &value);
+            }
+            (b'K', body) => {
+                let (process, secret) =
+                    body.split_first_chunk::<4>().ok_or(wire::Error::Malformed("BackendKeyData"))?;
+                key = Some(CancelKey { process: u32::from_be_bytes(*process), secret: secret.to_vec() });
+            }
+            (b'Z', _) => return Ok((state, key)),
+            (b'E', body) => return Err(ConnectError::Refused { fields: Arc::new(ErrorFields::read(&body)) }),
+            (b'N', _) => {}
+            (tag, _) => return Err(wire::Error::UnknownMessage(tag).into()),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How a pool opens, judges and ends server connections.
+
+use std::{io, sync::Arc, thread::ThreadId, time::Duration};
+
+use super::{ConnectError, Login, Server, connect};
+use crate::{
+    pool::Manager,
+    wire::{frame::HEADER_BYTES, header, reply, request},
+};
+
+/// Opens the connections of one database and user on one node.
+#[derive(Debug)]
+pub struct ServerManager {
+    login: Login,
+    connect_timeout: Duration,
+}
+
+impl ServerManager {
+    pub fn new(login: Login, connect_timeout: Duration) -> ServerManager {
+        ServerManager { login, connect_timeout }
+    }
+}
+
+impl Manager for ServerManager {
+    type Connection = Server;
+    type Error = ConnectError;
+
+    async fn open(&self) -> Result<Server, ConnectError> {
+        let opened = connect(&self.login, self.connect_timeout).await;
+        match &opened {
+            Ok(server) => tracing::debug!(address = %self.login.address, database = self.login.database,
+                user = self.login.user, process = server.process(), "opened a server connection"),
+            Err(error) => tracing::debug!(address = %self.login.address, database = self.login.database,
+                user = self.login.user, %error, "could not open a server connection"),
+        }
+        opened
+    }
+
+    /// What an idle server may have said is taken in: changed parameters and notices. The end of the stream or anything
+    /// else means that the connection is gone.
+    fn is_fit(server: &mut Server) -> bool {
+        let mut buffer = [0; 4096];
+        match server.stream.try_read(&mut buffer) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(0) => false,
+            Ok(count) => take_in(server, &buffer[..count]),
+        }
+    }
+
+    fn retire(server: Server) {
+        // A server that does not take the goodbye finds out by the end of the stream.
+        let _ = server.stream.try_write(&request::TERMINATE);
+    }
+
+    fn home(server: &Server) -> ThreadId {
+        server.home
+    }
+}
+
+fn take_in(server: &mut Server, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let Ok(Some(head)) = header(bytes) else { return false };
+        let Some((message, rest)) = bytes.split_at_checked(head.message()) else { return false };
+        match head.tag {
+            b'S' => {
+                let Ok((name, value)) = reply::parameter_status_parts(&message[HEADER_BYTES..]) else { return false };
+                let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+                Arc::make_mut(&mut server.state.reported).set(&name, &value);
+            }
+            b'N' | b'A' => {}
+            _ => return false,
+        }
+        bytes = rest;
+    }
+    true
+}

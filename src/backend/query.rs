@@ -1,0 +1,121 @@
+//! Queries of our own over an idle server connection: probes, cleaning, the parameters of a login.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::Server;
+use crate::wire::{
+    self, ErrorFields,
+    frame::HEADER_BYTES,
+    reply::{self, Status},
+    request,
+};
+
+/// Longest answer that is gathered.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Rows of text; `None` is NULL.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueryError {
+    /// The server said no, in its own words; the connection is usable.
+    #[error("{} (SQLSTATE {})", fields.message(), fields.code())]
+    Server { fields: Arc<ErrorFields> },
+    /// The connection is not usable any more.
+    #[error("the connection was lost: {0}")]
+    Lost(Arc<io::Error>),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the server broke the protocol: {0}")]
+    Protocol(#[from] wire::Error),
+    #[error("the answer is longer than {ANSWER_BYTES_MAX} bytes")]
+    Oversized,
+}
+
+impl QueryError {
+    /// The server's SQLSTATE, when it was the server that refused.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            QueryError::Server { fields } => Some(fields.code()),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for QueryError {
+    fn from(error: io::Error) -> Self {
+        QueryError::Lost(Arc::new(error))
+    }
+}
+
+impl Server {
+    /// Runs one simple query and gives the rows of all its statements. After any error but [`QueryError::Server`] the
+    /// connection must be closed.
+    pub async fn query(&mut self, sql: &str, limit: Duration) -> Result<Rows, QueryError> {
+        timeout(limit, self.run(sql)).await.unwrap_or(Err(QueryError::Timeout(limit)))
+    }
+
+    /// The status after the last [`Server::query`] is idle, or the connection would not be usable by others.
+    async fn run(&mut self, sql: &str) -> Result<Rows, QueryError> {
+        let mut out = Vec::new();
+        request::query(sql, &mut out);
+        self.stream.write_all(&out).await?;
+        let mut inbox = Vec::with_capacity(4096);
+        let (mut rows, mut error, mut bytes) = (Rows::new(), None, 0);
+        loop {
+            let (tag, body) = self.next_message(&mut inbox).await?;
+            bytes += body.len();
+            if bytes > ANSWER_BYTES_MAX {
+                return Err(QueryError::Oversized);
+            }
+            match tag {
+                b'D' => rows.push(texts(&reply::data_row(&body)?)),
+                b'E' => {
+                    let fields = ErrorFields::read(&body);
+                    if fields.is_fatal() {
+                        return Err(QueryError::Lost(Arc::new(io::Error::other(fields.message().to_owned()))));
+                    }
+                    error = Some(QueryError::Server { fields: Arc::new(fields) });
+                }
+                b'S' => {
+                    let (name, value) = reply::parameter_status_parts(&body)?;
+                    let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+                    Arc::make_mut(&mut self.state.reported).set(&name, &value);
+                }
+                b'Z' => {
+                    Status::read(&body)?;
+                    return error.map_or(Ok(rows), Err);
+                }
+                b'T' | b'C' | b'I' | b'N' | b'A' | b'n' => {}
+                tag => return Err(wire::Error::UnknownMessage(tag).into()),
+            }
+        }
+    }
+
+    async fn next_message(&mut self, inbox: &mut Vec<u8>) -> Result<(u8, Vec<u8>), QueryError> {
+        loop {
+            if let Some(head) = wire::header(inbox)? {
+                if head.body > ANSWER_BYTES_MAX {
+                    return Err(QueryError::Oversized);
+                }
+                if inbox.len() >= head.message() {
+                    let body = inbox[HEADER_BYTES..head.message()].to_vec();
+                    inbox.drain(..head.message());
+                    return Ok((head.tag, body));
+                }
+            }
+            if self.stream.read_buf(inbox).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+}
+
+fn texts(columns: &[Option<&[u8]>]) -> Vec<Option<String>> {
+    columns.iter().map(|column| column.map(|value| String::from_utf8_lossy(value).into_owned())).collect()
+}

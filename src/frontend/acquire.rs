@@ -1,0 +1,157 @@
+//! Finding a server connection for a statement: which node, and one of its connections. While no node can serve it, the
+//! statement waits.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::time::{sleep, timeout};
+
+use super::{exchange::Exchange, registry::Slot, report::AcquireError, target::Target, worker::Worker};
+use crate::{
+    backend::{ConnectError, ServerManager},
+    monitor::Report,
+    net::Stream,
+    pool::Lease,
+    session::Need,
+    topology::{Class, NodeId, RouteError, Wish, route},
+};
+
+/// A server connection, and the node that it is on.
+pub type Acquired = (Lease<ServerManager>, NodeId);
+
+/// Pause before a node that could not be connected to is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a statement asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    pub need: Need,
+    /// When the session's last write was answered.
+    pub after: Option<Instant>,
+    /// Spreads choices that are otherwise equal.
+    pub seed: u64,
+}
+
+/// A connection that is there at once, on the node that comes first.
+pub fn try_acquire(target: &Target, worker: &Worker, request: Request) -> Option<Acquired> {
+    let node = choose(target, request, None).ok()?;
+    let lease = target.pool(node).try_checkout(worker.id)?;
+    at_home(lease, node)
+}
+
+fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<NodeId, RouteError> {
+    let topology = target.cluster.monitor.topology();
+    // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
+    let alone = topology.nodes.len() == 1 && topology.primary.is_none();
+    let class = match request.need {
+        Need::Write if !alone => Class::Write,
+        Need::Read | Need::Write => Class::Read,
+    };
+    let busy = |node: NodeId| {
+        if Some(node) == avoid { usize::MAX / 2 } else { target.cluster.node(node).pools.lent() }
+    };
+    let wish = Wish { class, after: request.after };
+    route(&topology, &target.routing, wish, &busy, request.seed, Instant::now())
+}
+
+/// The connection is used by the calling thread from now on. One that cannot be moved is closed.
+fn at_home(mut lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
+    lease.come_home().ok()?;
+    Some((lease, node))
+}
+
+/// Waits for a connection: in the pool's queue, or for a node that can serve the statement.
+///
+/// # Errors
+/// See [`AcquireError`]. Cancel-safe.
+pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {
+    let hold = target.cluster.hold;
+    let since = Instant::now();
+    let mut avoid = None;
+    loop {
+        let version = target.cluster.monitor.topology().version;
+        let node = match choose(target, request, avoid) {
+            Ok(node) => node,
+            Err(error) => {
+                let left = hold.saturating_sub(since.elapsed());
+                if timeout(left, target.cluster.monitor.changed(version)).await.is_err() {
+                    return Err(AcquireError::Route(error, hold));
+                }
+                continue;
+            }
+        };
+        let pool = target.pool(node);
+        let error = match pool.checkout(worker.id).await {
+            Ok(lease) => match at_home(lease, node) {
+                Some(acquired) => return Ok(acquired),
+                None => continue,
+            },
+            Err(error) => {
+                let limit = target.checkout_timeout().unwrap_or_default();
+                AcquireError::from_checkout(error, &target.cluster.node(node).name, limit)
+            }
+        };
+        let AcquireError::Connect { error: ref why, .. } = error else { return Err(error) };
+        tell_monitor(target, node, why);
+        if why.is_definite() || since.elapsed() >= hold {
+            return Err(error);
+        }
+        avoid = Some(node);
+        // A change of the nodes is what helps; without one, the same node may be back.
+        let _ = timeout(RETRY_PAUSE, target.cluster.monitor.changed(version)).await;
+    }
+}
+
+fn tell_monitor(target: &Target, node: NodeId, error: &ConnectError) {
+    if !error.is_definite() {
+        target.cluster.monitor.report(node, Report::ConnectionRefused { reason: error.to_string() });
+    }
+}
+
+/// [`acquire`] for a client: it can cancel, leave, and be ordered to leave while it waits.
+pub async fn acquire_for_client(
+    target: &Arc<Target>,
+    worker: &Worker,
+    request: Request,
+    slot: &Slot,
+    client: &mut Stream,
+    exchange: &mut Exchange,
+) -> Result<Acquired, AcquireError> {
+    slot.set_queued(true);
+    let result = {
+        let mut acquiring = pin!(acquire(target, worker, request));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = acquiring.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            if slot.is_canceled() {
+                return Poll::Ready(Err(AcquireError::Canceled));
+            }
+            if slot.order() == Some(super::registry::Order::Abort) {
+                return Poll::Ready(Err(AcquireError::Ordered));
+            }
+            exchange.poll_gone(cx, client).map(|()| Err(AcquireError::ClientGone))
+        })
+        .await
+    };
+    slot.set_queued(false);
+    result
+}
+
+/// Waits until no cancel request to the lent server connection is under way; false when that takes too long.
+pub async fn cancels_done(slot: &Slot) -> bool {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let mut limit = pin!(sleep(LIMIT));
+    poll_fn(|cx| {
+        if slot.detach() {
+            return Poll::Ready(true);
+        }
+        limit.as_mut().poll(cx).map(|()| false)
+    })
+    .await
+}

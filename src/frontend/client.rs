@@ -1,0 +1,460 @@
+//! The life of a client that is logged in: idle without a buffer, busy with an exchange, and its server connection
+//! between transactions nowhere but in the pool.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::{
+    acquire::{Acquired, Request, acquire_for_client, cancels_done, try_acquire},
+    exchange::{Event, Exchange},
+    registry::{Entry, Order, Place},
+    report::{self, AcquireError, Words},
+    target::Target,
+    worker::Worker,
+};
+use crate::{
+    backend::{self, Mess},
+    monitor::Report as NodeReport,
+    net::Stream,
+    session::{AfterLoss, Loss, Mode, Need, Session},
+    wire::{error::Report, reply::Status},
+};
+
+/// How long a client that has left may keep its server connection to end what it had asked for.
+const DESERTED_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the last message to a client may take to be written.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a cancel of our own may take.
+const CANCEL_LIMIT: Duration = Duration::from_secs(5);
+
+/// One client. Thousands of these are idle at once, so what only a busy one needs is in `exchange` and `lent`.
+#[derive(Debug)]
+pub struct Client {
+    stream: Stream,
+    session: Session,
+    target: Arc<Target>,
+    worker: Arc<Worker>,
+    entry: Entry,
+    /// Frees its place among `max_clients` when the client goes.
+    _place: Place,
+    exchange: Option<Box<Exchange>>,
+    lent: Option<Box<Acquired>>,
+    /// When its last write was answered; its reads must see it.
+    last_write: Option<Instant>,
+    timer: Option<Box<Timer>>,
+    /// Statements so far, for the timer and as the seed of choices.
+    turns: u32,
+}
+
+/// The limit that is running, if the pool has any.
+#[derive(Debug)]
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    armed: Armed,
+    /// The statement that has been cancelled already; it has a little time to end.
+    canceled: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Armed {
+    Nothing,
+    /// A statement runs; the number tells one from the next.
+    Query(u32),
+    IdleTransaction(u32),
+    ClientIdle(u32),
+}
+
+/// What the client's task waits for.
+enum Wake {
+    Event(Event),
+    Order(Order),
+    Limit(Armed),
+}
+
+impl Client {
+    pub fn new(
+        stream: Stream,
+        session: Session,
+        target: Arc<Target>,
+        worker: Arc<Worker>,
+        entry: Entry,
+        place: Place,
+    ) -> Client {
+        let limits = &target.limits;
+        let any = limits.query_timeout.or(limits.idle_transaction_timeout).or(limits.client_idle_timeout);
+        let timer =
+            any.map(|limit| Box::new(Timer { sleep: Box::pin(sleep(limit)), armed: Armed::Nothing, canceled: None }));
+        Client {
+            stream,
+            session,
+            target,
+            worker,
+            entry,
+            _place: place,
+            exchange: None,
+            lent: None,
+            last_write: None,
+            timer,
+            turns: 0,
+        }
+    }
+
+    /// Serves the client until it leaves, fails, or is ordered to leave.
+    pub async fn run(mut self) {
+        poll_fn(|cx| {
+            self.entry.slot.set_waker(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+        loop {
+            let event = match poll_fn(|cx| self.poll_wake(cx)).await {
+                Wake::Event(event) => event,
+                Wake::Order(order) => return Box::pin(self.obey(order)).await,
+                Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => {
+                    // The server's own error follows, and the session goes on.
+                    Box::pin(self.cancel_statement()).await;
+                    continue;
+                }
+                Wake::Limit(armed) => return Box::pin(self.end_by_limit(armed)).await,
+            };
+            match event {
+                Event::NeedServer(need) => {
+                    if !self.lend_at_once(need) && Box::pin(self.lend(need)).await.is_err() {
+                        return;
+                    }
+                }
+                Event::Released => {
+                    if !self.give_back() {
+                        Box::pin(self.give_back_late()).await;
+                    }
+                }
+                Event::Idle => self.rest(),
+                Event::Left | Event::Done => return Box::pin(self.desert()).await,
+                Event::Failed(report) => return Box::pin(self.fail(Words::Ours(report))).await,
+                Event::ServerLost(error) => {
+                    if self.lose_server(&error) == AfterLoss::Ends {
+                        return Box::pin(self.farewell()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let order = self.entry.slot.order();
+        if let Some(order) = order
+            && (order == Order::Abort || self.is_between_transactions())
+        {
+            return Poll::Ready(Wake::Order(order));
+        }
+        if let Poll::Ready(event) = self.poll_event(cx) {
+            return Poll::Ready(Wake::Event(event));
+        }
+        if self.timer.is_some() { self.poll_limit(cx).map(Wake::Limit) } else { Poll::Pending }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.exchange.is_none() {
+            match self.stream.poll_readable(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Left),
+                Poll::Pending => return Poll::Pending,
+            }
+            let mut exchange = self.worker.exchange();
+            exchange.begin(&self.worker);
+            self.exchange = Some(exchange);
+        }
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let server = self.lent.as_mut().map(|lent| &mut *lent.0);
+        exchange.poll(cx, &mut self.stream, &mut self.session, server, &*self.worker)
+    }
+
+    /// Nothing of a transaction is under way, so the client may be told to leave.
+    fn is_between_transactions(&self) -> bool {
+        match (&self.lent, &self.exchange) {
+            (None, exchange) => exchange.as_ref().is_none_or(|exchange| exchange.front_tag().is_none()),
+            (Some(_), Some(exchange)) => {
+                exchange.pipeline.owed.is_empty()
+                    && exchange.pipeline.status == Status::Idle
+                    && self.session.is_pinned()
+                    && exchange.front_tag().is_none()
+            }
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Takes a connection that is there at once.
+    fn lend_at_once(&mut self, need: Need) -> bool {
+        let request = self.request(need);
+        match try_acquire(&self.target, &self.worker, request) {
+            Some(acquired) => {
+                self.attach(acquired, need);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Waits for a connection. An error is answered in the place of the statement; `Err` is for a client that is gone.
+    async fn lend(&mut self, need: Need) -> Result<(), ()> {
+        let request = self.request(need);
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
+        let slot = &self.entry.slot;
+        let acquired = acquire_for_client(&self.target, &self.worker, request, slot, &mut self.stream, exchange).await;
+        match acquired {
+            Ok(acquired) => {
+                self.attach(acquired, need);
+                Ok(())
+            }
+            Err(AcquireError::ClientGone) => Err(()),
+            Err(AcquireError::Ordered) => {
+                report::shutting_down().write(exchange.client_outbox());
+                self.flush().await;
+                Err(())
+            }
+            Err(error) => {
+                self.refuse_front(&error);
+                Ok(())
+            }
+        }
+    }
+
+    fn request(&mut self, need: Need) -> Request {
+        self.turns = self.turns.wrapping_add(1);
+        let seed = u64::from(self.turns) ^ (u64::from(self.entry.slot.process) << 32);
+        Request { need, after: self.last_write, seed }
+    }
+
+    /// The message at the front cannot be served: its error, and the session goes on.
+    fn refuse_front(&mut self, error: &AcquireError) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let tag = exchange.front_tag().unwrap_or(b'Q');
+        exchange.drop_front();
+        let (_, mut out) = exchange.session_parts();
+        error.report().write(false, out.to_client);
+        self.session.after_refusal(tag, &mut out);
+    }
+
+    fn attach(&mut self, acquired: Acquired, need: Need) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let server = &acquired.0;
+        self.entry.slot.attach(server.address.clone(), server.key.clone());
+        exchange.attach(&mut self.session, server, need, &self.worker);
+        self.lent = Some(Box::new(acquired));
+    }
+
+    /// Gives the server connection back; false while a cancel for it is under way.
+    fn give_back(&mut self) -> bool {
+        if !self.entry.slot.detach() {
+            return false;
+        }
+        self.let_go(true);
+        true
+    }
+
+    async fn give_back_late(&mut self) {
+        let done = cancels_done(&self.entry.slot).await;
+        self.let_go(done);
+    }
+
+    fn let_go(&mut self, mut fit: bool) {
+        if self.session.wrote() {
+            self.last_write = Some(Instant::now());
+        }
+        if let Some(exchange) = &mut self.exchange {
+            // The last line of defence: nothing unsent or unread may go to the next client.
+            fit &= exchange.is_clean() && exchange.pipeline.owed.is_empty();
+            fit &= exchange.pipeline.status == Status::Idle;
+            exchange.detach(&self.worker);
+        }
+        let Some(lent) = self.lent.take() else { return };
+        let (lease, node) = *lent;
+        if fit {
+            lease.give_back();
+        } else {
+            let node = &self.target.cluster.node(node).name;
+            tracing::warn!(node, process = lease.process(), "closed a server connection that was not clean");
+        }
+    }
+
+    /// Nothing to do: all buffers go back.
+    fn rest(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.end(&self.worker);
+            self.worker.put_back_exchange(exchange);
+        }
+    }
+
+    /// The server connection has ended. What the client is told is the session's business.
+    fn lose_server(&mut self, error: &io::Error) -> AfterLoss {
+        let _ = self.entry.slot.detach();
+        let Some(lent) = self.lent.take() else { return AfterLoss::GoesOn };
+        let cluster = &self.target.cluster;
+        let node = &cluster.node(lent.1).name;
+        tracing::info!(node, process = lent.0.process(), %error, "lost a server connection in use");
+        cluster.monitor.report(lent.1, NodeReport::ServerLost { reason: error.to_string() });
+        let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
+        let loss = Loss { node, mid_message: exchange.is_mid_message() };
+        let (pipeline, mut out) = exchange.session_parts();
+        let after = self.session.on_loss(loss, pipeline, &mut out);
+        exchange.lose_server(&self.worker);
+        if self.session.wrote() {
+            self.last_write = Some(Instant::now());
+        }
+        after
+    }
+
+    /// The client has left. What it had asked for is done, as on a direct connection; then its server connection is
+    /// cleaned, or closed.
+    async fn desert(mut self) {
+        if self.lent.is_none() {
+            return;
+        }
+        if let Some(exchange) = &mut self.exchange {
+            exchange.deserted = true;
+            let cut = exchange.is_cut();
+            let finished = async {
+                loop {
+                    match poll_fn(|cx| self.poll_event(cx)).await {
+                        Event::Released | Event::Done => return true,
+                        Event::NeedServer(_) | Event::Idle | Event::Left => return true,
+                        Event::Failed(_) | Event::ServerLost(_) => return false,
+                    }
+                }
+            };
+            if cut || !timeout(DESERTED_LIMIT, finished).await.unwrap_or(false) {
+                return self.abandon();
+            }
+        }
+        self.clean().await;
+    }
+
+    /// Closes the server connection in the middle of what it does.
+    fn abandon(&mut self) {
+        let _ = self.entry.slot.detach();
+        self.lent = None;
+    }
+
+    /// Makes the server connection of a client that is gone fit for others.
+    async fn clean(&mut self) {
+        if !cancels_done(&self.entry.slot).await {
+            return self.abandon();
+        }
+        let (Some(lent), Some(exchange)) = (self.lent.take(), &mut self.exchange) else { return };
+        if !exchange.is_clean() || !exchange.pipeline.owed.is_empty() {
+            return;
+        }
+        let session = self.target.shared.mode == Mode::Session
+            || self.session.is_pinned()
+            || exchange.pipeline.effects.is_dirty();
+        let open_batch = exchange.pipeline.has_open_batch();
+        let mess = Mess { transaction: exchange.pipeline.status != Status::Idle || open_batch, session };
+        let (mut lease, _) = *lent;
+        if lease.clean(mess).await {
+            lease.give_back();
+        }
+    }
+
+    async fn obey(mut self, order: Order) {
+        if order == Order::Abort {
+            self.cancel_statement().await;
+        }
+        self.fail(Words::Ours(report::shutting_down())).await;
+    }
+
+    /// Asks the server to stop what it does for this client.
+    async fn cancel_statement(&mut self) {
+        let canceling = self.lent.as_ref().and_then(|_| self.entry.slot.cancel());
+        if let Some(canceling) = canceling {
+            backend::cancel(&canceling.address, &canceling.key, CANCEL_LIMIT).await;
+        }
+    }
+
+    async fn end_by_limit(mut self, armed: Armed) {
+        let limits = self.target.limits.clone();
+        let (limit, report): (_, fn(Duration) -> Report) = match armed {
+            Armed::Query(_) | Armed::Nothing => (limits.query_timeout, report::query_timeout),
+            Armed::IdleTransaction(_) => (limits.idle_transaction_timeout, report::idle_transaction_timeout),
+            Armed::ClientIdle(_) => (limits.client_idle_timeout, report::client_idle_timeout),
+        };
+        self.cancel_statement().await;
+        self.fail(Words::Ours(report(limit.unwrap_or_default()))).await;
+    }
+
+    /// Tells the client why it is disconnected. A server connection in use is not used again, unless it idles cleanly.
+    async fn fail(mut self, words: Words) {
+        if self.exchange.is_none() {
+            self.exchange = Some(self.worker.exchange());
+        }
+        if let Some(exchange) = &mut self.exchange
+            && !exchange.is_mid_message()
+        {
+            words.write(true, exchange.client_outbox());
+        }
+        self.flush().await;
+        let busy = self.exchange.as_ref().is_some_and(|exchange| !exchange.pipeline.owed.is_empty());
+        if busy { self.abandon() } else { self.clean().await }
+    }
+
+    async fn farewell(mut self) {
+        self.flush().await;
+    }
+
+    async fn flush(&mut self) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let stream = &mut self.stream;
+        // A client that does not read its last message goes without it.
+        let _ = timeout(FAREWELL_LIMIT, poll_fn(|cx| exchange.poll_flush_client(cx, stream))).await;
+    }
+
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<Armed> {
+        let wanted = self.limit_wanted();
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        let (armed, limit) = wanted;
+        let Some(limit) = limit else {
+            timer.armed = Armed::Nothing;
+            return Poll::Pending;
+        };
+        if timer.armed != armed {
+            timer.armed = armed;
+            timer.sleep.as_mut().reset(tokio::time::Instant::now() + limit);
+        }
+        timer.sleep.as_mut().poll(cx).map(|()| armed)
+    }
+
+    /// A statement is over its time. Notes that it is being cancelled; false when it was before, in vain.
+    fn has_time_to_cancel(&mut self, turn: u32) -> bool {
+        let Some(timer) = &mut self.timer else { return false };
+        let first = timer.canceled != Some(turn);
+        timer.canceled = Some(turn);
+        timer.sleep.as_mut().reset(tokio::time::Instant::now() + CANCEL_LIMIT);
+        first
+    }
+
+    fn limit_wanted(&self) -> (Armed, Option<Duration>) {
+        let limits = &self.target.limits;
+        match (&self.lent, &self.exchange) {
+            (Some(_), Some(exchange)) => {
+                let turn = exchange.pipeline.turns;
+                if exchange.pipeline.ready_owed > 0 {
+                    (Armed::Query(turn), limits.query_timeout)
+                } else if exchange.pipeline.status != Status::Idle || exchange.pipeline.has_open_batch() {
+                    (Armed::IdleTransaction(turn), limits.idle_transaction_timeout)
+                } else {
+                    (Armed::ClientIdle(turn), limits.client_idle_timeout)
+                }
+            }
+            _ => (Armed::ClientIdle(self.turns), limits.client_idle_timeout),
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! Moving bytes between a client and the server connection that it holds: both directions at once, each with a bounded
+//! buffer. A side is read only when what it sent before has been passed on, so a peer that does not read stops the other
+//! one instead of filling memory. What messages mean is the session's business.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use super::worker::{BUFFER_BYTES, Worker};
+use crate::{
+    backend::Server,
+    net::Stream,
+    session::{ClientStep, Judge, Need, Outboxes, Pipeline, ServerStep, Session, Shown},
+    wire::{
+        self,
+        error::{Report, SqlState},
+        frame::{HEADER_BYTES, Reply},
+        header,
+    },
+};
+
+/// Longest message of a server that is gathered to be looked into; of a longer one only the front is shown.
+const CONTROL_BYTES_MAX: usize = 64 << 10;
+
+/// When this much waits to be written, no more messages are looked at before it is gone.
+const OUTBOX_BYTES_MAX: usize = 64 << 10;
+
+/// What a client that is busy holds; one that idles outside a transaction holds none of it.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    from_client: Inbox,
+    to_client: Outbox,
+    from_server: Inbox,
+    to_server: Outbox,
+    pub pipeline: Pipeline,
+    /// What the session says itself, before it takes its place in the outboxes.
+    said_to_client: Vec<u8>,
+    said_to_server: Vec<u8>,
+    /// The client waits until the server has answered what it owes.
+    held: bool,
+    /// The session has let go of the server connection.
+    released: bool,
+    /// The client has left: what is still owed to it is read and thrown away.
+    pub deserted: bool,
+}
+
+/// What stops the moving of bytes.
+#[derive(Debug)]
+pub enum Event {
+    /// The next message needs a server connection.
+    NeedServer(Need),
+    /// The server connection is free and clean.
+    Released,
+    /// Nothing is left to do: no buffer is needed.
+    Idle,
+    /// The client said goodbye, or closed its socket.
+    Left,
+    /// Everything that a client which has left had asked for is done.
+    Done,
+    /// The client is told this and disconnected; the server connection is not to be used again.
+    Failed(Report),
+    /// The server connection has ended.
+    ServerLost(io::Error),
+}
+
+/// Bytes that have come, and how far they have been used.
+#[derive(Debug, Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    used: usize,
+    /// Bytes of the message under way that are still to come or to be passed on, and where they go.
+    rest: usize,
+    passes: bool,
+    /// The front message cannot be judged before more of it is there.
+    wants_more: bool,
+}
+
+/// Bytes to be written, and how far they have been.
+#[derive(Debug, Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Exchange {
+    /// Gets buffers for the client's side.
+    pub fn begin(&mut self, worker: &Worker) {
+        if self.from_client.bytes.capacity() == 0 {
+            self.from_client.bytes = worker.buffer();
+        }
+    }
+
+    /// Gets buffers for both sides: a server connection has been lent.
+    pub fn attach(&mut self, session: &mut Session, server: &Server, need: Need, worker: &Worker) {
+        for buffer in [&mut self.to_client.bytes, &mut self.from_server.bytes, &mut self.to_server.bytes] {
+            if buffer.capacity() == 0 {
+                *buffer = worker.buffer();
+            }
+        }
+        let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
+        session.attach(&mut self.pipeline, &server.state, need, &mut out);
+    }
+
+    /// The server connection is gone from this client, one way or the other.
+    pub fn detach(&mut self, worker: &Worker) {
+        self.pipeline.reset();
+        self.from_server.reset();
+        self.to_server.clear();
+        self.held = false;
+        self.released = false;
+        worker.put_back([std::mem::take(&mut self.from_server.bytes), std::mem::take(&mut self.to_server.bytes)]);
+    }
+
+    /// The server connection was lost, and the session has said what there is to say. What the client has sent of a
+    /// message that was passing goes nowhere.
+    pub fn lose_server(&mut self, worker: &Worker) {
+        self.detach(worker);
+        self.from_client.passes = false;
+    }
+
+    /// Gives all buffers back.
+    pub fn end(&mut self, worker: &Worker) {
+        self.detach(worker);
+        self.from_client.reset();
+        self.to_client.written = 0;
+        worker.put_back([std::mem::take(&mut self.from_client.bytes), std::mem::take(&mut self.to_client.bytes)]);
+    }
+
+    /// Where errors and answers of Poolhouse's own go, behind what is on its way already.
+    pub fn client_outbox(&mut self) -> &mut Vec<u8> {
+        &mut self.to_client.bytes
+    }
+
+    /// Both outboxes and the pipeline, for the session.
+    pub fn session_parts(&mut self) -> (&mut Pipeline, Outboxes<'_>) {
+        let out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
+        (&mut self.pipeline, out)
+    }
+
+    /// The type of the message at the front of the client's inbox.
+    pub fn front_tag(&self) -> Option<u8> {
+        self.from_client.unused().first().copied()
+    }
+
+    /// Part of a message has gone to the client, and the rest cannot follow once the server is lost.
+    pub fn is_mid_message(&self) -> bool {
+        self.from_server.rest > 0 && self.from_server.passes
+    }
+
+    /// Whether the server connection is as a stranger may have it: nothing unsent, nothing unread.
+    pub fn is_clean(&self) -> bool {
+        self.from_server.is_empty() && self.from_server.rest == 0 && self.to_server.is_empty()
+    }
+
+    /// Part of a client's message has been passed on, and the rest can never come.
+    pub fn is_cut(&self) -> bool {
+        self.from_client.rest > 0 && self.from_client.passes
+    }
+
+    /// Throws away the message at the front of the client's inbox, also what of it is still to come: it was answered.
+    pub fn drop_front(&mut self) {
+        if let Ok(Some(head)) = header(self.from_client.unused()) {
+            self.from_client.skip(head.message());
+        }
+    }
+
+    /// Moves what can be moved. `server` is there while a connection is lent. Cancel-safe: all state is in `self`.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Stream,
+        session: &mut Session,
+        mut server: Option<&mut Server>,
+        judge: &impl Judge,
+    ) -> Poll<Event> {
+        loop {
+            let mut moved = false;
+            if let Some(event) = self.write_client(cx, client, &mut moved) {
+                return Poll::Ready(event);
+            }
+            if let Some(server) = server.as_deref_mut()
+                && let Some(event) = self.move_from_server(cx, session, server, &mut moved)
+            {
+                return Poll::Ready(event);
+            }
+            if let Some(event) = self.move_from_client(cx, client, session, server.as_deref_mut(), judge, &mut moved) {
+                return Poll::Ready(event);
+            }
+            if !moved {
+                break;
+            }
+        }
+        let unattached = server.is_none();
+        if self.deserted && (unattached || self.pipeline.owed.is_empty() && self.to_server.is_empty()) {
+            return Poll::Ready(Event::Done);
+        }
+        if unattached && self.from_client.is_empty() && self.from_client.rest == 0 && self.to_client.is_empty() {
+            return Poll::Ready(Event::Idle);
+        }
+        Poll::Pending
+    }
+
+    /// Reads ahead while the client waits for a server connection, to notice when it leaves. True when it has left.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>, client: &mut Stream) -> Poll<()> {
+        while self.from_client.has_room() {
+            match client.poll_fill(cx, &mut self.from_client.bytes) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes what is left for the client. Ready when nothing is left, or the client cannot be written to.
+    pub fn poll_flush_client(&mut self, cx: &mut Context<'_>, client: &mut Stream) -> Poll<io::Result<()>> {
+        self.to_client.poll_drain(cx, client)
+    }
+
+    fn write_client(&mut self, cx: &mut Context<'_>, client: &mut Stream, moved: &mut bool) -> Option<Event> {
+        if self.to_client.is_empty() {
+            return None;
+        }
+        if self.deserted {
+            self.to_client.clear();
+            *moved = true;
+            return None;
+        }
+        match self.to_client.poll_drain(cx, client) {
+            Poll::Ready(Ok(())) => *moved = true,
+            Poll::Ready(Err(_)) => return Some(Event::Left),
+            Poll::Pending => {}
+        }
+        None
+    }
+
+    fn move_from_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        server: &mut Server,
+        moved: &mut bool,
+    ) -> Option<Event> {
+        if !self.to_server.is_empty() {
+            match self.to_server.poll_drain(cx, &mut server.stream) {
+                Poll::Ready(Ok(())) => *moved = true,
+                // What the server said before it closed the connection may still be there to be read.
+                Poll::Ready(Err(_)) => self.to_server.clear(),
+                Poll::Pending => {}
+            }
+        }
+        if !self.to_client.is_empty() || self.released {
+            return self.release_if_done();
+        }
+        if self.from_server.has_room() {
+            match server.stream.poll_fill(cx, &mut self.from_server.bytes) {
+                Poll::Ready(Ok(0)) => return Some(Event::ServerLost(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Err(error)) => return Some(Event::ServerLost(error)),
+                Poll::Ready(Ok(_)) => *moved = true,
+                Poll::Pending => return self.release_if_done(),
+            }
+        }
+        if let Some(report) = self.digest_server(session, server) {
+            return Some(Event::Failed(report));
+        }
+        self.release_if_done()
+    }
+
+    /// The session has let go, and nothing of this client is on its way to the server any more.
+    fn release_if_done(&mut self) -> Option<Event> {
+        (self.released && self.to_server.is_empty() && !self.is_cut()).then_some(Event::Released)
+    }
+
+    /// Looks at all that has come from the server.
+    fn digest_server(&mut self, session: &mut Session, server: &mut Server) -> Option<Report> {
+        self.held = false;
+        // Messages that pass unchanged gather into one run, which is moved at once.
+        let mut run = self.from_server.used;
+        loop {
+            if self.from_server.pass_rest(&mut run, &mut self.to_client) {
+                break;
+            }
+            let head = match header(self.from_server.unused()) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => return Some(nonsense(error)),
+            };
+            if Reply::of(head.tag).is_ok_and(Reply::is_data) && self.pipeline.front_is_clients() {
+                self.from_server.pass(head.message());
+                continue;
+            }
+            if !self.from_server.has_control(head) {
+                self.from_server.want(head.message().min(CONTROL_BYTES_MAX), &mut run, &mut self.to_client);
+                break;
+            }
+            let shown = self.from_server.shown(head);
+            let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
+            let step = session.on_server(shown, &mut self.pipeline, &mut server.state, &mut out);
+            let forward = match step {
+                ServerStep::Forward => true,
+                ServerStep::ForwardThenAnswer => {
+                    session.answer_after_forward(&mut self.pipeline, &mut out);
+                    true
+                }
+                ServerStep::ForwardAndRelease => {
+                    self.released = true;
+                    true
+                }
+                ServerStep::Swallow => false,
+                ServerStep::Release => {
+                    self.released = true;
+                    false
+                }
+                ServerStep::Fail(report) => return Some(report),
+            };
+            if forward {
+                self.from_server.pass(head.message());
+            } else {
+                self.from_server.end_run(&mut run, &mut self.to_client);
+                self.from_server.skip(head.message());
+                run = self.from_server.used;
+            }
+            if !self.said_to_client.is_empty() {
+                self.from_server.end_run(&mut run, &mut self.to_client);
+                self.to_client.bytes.append(&mut self.said_to_client);
+            }
+            self.to_server.bytes.append(&mut self.said_to_server);
+        }
+        self.from_server.finish_run(run, &mut self.to_client);
+        None
+    }
+
+    fn move_from_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Stream,
+        session: &mut Session,
+        mut server: Option<&mut Server>,
+        judge: &impl Judge,
+        moved: &mut bool,
+    ) -> Option<Event> {
+        if !self.to_server.is_empty() || self.held || self.released {
+            return None;
+        }
+        // First what is there: it may have waited for a server connection.
+        if !self.from_client.is_empty() && !self.from_client.wants_more {
+            let event = self.digest_client(session, server.as_deref_mut(), judge, moved);
+            if event.is_some() {
+                return event;
+            }
+            if !self.to_server.is_empty() || self.held {
+                return None;
+            }
+        }
+        if self.deserted || !self.from_client.has_room() {
+            return None;
+        }
+        match client.poll_fill(cx, &mut self.from_client.bytes) {
+            Poll::Ready(Ok(0) | Err(_)) => return Some(Event::Left),
+            Poll::Ready(Ok(_)) => *moved = true,
+            Poll::Pending => return None,
+        }
+        self.from_client.wants_more = false;
+        self.digest_client(session, server, judge, moved)
+    }
+
+    /// Looks at all that has come from the client.
+    fn digest_client(
+        &mut self,
+        session: &mut Session,
+        mut server: Option<&mut Server>,
+        judge: &impl Judge,
+        moved: &mut bool,
+    ) -> Option<Event> {
+        let before = self.from_client.used;
+        let mut run = before;
+        let mut event = None;
+        loop {
+            if self.from_client.pass_rest(&mut run, &mut self.to_server) {
+                break;
+            }
+            if self.to_server.bytes.len() + self.to_client.bytes.len() > OUTBOX_BYTES_MAX {
+                break;
+            }
+            let head = match header(self.from_client.unused()) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => {
+                    event = Some(Event::Failed(violation(error)));
+                    break;
+                }
+            };
+            let shown = self.from_client.shown(head);
+            let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
+            let state = server.as_deref_mut().map(|server| &mut server.state);
+            let step = session.on_client(shown, &mut self.pipeline, state, judge, &mut out);
+            if !self.said_to_server.is_empty() {
+                self.from_client.end_run(&mut run, &mut self.to_server);
+                self.to_server.bytes.append(&mut self.said_to_server);
+            }
+            self.to_client.bytes.append(&mut self.said_to_client);
+            match step {
+                ClientStep::Forward => self.from_client.pass(head.message()),
+                ClientStep::Replaced { rest } => {
+                    self.from_client.end_run(&mut run, &mut self.to_server);
+                    self.from_client.used += rest;
+                    run = self.from_client.used;
+                    self.from_client.pass(head.message() - rest);
+                }
+                ClientStep::Answered | ClientStep::Swallow => {
+                    self.from_client.end_run(&mut run, &mut self.to_server);
+                    self.from_client.skip(head.message());
+                    run = self.from_client.used;
+                }
+                ClientStep::NeedServer(need) => event = Some(Event::NeedServer(need)),
+                ClientStep::Hold => {
+                    self.held = true;
+                    break;
+                }
+                ClientStep::More => {
+                    self.from_client.wants_more = true;
+                    self.from_client.want(head.message(), &mut run, &mut self.to_server);
+                    break;
+                }
+                ClientStep::Fail(report) => event = Some(Event::Failed(report)),
+                ClientStep::Bye => event = Some(Event::Left),
+            }
+            if event.is_some() {
+                break;
+            }
+        }
+        *moved |= self.from_client.used != before;
+        self.from_client.finish_run(run, &mut self.to_server);
+        event
+    }
+}
+
+impl Inbox {
+    fn unused(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.used == self.bytes.len()
+    }
+
+    fn has_room(&self) -> bool {
+        self.bytes.len() < self.bytes.capacity()
+    }
+
+    fn reset(&mut self) {
+        self.bytes.clear();
+        (self.used, self.rest, self.passes, self.wants_more) = (0, 0, false, false);
+    }
+
+    /// The message at the front, as much of it as is there.
+    fn shown(&self, head: wire::Header) -> Shown<'_> {
+        let bytes = self.unused();
+        let end = bytes.len().min(head.message());
+        Shown { head, body: &bytes[HEADER_BYTES..end], after: &bytes[end..] }
+    }
+
+    /// Whether a server's message is there, whole or, when it is long, enough of its front.
+    fn has_control(&self, head: wire::Header) -> bool {
+        self.bytes.len() - self.used >= head.message().min(CONTROL_BYTES_MAX)
+    }
+
+    /// Makes room for a message of this length at the front.
+    fn want(&mut self, message: usize, run: &mut usize, out: &mut Outbox) {
+        if self.used + message <= self.bytes.capacity() {
+            return;
+        }
+        self.end_run(run, out);
+        self.bytes.drain(..self.used);
+        (self.used, *run) = (0, 0);
+        // In steps, so that what a header promises costs nothing before it comes.
+        let room = message.min(self.bytes.len() * 2).max(BUFFER_BYTES);
+        self.bytes.reserve(room.saturating_sub(self.bytes.len()));
+    }
+
+    /// The message at the front passes; what is there of it joins the run.
+    fn pass(&mut self, message: usize) {
+        let there = message.min(self.bytes.len() - self.used);
+        self.used += there;
+        self.rest = message - there;
+        self.passes = true;
+    }
+
+    /// The message at the front goes no further.
+    fn skip(&mut self, message: usize) {
+        self.pass(message);
+        self.passes = false;
+    }
+
+    /// Passes on, or skips, what has come of a message under way. True when more of it is still to come.
+    fn pass_rest(&mut self, run: &mut usize, out: &mut Outbox) -> bool {
+        if self.rest > 0 {
+            let there = self.rest.min(self.bytes.len() - self.used);
+            if !self.passes {
+                self.end_run(run, out);
+                *run = self.used + there;
+            }
+            self.used += there;
+            self.rest -= there;
+        }
+        self.rest > 0
+    }
+
+    /// Moves the run so far to the outbox.
+    fn end_run(&mut self, run: &mut usize, out: &mut Outbox) {
+        out.bytes.extend_from_slice(&self.bytes[*run..self.used]);
+        *run = self.used;
+    }
+
+    /// Moves the last run, without copying it when it is all there is, and makes room for what comes next.
+    fn finish_run(&mut self, run: usize, out: &mut Outbox) {
+        let whole = run == 0 && self.used == self.bytes.len();
+        if whole && out.bytes.is_empty() && out.bytes.capacity() > 0 {
+            std::mem::swap(&mut self.bytes, &mut out.bytes);
+        } else {
+            out.bytes.extend_from_slice(&self.bytes[run..self.used]);
+            if self.used == self.bytes.len() {
+                self.bytes.clear();
+            } else {
+                self.bytes.drain(..self.used);
+            }
+        }
+        self.used = 0;
+        if self.bytes.is_empty() && self.bytes.capacity() > BUFFER_BYTES {
+            self.bytes = Vec::with_capacity(BUFFER_BYTES);
+        }
+    }
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.written = 0;
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<()>> {
+        let drained = stream.poll_drain(cx, &self.bytes, &mut self.written);
+        if drained.is_ready() {
+            self.clear();
+            if self.bytes.capacity() > 4 * BUFFER_BYTES {
+                self.bytes = Vec::with_capacity(BUFFER_BYTES);
+            }
+        }
+        drained
+    }
+}
+
+fn violation(error: wire::Error) -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("protocol violation: {error}"))
+}
+
+fn nonsense(error: wire::Error) -> Report {
+    Report::fatal(SqlState::CONNECTION_LOST, "the server sent what the protocol does not allow")
+        .detail(error.to_string())
+}

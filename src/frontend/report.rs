@@ -1,0 +1,142 @@
+//! What a client is told of every error that is Poolhouse's own: the one table of SQLSTATEs and words.
+
+use std::time::Duration;
+
+use crate::{
+    backend::ConnectError,
+    pool::CheckoutError,
+    topology::RouteError,
+    wire::{
+        ErrorFields,
+        error::{Report, SqlState},
+    },
+};
+
+/// Why a client could not have a server connection.
+#[derive(Debug)]
+pub enum AcquireError {
+    /// No node may serve the statement, and none came within `hold`.
+    Route(RouteError, Duration),
+    /// All connections of the pool were busy for `checkout_timeout`.
+    Full(Duration),
+    /// A server connection could not be opened.
+    Connect { node: String, error: ConnectError },
+    /// The client cancelled its statement while it waited.
+    Canceled,
+    /// The client has gone.
+    ClientGone,
+    /// An order from the operator.
+    Ordered,
+}
+
+impl AcquireError {
+    pub fn from_checkout(error: CheckoutError<ConnectError>, node: &str, limit: Duration) -> AcquireError {
+        match error {
+            CheckoutError::Timeout => AcquireError::Full(limit),
+            CheckoutError::Open(error) => AcquireError::Connect { node: node.to_owned(), error },
+        }
+    }
+
+    /// The words for the client. What a server said is passed on as it is.
+    pub fn report(&self) -> Words {
+        match self {
+            AcquireError::Route(RouteError::NoPrimary, hold) => Words::Ours(
+                Report::error(SqlState::CANNOT_CONNECT_NOW, format!("no primary server was found within {hold:?}"))
+                    .hint("The wait is clusters.*.failover.hold; clusters.*.failover.mode says who promotes."),
+            ),
+            AcquireError::Route(RouteError::NoNode, hold) => Words::Ours(
+                Report::error(SqlState::CONNECTION_UNREACHABLE, format!("no server was reachable within {hold:?}"))
+                    .hint("The wait is clusters.*.failover.hold."),
+            ),
+            AcquireError::Full(limit) => Words::Ours(
+                Report::error(
+                    SqlState::TOO_MANY_CONNECTIONS,
+                    format!("all server connections of this pool were busy for {limit:?}"),
+                )
+                .hint("Raise pool.size or pool.checkout_timeout, or clusters.*.max_connections."),
+            ),
+            AcquireError::Connect { error: ConnectError::Refused { fields }, .. } => {
+                Words::Servers(fields.as_ref().clone())
+            }
+            AcquireError::Connect { node, error } => Words::Ours(connect_report(node, error)),
+            AcquireError::Canceled => {
+                Words::Ours(Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request"))
+            }
+            AcquireError::ClientGone | AcquireError::Ordered => Words::Ours(shutting_down()),
+        }
+    }
+}
+
+/// An error in our words, or in a server's.
+#[derive(Debug)]
+pub enum Words {
+    Ours(Report),
+    Servers(ErrorFields),
+}
+
+impl Words {
+    /// Writes it, as the end of the connection or of the statement.
+    pub fn write(self, fatal: bool, out: &mut Vec<u8>) {
+        match self {
+            Words::Ours(report) => Report { fatal, ..report }.write(out),
+            Words::Servers(mut fields) => {
+                fields.set_severity(if fatal { "FATAL" } else { "ERROR" });
+                fields.write(b'E', out);
+            }
+        }
+    }
+}
+
+fn connect_report(node: &str, error: &ConnectError) -> Report {
+    let message = format!("cannot use the server {node}: {error}");
+    match error {
+        ConnectError::NoCredential(_) => Report::error(SqlState::INVALID_AUTHORIZATION, message)
+            .hint("Give databases.*.user and password, or a password in clear text under [users]."),
+        ConnectError::Auth(_) => Report::error(SqlState::INVALID_AUTHORIZATION, message),
+        ConnectError::Unreachable(_)
+        | ConnectError::Timeout(_)
+        | ConnectError::Refused { .. }
+        | ConnectError::Closed
+        | ConnectError::Protocol(_)
+        | ConnectError::Oversized(_) => Report::error(SqlState::CONNECTION_UNREACHABLE, message),
+    }
+}
+
+pub fn shutting_down() -> Report {
+    Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection because Poolhouse is being shut down")
+}
+
+/// One message for an unknown user and a wrong password.
+pub fn wrong_password(user: &str) -> Report {
+    Report::fatal(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
+}
+
+pub fn unknown_database(database: &str) -> Report {
+    Report::fatal(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" does not exist"))
+        .hint("Poolhouse serves the names under [databases] in its configuration.")
+}
+
+pub fn too_many_clients(max: usize) -> Report {
+    Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+        .hint(format!("server.max_clients is {max}."))
+}
+
+pub fn login_timeout(limit: Duration) -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("the login did not end within {limit:?}"))
+        .hint("The limit is server.login_timeout.")
+}
+
+pub fn query_timeout(limit: Duration) -> Report {
+    Report::fatal(SqlState::QUERY_CANCELED, format!("the statement ran longer than {limit:?}"))
+        .hint("The limit is pool.query_timeout.")
+}
+
+pub fn idle_transaction_timeout(limit: Duration) -> Report {
+    Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, "terminating connection due to idle-in-transaction timeout")
+        .hint(format!("pool.idle_transaction_timeout is {limit:?}."))
+}
+
+pub fn client_idle_timeout(limit: Duration) -> Report {
+    Report::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
+        .hint(format!("pool.client_idle_timeout is {limit:?}."))
+}

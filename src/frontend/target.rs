@@ -1,0 +1,141 @@
+//! What the clients of one database and user share: their pools, one for each node, and what a login has found out.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    auth::Credential,
+    backend::{Login, ServerManager},
+    monitor::Monitor,
+    net::Address,
+    pool,
+    session::{self, Carried, Mode, Reported, Shared, Statements},
+    topology::{NodeId, Routing},
+};
+
+/// The nodes of one cluster with their budgets of connections.
+#[derive(Debug)]
+pub struct Cluster {
+    pub name: String,
+    pub monitor: Monitor,
+    /// In the order of the configuration: a `NodeId` is an index.
+    pub nodes: Vec<ClusterNode>,
+    /// How long statements wait for a node that can serve them.
+    pub hold: Duration,
+    pub connect_timeout: Duration,
+}
+
+#[derive(Debug)]
+pub struct ClusterNode {
+    pub name: String,
+    pub address: Address,
+    pub pools: Arc<pool::Node<ServerManager>>,
+}
+
+impl Cluster {
+    pub fn node(&self, id: NodeId) -> &ClusterNode {
+        &self.nodes[usize::from(id.0)]
+    }
+}
+
+/// What is configured for one database and user.
+#[derive(Debug, Clone)]
+pub struct DatabaseSettings {
+    pub cluster: Arc<Cluster>,
+    /// Name on the server; `None` = as the client calls it.
+    pub database: Option<String>,
+    /// Who logs in to the server; `None` = the client itself.
+    pub login: Option<(String, Credential)>,
+    pub pool: pool::Settings,
+    pub session: session::Settings,
+    pub routing: Routing,
+}
+
+/// How a session begins on a server: its settings as the server spells them, and what it reports then.
+pub type Beginning = (Arc<Carried>, Arc<Reported>);
+
+/// Most distinct sets of startup parameters that are remembered.
+const BEGINNINGS_MAX: usize = 1_000;
+
+#[derive(Debug)]
+pub struct Target {
+    pub cluster: Arc<Cluster>,
+    pub routing: Routing,
+    pub limits: session::Settings,
+    pub shared: Arc<Shared>,
+    pool: pool::Settings,
+    login: Login,
+    /// Made when first needed.
+    pools: Vec<OnceLock<Arc<pool::Pool<ServerManager>>>>,
+    beginnings: Mutex<HashMap<Vec<(String, String)>, Beginning>>,
+}
+
+impl Target {
+    pub fn new(
+        settings: DatabaseSettings,
+        database: &str,
+        user: &str,
+        credential: Credential,
+        statements: Arc<Statements>,
+    ) -> Target {
+        let (user, credential) = settings.login.unwrap_or_else(|| (user.to_owned(), credential));
+        let cluster = settings.cluster;
+        let shared = Shared {
+            mode: settings.session.mode,
+            statements_max: settings.session.prepared_statements,
+            routed: cluster.nodes.len() > 1 && settings.session.mode != Mode::Session,
+            statements,
+        };
+        Target {
+            routing: settings.routing,
+            limits: settings.session,
+            shared: Arc::new(shared),
+            pool: settings.pool,
+            login: Login {
+                address: cluster.nodes[0].address.clone(),
+                database: settings.database.unwrap_or_else(|| database.to_owned()),
+                user,
+                credential,
+                parameters: Vec::new(),
+            },
+            pools: cluster.nodes.iter().map(|_| OnceLock::new()).collect(),
+            cluster,
+            beginnings: Mutex::default(),
+        }
+    }
+
+    /// The pool of one node.
+    pub fn pool(&self, node: NodeId) -> &Arc<pool::Pool<ServerManager>> {
+        self.pools[usize::from(node.0)].get_or_init(|| {
+            let on = self.cluster.node(node);
+            let login = Login { address: on.address.clone(), ..self.login.clone() };
+            on.pools.pool(self.pool.clone(), ServerManager::new(login, self.cluster.connect_timeout))
+        })
+    }
+
+    /// How long a client waits for a connection; `None` for ever.
+    pub fn checkout_timeout(&self) -> Option<Duration> {
+        self.pool.checkout_timeout
+    }
+
+    /// Whether no server connection belongs to it.
+    pub fn is_empty(&self) -> bool {
+        self.pools.iter().filter_map(OnceLock::get).all(|pool| pool.counts() == pool::PoolCounts::default())
+    }
+
+    /// How a session with these startup parameters begins, if one has begun before.
+    pub fn beginning(&self, startup: &[(String, String)]) -> Option<Beginning> {
+        self.beginnings.lock().unwrap_or_else(PoisonError::into_inner).get(startup).cloned()
+    }
+
+    pub fn remember(&self, startup: Vec<(String, String)>, beginning: Beginning) {
+        let mut beginnings = self.beginnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if beginnings.len() >= BEGINNINGS_MAX {
+            beginnings.clear();
+        }
+        beginnings.insert(startup, beginning);
+    }
+}

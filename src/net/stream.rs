@@ -1,0 +1,146 @@
+//! A connected socket, whatever its kind. TLS will be one more kind; everything above reads and writes through this.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_util::io::poll_read_buf;
+
+use super::Address;
+
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Connects to a server; the caller bounds the time. Not to be cancelled half-way only in the sense that the attempt
+    /// is then given up.
+    pub async fn connect(address: &Address) -> io::Result<Stream> {
+        match address {
+            Address::Tcp { host, port } => Stream::from_tcp(TcpStream::connect((host.as_str(), *port)).await?),
+            Address::Unix { directory, port } => {
+                Ok(Stream::Unix(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
+            }
+        }
+    }
+
+    /// Sets what every TCP connection of ours has: no delay for small messages, and keepalive, since a peer that vanished
+    /// without a word would hold a place for ever.
+    pub fn from_tcp(stream: TcpStream) -> io::Result<Stream> {
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(std::time::Duration::from_secs(60))
+            .with_interval(std::time::Duration::from_secs(10))
+            .with_retries(6);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(Stream::Tcp(stream))
+    }
+
+    /// Moves the socket to the event loop of the calling thread, where the task that uses it runs.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the stream must not be used any more then.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        // A socket leaves its event loop only when it is consumed, so a copy of the descriptor takes its place.
+        match self {
+            Stream::Tcp(stream) => {
+                let copy: std::net::TcpStream = stream.as_fd().try_clone_to_owned()?.into();
+                *stream = TcpStream::from_std(copy)?;
+            }
+            Stream::Unix(stream) => {
+                let copy: std::os::unix::net::UnixStream = stream.as_fd().try_clone_to_owned()?.into();
+                *stream = UnixStream::from_std(copy)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ready when there is something to read, or the peer has closed. Reads nothing, and holds no buffer meanwhile.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads into the spare room of `buffer`, without waiting and, as long as the event loop has seen nothing arrive,
+    /// without asking the kernel. 0 is the end of the stream.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.try_read(buffer),
+            Stream::Unix(stream) => stream.try_read(buffer),
+        }
+    }
+
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.try_write(bytes),
+            Stream::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Appends what has arrived to `buffer`, at most up to its capacity, which must not be full. 0 is the end of the
+    /// stream.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        debug_assert!(buffer.len() < buffer.capacity(), "a full buffer would be grown by the read");
+        poll_read_buf(Pin::new(self), cx, buffer)
+    }
+
+    /// Writes as much of `bytes` from `*written` on as the socket takes; ready when all of it is written.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, bytes: &[u8], written: &mut usize) -> Poll<io::Result<()>> {
+        while *written < bytes.len() {
+            match ready!(Pin::new(&mut *self).poll_write(cx, &bytes[*written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *written += count,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The peer's address, for logs.
+    pub fn peer(&self) -> String {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().map_or_else(|_| "unknown".into(), |address| address.to_string()),
+            Stream::Unix(_) => "unix".into(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

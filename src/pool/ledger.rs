@@ -1,0 +1,434 @@
+//! Who has which connection of one server, and who waits: the bookkeeping behind the lock. It never waits and opens or
+//! closes nothing itself; what is to be done goes out as an [`Outcome`].
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    thread::ThreadId,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Manager, Settings};
+
+/// A pool's place in its node's ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PoolKey(u64);
+
+/// How long the first in the queue may be passed over by one on the thread where a connection becomes free: moving a
+/// connection between threads costs more than the wait.
+const PASSED_OVER_MAX: Duration = Duration::from_millis(2);
+
+/// What one pool has at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolCounts {
+    pub lent: usize,
+    pub idle: usize,
+    pub opening: usize,
+    pub waiting: usize,
+}
+
+/// A connection with what the ledger has to know of it wherever it is.
+#[derive(Debug)]
+pub(super) struct Held<C> {
+    pub connection: C,
+    expires: Option<Instant>,
+    generation: u32,
+}
+
+/// What has to be done once the lock is released.
+pub(super) struct Outcome<M: Manager> {
+    pub retire: Vec<Held<M::Connection>>,
+    pub open: Vec<(PoolKey, Arc<M>)>,
+}
+
+impl<M: Manager> Default for Outcome<M> {
+    fn default() -> Self {
+        Outcome { retire: Vec::new(), open: Vec::new() }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Ledger<M: Manager> {
+    connections_max: usize,
+    /// Connections lent, idle or being opened, over all pools.
+    open: usize,
+    lent: usize,
+    /// By key, so that walks over them are in a fixed order.
+    pools: BTreeMap<PoolKey, PoolLedger<M>>,
+    next_key: u64,
+    next_ticket: u64,
+    next_serial: u64,
+    /// How many pools wait for the node's budget.
+    starving: usize,
+    /// As of the last call of `keep`.
+    now: Instant,
+    /// Connections of an older generation are closed instead of idling.
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct PoolLedger<M: Manager> {
+    settings: Settings,
+    manager: Arc<M>,
+    /// The one used last is at the end.
+    idle: Vec<(Instant, Held<M::Connection>)>,
+    lent: usize,
+    opening: usize,
+    waiting: VecDeque<Waiter<M>>,
+    starves: bool,
+}
+
+impl<M: Manager> PoolLedger<M> {
+    fn connections(&self) -> usize {
+        self.lent + self.idle.len() + self.opening
+    }
+}
+
+#[derive(Debug)]
+struct Waiter<M: Manager> {
+    ticket: u64,
+    worker: ThreadId,
+    since: Instant,
+    sender: oneshot::Sender<Result<Held<M::Connection>, M::Error>>,
+}
+
+pub(super) type Received<M> = oneshot::Receiver<Result<Held<<M as Manager>::Connection>, <M as Manager>::Error>>;
+
+impl<M: Manager> Ledger<M> {
+    pub fn new(connections_max: usize, now: Instant) -> Ledger<M> {
+        Ledger {
+            connections_max: connections_max.max(1),
+            open: 0,
+            lent: 0,
+            pools: BTreeMap::new(),
+            next_key: 0,
+            next_ticket: 0,
+            next_serial: 0,
+            starving: 0,
+            now,
+            generation: 0,
+        }
+    }
+
+    pub fn lent(&self) -> usize {
+        self.lent
+    }
+
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    pub fn add(&mut self, settings: Settings, manager: Arc<M>) -> PoolKey {
+        let key = PoolKey(self.next_key);
+        self.next_key += 1;
+        let pool = PoolLedger {
+            settings,
+            manager,
+            idle: Vec::new(),
+            lent: 0,
+            opening: 0,
+            waiting: VecDeque::new(),
+            starves: false,
+        };
+        self.pools.insert(key, pool);
+        key
+    }
+
+    /// Nobody holds the pool any more, so nothing of it is lent and nobody waits.
+    pub fn remove(&mut self, key: PoolKey) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        if let Some(pool) = self.pools.remove(&key) {
+            self.starving -= usize::from(pool.starves);
+            // What is being opened is still counted, and let go when it arrives.
+            self.open -= pool.idle.len() + pool.lent;
+            self.lent -= pool.lent;
+            outcome.retire.extend(pool.idle.into_iter().map(|(_, held)| held));
+        }
+        self.feed(&mut outcome);
+        outcome
+    }
+
+    pub fn counts(&self, key: PoolKey) -> PoolCounts {
+        self.pools.get(&key).map_or_else(PoolCounts::default, |pool| PoolCounts {
+            lent: pool.lent,
+            idle: pool.idle.len(),
+            opening: pool.opening,
+            waiting: pool.waiting.len(),
+        })
+    }
+
+    /// The connection used last, one of the calling thread's if there is any; none when others wait already.
+    pub fn take_idle(&mut self, key: PoolKey, worker: ThreadId) -> (Option<Held<M::Connection>>, Outcome<M>) {
+        let mut outcome = Outcome::default();
+        let Some(pool) = self.pools.get_mut(&key).filter(|pool| pool.waiting.is_empty()) else {
+            return (None, outcome);
+        };
+        while !pool.idle.is_empty() {
+            let own = pool.idle.iter().rposition(|(_, held)| M::home(&held.connection) == worker);
+            let (_, mut held) = pool.idle.remove(own.unwrap_or(pool.idle.len() - 1));
+            if M::is_fit(&mut held.connection) {
+                pool.lent += 1;
+                self.lent += 1;
+                return (Some(held), outcome);
+            }
+            self.open -= 1;
+            outcome.retire.push(held);
+        }
+        (None, outcome)
+    }
+
+    /// A place at the end of the queue.
+    pub fn wait(&mut self, key: PoolKey, worker: ThreadId) -> (u64, Received<M>, Outcome<M>) {
+        let (sender, receiver) = oneshot::channel();
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let mut outcome = Outcome::default();
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.waiting.push_back(Waiter { ticket, worker, since: Instant::now(), sender });
+            // Somebody may have given one back between the look at the idle ones and now.
+            if let Some((_, held)) = pool.idle.pop() {
+                self.place(key, held, &mut outcome);
+            }
+        }
+        self.open_for(key, &mut outcome);
+        (ticket, receiver, outcome)
+    }
+
+    /// Somebody has stopped waiting.
+    pub fn leave(&mut self, key: PoolKey, ticket: u64) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.waiting.retain(|waiter| waiter.ticket != ticket);
+        }
+        self.open_for(key, &mut outcome);
+        outcome
+    }
+
+    /// A lent connection comes back clean.
+    pub fn give_back(&mut self, key: PoolKey, held: Held<M::Connection>) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        self.lent -= 1;
+        let Some(pool) = self.pools.get_mut(&key) else {
+            self.open -= 1;
+            outcome.retire.push(held);
+            return outcome;
+        };
+        pool.lent -= 1;
+        self.place(key, held, &mut outcome);
+        outcome
+    }
+
+    /// A lent connection was closed.
+    pub fn discarded(&mut self, key: PoolKey) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        self.lent -= 1;
+        self.open -= 1;
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.lent -= 1;
+        }
+        self.open_for(key, &mut outcome);
+        self.feed(&mut outcome);
+        outcome
+    }
+
+    /// A connection that was being opened is there.
+    pub fn opened(&mut self, key: PoolKey, connection: M::Connection) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let generation = self.generation;
+        let Some(pool) = self.pools.get_mut(&key) else {
+            self.open -= 1;
+            outcome.retire.push(Held { connection, expires: None, generation });
+            return outcome;
+        };
+        pool.opening -= 1;
+        let lifetime = pool.settings.max_lifetime.map(|lifetime| jittered(lifetime, serial));
+        let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
+        self.place(key, Held { connection, expires, generation }, &mut outcome);
+        outcome
+    }
+
+    /// A connection could not be opened: the first in the queue learns why, since it has waited for it longest.
+    pub fn open_failed(&mut self, key: PoolKey, error: Option<M::Error>) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        self.open -= 1;
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.opening -= 1;
+            if let Some(mut error) = error {
+                while let Some(waiter) = pool.waiting.pop_front() {
+                    match waiter.sender.send(Err(error)) {
+                        Err(Err(unsent)) => error = unsent,
+                        _ => break,
+                    }
+                }
+            }
+        }
+        self.open_for(key, &mut outcome);
+        self.feed(&mut outcome);
+        outcome
+    }
+
+    pub fn renew(&mut self) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        self.generation = self.generation.wrapping_add(1);
+        for pool in self.pools.values_mut() {
+            self.open -= pool.idle.len();
+            outcome.retire.extend(pool.idle.drain(..).map(|(_, held)| held));
+        }
+        self.feed(&mut outcome);
+        outcome
+    }
+
+    pub fn keep(&mut self, now: Instant) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        self.now = now;
+        let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
+        for &key in &keys {
+            self.reap(key, &mut outcome);
+        }
+        for &key in &keys {
+            self.fill(key, &mut outcome);
+        }
+        self.feed(&mut outcome);
+        outcome
+    }
+
+    /// Closes what has died, has lived long enough, or has idled too long, the longest first.
+    fn reap(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+        let now = self.now;
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        let mut spare = pool.connections().saturating_sub(pool.settings.min_idle);
+        let idle_timeout = pool.settings.idle_timeout;
+        for (since, mut held) in std::mem::take(&mut pool.idle) {
+            let expired = held.expires.is_some_and(|expires| expires <= now);
+            let idled =
+                idle_timeout.is_some_and(|timeout| now.saturating_duration_since(since) >= timeout) && spare > 0;
+            if expired || idled || !M::is_fit(&mut held.connection) {
+                spare = spare.saturating_sub(1);
+                self.open -= 1;
+                outcome.retire.push(held);
+            } else {
+                pool.idle.push((since, held));
+            }
+        }
+    }
+
+    fn fill(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        let wanted = pool.settings.min_idle.min(pool.settings.size);
+        while pool.connections() < wanted && self.open < self.connections_max {
+            pool.opening += 1;
+            self.open += 1;
+            outcome.open.push((key, pool.manager.clone()));
+        }
+    }
+
+    /// Finds the place of a connection that nobody uses: a pool that needs the room more, the queue, or the idle ones.
+    fn place(&mut self, key: PoolKey, held: Held<M::Connection>, outcome: &mut Outcome<M>) {
+        let expired = held.expires.is_some_and(|expires| expires <= self.now) || held.generation != self.generation;
+        if expired || self.gives_way(key) {
+            self.open -= 1;
+            outcome.retire.push(held);
+            self.feed(outcome);
+            self.open_for(key, outcome);
+            return;
+        }
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        let mut held = held;
+        while let Some(waiter) = next_waiter(&mut pool.waiting, M::home(&held.connection)) {
+            match waiter.sender.send(Ok(held)) {
+                Ok(()) => {
+                    pool.lent += 1;
+                    self.lent += 1;
+                    return;
+                }
+                Err(Ok(unsent)) => held = unsent,
+                Err(Err(_)) => return,
+            }
+        }
+        pool.idle.push((self.now, held));
+    }
+
+    /// Whether a connection of this pool should make room for a pool that has fewer and waits.
+    fn gives_way(&self, key: PoolKey) -> bool {
+        if self.starving == 0 {
+            return false;
+        }
+        let Some(pool) = self.pools.get(&key) else { return true };
+        // The connection at hand is in none of the counts.
+        let own = pool.connections() + 1;
+        let needed = !pool.waiting.is_empty();
+        self.pools.iter().any(|(other, hungry)| {
+            *other != key && hungry.starves && (!needed || hungry.connections() + 1 < own || hungry.connections() == 0)
+        })
+    }
+
+    /// Opens connections for the pools that wait for the node's budget, for the one with fewest first.
+    fn feed(&mut self, outcome: &mut Outcome<M>) {
+        while self.starving > 0 && self.open < self.connections_max {
+            let hungry = self.pools.iter().filter(|(_, pool)| pool.starves);
+            let first =
+                hungry.min_by_key(|(_, pool)| (pool.connections(), pool.waiting.front().map(|waiter| waiter.ticket)));
+            let Some(key) = first.map(|(key, _)| *key) else { return };
+            let before = self.open;
+            self.open_for(key, outcome);
+            let still = self.pools.get(&key).is_some_and(|pool| pool.starves);
+            if self.open == before && still {
+                return;
+            }
+        }
+    }
+
+    /// Starts to open as many connections as this pool's queue needs and its size and the node's budget allow.
+    fn open_for(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+        let starves = loop {
+            let Some(pool) = self.pools.get_mut(&key) else { return };
+            if pool.opening >= pool.waiting.len() || pool.connections() >= pool.settings.size {
+                break false;
+            }
+            if self.open >= self.connections_max && !self.evict_for(key, outcome) {
+                break true;
+            }
+            let Some(pool) = self.pools.get_mut(&key) else { return };
+            pool.opening += 1;
+            self.open += 1;
+            outcome.open.push((key, pool.manager.clone()));
+        };
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        if pool.starves != starves {
+            pool.starves = starves;
+            if starves { self.starving += 1 } else { self.starving -= 1 }
+        }
+    }
+
+    /// Closes the connection of another pool that has idled longest.
+    fn evict_for(&mut self, key: PoolKey, outcome: &mut Outcome<M>) -> bool {
+        let others = self.pools.iter_mut().filter(|(other, pool)| **other != key && !pool.idle.is_empty());
+        let Some((_, pool)) = others.min_by_key(|(_, pool)| pool.idle.first().map(|(since, _)| *since)) else {
+            return false;
+        };
+        let (_, held) = pool.idle.remove(0);
+        self.open -= 1;
+        outcome.retire.push(held);
+        true
+    }
+}
+
+/// The first in the queue, or the first of the connection's own thread when nobody has waited long.
+fn next_waiter<M: Manager>(waiting: &mut VecDeque<Waiter<M>>, home: ThreadId) -> Option<Waiter<M>> {
+    let first = waiting.front()?;
+    if first.worker == home || first.since.elapsed() > PASSED_OVER_MAX {
+        return waiting.pop_front();
+    }
+    let own = waiting.iter().position(|waiter| waiter.worker == home).unwrap_or(0);
+    waiting.remove(own)
+}
+
+/// Between 0.9 and 1.1 times the lifetime, spread evenly over consecutive connections (multiples of the golden ratio).
+fn jittered(lifetime: Duration, serial: u64) -> Duration {
+    let spread = serial.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    lifetime.mul_f64(0.9 + 0.2 * spread as f64 / f64::from(u32::MAX))
+}

@@ -1,0 +1,377 @@
+//! The settings that a session carries from one server connection to the next, and the texts that bring them there.
+//!
+//! What a client has set is never guessed from its SET statements: when a transaction may have changed settings, the
+//! server is asked for their values after its end, so that ROLLBACK, SET LOCAL and savepoints need no rules of ours.
+
+use std::{fmt::Write, hash::Hasher};
+
+/// Settings by name, sorted; values in the server's own spelling once they have been on a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Carried {
+    pairs: Vec<(Box<str>, Box<str>)>,
+}
+
+/// How to bring a server connection from one set of settings to another.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// One simple query, which is one implicit transaction: it happens as a whole or not at all.
+    pub sql: String,
+    /// Whether it can be refused though it was accepted before (a role may be gone): then the client's statement must
+    /// not be sent before this is known to have succeeded.
+    pub may_fail: bool,
+}
+
+impl Carried {
+    /// From pairs in any order; a later value of the same name wins. Names are folded to lower case, as PostgreSQL
+    /// compares them without regard to case.
+    pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Carried {
+        let mut carried = Carried::default();
+        for (name, value) in pairs {
+            carried.set(name, value);
+        }
+        carried
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        let name = name.to_ascii_lowercase();
+        match self.pairs.binary_search_by(|(key, _)| (**key).cmp(&name)) {
+            Ok(at) => self.pairs[at].1 = value.into(),
+            Err(at) => self.pairs.insert(at, (name.into(), value.into())),
+        }
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.pairs.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self.pairs.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
+        Some(&self.pairs[at].1)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// A hash of what may change the meaning of a statement's text when it is analysed or planned: everything but the
+    /// settings that are known not to.
+    pub fn planner_hash(&self) -> u64 {
+        const HARMLESS: [&str; 12] = [
+            "application_name",
+            "client_encoding",
+            "client_min_messages",
+            "extra_float_digits",
+            "idle_in_transaction_session_timeout",
+            "idle_session_timeout",
+            "lock_timeout",
+            "log_min_duration_statement",
+            "statement_timeout",
+            "tcp_keepalives_idle",
+            "tcp_user_timeout",
+            "transaction_timeout",
+        ];
+        let mut hasher = std::hash::DefaultHasher::new();
+        for (name, value) in self.iter().filter(|(name, _)| !HARMLESS.contains(name)) {
+            hasher.write(name.as_bytes());
+            hasher.write_u8(0);
+            hasher.write(value.as_bytes());
+            hasher.write_u8(0);
+        }
+        hasher.finish()
+    }
+
+    /// The text that brings a server connection which carries `self` to `wanted`; `None` when nothing differs.
+    pub fn replay(&self, wanted: &Carried) -> Option<Replay> {
+        let gone = self.iter().filter(|(name, _)| wanted.get(name).is_none());
+        let mut changed: Vec<_> = wanted.iter().filter(|(name, value)| self.get(name) != Some(value)).collect();
+        // A role may lack the right to set what came before it, so identities come last, and the session's before the
+        // role, which it would reset.
+        changed.sort_by_key(|(name, _)| match *name {
+            "session_authorization" => 1,
+            "role" => 2,
+            _ => 0,
+        });
+        let mut replay = Replay { sql: String::new(), may_fail: false };
+        for (name, _) in gone {
+            replay.may_fail |= !is_safe(name);
+            replay.sql.push_str("RESET ");
+            push_name(name, &mut replay.sql);
+            replay.sql.push(';');
+        }
+        for (at, (name, value)) in changed.iter().enumerate() {
+            replay.may_fail |= !is_safe(name);
+            replay.sql.push_str(if at == 0 { "SELECT " } else { "," });
+            replay.sql.push_str("pg_catalog.set_config(");
+            push_literal(name, &mut replay.sql);
+            replay.sql.push(',');
+            push_literal(value, &mut replay.sql);
+            replay.sql.push_str(",false)");
+        }
+        (!replay.sql.is_empty()).then_some(replay)
+    }
+}
+
+/// Settings that anybody may set at any time to a value that was valid before.
+fn is_safe(name: &str) -> bool {
+    const SAFE: [&str; 28] = [
+        "application_name",
+        "bytea_output",
+        "check_function_bodies",
+        "client_encoding",
+        "client_min_messages",
+        "constraint_exclusion",
+        "cursor_tuple_fraction",
+        "datestyle",
+        "default_transaction_deferrable",
+        "default_transaction_isolation",
+        "default_transaction_read_only",
+        "effective_cache_size",
+        "escape_string_warning",
+        "extra_float_digits",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+        "intervalstyle",
+        "jit",
+        "lock_timeout",
+        "maintenance_work_mem",
+        "quote_all_identifiers",
+        "row_security",
+        "search_path",
+        "standard_conforming_strings",
+        "statement_timeout",
+        "synchronous_commit",
+        "timezone",
+        "work_mem",
+    ];
+    SAFE.binary_search(&name).is_ok()
+}
+
+/// A setting's name, each part quoted: custom names have dots.
+fn push_name(name: &str, out: &mut String) {
+    for (at, part) in name.split('.').enumerate() {
+        if at > 0 {
+            out.push('.');
+        }
+        out.push('"');
+        out.push_str(&part.replace('"', "\"\""));
+        out.push('"');
+    }
+}
+
+/// A string constant that reads the same whatever `standard_conforming_strings` says.
+pub fn push_literal(value: &str, out: &mut String) {
+    out.push_str("E'");
+    for character in value.chars() {
+        if matches!(character, '\'' | '\\') {
+            out.push(character);
+        }
+        out.push(character);
+    }
+    out.push('\'');
+}
+
+/// What is asked of a server after a transaction that may have changed session state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Probe {
+    #[default]
+    Nothing,
+    /// The values of these settings, lower case.
+    Settings(Vec<Box<str>>),
+    /// All settings of the session, and whether it has state that cannot move.
+    Everything(Vec<Box<str>>),
+}
+
+impl Probe {
+    pub fn add_setting(&mut self, name: &str) {
+        match self {
+            Probe::Nothing => *self = Probe::Settings(vec![name.into()]),
+            Probe::Settings(names) | Probe::Everything(names) => {
+                if !names.iter().any(|known| **known == *name) {
+                    names.push(name.into());
+                }
+            }
+        }
+    }
+
+    pub fn add_everything(&mut self) {
+        *self = match std::mem::take(self) {
+            Probe::Nothing => Probe::Everything(Vec::new()),
+            Probe::Settings(names) | Probe::Everything(names) => Probe::Everything(names),
+        };
+    }
+
+    /// The question. Each row of the answer is (kind, name, value): kind `s` is a setting with its value, NULL when the
+    /// name is unknown; kind `p` is state that pins, its name says which.
+    pub fn sql(&self, carried: &Carried) -> String {
+        let mut sql = String::new();
+        let names = match self {
+            Probe::Nothing => return sql,
+            Probe::Settings(names) => names.clone(),
+            Probe::Everything(names) => {
+                let custom =
+                    carried.iter().map(|(name, _)| Box::from(name)).filter(|name: &Box<str>| name.contains('.'));
+                let mut names: Vec<Box<str>> = names.iter().cloned().chain(custom).collect();
+                names.push("role".into());
+                names.extend(carried.get("session_authorization").map(|_| "session_authorization".into()));
+                names.sort();
+                names.dedup();
+                names
+            }
+        };
+        for name in names {
+            sql.push_str(if sql.is_empty() { "" } else { " UNION ALL " });
+            sql.push_str("SELECT 's',");
+            push_literal(&name, &mut sql);
+            sql.push_str(",pg_catalog.current_setting(");
+            push_literal(&name, &mut sql);
+            sql.push_str(",true)");
+        }
+        if matches!(self, Probe::Everything(_)) {
+            let _ = write!(
+                sql,
+                " UNION ALL SELECT 's',name,pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
+                 WHERE source='session' AND name<>'transaction_isolation' AND name<>'transaction_read_only' \
+                 AND name<>'transaction_deferrable'\
+                 UNION ALL (SELECT 'p','temporary table',relname::text FROM pg_catalog.pg_class \
+                 WHERE relnamespace=pg_catalog.pg_my_temp_schema() AND relkind<>'i' LIMIT 1)\
+                 UNION ALL (SELECT 'p','advisory lock',objid::text FROM pg_catalog.pg_locks \
+                 WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid() LIMIT 1)\
+                 UNION ALL (SELECT 'p','listen',c FROM pg_catalog.pg_listening_channels() c LIMIT 1)\
+                 UNION ALL (SELECT 'p','prepare',name FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1)\
+                 UNION ALL (SELECT 'p','hold cursor',name FROM pg_catalog.pg_cursors WHERE is_holdable LIMIT 1)"
+            );
+        }
+        sql
+    }
+}
+
+/// What a server answered to a [`Probe`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// Name and value; `None` when there is no such setting (any more).
+    pub settings: Vec<(String, Option<String>)>,
+    /// The first state found that cannot move.
+    pub pin: Option<String>,
+}
+
+impl Answer {
+    pub fn row(&mut self, columns: &[Option<&[u8]>]) {
+        let text = |column: usize| {
+            columns.get(column).copied().flatten().map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        match text(0).as_deref() {
+            Some("s") => self.settings.push((text(1).unwrap_or_default(), text(2))),
+            Some("p") if self.pin.is_none() => self.pin = text(1),
+            _ => {}
+        }
+    }
+
+    /// The settings after the answer. With [`Probe::Everything`] what the answer does not name is gone.
+    pub fn apply(&self, probe: &Probe, before: &Carried) -> Carried {
+        let mut after = match probe {
+            Probe::Everything(_) => Carried::default(),
+            _ => before.clone(),
+        };
+        for (name, value) in &self.settings {
+            match value.as_deref() {
+                None => after.remove(name),
+                Some("none") if name == "role" => after.remove(name),
+                Some(value) => after.set(name, value),
+            }
+        }
+        after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn carried(pairs: &[(&str, &str)]) -> Carried {
+        Carried::new(pairs.iter().copied())
+    }
+
+    #[test]
+    fn replays() {
+        let check = |from: &[(&str, &str)], to: &[(&str, &str)], sql: Option<&str>, may_fail: bool| {
+            let replay = carried(from).replay(&carried(to));
+            assert_eq!(replay.as_ref().map(|replay| replay.sql.as_str()), sql);
+            assert_eq!(replay.is_some_and(|replay| replay.may_fail), may_fail);
+        };
+        check(&[], &[], None, false);
+        check(&[("TimeZone", "UTC")], &[("timezone", "UTC")], None, false);
+        check(&[("timezone", "UTC")], &[], Some("RESET \"timezone\";"), false);
+        check(
+            &[("timezone", "UTC")],
+            &[("search_path", "it's, \\x"), ("timezone", "CET")],
+            Some(
+                "SELECT pg_catalog.set_config(E'search_path',E'it''s, \\\\x',false),\
+                 pg_catalog.set_config(E'timezone',E'CET',false)",
+            ),
+            false,
+        );
+        check(
+            &[],
+            &[("role", "r"), ("session_authorization", "s"), ("work_mem", "1MB")],
+            Some(
+                "SELECT pg_catalog.set_config(E'work_mem',E'1MB',false),\
+                 pg_catalog.set_config(E'session_authorization',E's',false),pg_catalog.set_config(E'role',E'r',false)",
+            ),
+            true,
+        );
+        check(&[("app.tenant", "1")], &[], Some("RESET \"app\".\"tenant\";"), true);
+    }
+
+    #[test]
+    fn the_safe_list_is_sorted_for_its_search() {
+        for name in ["application_name", "timezone", "work_mem", "row_security"] {
+            assert!(is_safe(name), "{name}");
+        }
+        assert!(!is_safe("role"));
+    }
+
+    #[test]
+    fn answers() {
+        let mut probe = Probe::default();
+        probe.add_setting("timezone");
+        probe.add_setting("timezone");
+        let before = carried(&[("work_mem", "1MB")]);
+        assert_eq!(probe.sql(&before), "SELECT 's',E'timezone',pg_catalog.current_setting(E'timezone',true)");
+        let mut answer = Answer::default();
+        answer.row(&[Some(b"s"), Some(b"timezone"), Some(b"UTC")]);
+        assert_eq!(answer.apply(&probe, &before), carried(&[("timezone", "UTC"), ("work_mem", "1MB")]));
+
+        probe.add_everything();
+        answer.row(&[Some(b"s"), Some(b"role"), Some(b"none")]);
+        answer.row(&[Some(b"s"), Some(b"app.gone"), None]);
+        answer.row(&[Some(b"p"), Some(b"listen"), Some(b"channel")]);
+        assert_eq!(answer.apply(&probe, &before), carried(&[("timezone", "UTC")]));
+        assert_eq!(answer.pin.as_deref(), Some("listen"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_replay_of_equal_settings_is_none(pairs in prop::collection::vec(("[a-c]{1,2}", "[a-z]{0,3}"), 0..6)) {
+            let one = Carried::new(pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())));
+            prop_assert_eq!(one.replay(&one.clone()), None);
+        }
+
+        #[test]
+        fn a_literal_never_ends_early(value in ".{0,20}") {
+            let mut out = String::new();
+            push_literal(&value, &mut out);
+            let inner = &out[2..out.len() - 1];
+            let mut characters = inner.chars();
+            while let Some(character) = characters.next() {
+                if matches!(character, '\'' | '\\') {
+                    prop_assert_eq!(characters.next(), Some(character));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A server connection was lost while it was lent: what the client is told, and whether it can go on.
+
+use super::{Mode, Outboxes, Pipeline, Session, pipeline::Owed};
+use crate::wire::{
+    ErrorFields,
+    error::{Report, SqlState},
+    reply::{self, Status},
+};
+
+/// How a server connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss<'a> {
+    /// The node, for the message.
+    pub node: &'a str,
+    /// Part of a message has already gone to the client, so nothing else can follow it.
+    pub mid_message: bool,
+}
+
+/// What becomes of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterLoss {
+    /// It has its errors, and may go on with another server connection.
+    GoesOn,
+    /// Its state is lost with the server connection, or it could not be told: it is disconnected.
+    Ends,
+}
+
+impl Session {
+    /// The lent server connection is gone. Every statement under way gets an error that says whether it may have been
+    /// committed; the session itself goes on, unless it had state that only this connection held.
+    pub fn on_loss(&mut self, loss: Loss<'_>, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) -> AfterLoss {
+        if loss.mid_message {
+            return AfterLoss::Ends;
+        }
+        let words = pipeline.last_words.take();
+        let probing = pipeline.owed.iter().any(|owed| matches!(owed, Owed::Probe { .. }));
+        if self.is_pinned() || probing {
+            write_error(&words, &self.report(loss.node, pipeline), true, out.to_client);
+            return AfterLoss::Ends;
+        }
+        pipeline.owed.retain(|owed| !owed.is_ours());
+        if pipeline.owed.is_empty() {
+            if pipeline.skipping {
+                self.skip_to_sync = true;
+            } else {
+                self.lost = Some(Box::new(self.report(loss.node, pipeline)));
+            }
+            return AfterLoss::GoesOn;
+        }
+        let report = self.report(loss.node, pipeline);
+        let mut told = pipeline.failed;
+        while let Some(owed) = pipeline.pop() {
+            if !told {
+                write_error(&words, &report, false, out.to_client);
+                told = true;
+            }
+            if let Owed::CloseKnown { name, statement: Some(statement) } = owed {
+                self.names.insert(name, statement);
+            } else if owed.ends_the_clients() {
+                reply::ready_for_query(Status::Idle, out.to_client);
+                told = false;
+            }
+        }
+        self.skip_to_sync = told;
+        AfterLoss::GoesOn
+    }
+
+    fn report(&self, node: &str, pipeline: &Pipeline) -> Report {
+        let fate = if !self.wrote {
+            "Nothing was written by the statement."
+        } else if pipeline.effects.may_commit {
+            "The transaction may or may not have been committed."
+        } else {
+            "The transaction was not committed."
+        };
+        let report = Report::error(
+            SqlState::CONNECTION_LOST,
+            format!("the connection to the server {node} was lost while a statement or transaction was under way"),
+        )
+        .detail(fate);
+        if self.shared.mode == Mode::Session || self.is_pinned() {
+            return report.hint("The session's state was lost with it; connect again.");
+        }
+        report.hint("The session itself goes on; run the transaction again if its effect is missing.")
+    }
+}
+
+/// The server's own last words when there are any; a session that goes on must not be told that it ends.
+fn write_error(words: &Option<ErrorFields>, report: &Report, fatal: bool, to_client: &mut Vec<u8>) {
+    match words {
+        Some(words) => {
+            let mut words = words.clone();
+            words.set_severity(if fatal { "FATAL" } else { "ERROR" });
+            if words.text(b'D').is_none() {
+                words.fields.push((b'D', report.detail.clone().unwrap_or_default().into_bytes()));
+            }
+            words.write(b'E', to_client);
+        }
+        None => Report { fatal, ..report.clone() }.write(to_client),
+    }
+}

@@ -1,0 +1,304 @@
+//! Prepared statements: the texts that all clients share, the names of one client, and what one server connection holds.
+//!
+//! A client's name means a [`Statement`]; a server connection knows the statement under a name of ours. So two clients
+//! that prepare the same text share one statement on each server connection, and never meet each other's names.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::sql::Verdict;
+
+/// What our names of statements begin with. A client's own name that begins so is never sent to a server.
+pub const NAME_PREFIX: &[u8] = b"__poolhouse_";
+
+/// Most named statements that one client may hold.
+pub const CLIENT_STATEMENTS_MAX: usize = 65_536;
+
+/// One text with its parameter types, under settings that mean the same to the planner.
+#[derive(Debug)]
+pub struct Statement {
+    pub id: u64,
+    /// Its name on every server connection that holds it.
+    pub name: Box<[u8]>,
+    pub sql: Box<[u8]>,
+    /// Number and oids of the parameter types, as the client sent them.
+    pub types: Box<[u8]>,
+    /// Hash of the settings that may change what the text means: search_path, DateStyle and so on.
+    planned_under: u64,
+    pub verdict: Arc<Verdict>,
+}
+
+/// Every statement that some client or server connection may still mean, by its text.
+///
+/// Sharded, since all workers share it; a shard's lock is held for one look-up.
+#[derive(Debug)]
+pub struct Statements {
+    hasher: RandomState,
+    shards: Vec<Mutex<Shard>>,
+    next_id: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    by_hash: HashMap<u64, Vec<Arc<Statement>>>,
+    count: usize,
+    /// When `count` reaches this, statements that nobody holds are dropped.
+    sweep_at: usize,
+}
+
+const SHARDS: usize = 16;
+const SWEEP_MIN: usize = 256;
+
+impl Default for Statements {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard { sweep_at: SWEEP_MIN, ..Shard::default() })).collect();
+        Statements { hasher: RandomState::new(), shards, next_id: AtomicU64::new(1) }
+    }
+}
+
+impl Statements {
+    /// The shared statement of this text; `judge` is called when it is new.
+    pub fn intern(
+        &self,
+        sql: &[u8],
+        types: &[u8],
+        planned_under: u64,
+        judge: impl FnOnce() -> Arc<Verdict>,
+    ) -> Arc<Statement> {
+        let hash = self.hasher.hash_one((sql, types, planned_under));
+        let same = |known: &&Arc<Statement>| {
+            *known.sql == *sql && *known.types == *types && known.planned_under == planned_under
+        };
+        if let Some(known) = self.shard(hash).by_hash.get(&hash).and_then(|bucket| bucket.iter().find(same)) {
+            return known.clone();
+        }
+        let verdict = judge();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let statement = Arc::new(Statement {
+            id,
+            name: [NAME_PREFIX, id.to_string().as_bytes()].concat().into(),
+            sql: sql.into(),
+            types: types.into(),
+            planned_under,
+            verdict,
+        });
+        let mut shard = self.shard(hash);
+        shard.sweep_if_full();
+        let bucket = shard.by_hash.entry(hash).or_default();
+        if let Some(raced) = bucket.iter().find(same) {
+            return raced.clone();
+        }
+        bucket.push(statement.clone());
+        shard.count += 1;
+        statement
+    }
+
+    /// How many statements are known.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).count).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[(hash >> 32) as usize % SHARDS])
+    }
+}
+
+/// A panic while the lock was held cannot leave a shard half changed in a way that matters: it only caches.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shard {
+    /// Amortised: the next sweep comes when as many new ones have been added as stayed.
+    fn sweep_if_full(&mut self) {
+        if self.count < self.sweep_at {
+            return;
+        }
+        self.by_hash.retain(|_, bucket| {
+            bucket.retain(|statement| Arc::strong_count(statement) > 1);
+            !bucket.is_empty()
+        });
+        self.count = self.by_hash.values().map(Vec::len).sum();
+        self.sweep_at = SWEEP_MIN.max(self.count * 2);
+    }
+}
+
+/// One client's names. Empty clients hold nothing.
+#[derive(Debug, Default)]
+pub struct ClientNames {
+    names: Option<Box<HashMap<Box<[u8]>, Arc<Statement>>>>,
+}
+
+impl ClientNames {
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.names.as_ref()?.get(name)
+    }
+
+    pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
+        self.names.get_or_insert_default().insert(name, statement);
+    }
+
+    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let names = self.names.as_mut()?;
+        let removed = names.remove(name);
+        if names.is_empty() {
+            self.names = None;
+        }
+        removed
+    }
+
+    pub fn clear(&mut self) {
+        self.names = None;
+    }
+
+    pub fn len(&self) -> usize {
+        self.names.as_ref().map_or(0, |names| names.len())
+    }
+
+    /// The client's name for one of ours, for error texts.
+    pub fn name_of(&self, ours: &[u8]) -> Option<&[u8]> {
+        let names = self.names.as_ref()?;
+        names.iter().find(|(_, statement)| *statement.name == *ours).map(|(name, _)| &**name)
+    }
+}
+
+/// What one server connection holds: a bounded set that forgets the least recently used.
+#[derive(Debug, Default)]
+pub struct ServerStatements {
+    /// Statement id to the tick of its last use.
+    used: HashMap<u64, u64>,
+    tick: u64,
+}
+
+impl ServerStatements {
+    /// Whether the connection holds it; marks it as used.
+    pub fn touch(&mut self, id: u64) -> bool {
+        self.tick += 1;
+        match self.used.get_mut(&id) {
+            Some(tick) => {
+                *tick = self.tick;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Adds a statement; the answer is the one that has to make room for it, when `max` are held already.
+    pub fn insert(&mut self, id: u64, max: usize) -> Option<u64> {
+        let evicted = if self.used.len() >= max.max(1) {
+            self.used.iter().min_by_key(|(_, tick)| **tick).map(|(id, _)| *id)
+        } else {
+            None
+        };
+        if let Some(evicted) = evicted {
+            self.used.remove(&evicted);
+        }
+        self.restore(id);
+        evicted
+    }
+
+    /// Adds a statement whatever the bound: its removal turned out not to have happened.
+    pub fn restore(&mut self, id: u64) {
+        self.tick += 1;
+        self.used.insert(id, self.tick);
+    }
+
+    pub fn remove(&mut self, id: u64) {
+        self.used.remove(&id);
+    }
+
+    pub fn clear(&mut self) {
+        self.used.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+}
+
+/// Our name of a statement, from its id.
+pub fn name_of_id(id: u64) -> Vec<u8> {
+    [NAME_PREFIX, id.to_string().as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::judge;
+    use proptest::prelude::*;
+
+    fn intern(statements: &Statements, sql: &str) -> Arc<Statement> {
+        statements.intern(sql.as_bytes(), b"\0\0", 0, || Arc::new(judge(sql)))
+    }
+
+    #[test]
+    fn equal_texts_are_one_statement() {
+        let statements = Statements::default();
+        let one = intern(&statements, "select 1");
+        assert_eq!(one.id, intern(&statements, "select 1").id);
+        assert_ne!(one.id, intern(&statements, "select 2").id);
+        let typed = statements.intern(b"select 1", b"\0\x01\0\0\0\x17", 0, || Arc::new(judge("select 1")));
+        let planned = statements.intern(b"select 1", b"\0\0", 9, || Arc::new(judge("select 1")));
+        assert_ne!(one.id, typed.id);
+        assert_ne!(one.id, planned.id);
+        assert_eq!(one.name, name_of_id(one.id).into());
+    }
+
+    #[test]
+    fn what_nobody_holds_is_swept() {
+        let statements = Statements::default();
+        let kept = intern(&statements, "select 'kept'");
+        let verdict = Arc::new(judge("select 1"));
+        for number in 0..50_000 {
+            statements.intern(format!("select {number}").as_bytes(), b"\0\0", 0, || verdict.clone());
+        }
+        assert!(statements.len() <= SHARDS * (SWEEP_MIN + 1), "{}", statements.len());
+        assert_eq!(kept.id, intern(&statements, "select 'kept'").id);
+    }
+
+    #[test]
+    fn a_client_without_names_holds_nothing() {
+        let statements = Statements::default();
+        let mut names = ClientNames::default();
+        names.insert(b"a".as_slice().into(), intern(&statements, "select 1"));
+        assert_eq!(names.name_of(&names.get(b"a").unwrap().name.clone()), Some(&b"a"[..]));
+        assert!(names.remove(b"a").is_some());
+        assert!(names.remove(b"a").is_none());
+        assert_eq!(names.len(), 0);
+    }
+
+    proptest! {
+        /// Against a list in order of use.
+        #[test]
+        fn the_least_recently_used_goes_first(uses in prop::collection::vec(0u64..12, 1..200), max in 1usize..6) {
+            let mut held = ServerStatements::default();
+            let mut model: Vec<u64> = Vec::new();
+            for id in uses {
+                let has = held.touch(id);
+                prop_assert_eq!(has, model.contains(&id));
+                model.retain(|other| *other != id);
+                if !has {
+                    let evicted = held.insert(id, max);
+                    let expected = if model.len() >= max { Some(model.remove(0)) } else { None };
+                    prop_assert_eq!(evicted, expected);
+                }
+                model.push(id);
+                prop_assert!(held.len() <= max);
+            }
+        }
+    }
+}
