@@ -15,7 +15,7 @@ use crate::{
     wire::{
         self, ErrorFields,
         frame::HEADER_BYTES,
-        reply::{self, Authentication},
+        reply::Authentication,
         request,
         startup::{self, CancelKey},
     },
@@ -217,9 +217,7 @@ async fn first_ready(wire: &mut LoginWire) -> Result<(ServerState, Option<Cancel
     loop {
         match wire.next().await? {
             (b'S', body) => {
-                let (name, value) = reply::parameter_status_parts(&body)?;
-                let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-                Arc::make_mut(&mut state.reported).set(&name, &value);
+                state.take_parameter(&body)?;
             }
             (b'K', body) => {
                 let (process, secret) =

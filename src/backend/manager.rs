@@ -1,11 +1,11 @@
 //! How a pool opens, judges and ends server connections.
 
-use std::{io, sync::Arc, thread::ThreadId, time::Duration};
+use std::{io, thread::ThreadId, time::Duration};
 
 use super::{ConnectError, Login, Server, connect};
 use crate::{
     pool::Manager,
-    wire::{frame::HEADER_BYTES, header, reply, request},
+    wire::{frame::HEADER_BYTES, header, request},
 };
 
 /// Opens the connections of one database and user on one node.
@@ -62,11 +62,7 @@ fn take_in(server: &mut Server, mut bytes: &[u8]) -> bool {
         let Ok(Some(head)) = header(bytes) else { return false };
         let Some((message, rest)) = bytes.split_at_checked(head.message()) else { return false };
         match head.tag {
-            b'S' => {
-                let Ok((name, value)) = reply::parameter_status_parts(&message[HEADER_BYTES..]) else { return false };
-                let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-                Arc::make_mut(&mut server.state.reported).set(&name, &value);
-            }
+            b'S' if server.state.take_parameter(&message[HEADER_BYTES..]).is_ok() => {}
             b'N' | b'A' => {}
             _ => return false,
         }

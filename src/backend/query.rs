@@ -83,9 +83,7 @@ impl Server {
                     error = Some(QueryError::Server { fields: Arc::new(fields) });
                 }
                 b'S' => {
-                    let (name, value) = reply::parameter_status_parts(&body)?;
-                    let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-                    Arc::make_mut(&mut self.state.reported).set(&name, &value);
+                    self.state.take_parameter(&body)?;
                 }
                 b'Z' => {
                     Status::read(&body)?;

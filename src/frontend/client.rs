@@ -245,9 +245,9 @@ impl Client {
         self.session.after_refusal(tag, &mut out);
     }
 
-    fn attach(&mut self, acquired: Acquired, need: Need) {
+    fn attach(&mut self, mut acquired: Acquired, need: Need) {
         let Some(exchange) = &mut self.exchange else { return };
-        let server = &acquired.0;
+        let server = &mut *acquired.0;
         self.entry.slot.attach(server.address.clone(), server.key.clone());
         exchange.attach(&mut self.session, server, need, &self.worker);
         self.lent = Some(Box::new(acquired));

@@ -92,14 +92,14 @@ impl Exchange {
     }
 
     /// Gets buffers for both sides: a server connection has been lent.
-    pub fn attach(&mut self, session: &mut Session, server: &Server, need: Need, worker: &Worker) {
+    pub fn attach(&mut self, session: &mut Session, server: &mut Server, need: Need, worker: &Worker) {
         for buffer in [&mut self.to_client.bytes, &mut self.from_server.bytes, &mut self.to_server.bytes] {
             if buffer.capacity() == 0 {
                 *buffer = worker.buffer();
             }
         }
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
-        session.attach(&mut self.pipeline, &server.state, need, &mut out);
+        session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
     }
 
     /// The server connection is gone from this client, one way or the other.

@@ -135,7 +135,7 @@ async fn run(
     let credential = prove(stream, frontend, &wanted.user).await?;
     let target = frontend.target(&wanted.database, &wanted.user, credential);
     let target = target.ok_or_else(|| report::unknown_database(&wanted.database))?;
-    let (settings, reported) = begin(&target, worker, wanted.settings).await?;
+    let beginning = begin(&target, worker, wanted.settings).await?;
     let secret_bytes = if parameters.minor >= 2 { SECRET_BYTES } else { 4 };
     let entry = frontend
         .registry
@@ -143,7 +143,7 @@ async fn run(
         .map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")))?;
 
     Authentication::Ok.write(&mut out);
-    for (name, value) in reported.iter() {
+    for (name, value) in beginning.reported.iter().chain(beginning.about_server.iter()) {
         // Behind Poolhouse there is always a server that can be written to, whichever answered first.
         let value = if name == "in_hot_standby" { "off" } else { value };
         reply::parameter_status(name, value, &mut out);
@@ -158,7 +158,7 @@ async fn run(
         process = entry.slot.process,
         "a client logged in"
     );
-    let session = Session::new(target.shared.clone(), settings, reported);
+    let session = Session::new(target.shared.clone(), beginning.settings, beginning.reported);
     Ok(Ready { session, target, entry, place })
 }
 
@@ -422,7 +422,12 @@ async fn begin_on(server: &mut backend::Server, wanted: &Carried) -> Result<Begi
         }
         server.state.settings = Arc::new(answer.apply(&probe, wanted));
     }
-    Ok((server.state.settings.clone(), server.state.reported.clone()))
+    let state = &server.state;
+    Ok(Beginning {
+        settings: state.settings.clone(),
+        reported: state.reported.clone(),
+        about_server: state.about_itself.clone(),
+    })
 }
 
 #[cfg(test)]

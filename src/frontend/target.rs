@@ -54,8 +54,16 @@ pub struct DatabaseSettings {
     pub routing: Routing,
 }
 
-/// How a session begins on a server: its settings as the server spells them, and what it reports then.
-pub type Beginning = (Arc<Carried>, Arc<Reported>);
+/// How a session begins.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// Its settings as the server spells them.
+    pub settings: Arc<Carried>,
+    /// What the server reports of them.
+    pub reported: Arc<Reported>,
+    /// What the server reports of itself.
+    pub about_server: Arc<Reported>,
+}
 
 /// Most distinct sets of startup parameters that are remembered.
 const BEGINNINGS_MAX: usize = 1_000;

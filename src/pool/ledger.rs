@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Manager, Settings};
+use super::{CheckoutError, Manager, Settings};
 
 /// A pool's place in its node's ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,11 +41,13 @@ pub(super) struct Held<C> {
 pub(super) struct Outcome<M: Manager> {
     pub retire: Vec<Held<M::Connection>>,
     pub open: Vec<(PoolKey, Arc<M>)>,
+    /// Somebody has to see to it that waits end in time.
+    pub expire: bool,
 }
 
 impl<M: Manager> Default for Outcome<M> {
     fn default() -> Self {
-        Outcome { retire: Vec::new(), open: Vec::new() }
+        Outcome { retire: Vec::new(), open: Vec::new(), expire: false }
     }
 }
 
@@ -64,6 +66,8 @@ pub(super) struct Ledger<M: Manager> {
     starving: usize,
     /// As of the last call of `keep`.
     now: Instant,
+    /// A task ends waits in time.
+    expiring: bool,
     /// Connections of an older generation are closed instead of idling.
     generation: u32,
 }
@@ -91,10 +95,13 @@ struct Waiter<M: Manager> {
     ticket: u64,
     worker: ThreadId,
     since: Instant,
-    sender: oneshot::Sender<Result<Held<M::Connection>, M::Error>>,
+    sender: oneshot::Sender<Answer<M>>,
 }
 
-pub(super) type Received<M> = oneshot::Receiver<Result<Held<<M as Manager>::Connection>, <M as Manager>::Error>>;
+type Answer<M> = Result<Held<<M as Manager>::Connection>, CheckoutError<<M as Manager>::Error>>;
+
+/// What one that waits gets in the end.
+pub(super) type Received<M> = oneshot::Receiver<Answer<M>>;
 
 impl<M: Manager> Ledger<M> {
     pub fn new(connections_max: usize, now: Instant) -> Ledger<M> {
@@ -108,6 +115,7 @@ impl<M: Manager> Ledger<M> {
             next_serial: 0,
             starving: 0,
             now,
+            expiring: false,
             generation: 0,
         }
     }
@@ -187,6 +195,8 @@ impl<M: Manager> Ledger<M> {
         let mut outcome = Outcome::default();
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.waiting.push_back(Waiter { ticket, worker, since: Instant::now(), sender });
+            outcome.expire = !self.expiring && pool.settings.checkout_timeout.is_some();
+            self.expiring |= outcome.expire;
             // Somebody may have given one back between the look at the idle ones and now.
             if let Some((_, held)) = pool.idle.pop() {
                 self.place(key, held, &mut outcome);
@@ -257,11 +267,10 @@ impl<M: Manager> Ledger<M> {
         self.open -= 1;
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.opening -= 1;
-            if let Some(mut error) = error {
+            if let Some(error) = error {
                 while let Some(waiter) = pool.waiting.pop_front() {
-                    match waiter.sender.send(Err(error)) {
-                        Err(Err(unsent)) => error = unsent,
-                        _ => break,
+                    if waiter.sender.send(Err(CheckoutError::Open(error.clone()))).is_ok() {
+                        break;
                     }
                 }
             }
@@ -269,6 +278,24 @@ impl<M: Manager> Ledger<M> {
         self.open_for(key, &mut outcome);
         self.feed(&mut outcome);
         outcome
+    }
+
+    /// Ends the waits that have lasted for `checkout_timeout`, and tells when the next one will have; `None` when nobody
+    /// waits, and the next one that does has to start this again.
+    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for pool in self.pools.values_mut() {
+            let Some(limit) = pool.settings.checkout_timeout else { continue };
+            while pool.waiting.front().is_some_and(|waiter| waiter.since + limit <= now) {
+                if let Some(waiter) = pool.waiting.pop_front() {
+                    let _ = waiter.sender.send(Err(CheckoutError::Timeout));
+                }
+            }
+            let deadline = pool.waiting.front().map(|waiter| waiter.since + limit);
+            next = next.into_iter().chain(deadline).min();
+        }
+        self.expiring = next.is_some();
+        next
     }
 
     pub fn renew(&mut self) -> Outcome<M> {

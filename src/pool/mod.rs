@@ -19,10 +19,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::tasks::Scope;
 use ledger::{Held, Ledger, Outcome};
@@ -98,8 +95,8 @@ impl<M: Manager> Node<M> {
     /// Adds a pool.
     pub fn pool(self: &Arc<Self>, settings: Settings, manager: M) -> Arc<Pool<M>> {
         let manager = Arc::new(manager);
-        let key = self.lock().add(settings.clone(), manager);
-        Arc::new(Pool { node: self.clone(), key, checkout_timeout: settings.checkout_timeout })
+        let key = self.lock().add(settings, manager);
+        Arc::new(Pool { node: self.clone(), key })
     }
 
     /// Connections that are lent now.
@@ -136,6 +133,10 @@ impl<M: Manager> Node<M> {
         for held in outcome.retire {
             M::retire(held.connection);
         }
+        if outcome.expire {
+            let node = self.clone();
+            self.scope.spawn("end waits in time", async move { node.end_waits().await });
+        }
         for (key, manager) in outcome.open {
             let node = self.clone();
             self.scope.spawn("open a server connection", async move {
@@ -143,6 +144,20 @@ impl<M: Manager> Node<M> {
                 let result = manager.open().await;
                 opening.finish(result);
             });
+        }
+    }
+}
+
+impl<M: Manager> Node<M> {
+    /// Ends the waits that have lasted too long, as long as anybody waits. One task does it for all, since a timer for
+    /// each wait would cost more than the wait.
+    async fn end_waits(&self) {
+        loop {
+            let next = self.lock().expire(Instant::now());
+            match next {
+                Some(next) => sleep_until(next).await,
+                None => return,
+            }
         }
     }
 }
@@ -179,7 +194,6 @@ impl<M: Manager> Drop for Opening<'_, M> {
 pub struct Pool<M: Manager> {
     node: Arc<Node<M>>,
     key: PoolKey,
-    checkout_timeout: Option<Duration>,
 }
 
 impl<M: Manager> Pool<M> {
@@ -202,13 +216,9 @@ impl<M: Manager> Pool<M> {
         let (ticket, receiver, outcome) = self.node.lock().wait(self.key, worker);
         self.node.carry_out(outcome);
         let mut waiting = Waiting { pool: self, ticket, receiver };
-        let received = match self.checkout_timeout {
-            Some(limit) => timeout(limit, &mut waiting.receiver).await.map_err(|_| CheckoutError::Timeout)?,
-            None => (&mut waiting.receiver).await,
-        };
-        match received {
+        match (&mut waiting.receiver).await {
             Ok(Ok(held)) => Ok(Lease { pool: self.clone(), held: Some(held) }),
-            Ok(Err(error)) => Err(CheckoutError::Open(error)),
+            Ok(Err(error)) => Err(error),
             // The sender is dropped only with the pool, which we hold.
             Err(_) => Err(CheckoutError::Timeout),
         }
@@ -236,7 +246,7 @@ impl<M: Manager> Drop for Pool<M> {
 struct Waiting<'a, M: Manager> {
     pool: &'a Pool<M>,
     ticket: u64,
-    receiver: oneshot::Receiver<Result<Held<M::Connection>, M::Error>>,
+    receiver: ledger::Received<M>,
 }
 
 impl<M: Manager> Drop for Waiting<'_, M> {

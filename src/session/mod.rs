@@ -131,9 +131,26 @@ pub struct ServerState {
     /// The settings that were brought to it.
     pub settings: Arc<Carried>,
     pub reported: Arc<Reported>,
+    /// What it reports of itself rather than of the session.
+    pub about_itself: Arc<Reported>,
     pub statements: ServerStatements,
     /// The id of the statement that its unnamed statement is.
     pub unnamed: Option<u64>,
+}
+
+impl ServerState {
+    /// Takes in the body of a ParameterStatus message. The answer says whether it is about the session.
+    ///
+    /// # Errors
+    /// When the message is malformed.
+    pub fn take_parameter(&mut self, body: &[u8]) -> Result<bool, wire::Error> {
+        let (name, value) = wire::reply::parameter_status_parts(body)?;
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let of_the_session = Reported::is_of_the_session(&name);
+        let reported = if of_the_session { &mut self.reported } else { &mut self.about_itself };
+        Arc::make_mut(reported).set(&name, &value);
+        Ok(of_the_session)
+    }
 }
 
 /// Where verdicts come from.
@@ -209,7 +226,7 @@ impl Session {
 
     /// A server connection has been lent: brings it the session's settings, in the same round trip as what follows, and
     /// tells the client of parameters that differ.
-    pub fn attach(&mut self, pipeline: &mut Pipeline, server: &ServerState, need: Need, out: &mut Outboxes<'_>) {
+    pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
         pipeline.read_only = need == Need::Read;
         pipeline.status = Status::Idle;
         self.wrote = false;
@@ -222,7 +239,13 @@ impl Session {
                 pipeline.holding = replay.may_fail;
                 pipeline.push(pipeline::Owed::Replay { settings: self.settings.clone() });
             }
-            None => self.tell_news(&server.reported, out.to_client),
+            None => {
+                self.tell_news(&server.reported, out.to_client);
+                // Equal by now: one copy of each serves this session and the connection, and is known to be the same
+                // by its address when they meet again.
+                server.settings = self.settings.clone();
+                server.reported = self.reported.clone();
+            }
         }
     }
 
@@ -242,6 +265,9 @@ impl Session {
 
     /// ParameterStatus for what the client believes otherwise.
     fn tell_news(&mut self, now: &Arc<Reported>, to_client: &mut Vec<u8>) {
+        if self.reported == *now {
+            return;
+        }
         for (name, value) in self.reported.news(now) {
             wire::reply::parameter_status(name, value, to_client);
         }

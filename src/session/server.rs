@@ -6,7 +6,6 @@ use super::{
     Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::{Carried, Probe},
     pipeline::{Effects, Owed},
-    reported::Reported,
     statements::NAME_PREFIX,
 };
 use crate::wire::{
@@ -50,16 +49,15 @@ impl Session {
     }
 
     fn on_parameter(&mut self, body: &[u8], pipeline: &Pipeline, server: &mut ServerState) -> ServerStep {
-        let Ok((name, value)) = reply::parameter_status_parts(body) else {
-            return nonsense(wire::Error::Malformed("ParameterStatus"));
+        let of_the_session = match server.take_parameter(body) {
+            Ok(of_the_session) => of_the_session,
+            Err(error) => return nonsense(error),
         };
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        Arc::make_mut(&mut server.reported).set(&name, &value);
-        if matches!(pipeline.owed.front(), Some(Owed::Replay { .. })) {
+        if matches!(pipeline.owed.front(), Some(Owed::Replay { .. })) || !of_the_session {
             return ServerStep::Swallow;
         }
         self.reported = server.reported.clone();
-        if Reported::is_of_the_session(&name) { ServerStep::Forward } else { ServerStep::Swallow }
+        ServerStep::Forward
     }
 
     /// Replies that complete the entry in front, or belong to it.
@@ -317,6 +315,7 @@ impl Session {
         if !failed {
             server.settings = settings;
             self.tell_news(&server.reported, out.to_client);
+            server.reported = self.reported.clone();
             return ServerStep::Swallow;
         }
         let words = pipeline.last_words.take().unwrap_or_default();
