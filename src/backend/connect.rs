@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Login, Server};
+use super::{Canceler, Login, Server};
 use crate::{
     auth,
     net::Stream,
@@ -105,8 +105,7 @@ async fn log_in(login: &Login) -> Result<Server, ConnectError> {
     Ok(Server {
         stream: wire.stream,
         state,
-        key: key.map(Arc::new),
-        address: Arc::new(login.address.clone()),
+        canceler: key.map(|key| Arc::new(Canceler { address: login.address.clone(), key })),
         home: std::thread::current().id(),
     })
 }

@@ -22,10 +22,11 @@ impl ServerManager {
 }
 
 impl Manager for ServerManager {
-    type Connection = Server;
+    /// Boxed, since it moves often: to the pool, to a client and back.
+    type Connection = Box<Server>;
     type Error = ConnectError;
 
-    async fn open(&self) -> Result<Server, ConnectError> {
+    async fn open(&self) -> Result<Box<Server>, ConnectError> {
         let opened = connect(&self.login, self.connect_timeout).await;
         match &opened {
             Ok(server) => tracing::debug!(address = %self.login.address, database = self.login.database,
@@ -33,12 +34,12 @@ impl Manager for ServerManager {
             Err(error) => tracing::debug!(address = %self.login.address, database = self.login.database,
                 user = self.login.user, %error, "could not open a server connection"),
         }
-        opened
+        opened.map(Box::new)
     }
 
     /// What an idle server may have said is taken in: changed parameters and notices. The end of the stream or anything
     /// else means that the connection is gone.
-    fn is_fit(server: &mut Server) -> bool {
+    fn is_fit(server: &mut Box<Server>) -> bool {
         let mut buffer = [0; 4096];
         match server.stream.try_read(&mut buffer) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
@@ -47,12 +48,12 @@ impl Manager for ServerManager {
         }
     }
 
-    fn retire(server: Server) {
+    fn retire(server: Box<Server>) {
         // A server that does not take the goodbye finds out by the end of the stream.
         let _ = server.stream.try_write(&request::TERMINATE);
     }
 
-    fn home(server: &Server) -> ThreadId {
+    fn home(server: &Box<Server>) -> ThreadId {
         server.home
     }
 }

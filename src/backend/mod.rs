@@ -38,10 +38,16 @@ pub struct Server {
     pub stream: Stream,
     pub state: ServerState,
     /// What cancels its statements; `None` when the server has given no key.
-    pub key: Option<Arc<CancelKey>>,
-    pub address: Arc<Address>,
+    pub canceler: Option<Arc<Canceler>>,
     /// The thread whose event loop the socket is on.
     pub home: ThreadId,
+}
+
+/// Where to ask for a cancel of what one server connection does, and its key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Canceler {
+    pub address: Address,
+    pub key: CancelKey,
 }
 
 impl Server {
@@ -58,6 +64,6 @@ impl Server {
 
     /// The process at the other end, 0 when it has not said.
     pub fn process(&self) -> u32 {
-        self.key.as_ref().map_or(0, |key| key.process)
+        self.canceler.as_ref().map_or(0, |canceler| canceler.key.process)
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     backend::{ConnectError, ServerManager},
     monitor::Report,
     net::Stream,
-    pool::Lease,
+    pool::{Lease, Waiting},
     session::Need,
     topology::{Class, NodeId, RouteError, Wish, route},
 };
@@ -37,11 +37,25 @@ pub struct Request {
     pub seed: u64,
 }
 
-/// A connection that is there at once, on the node that comes first.
-pub fn try_acquire(target: &Target, worker: &Worker, request: Request) -> Option<Acquired> {
-    let node = choose(target, request, None).ok()?;
-    let lease = target.pool(node).try_checkout(worker.id)?;
-    at_home(lease, node)
+/// What comes of the first try for a connection.
+#[derive(Debug)]
+pub enum FirstTry {
+    There(Acquired),
+    /// A place in the queue of the node that comes first.
+    Queued(Waiting<ServerManager>, NodeId),
+    /// No node can serve it now.
+    Nowhere,
+}
+
+/// A connection that is there at once, or a place in the queue.
+pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry {
+    let node = if target.cluster.nodes.len() == 1 { Ok(NodeId(0)) } else { choose(target, request, None) };
+    let Ok(node) = node else { return FirstTry::Nowhere };
+    let pool = target.pool(node);
+    match pool.try_checkout(worker.id) {
+        Some(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
+        None => FirstTry::Queued(pool.wait(worker.id), node),
+    }
 }
 
 fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<NodeId, RouteError> {
@@ -60,7 +74,7 @@ fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<No
 }
 
 /// The connection is used by the calling thread from now on. One that cannot be moved is closed.
-fn at_home(mut lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
+pub fn at_home(mut lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
     lease.come_home().ok()?;
     Some((lease, node))
 }
@@ -107,7 +121,8 @@ pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Resu
     }
 }
 
-fn tell_monitor(target: &Target, node: NodeId, error: &ConnectError) {
+/// Lets the monitor know of a node that could not be connected to.
+pub fn tell_monitor(target: &Target, node: NodeId, error: &ConnectError) {
     if !error.is_definite() {
         target.cluster.monitor.report(node, Report::ConnectionRefused { reason: error.to_string() });
     }
@@ -129,7 +144,7 @@ pub async fn acquire_for_client(
             if let Poll::Ready(result) = acquiring.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            if slot.is_canceled() {
+            if slot.take_canceled() {
                 return Poll::Ready(Err(AcquireError::Canceled));
             }
             if slot.order() == Some(super::registry::Order::Abort) {

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::{
-    acquire::{Acquired, Request, acquire_for_client, cancels_done, try_acquire},
+    acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
     exchange::{Event, Exchange},
     registry::{Entry, Order, Place},
     report::{self, AcquireError, Words},
@@ -21,10 +21,12 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    backend::{self, Mess},
+    backend::{self, ConnectError, Mess, ServerManager},
     monitor::Report as NodeReport,
     net::Stream,
+    pool::{CheckoutError, Lease, Waiting},
     session::{AfterLoss, Loss, Mode, Need, Session},
+    topology::NodeId,
     wire::{error::Report, reply::Status},
 };
 
@@ -48,7 +50,9 @@ pub struct Client {
     /// Frees its place among `max_clients` when the client goes.
     _place: Place,
     exchange: Option<Box<Exchange>>,
-    lent: Option<Box<Acquired>>,
+    lent: Option<Acquired>,
+    /// A place in a pool's queue.
+    queued: Option<(Waiting<ServerManager>, NodeId, Need)>,
     /// When its last write was answered; its reads must see it.
     last_write: Option<Instant>,
     timer: Option<Box<Timer>>,
@@ -77,6 +81,10 @@ enum Armed {
 /// What the client's task waits for.
 enum Wake {
     Event(Event),
+    /// The wait in a pool's queue has ended.
+    Served(Result<Lease<ServerManager>, CheckoutError<ConnectError>>, NodeId, Need),
+    /// The statement was cancelled while it waited.
+    Canceled,
     Order(Order),
     Limit(Armed),
 }
@@ -103,6 +111,7 @@ impl Client {
             _place: place,
             exchange: None,
             lent: None,
+            queued: None,
             last_write: None,
             timer,
             turns: 0,
@@ -119,6 +128,16 @@ impl Client {
         loop {
             let event = match poll_fn(|cx| self.poll_wake(cx)).await {
                 Wake::Event(event) => event,
+                Wake::Served(served, node, need) => {
+                    if !self.take_served(served, node, need) && Box::pin(self.lend(need)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Wake::Canceled => {
+                    self.refuse_front(&AcquireError::Canceled);
+                    continue;
+                }
                 Wake::Order(order) => return Box::pin(self.obey(order)).await,
                 Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => {
                     // The server's own error follows, and the session goes on.
@@ -129,7 +148,7 @@ impl Client {
             };
             match event {
                 Event::NeedServer(need) => {
-                    if !self.lend_at_once(need) && Box::pin(self.lend(need)).await.is_err() {
+                    if !self.lend_or_queue(need) && Box::pin(self.lend(need)).await.is_err() {
                         return;
                     }
                 }
@@ -138,8 +157,7 @@ impl Client {
                         Box::pin(self.give_back_late()).await;
                     }
                 }
-                Event::Idle => self.rest(),
-                Event::Left | Event::Done => return Box::pin(self.desert()).await,
+                Event::Left | Event::Done | Event::Idle => return Box::pin(self.desert()).await,
                 Event::Failed(report) => return Box::pin(self.fail(Words::Ours(report))).await,
                 Event::ServerLost(error) => {
                     if self.lose_server(&error) == AfterLoss::Ends {
@@ -157,6 +175,9 @@ impl Client {
         {
             return Poll::Ready(Wake::Order(order));
         }
+        if self.queued.is_some() {
+            return self.poll_queued(cx);
+        }
         if let Poll::Ready(event) = self.poll_event(cx) {
             return Poll::Ready(Wake::Event(event));
         }
@@ -170,19 +191,25 @@ impl Client {
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::Left),
                 Poll::Pending => return Poll::Pending,
             }
-            let mut exchange = self.worker.exchange();
-            exchange.begin(&self.worker);
-            self.exchange = Some(exchange);
+            self.exchange = Some(self.worker.exchange());
         }
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
-        let server = self.lent.as_mut().map(|lent| &mut *lent.0);
-        exchange.poll(cx, &mut self.stream, &mut self.session, server, &*self.worker)
+        let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
+        let event = exchange.poll(cx, &mut self.stream, &mut self.session, server, &*self.worker);
+        if matches!(event, Poll::Ready(Event::Idle)) {
+            // The client's socket has been found dry, so the task is woken when something comes.
+            self.rest();
+            return Poll::Pending;
+        }
+        event
     }
 
     /// Nothing of a transaction is under way, so the client may be told to leave.
     fn is_between_transactions(&self) -> bool {
         match (&self.lent, &self.exchange) {
-            (None, exchange) => exchange.as_ref().is_none_or(|exchange| exchange.front_tag().is_none()),
+            (None, exchange) => {
+                self.queued.is_none() && exchange.as_ref().is_none_or(|exchange| exchange.front_tag().is_none())
+            }
             (Some(_), Some(exchange)) => {
                 exchange.pipeline.owed.is_empty()
                     && exchange.pipeline.status == Status::Idle
@@ -193,16 +220,64 @@ impl Client {
         }
     }
 
-    /// Takes a connection that is there at once.
-    fn lend_at_once(&mut self, need: Need) -> bool {
+    /// In a pool's queue: until there is a connection, the client cancels, or it leaves.
+    fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let (Some((waiting, node, need)), Some(exchange)) = (&mut self.queued, &mut self.exchange) else {
+            return Poll::Pending;
+        };
+        let (node, need) = (*node, *need);
+        let wake = if let Poll::Ready(served) = Pin::new(waiting).poll(cx) {
+            self.entry.slot.set_queued(false);
+            Wake::Served(served, node, need)
+        } else if self.entry.slot.take_canceled() {
+            Wake::Canceled
+        } else if exchange.poll_gone(cx, &mut self.stream).is_ready() {
+            Wake::Event(Event::Left)
+        } else {
+            return Poll::Pending;
+        };
+        self.queued = None;
+        Poll::Ready(wake)
+    }
+
+    /// Takes a connection that is there at once, or a place in the queue; false when no node can serve the statement.
+    fn lend_or_queue(&mut self, need: Need) -> bool {
         let request = self.request(need);
-        match try_acquire(&self.target, &self.worker, request) {
-            Some(acquired) => {
-                self.attach(acquired, need);
-                true
+        match first_try(&self.target, &self.worker, request) {
+            FirstTry::There(acquired) => self.attach(acquired, need),
+            FirstTry::Queued(waiting, node) => {
+                self.entry.slot.set_queued(true);
+                self.queued = Some((waiting, node, need));
             }
-            None => false,
+            FirstTry::Nowhere => return false,
         }
+        true
+    }
+
+    /// The wait in the queue has ended. False when another try has to be made, perhaps on another node.
+    fn take_served(
+        &mut self,
+        served: Result<Lease<ServerManager>, CheckoutError<ConnectError>>,
+        node: NodeId,
+        need: Need,
+    ) -> bool {
+        match served {
+            Ok(lease) => match at_home(lease, node) {
+                Some(acquired) => self.attach(acquired, need),
+                None => return false,
+            },
+            Err(CheckoutError::Open(error)) if !error.is_definite() => {
+                tell_monitor(&self.target, node, &error);
+                return false;
+            }
+            Err(error) => {
+                let name = &self.target.cluster.node(node).name;
+                let limit = self.target.checkout_timeout().unwrap_or_default();
+                let error = AcquireError::from_checkout(error, name, limit);
+                self.refuse_front(&error);
+            }
+        }
+        true
     }
 
     /// Waits for a connection. An error is answered in the place of the statement; `Err` is for a client that is gone.
@@ -240,6 +315,7 @@ impl Client {
         let Some(exchange) = &mut self.exchange else { return };
         let tag = exchange.front_tag().unwrap_or(b'Q');
         exchange.drop_front();
+        exchange.pipeline.judged = None;
         let (_, mut out) = exchange.session_parts();
         error.report().write(false, out.to_client);
         self.session.after_refusal(tag, &mut out);
@@ -248,9 +324,9 @@ impl Client {
     fn attach(&mut self, mut acquired: Acquired, need: Need) {
         let Some(exchange) = &mut self.exchange else { return };
         let server = &mut *acquired.0;
-        self.entry.slot.attach(server.address.clone(), server.key.clone());
-        exchange.attach(&mut self.session, server, need, &self.worker);
-        self.lent = Some(Box::new(acquired));
+        self.entry.slot.attach(server.canceler.clone());
+        exchange.attach(&mut self.session, server, need);
+        self.lent = Some(acquired);
     }
 
     /// Gives the server connection back; false while a cancel for it is under way.
@@ -275,10 +351,10 @@ impl Client {
             // The last line of defence: nothing unsent or unread may go to the next client.
             fit &= exchange.is_clean() && exchange.pipeline.owed.is_empty();
             fit &= exchange.pipeline.status == Status::Idle;
-            exchange.detach(&self.worker);
+            exchange.detach();
         }
         let Some(lent) = self.lent.take() else { return };
-        let (lease, node) = *lent;
+        let (lease, node) = lent;
         if fit {
             lease.give_back();
         } else {
@@ -290,8 +366,8 @@ impl Client {
     /// Nothing to do: all buffers go back.
     fn rest(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.end(&self.worker);
-            self.worker.put_back_exchange(exchange);
+            exchange.end();
+            self.worker.put_back(exchange);
         }
     }
 
@@ -307,7 +383,7 @@ impl Client {
         let loss = Loss { node, mid_message: exchange.is_mid_message() };
         let (pipeline, mut out) = exchange.session_parts();
         let after = self.session.on_loss(loss, pipeline, &mut out);
-        exchange.lose_server(&self.worker);
+        exchange.lose_server();
         if self.session.wrote() {
             self.last_write = Some(Instant::now());
         }
@@ -359,7 +435,7 @@ impl Client {
             || exchange.pipeline.effects.is_dirty();
         let open_batch = exchange.pipeline.has_open_batch();
         let mess = Mess { transaction: exchange.pipeline.status != Status::Idle || open_batch, session };
-        let (mut lease, _) = *lent;
+        let (mut lease, _) = lent;
         if lease.clean(mess).await {
             lease.give_back();
         }
@@ -376,7 +452,7 @@ impl Client {
     async fn cancel_statement(&mut self) {
         let canceling = self.lent.as_ref().and_then(|_| self.entry.slot.cancel());
         if let Some(canceling) = canceling {
-            backend::cancel(&canceling.address, &canceling.key, CANCEL_LIMIT).await;
+            backend::cancel(&canceling.server, CANCEL_LIMIT).await;
         }
     }
 

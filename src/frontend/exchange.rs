@@ -7,7 +7,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::worker::{BUFFER_BYTES, Worker};
 use crate::{
     backend::Server,
     net::Stream,
@@ -19,6 +18,9 @@ use crate::{
         header,
     },
 };
+
+/// Room of one buffer, in bytes.
+const BUFFER_BYTES: usize = 16 << 10;
 
 /// Longest message of a server that is gathered to be looked into; of a longer one only the front is shown.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
@@ -76,6 +78,13 @@ struct Inbox {
     wants_more: bool,
 }
 
+/// Sides that have nothing more to read during one poll: asking again would only cost time.
+#[derive(Debug, Default)]
+struct Dry {
+    client: bool,
+    server: bool,
+}
+
 /// Bytes to be written, and how far they have been.
 #[derive(Debug, Default)]
 struct Outbox {
@@ -84,47 +93,42 @@ struct Outbox {
 }
 
 impl Exchange {
-    /// Gets buffers for the client's side.
-    pub fn begin(&mut self, worker: &Worker) {
-        if self.from_client.bytes.capacity() == 0 {
-            self.from_client.bytes = worker.buffer();
-        }
-    }
-
-    /// Gets buffers for both sides: a server connection has been lent.
-    pub fn attach(&mut self, session: &mut Session, server: &mut Server, need: Need, worker: &Worker) {
-        for buffer in [&mut self.to_client.bytes, &mut self.from_server.bytes, &mut self.to_server.bytes] {
-            if buffer.capacity() == 0 {
-                *buffer = worker.buffer();
-            }
-        }
+    /// A server connection has been lent.
+    pub fn attach(&mut self, session: &mut Session, server: &mut Server, need: Need) {
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
     }
 
     /// The server connection is gone from this client, one way or the other.
-    pub fn detach(&mut self, worker: &Worker) {
+    pub fn detach(&mut self) {
         self.pipeline.reset();
         self.from_server.reset();
         self.to_server.clear();
         self.held = false;
         self.released = false;
-        worker.put_back([std::mem::take(&mut self.from_server.bytes), std::mem::take(&mut self.to_server.bytes)]);
     }
 
     /// The server connection was lost, and the session has said what there is to say. What the client has sent of a
     /// message that was passing goes nowhere.
-    pub fn lose_server(&mut self, worker: &Worker) {
-        self.detach(worker);
+    pub fn lose_server(&mut self) {
+        self.detach();
         self.from_client.passes = false;
     }
 
-    /// Gives all buffers back.
-    pub fn end(&mut self, worker: &Worker) {
-        self.detach(worker);
+    /// Made ready for another client, without what it has grown by.
+    pub fn end(&mut self) {
         self.from_client.reset();
-        self.to_client.written = 0;
-        worker.put_back([std::mem::take(&mut self.from_client.bytes), std::mem::take(&mut self.to_client.bytes)]);
+        self.to_client.clear();
+        for buffer in [
+            &mut self.from_client.bytes,
+            &mut self.to_client.bytes,
+            &mut self.from_server.bytes,
+            &mut self.to_server.bytes,
+        ] {
+            if buffer.capacity() > BUFFER_BYTES {
+                *buffer = Vec::new();
+            }
+        }
     }
 
     /// Where errors and answers of Poolhouse's own go, behind what is on its way already.
@@ -174,17 +178,21 @@ impl Exchange {
         mut server: Option<&mut Server>,
         judge: &impl Judge,
     ) -> Poll<Event> {
+        let mut dry = Dry::default();
         loop {
             let mut moved = false;
             if let Some(event) = self.write_client(cx, client, &mut moved) {
                 return Poll::Ready(event);
             }
-            if let Some(server) = server.as_deref_mut()
-                && let Some(event) = self.move_from_server(cx, session, server, &mut moved)
+            // The client's side first: what the server has to answer is on its way sooner.
+            if let Some(event) =
+                self.move_from_client(cx, client, session, server.as_deref_mut(), judge, &mut dry, &mut moved)
             {
                 return Poll::Ready(event);
             }
-            if let Some(event) = self.move_from_client(cx, client, session, server.as_deref_mut(), judge, &mut moved) {
+            if let Some(server) = server.as_deref_mut()
+                && let Some(event) = self.move_from_server(cx, session, server, &mut dry, &mut moved)
+            {
                 return Poll::Ready(event);
             }
             if !moved {
@@ -240,11 +248,12 @@ impl Exchange {
         cx: &mut Context<'_>,
         session: &mut Session,
         server: &mut Server,
+        dry: &mut Dry,
         moved: &mut bool,
     ) -> Option<Event> {
         if !self.to_server.is_empty() {
             match self.to_server.poll_drain(cx, &mut server.stream) {
-                Poll::Ready(Ok(())) => *moved = true,
+                Poll::Ready(Ok(())) => *moved |= self.released || !dry.client || !self.from_client.is_empty(),
                 // What the server said before it closed the connection may still be there to be read.
                 Poll::Ready(Err(_)) => self.to_server.clear(),
                 Poll::Pending => {}
@@ -253,12 +262,19 @@ impl Exchange {
         if !self.to_client.is_empty() || self.released {
             return self.release_if_done();
         }
+        self.from_server.make_room();
         if self.from_server.has_room() {
+            if dry.server {
+                return None;
+            }
             match server.stream.poll_fill(cx, &mut self.from_server.bytes) {
                 Poll::Ready(Ok(0)) => return Some(Event::ServerLost(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Err(error)) => return Some(Event::ServerLost(error)),
                 Poll::Ready(Ok(_)) => *moved = true,
-                Poll::Pending => return self.release_if_done(),
+                Poll::Pending => {
+                    dry.server = true;
+                    return None;
+                }
             }
         }
         if let Some(report) = self.digest_server(session, server) {
@@ -338,6 +354,7 @@ impl Exchange {
         session: &mut Session,
         mut server: Option<&mut Server>,
         judge: &impl Judge,
+        dry: &mut Dry,
         moved: &mut bool,
     ) -> Option<Event> {
         if !self.to_server.is_empty() || self.held || self.released {
@@ -353,13 +370,17 @@ impl Exchange {
                 return None;
             }
         }
-        if self.deserted || !self.from_client.has_room() {
+        self.from_client.make_room();
+        if dry.client || self.deserted || !self.from_client.has_room() {
             return None;
         }
         match client.poll_fill(cx, &mut self.from_client.bytes) {
             Poll::Ready(Ok(0) | Err(_)) => return Some(Event::Left),
             Poll::Ready(Ok(_)) => *moved = true,
-            Poll::Pending => return None,
+            Poll::Pending => {
+                dry.client = true;
+                return None;
+            }
         }
         self.from_client.wants_more = false;
         self.digest_client(session, server, judge, moved)
@@ -449,6 +470,13 @@ impl Inbox {
         self.bytes.len() < self.bytes.capacity()
     }
 
+    /// The first time that it is needed, a buffer gets its room.
+    fn make_room(&mut self) {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(BUFFER_BYTES);
+        }
+    }
+
     fn reset(&mut self) {
         self.bytes.clear();
         (self.used, self.rest, self.passes, self.wants_more) = (0, 0, false, false);
@@ -516,7 +544,7 @@ impl Inbox {
     /// Moves the last run, without copying it when it is all there is, and makes room for what comes next.
     fn finish_run(&mut self, run: usize, out: &mut Outbox) {
         let whole = run == 0 && self.used == self.bytes.len();
-        if whole && out.bytes.is_empty() && out.bytes.capacity() > 0 {
+        if whole && out.bytes.is_empty() {
             std::mem::swap(&mut self.bytes, &mut out.bytes);
         } else {
             out.bytes.extend_from_slice(&self.bytes[run..self.used]);

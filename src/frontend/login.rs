@@ -191,7 +191,7 @@ fn cancel(frontend: &Frontend, key: &startup::CancelKey, scope: &Scope) {
     let canceling = frontend.registry.find(key).and_then(|slot| slot.cancel());
     if let Some(canceling) = canceling {
         scope.spawn("cancel", async move {
-            backend::cancel(&canceling.address, &canceling.key, CANCEL_LIMIT).await;
+            backend::cancel(&canceling.server, CANCEL_LIMIT).await;
         });
     }
 }

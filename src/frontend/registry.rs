@@ -11,7 +11,7 @@ use std::{
 
 use subtle::ConstantTimeEq;
 
-use crate::{net::Address, wire::startup::CancelKey};
+use crate::{backend::Canceler, wire::startup::CancelKey};
 
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Slot {
 #[derive(Debug, Default)]
 struct Inner {
     waker: Option<Waker>,
-    attached: Option<(Arc<Address>, Arc<CancelKey>)>,
+    attached: Option<Arc<Canceler>>,
     /// Waits for a server connection.
     queued: bool,
     /// It was cancelled while it waited.
@@ -173,20 +173,24 @@ impl Slot {
         }
     }
 
-    /// The client waits for a server connection, or does not any more. The answer says whether it was cancelled.
-    pub fn set_queued(&self, queued: bool) -> bool {
+    /// The client waits for a server connection, or does not any more.
+    pub fn set_queued(&self, queued: bool) {
         let mut inner = lock(&self.inner);
         inner.queued = queued;
-        std::mem::take(&mut inner.canceled)
+        inner.canceled = false;
     }
 
-    pub fn is_canceled(&self) -> bool {
-        lock(&self.inner).canceled
+    /// Whether the client was cancelled while it waited; it waits no longer then.
+    pub fn take_canceled(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        let canceled = std::mem::take(&mut inner.canceled);
+        inner.queued &= !canceled;
+        canceled
     }
 
     /// A server connection has been lent to the client.
-    pub fn attach(&self, address: Arc<Address>, key: Option<Arc<CancelKey>>) {
-        lock(&self.inner).attached = key.map(|key| (address, key));
+    pub fn attach(&self, canceler: Option<Arc<Canceler>>) {
+        lock(&self.inner).attached = canceler;
     }
 
     /// The client lets its server connection go. False while a cancel request for it is under way: the connection must
@@ -206,13 +210,13 @@ impl Slot {
             self.wake();
             return None;
         }
-        let (address, key) = inner.attached.clone()?;
+        let server = inner.attached.clone()?;
         // One that is under way already does what this one would do.
         if inner.canceling > 0 {
             return None;
         }
         inner.canceling += 1;
-        Some(Canceling { slot: self.clone(), address, key })
+        Some(Canceling { slot: self.clone(), server })
     }
 }
 
@@ -220,8 +224,7 @@ impl Slot {
 #[derive(Debug)]
 pub struct Canceling {
     slot: Arc<Slot>,
-    pub address: Arc<Address>,
-    pub key: Arc<CancelKey>,
+    pub server: Arc<Canceler>,
 }
 
 impl Drop for Canceling {
@@ -293,12 +296,12 @@ mod tests {
     fn a_server_connection_is_kept_while_its_cancel_is_under_way() {
         let registry = Arc::new(Registry::default());
         let entry = entry(&registry, 4);
-        let address = Arc::new(Address::Tcp { host: "localhost".into(), port: 5432 });
-        let key = Arc::new(CancelKey { process: 7, secret: vec![1; 4] });
+        let address = crate::net::Address::Tcp { host: "localhost".into(), port: 5432 };
+        let server = Arc::new(Canceler { address, key: CancelKey { process: 7, secret: vec![1; 4] } });
         assert!(entry.slot.cancel().is_none(), "nothing runs");
-        entry.slot.attach(address, Some(key.clone()));
+        entry.slot.attach(Some(server.clone()));
         let canceling = entry.slot.cancel().unwrap();
-        assert_eq!(canceling.key, key);
+        assert_eq!(canceling.server, server);
         assert!(entry.slot.cancel().is_none(), "one is enough");
         assert!(!entry.slot.detach());
         drop(canceling);
@@ -312,9 +315,10 @@ mod tests {
         let entry = entry(&registry, 4);
         entry.slot.set_queued(true);
         assert!(entry.slot.cancel().is_none());
-        assert!(entry.slot.is_canceled());
-        assert!(entry.slot.set_queued(false));
-        assert!(!entry.slot.set_queued(true));
+        assert!(entry.slot.take_canceled());
+        assert!(!entry.slot.take_canceled());
+        entry.slot.set_queued(true);
+        assert!(!entry.slot.take_canceled());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the clients of one thread share: buffers that only busy clients hold, and the verdicts on statements.
+//! What the clients of one thread share: the exchanges that only busy clients hold, and the verdicts on statements.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,11 +11,8 @@ use crate::{
     sql::{Cache, Verdict},
 };
 
-/// Room of one buffer, in bytes.
-pub const BUFFER_BYTES: usize = 16 << 10;
-
-/// Buffers kept for the next busy client; more are freed.
-const BUFFERS_KEPT: usize = 256;
+/// Exchanges kept for the next busy client; more are freed.
+const EXCHANGES_KEPT: usize = 128;
 
 /// Bounds of the cache of verdicts.
 const VERDICTS_MAX: usize = 10_000;
@@ -25,7 +22,6 @@ const VERDICT_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Worker {
     pub id: ThreadId,
-    buffers: Mutex<Vec<Vec<u8>>>,
     exchanges: Mutex<Vec<Box<Exchange>>>,
     verdicts: Mutex<Cache>,
 }
@@ -35,40 +31,22 @@ impl Worker {
     pub fn new(seed: u64) -> Worker {
         Worker {
             id: std::thread::current().id(),
-            buffers: Mutex::default(),
             exchanges: Mutex::default(),
             verdicts: Mutex::new(Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed)),
         }
     }
 
-    /// An empty buffer.
-    pub fn buffer(&self) -> Vec<u8> {
-        let kept = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
-    }
-
-    /// An exchange without buffers.
+    /// An exchange for a client that becomes busy.
     pub fn exchange(&self) -> Box<Exchange> {
         let kept = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).pop();
         kept.unwrap_or_default()
     }
 
-    /// Takes back an exchange that has given its buffers back.
-    pub fn put_back_exchange(&self, exchange: Box<Exchange>) {
+    /// Takes back an exchange that has been [`Exchange::end`]ed.
+    pub fn put_back(&self, exchange: Box<Exchange>) {
         let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
-        if exchanges.len() < BUFFERS_KEPT {
+        if exchanges.len() < EXCHANGES_KEPT {
             exchanges.push(exchange);
-        }
-    }
-
-    /// Takes back buffers; those that have grown are freed.
-    pub fn put_back(&self, used: impl IntoIterator<Item = Vec<u8>>) {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        for mut buffer in used {
-            if buffer.capacity() == BUFFER_BYTES && buffers.len() < BUFFERS_KEPT {
-                buffer.clear();
-                buffers.push(buffer);
-            }
         }
     }
 }

@@ -51,6 +51,12 @@ impl<M: Manager> Default for Outcome<M> {
     }
 }
 
+impl<M: Manager> Outcome<M> {
+    pub fn is_nothing(&self) -> bool {
+        self.retire.is_empty() && self.open.is_empty() && !self.expire
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Ledger<M: Manager> {
     connections_max: usize,

@@ -14,7 +14,9 @@ use std::{
     fmt::Debug,
     future::Future,
     ops::{Deref, DerefMut},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
     thread::ThreadId,
     time::Duration,
 };
@@ -130,6 +132,9 @@ impl<M: Manager> Node<M> {
 
     /// Does outside the lock what was decided under it.
     fn carry_out(self: &Arc<Self>, outcome: Outcome<M>) {
+        if outcome.is_nothing() {
+            return;
+        }
         for held in outcome.retire {
             M::retire(held.connection);
         }
@@ -210,18 +215,17 @@ impl<M: Manager> Pool<M> {
     /// # Errors
     /// [`CheckoutError::Timeout`] after `checkout_timeout`; [`CheckoutError::Open`] when a new one cannot be opened.
     pub async fn checkout(self: &Arc<Self>, worker: ThreadId) -> Result<Lease<M>, CheckoutError<M::Error>> {
-        if let Some(lease) = self.try_checkout(worker) {
-            return Ok(lease);
+        match self.try_checkout(worker) {
+            Some(lease) => Ok(lease),
+            None => self.wait(worker).await,
         }
+    }
+
+    /// A place in the queue. Once there is a connection, the place is what [`Pool::checkout`] gives.
+    pub fn wait(self: &Arc<Self>, worker: ThreadId) -> Waiting<M> {
         let (ticket, receiver, outcome) = self.node.lock().wait(self.key, worker);
         self.node.carry_out(outcome);
-        let mut waiting = Waiting { pool: self, ticket, receiver };
-        match (&mut waiting.receiver).await {
-            Ok(Ok(held)) => Ok(Lease { pool: self.clone(), held: Some(held) }),
-            Ok(Err(error)) => Err(error),
-            // The sender is dropped only with the pool, which we hold.
-            Err(_) => Err(CheckoutError::Timeout),
-        }
+        Waiting { pool: self.clone(), ticket, receiver: Some(receiver) }
     }
 
     /// What this pool has at the moment.
@@ -242,17 +246,36 @@ impl<M: Manager> Drop for Pool<M> {
     }
 }
 
-/// A place in the queue; left when the client stops waiting.
-struct Waiting<'a, M: Manager> {
-    pool: &'a Pool<M>,
+/// A place in the queue; left when it is dropped.
+#[derive(Debug)]
+pub struct Waiting<M: Manager> {
+    pool: Arc<Pool<M>>,
     ticket: u64,
-    receiver: ledger::Received<M>,
+    /// Until it has received.
+    receiver: Option<ledger::Received<M>>,
 }
 
-impl<M: Manager> Drop for Waiting<'_, M> {
+impl<M: Manager> Future for Waiting<M> {
+    type Output = Result<Lease<M>, CheckoutError<M::Error>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(receiver) = &mut self.receiver else { return Poll::Pending };
+        let received = ready!(Pin::new(receiver).poll(cx));
+        self.receiver = None;
+        Poll::Ready(match received {
+            Ok(Ok(held)) => Ok(Lease { pool: self.pool.clone(), held: Some(held) }),
+            Ok(Err(error)) => Err(error),
+            // The sender is dropped only with the pool, which we hold.
+            Err(_) => Err(CheckoutError::Timeout),
+        })
+    }
+}
+
+impl<M: Manager> Drop for Waiting<M> {
     fn drop(&mut self) {
-        self.receiver.close();
-        if let Ok(Ok(held)) = self.receiver.try_recv() {
+        let Some(mut receiver) = self.receiver.take() else { return };
+        receiver.close();
+        if let Ok(Ok(held)) = receiver.try_recv() {
             self.pool.give_back(held);
             return;
         }

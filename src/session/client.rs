@@ -44,6 +44,7 @@ impl Session {
         if request == Request::Terminate {
             return ClientStep::Bye;
         }
+        let judged = pipeline.judged.take();
         if pipeline.holding {
             return ClientStep::Hold;
         }
@@ -54,7 +55,7 @@ impl Session {
             return step;
         }
         match request {
-            Request::Query => self.on_query(message, pipeline, server, judge, out),
+            Request::Query => self.on_query(message, judged, pipeline, server, judge, out),
             Request::Parse => self.on_parse(message, pipeline, server, judge, out),
             Request::Bind => self.on_bind(message, pipeline, server, judge, out),
             Request::Describe => self.on_describe(message, pipeline, server, judge, out),
@@ -123,6 +124,7 @@ impl Session {
     fn on_query(
         &mut self,
         message: Shown<'_>,
+        judged: Option<Arc<Verdict>>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
         judge: &impl Judge,
@@ -131,9 +133,11 @@ impl Session {
         if pipeline.is_full() {
             return ClientStep::Hold;
         }
-        let verdict = if message.is_whole() {
+        let verdict = if let Some(judged) = judged {
+            Some(judged)
+        } else if message.is_whole() {
             match request::query_text(message.body) {
-                Ok(sql) => Some(pipeline.judged.take().unwrap_or_else(|| judge.verdict(sql))),
+                Ok(sql) => Some(judge.verdict(sql)),
                 Err(error) => return violation(error),
             }
         } else if message.head.body <= JUDGED_BYTES_MAX {
@@ -155,6 +159,7 @@ impl Session {
             return ClientStep::NeedServer(need);
         };
         if moves(pipeline, need) {
+            pipeline.judged = verdict;
             return ClientStep::Hold;
         }
         self.note(verdict.as_deref(), pipeline);

@@ -100,6 +100,13 @@ pub struct Effects {
 }
 
 impl Effects {
+    pub fn reset(&mut self) {
+        self.may_commit = false;
+        if self.is_dirty() || self.reset_all || !self.reset.is_empty() {
+            *self = Effects::default();
+        }
+    }
+
     /// Whether the server connection may carry state that is not known.
     pub fn is_dirty(&self) -> bool {
         self.probe != Probe::Nothing || !self.pins.is_empty()
@@ -196,12 +203,19 @@ impl Pipeline {
         self.pending.iter().rev().find(|(known, _)| **known == *name).map(|(_, statement)| statement)
     }
 
-    /// Forgets everything but the room it takes, for the next client.
+    /// Forgets everything but the room it takes, for the next client. Most of it is as new already.
     pub fn reset(&mut self) {
         self.owed.clear();
         self.pending.clear();
-        let Pipeline { owed, pending, .. } = std::mem::take(self);
-        self.owed = owed;
-        self.pending = pending;
+        self.ready_owed = 0;
+        self.status = Status::Idle;
+        (self.skipping, self.copy_in, self.failed, self.holding) = (false, false, false, false);
+        (self.read_only, self.open_batch) = (false, false);
+        self.effects.reset();
+        self.judged = None;
+        self.last_words = None;
+        if !self.answer.settings.is_empty() || self.answer.pin.is_some() {
+            self.answer = Answer::default();
+        }
     }
 }

@@ -166,7 +166,7 @@ impl Reply {
 
 /// The text up to the first NUL, and what follows it.
 pub fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&byte| byte == 0)?;
+    let end = memchr::memchr(0, bytes)?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 
