@@ -97,12 +97,12 @@ impl Client {
         worker: Arc<Worker>,
         entry: Entry,
         place: Place,
-    ) -> Client {
+    ) -> Box<Client> {
         let limits = &target.limits;
         let any = limits.query_timeout.or(limits.idle_transaction_timeout).or(limits.client_idle_timeout);
         let timer =
             any.map(|limit| Box::new(Timer { sleep: Box::pin(sleep(limit)), armed: Armed::Nothing, canceled: None }));
-        Client {
+        Box::new(Client {
             stream,
             session,
             target,
@@ -115,11 +115,11 @@ impl Client {
             last_write: None,
             timer,
             turns: 0,
-        }
+        })
     }
 
     /// Serves the client until it leaves, fails, or is ordered to leave.
-    pub async fn run(mut self) {
+    pub async fn run(mut self: Box<Self>) {
         poll_fn(|cx| {
             self.entry.slot.set_waker(cx.waker().clone());
             Poll::Ready(())
@@ -158,7 +158,7 @@ impl Client {
                     }
                 }
                 Event::Left | Event::Done | Event::Idle => return Box::pin(self.desert()).await,
-                Event::Failed(report) => return Box::pin(self.fail(Words::Ours(report))).await,
+                Event::Failed(report) => return Box::pin(self.fail(Words::Ours(*report))).await,
                 Event::ServerLost(error) => {
                     if self.lose_server(&error) == AfterLoss::Ends {
                         return Box::pin(self.farewell()).await;
@@ -392,7 +392,7 @@ impl Client {
 
     /// The client has left. What it had asked for is done, as on a direct connection; then its server connection is
     /// cleaned, or closed.
-    async fn desert(mut self) {
+    async fn desert(mut self: Box<Self>) {
         if self.lent.is_none() {
             return;
         }
@@ -441,7 +441,7 @@ impl Client {
         }
     }
 
-    async fn obey(mut self, order: Order) {
+    async fn obey(mut self: Box<Self>, order: Order) {
         if order == Order::Abort {
             self.cancel_statement().await;
         }
@@ -456,7 +456,7 @@ impl Client {
         }
     }
 
-    async fn end_by_limit(mut self, armed: Armed) {
+    async fn end_by_limit(mut self: Box<Self>, armed: Armed) {
         let limits = self.target.limits.clone();
         let (limit, report): (_, fn(Duration) -> Report) = match armed {
             Armed::Query(_) | Armed::Nothing => (limits.query_timeout, report::query_timeout),
@@ -468,7 +468,7 @@ impl Client {
     }
 
     /// Tells the client why it is disconnected. A server connection in use is not used again, unless it idles cleanly.
-    async fn fail(mut self, words: Words) {
+    async fn fail(mut self: Box<Self>, words: Words) {
         if self.exchange.is_none() {
             self.exchange = Some(self.worker.exchange());
         }
@@ -482,7 +482,7 @@ impl Client {
         if busy { self.abandon() } else { self.clean().await }
     }
 
-    async fn farewell(mut self) {
+    async fn farewell(mut self: Box<Self>) {
         self.flush().await;
     }
 

@@ -61,7 +61,7 @@ pub enum Event {
     /// Everything that a client which has left had asked for is done.
     Done,
     /// The client is told this and disconnected; the server connection is not to be used again.
-    Failed(Report),
+    Failed(Box<Report>),
     /// The server connection has ended.
     ServerLost(io::Error),
 }
@@ -289,7 +289,7 @@ impl Exchange {
     }
 
     /// Looks at all that has come from the server.
-    fn digest_server(&mut self, session: &mut Session, server: &mut Server) -> Option<Report> {
+    fn digest_server(&mut self, session: &mut Session, server: &mut Server) -> Option<Box<Report>> {
         self.held = false;
         // Messages that pass unchanged gather into one run, which is moved at once.
         let mut run = self.from_server.used;
@@ -583,11 +583,11 @@ impl Outbox {
     }
 }
 
-fn violation(error: wire::Error) -> Report {
-    Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("protocol violation: {error}"))
+fn violation(error: wire::Error) -> Box<Report> {
+    Box::new(Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("protocol violation: {error}")))
 }
 
-fn nonsense(error: wire::Error) -> Report {
-    Report::fatal(SqlState::CONNECTION_LOST, "the server sent what the protocol does not allow")
-        .detail(error.to_string())
+fn nonsense(error: wire::Error) -> Box<Report> {
+    let report = Report::fatal(SqlState::CONNECTION_LOST, "the server sent what the protocol does not allow");
+    Box::new(report.detail(error.to_string()))
 }

@@ -72,7 +72,12 @@ impl From<wire::Error> for Refusal {
 }
 
 /// Logs a client in; `None` when that failed, and the client has been told.
-pub async fn log_in(mut stream: Stream, frontend: Arc<Frontend>, worker: Arc<Worker>, scope: Scope) -> Option<Client> {
+pub async fn log_in(
+    mut stream: Stream,
+    frontend: Arc<Frontend>,
+    worker: Arc<Worker>,
+    scope: Scope,
+) -> Option<Box<Client>> {
     let limit = frontend.settings.login_timeout;
     let peer = stream.peer();
     let done = timeout(limit, run(&mut stream, &frontend, &worker, &scope)).await;
@@ -102,7 +107,7 @@ struct Ready {
 }
 
 impl Ready {
-    fn into_client(self, stream: Stream, worker: Arc<Worker>) -> Client {
+    fn into_client(self, stream: Stream, worker: Arc<Worker>) -> Box<Client> {
         Client::new(stream, self.session, self.target, worker, self.entry, self.place)
     }
 }

@@ -292,7 +292,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         if self.names.len() + pipeline.pending.len() >= CLIENT_STATEMENTS_MAX {
-            return ClientStep::Fail(Report::fatal(
+            return ClientStep::fail(Report::fatal(
                 SqlState::LIMIT_EXCEEDED,
                 format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
             ));
@@ -716,11 +716,11 @@ fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<O
 }
 
 fn violation(error: wire::Error) -> ClientStep {
-    ClientStep::Fail(Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("protocol violation: {error}")))
+    ClientStep::fail(Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("protocol violation: {error}")))
 }
 
 fn reserved_name() -> ClientStep {
-    ClientStep::Fail(
+    ClientStep::fail(
         Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, "names of prepared statements cannot begin with __poolhouse_")
             .hint("Choose another name: Poolhouse keeps the statements of all clients under names that begin so."),
     )

@@ -92,9 +92,15 @@ pub enum ClientStep {
     /// More of it must be there before it can be judged.
     More,
     /// The client gets this error and is disconnected.
-    Fail(Report),
+    Fail(Box<Report>),
     /// The client said goodbye.
     Bye,
+}
+
+impl ClientStep {
+    fn fail(report: Report) -> ClientStep {
+        ClientStep::Fail(Box::new(report))
+    }
 }
 
 /// What is to be done with a server's message that was shown.
@@ -111,7 +117,13 @@ pub enum ServerStep {
     /// It goes no further; the server connection is free.
     Release,
     /// The client gets this error and is disconnected; the server connection is not to be used again.
-    Fail(Report),
+    Fail(Box<Report>),
+}
+
+impl ServerStep {
+    fn fail(report: Report) -> ServerStep {
+        ServerStep::Fail(Box::new(report))
+    }
 }
 
 /// What all sessions of one database and user share.

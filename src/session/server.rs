@@ -322,7 +322,7 @@ impl Session {
         let code = SqlState::CONNECTION_LOST;
         let why = format!("the session's settings could not be brought to a server connection: {}", words.message());
         if !held || !pipeline.owed.is_empty() {
-            return ServerStep::Fail(Report::fatal(code, why));
+            return ServerStep::fail(Report::fatal(code, why));
         }
         self.lost = Some(Box::new(Report::error(code, why).detail(format!("The server said {}.", words.code()))));
         ServerStep::Release
@@ -385,7 +385,7 @@ fn forget_pending(name: &[u8], id: u64, pipeline: &mut Pipeline) {
 }
 
 fn nonsense(error: wire::Error) -> ServerStep {
-    ServerStep::Fail(
+    ServerStep::fail(
         Report::fatal(SqlState::CONNECTION_LOST, "the server sent what the protocol does not allow")
             .detail(error.to_string()),
     )

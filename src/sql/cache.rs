@@ -1,16 +1,22 @@
-//! Verdicts that have been found, in two tables. `Recent` is small and keeps whole texts that came twice, as those of
-//! drivers with parameters do: a hit costs a hash and a comparison. The table behind it keeps verdicts under the
-//! canonical forms of their texts, so that texts which differ only in literals share an entry: a hit costs one pass
-//! over the text. Neither allocates on a hit.
+//! Verdicts that have been found, in two tables. `Recent` is small and keeps patterns of texts that came twice: what
+//! drivers send again and again, the same or with other literals. A hit costs a hash of the text up to its first
+//! literal and a comparison. The table behind it keeps verdicts under the canonical forms of their texts, so that also
+//! texts which differ in white space or in the lengths of lists share an entry: a hit costs one pass over the text.
+//! Neither allocates on a hit.
 //!
-//! Texts and forms are kept and compared, so that no two can be taken for each other, whatever their hashes; the seed
-//! only keeps a client from filling the tables with equal hashes, where each would push out the other. Forms leave by
-//! the clock rule: the hand passes over what was used since it last came by.
+//! Patterns and forms are kept and compared, so that no two can be taken for each other, whatever their hashes; the
+//! seed only keeps a client from filling the tables with equal hashes, where each would push out the other. Forms
+//! leave by the clock rule: the hand passes over what was used since it last came by.
+
+mod pattern;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use memchr::memchr;
+
+use self::pattern::{Pattern, Sketch};
 use super::fingerprint::{Buffer, Form, Keys};
 use super::verdict::Verdict;
 use super::{Source, judge_source};
@@ -21,12 +27,12 @@ const SHARE_OF_BYTES: usize = 8;
 const SCRATCH_MAX: usize = 64 * 1024;
 /// What an entry takes besides its form, in bytes; roughly.
 const ENTRY_OVERHEAD: usize = 256;
-/// The share of all bytes that recent texts may take.
+/// The share of all bytes that recent patterns may take.
 const RECENT_SHARE: usize = 4;
-/// Texts longer than this many bytes are not kept as recent.
-const RECENT_TEXT_MAX: usize = 1024;
-/// What a place for a recent text takes besides the text, in bytes.
-const RECENT_OVERHEAD: usize = size_of::<Recent>();
+/// How many patterns, and how many candidates, have a set together.
+const WAYS: usize = 4;
+/// What a set takes when all its patterns are as large as can be, in bytes.
+const RECENT_MAX: usize = size_of::<Recent>() + WAYS * pattern::BYTES_MAX;
 
 /// Verdicts by the form of their texts; bounded in number and bytes.
 pub struct Cache {
@@ -45,15 +51,57 @@ pub struct Cache {
     scratch: Buffer,
 }
 
-/// A place for the texts whose hashes end alike.
-#[derive(Clone, Default)]
+/// A set of patterns whose keys end alike.
+#[derive(Default)]
 struct Recent {
-    /// The hash of the last text that was not found here: when it comes once more, it takes the place. So a text that
-    /// never comes again, because of its literals, is never copied.
-    candidate: u64,
-    hash: u64,
-    text: Box<[u8]>,
-    verdict: Option<Arc<Verdict>>,
+    keys: [u64; WAYS],
+    known: [Option<Known>; WAYS],
+    /// Hashes of the patterns that were not found here lately: one that comes once more is kept. So the pattern of a
+    /// text that never comes again is never made.
+    candidates: [u64; WAYS],
+    /// Which pattern will be replaced next, and which candidate.
+    oldest: u8,
+    oldest_candidate: u8,
+}
+
+struct Known {
+    pattern: Pattern,
+    verdict: Arc<Verdict>,
+}
+
+impl Recent {
+    #[inline]
+    fn find(&self, key: u64, sql: &[u8]) -> Option<&Arc<Verdict>> {
+        let ways = self.keys.iter().zip(&self.known);
+        ways.filter(|(kept, _)| **kept == key)
+            .filter_map(|(_, known)| known.as_ref())
+            .find_map(|known| known.pattern.matches(sql).then_some(&known.verdict))
+    }
+
+    /// Whether a candidate has come before, and then forgets it; if not, notes it.
+    fn is_second(&mut self, candidate: u64) -> bool {
+        if let Some(noted) = self.candidates.iter_mut().find(|noted| **noted == candidate) {
+            *noted = 0;
+            return true;
+        }
+        self.candidates[self.oldest_candidate as usize] = candidate;
+        self.oldest_candidate = (self.oldest_candidate + 1) % WAYS as u8;
+        false
+    }
+
+    /// Keeps a pattern in place of the oldest. Says how many bytes that one had.
+    fn keep(&mut self, key: u64, known: Known) -> usize {
+        let way = self.oldest as usize;
+        self.oldest = (self.oldest + 1) % WAYS as u8;
+        self.keys[way] = key;
+        self.known[way].replace(known).map_or(0, |old| old.pattern.bytes())
+    }
+}
+
+/// A verdict, and whether it holds for all texts of the form in `scratch` that are UTF-8.
+struct Answer {
+    verdict: Arc<Verdict>,
+    by_form: bool,
 }
 
 struct Slot {
@@ -80,12 +128,12 @@ impl Cache {
     /// As `new`, with a seed that nobody else knows. A client that knows the seed can make two of its texts push each
     /// other out of the cache, which costs time; it can never make one text get the verdict of another.
     pub fn new_seeded(entries_max: usize, bytes_max: usize, seed: u64) -> Cache {
-        let places = (bytes_max / RECENT_SHARE / (RECENT_TEXT_MAX + RECENT_OVERHEAD)).min(entries_max);
-        let places = if places == 0 { 0 } else { 1 << places.ilog2() };
+        let sets = (bytes_max / RECENT_SHARE / RECENT_MAX).min(entries_max.div_ceil(WAYS));
+        let sets = if sets == 0 { 0 } else { 1 << sets.ilog2() };
         Cache {
             keys: Keys::new(seed),
-            recent: vec![Recent::default(); places].into(),
-            recent_bytes: places * RECENT_OVERHEAD,
+            recent: std::iter::repeat_with(Recent::default).take(sets).collect(),
+            recent_bytes: sets * size_of::<Recent>(),
             entries_max,
             bytes_max: bytes_max - bytes_max / RECENT_SHARE,
             index: HashMap::default(),
@@ -103,38 +151,30 @@ impl Cache {
     /// of a harmless text may stand for one that differs in comments only and is not parsed because of them.
     #[inline]
     pub fn verdict(&mut self, sql: &[u8]) -> Arc<Verdict> {
-        if sql.len() > RECENT_TEXT_MAX || self.recent.is_empty() {
-            return self.verdict_by_form(sql);
-        }
-        let hash = self.keys.hash(sql);
-        let place = hash as usize & (self.recent.len() - 1);
-        let recent = &self.recent[place];
-        if recent.hash == hash
-            && let Some(verdict) = &recent.verdict
-            && *recent.text == *sql
+        let key = pattern::key(self.keys, sql);
+        let set = key as usize & self.recent.len().wrapping_sub(1);
+        if let Some(recent) = self.recent.get(set)
+            && let Some(verdict) = recent.find(key, sql)
         {
             self.hits += 1;
             return Arc::clone(verdict);
         }
-        let verdict = self.verdict_by_form(sql);
-        let recent = &mut self.recent[place];
-        if recent.candidate == hash {
-            self.recent_bytes = self.recent_bytes - recent.text.len() + sql.len();
-            *recent = Recent { candidate: hash, hash, text: sql.into(), verdict: Some(Arc::clone(&verdict)) };
-        } else {
-            recent.candidate = hash;
-        }
-        verdict
+        let answer = self.verdict_by_form(sql);
+        self.learn(set, key, sql, &answer);
+        self.scratch.trim(SCRATCH_MAX);
+        answer.verdict
     }
 
-    fn verdict_by_form(&mut self, sql: &[u8]) -> Arc<Verdict> {
+    #[inline(never)]
+    fn verdict_by_form(&mut self, sql: &[u8]) -> Answer {
         let source = Source::of(sql);
         // A NUL makes a text unreadable wherever it stands, also where the form does not show it.
-        if sql.contains(&0) || self.scratch.write(source.mark(), sql) != Form::Regular {
+        if memchr(0, sql).is_some() || self.scratch.write(source.mark(), sql) != Form::Regular {
             self.misses += 1;
-            self.scratch.trim(SCRATCH_MAX);
-            return Arc::new(judge_source(source).verdict);
+            return Answer { verdict: Arc::new(judge_source(source).verdict), by_form: false };
         }
+        // What the form does not show decides whether a text is UTF-8; then a pattern would have to tell that.
+        let utf8 = matches!(source, Source::Utf8(_));
         let hash = self.keys.hash(self.scratch.form());
         let found = self.index.get(&hash).copied();
         if let Some(slot) = found.and_then(|at| self.slots[at].as_mut())
@@ -143,12 +183,10 @@ impl Cache {
             slot.used = true;
             if let Some(verdict) = &slot.verdict {
                 self.hits += 1;
-                let verdict = Arc::clone(verdict);
-                self.scratch.trim(SCRATCH_MAX);
-                return verdict;
+                return Answer { verdict: Arc::clone(verdict), by_form: utf8 };
             }
             self.misses += 1;
-            return Arc::new(judge_source(source).verdict);
+            return Answer { verdict: Arc::new(judge_source(source).verdict), by_form: false };
         }
         self.misses += 1;
         let judgement = judge_source(source);
@@ -157,8 +195,19 @@ impl Cache {
             self.remove(at);
         }
         self.insert(hash, (!judgement.literal).then(|| Arc::clone(&verdict)));
-        self.scratch.trim(SCRATCH_MAX);
-        verdict
+        Answer { verdict, by_form: utf8 && !judgement.literal }
+    }
+
+    /// Keeps the pattern of a text that was not found among the recent ones, when it comes the second time.
+    fn learn(&mut self, set: usize, key: u64, sql: &[u8], answer: &Answer) {
+        let places = if answer.by_form { self.scratch.places() } else { &[] };
+        let Some(recent) = self.recent.get_mut(set) else { return };
+        let Some(sketch) = Sketch::of(sql, places) else { return };
+        if recent.is_second(sketch.hash(self.keys)) {
+            let known = Known { pattern: sketch.pattern(), verdict: Arc::clone(&answer.verdict) };
+            self.recent_bytes += known.pattern.bytes();
+            self.recent_bytes -= recent.keep(key, known);
+        }
     }
 
     /// How many texts were answered from the cache.

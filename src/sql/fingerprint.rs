@@ -21,6 +21,9 @@ pub(super) enum Form {
 /// Literals and groups beyond this many in a row leave no trace.
 const REPEATS_MAX: u32 = 3;
 
+/// Of texts with more places than this, none are known.
+pub(super) const PLACES_MAX: usize = 64;
+
 /// What `Buffer::write` needs of room beyond the longest form, so that short pieces are copied in one move.
 const SLACK: usize = 16;
 
@@ -30,6 +33,7 @@ pub(super) struct Buffer {
     /// Never shrinks while in use: beyond `length` are leftovers.
     bytes: Vec<u8>,
     length: usize,
+    places: Vec<Token>,
 }
 
 impl Buffer {
@@ -42,6 +46,7 @@ impl Buffer {
             self.bytes.resize(needed, 0);
         }
         self.bytes[0] = mark;
+        self.places.clear();
         let mut writer = Writer {
             form: &mut self.bytes,
             length: 1,
@@ -49,6 +54,7 @@ impl Buffer {
             space: false,
             list: List { kind: 0, count: 0, comma: None },
             groups: Groups::default(),
+            places: &mut self.places,
         };
         let form = writer.text(sql);
         self.length = writer.length;
@@ -58,6 +64,13 @@ impl Buffer {
     /// The form that was written last.
     pub(super) fn form(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+
+    /// The tokens of the text that was written last which may be replaced by others of their kind without a change of
+    /// the form: most literals, and space with comments in it. None when there are more than `PLACES_MAX`. Those of an
+    /// irregular text mean nothing.
+    pub(super) fn places(&self) -> &[Token] {
+        if self.places.len() > PLACES_MAX { &[] } else { &self.places }
     }
 
     /// Gives the memory back when it has grown beyond some bytes.
@@ -96,6 +109,7 @@ struct Writer<'a> {
     space: bool,
     list: List,
     groups: Groups,
+    places: &'a mut Vec<Token>,
 }
 
 /// Literals of one kind, with commas between them, up to the last token.
@@ -160,7 +174,12 @@ impl Writer<'_> {
     #[inline(always)]
     fn token(&mut self, sql: &[u8], token: Token) -> Form {
         match token.kind {
-            Kind::Space => self.space = true,
+            Kind::Space => {
+                self.space = true;
+                if sql[token.start..token.end].iter().any(|byte| matches!(byte, b'-' | b'/')) {
+                    self.place(token);
+                }
+            }
             Kind::Word | Kind::QuotedName | Kind::Parameter => {
                 self.between(Edge::Word);
                 self.other();
@@ -178,19 +197,27 @@ impl Writer<'_> {
                 self.edge = Edge::Word;
                 self.copy(sql, token.start, token.end);
             }
-            Kind::Integer => self.literal(1),
-            Kind::Number => self.literal(2),
-            Kind::Text { ambiguous: false } => self.literal(3),
-            Kind::EscapeText { coded: false } => self.literal(4),
-            Kind::DollarText => self.literal(5),
-            Kind::BitText => self.literal(6),
-            Kind::HexText => self.literal(7),
+            Kind::Integer => self.literal(1, token),
+            Kind::Number => self.literal(2, token),
+            Kind::Text { ambiguous: false } => self.literal(3, token),
+            Kind::EscapeText { coded: false } => self.literal(4, token),
+            Kind::DollarText => self.literal(5, token),
+            Kind::BitText => self.literal(6, token),
+            Kind::HexText => self.literal(7, token),
             Kind::Text { ambiguous: true } => return Form::Ambiguous,
             Kind::EscapeText { coded: true } | Kind::UnicodeText | Kind::UnicodeName | Kind::Irregular => {
                 return Form::Irregular;
             }
         }
         Form::Regular
+    }
+
+    /// Notes a token that might as well be another of its kind.
+    #[inline]
+    fn place(&mut self, token: Token) {
+        if self.places.len() <= PLACES_MAX {
+            self.places.push(token);
+        }
     }
 
     /// Keeps a trace of white space where it parts two tokens that would join otherwise.
@@ -210,7 +237,8 @@ impl Writer<'_> {
     }
 
     #[inline]
-    fn literal(&mut self, kind: u8) {
+    fn literal(&mut self, kind: u8, token: Token) {
+        self.place(token);
         (self.groups.closed, self.groups.comma) = (false, None);
         let comma = self.list.comma.take();
         if let Some(comma) = comma
@@ -305,20 +333,37 @@ impl Keys {
 
     /// A hash of bytes, to find them in a table. Seeded against floods of equal hashes, but no more than that: who
     /// uses it compares the bytes.
+    #[inline]
     pub(super) fn hash(self, bytes: &[u8]) -> u64 {
         let [left, right, first, second] = self.0;
-        let (mut one, mut two) = (first, second);
+        let length = bytes.len();
+        let mut state = first;
         let mut rest = bytes;
-        while let Some((chunk, tail)) = rest.split_at_checked(16) {
-            one = fold(one ^ word(&chunk[..8]), left);
-            two = fold(two ^ word(&chunk[8..]), right);
+        while let Some((chunk, tail)) = rest.split_first_chunk::<16>()
+            && !tail.is_empty()
+        {
+            let (one, two) = halves(chunk);
+            state = fold(one ^ left, two ^ state);
             rest = tail;
         }
-        let (head, tail) = rest.split_at(rest.len().min(8));
-        one = fold(one ^ word(head), left);
-        two = fold(two ^ word(tail), right);
-        fold(one.wrapping_add(bytes.len() as u64) ^ two.rotate_left(32), left ^ second)
+        // The last 1 to 16 bytes, as two numbers that may have bytes in common.
+        let (one, two) = if let Some(last) = bytes.last_chunk::<16>() {
+            halves(last)
+        } else if let (Some(head), Some(tail)) = (bytes.first_chunk(), bytes.last_chunk()) {
+            (u64::from_le_bytes(*head), u64::from_le_bytes(*tail))
+        } else {
+            (bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)), 0)
+        };
+        state = fold(one ^ right, two ^ state);
+        fold(state ^ second, left ^ length as u64)
     }
+}
+
+/// Sixteen bytes as two numbers.
+#[inline]
+fn halves(bytes: &[u8; 16]) -> (u64, u64) {
+    let all = u128::from_le_bytes(*bytes);
+    (all as u64, (all >> 64) as u64)
 }
 
 /// Both halves of a product of 128 bits, together.
@@ -326,15 +371,6 @@ impl Keys {
 fn fold(left: u64, right: u64) -> u64 {
     let product = u128::from(left) * u128::from(right);
     product as u64 ^ (product >> 64) as u64
-}
-
-/// Up to eight bytes as a number.
-#[inline]
-fn word(bytes: &[u8]) -> u64 {
-    if let Ok(all) = bytes.try_into() {
-        return u64::from_le_bytes(all);
-    }
-    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! after a backslash does not end a literal: such literals are marked `Text { ambiguous: true }`. Without one of them
 //! the ends of all tokens are the same under both settings.
 
+use memchr::{memchr, memchr2};
+
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -80,7 +82,7 @@ enum Class {
 const CLASSES: [Class; 256] = classes();
 
 /// Whether a byte continues a name: letters, digits, `_`, `$` and everything from 0x80 up.
-const CONTINUES_NAME: [bool; 256] = continues_name();
+pub(super) const CONTINUES_NAME: [bool; 256] = continues_name();
 
 const fn classes() -> [Class; 256] {
     let mut table = [Class::Irregular; 256];
@@ -194,9 +196,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn line_comment(&mut self) {
-        while self.is(0, |byte| byte != b'\n' && byte != b'\r') {
-            self.at += 1;
-        }
+        let rest = &self.bytes[self.at..];
+        self.at += memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
     }
 
     /// Passes a block comment, which may hold others. False when it has no end.
@@ -204,11 +205,14 @@ impl<'a> Lexer<'a> {
         let mut depth = 1;
         self.at += 2;
         while depth > 0 {
-            match (self.bytes.get(self.at), self.bytes.get(self.at + 1)) {
-                (Some(b'/'), Some(b'*')) => (depth, self.at) = (depth + 1, self.at + 2),
-                (Some(b'*'), Some(b'/')) => (depth, self.at) = (depth - 1, self.at + 2),
-                (Some(_), Some(_)) => self.at += 1,
-                _ => return false,
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let Some(distance) = memchr2(b'*', b'/', rest) else { return false };
+            self.at += distance;
+            match (rest[distance], rest.get(distance + 1)) {
+                (b'/', Some(b'*')) => (depth, self.at) = (depth + 1, self.at + 2),
+                (b'*', Some(b'/')) => (depth, self.at) = (depth - 1, self.at + 2),
+                (_, Some(_)) => self.at += 1,
+                (_, None) => return false,
             }
         }
         true
@@ -476,13 +480,13 @@ fn integer_kind(digits: &[u8], radix: u32) -> Kind {
 }
 
 /// `1` in each byte of a word.
-const LOW: u64 = 0x0101_0101_0101_0101;
+pub(super) const LOW: u64 = 0x0101_0101_0101_0101;
 /// The high bit in each byte of a word.
-const HIGH: u64 = 0x8080_8080_8080_8080;
+pub(super) const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// Eight bytes from an offset on, the first in the lowest place; `None` when there are fewer.
 #[inline]
-fn eight(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn eight(bytes: &[u8], at: usize) -> Option<u64> {
     let chunk = bytes.get(at..at + 8)?;
     Some(u64::from_le_bytes(chunk.try_into().expect("the slice has eight bytes")))
 }
@@ -514,7 +518,10 @@ fn name_end(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// The offset of the first `wanted` byte from an offset on; looks at eight bytes at a time.
+/// Where `find` leaves a text to `memchr`, which is slow to start and fast from there on.
+const FIND_SHORT: usize = 32;
+
+/// The offset of the first `wanted` byte from an offset on.
 #[inline]
 fn find(bytes: &[u8], from: usize, wanted: u8) -> Option<usize> {
     let mut at = from;
@@ -526,6 +533,9 @@ fn find(bytes: &[u8], from: usize, wanted: u8) -> Option<usize> {
             return Some(at + zeros.trailing_zeros() as usize / 8);
         }
         at += 8;
+        if at - from >= FIND_SHORT {
+            return memchr(wanted, &bytes[at..]).map(|distance| at + distance);
+        }
     }
     bytes[at.min(bytes.len())..].iter().position(|byte| *byte == wanted).map(|distance| at + distance)
 }
@@ -605,7 +615,7 @@ mod tests {
 
     #[test]
     fn finds_bytes_at_every_offset() {
-        for length in 0..40 {
+        for length in 0..80 {
             for position in 0..length {
                 let mut bytes = vec![b'&'; length];
                 bytes[position] = b'\'';
