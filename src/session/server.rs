@@ -37,8 +37,9 @@ impl Session {
             Reply::ParameterStatus => self.on_parameter(message.body, pipeline, server),
             Reply::NoticeResponse if pipeline.owed.front().is_some_and(Owed::is_ours) => ServerStep::Swallow,
             Reply::NoticeResponse => ServerStep::Forward,
-            Reply::NotificationResponse if self.is_pinned() => ServerStep::Forward,
-            Reply::NotificationResponse => ServerStep::Swallow,
+            // A connection that listens is lent to nobody else, so it can only be this client's; also while we still ask
+            // whether LISTEN has succeeded.
+            Reply::NotificationResponse => ServerStep::Forward,
             Reply::ErrorResponse => self.on_error(message, pipeline, server, out),
             Reply::ReadyForQuery => match Status::read(message.body) {
                 Ok(status) => self.on_ready(status, pipeline, server, out),
