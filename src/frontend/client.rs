@@ -472,6 +472,8 @@ impl Client {
         if self.exchange.is_none() {
             self.exchange = Some(self.worker.exchange());
         }
+        tracing::info!(client = self.stream.peer(), process = self.entry.slot.process, reason = %words,
+            "disconnecting a client");
         if let Some(exchange) = &mut self.exchange
             && !exchange.is_mid_message()
         {

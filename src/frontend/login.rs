@@ -87,10 +87,9 @@ pub async fn log_in(
         Err(_) => report::login_timeout(limit).into(),
     };
     if let Refusal::Told(words) = refusal {
+        tracing::info!(client = peer, reason = %words, "refused a client");
         let mut out = Vec::new();
         words.write(true, &mut out);
-        let fields = wire::ErrorFields::read(&out[HEADER_BYTES..]);
-        tracing::info!(client = peer, code = fields.code(), reason = fields.message(), "refused a client");
         // A client that does not take the reason goes without it.
         let _ = timeout(Duration::from_secs(1), stream.write_all(&out)).await;
         let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;

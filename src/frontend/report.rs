@@ -74,6 +74,16 @@ pub enum Words {
     Servers(ErrorFields),
 }
 
+impl std::fmt::Display for Words {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (code, message) = match self {
+            Words::Ours(report) => (report.code.0, report.message.as_str()),
+            Words::Servers(fields) => (fields.code(), fields.message()),
+        };
+        write!(formatter, "{message} (SQLSTATE {code})")
+    }
+}
+
 impl Words {
     /// Writes it, as the end of the connection or of the statement.
     pub fn write(self, fatal: bool, out: &mut Vec<u8>) {
