@@ -1,7 +1,7 @@
 //! Verdicts that have been found, in two tables. `Recent` is small and keeps patterns of texts that came twice: what
 //! drivers send again and again, the same or with other literals. A hit costs a hash of the text up to its first
 //! literal and a comparison. The table behind it keeps verdicts under the canonical forms of their texts, so that also
-//! texts which differ in white space or in the lengths of lists share an entry: a hit costs one pass over the text.
+//! texts which differ in white space or in the number of rows share an entry: a hit costs one pass over the text.
 //! Neither allocates on a hit.
 //!
 //! Patterns and forms are kept and compared, so that no two can be taken for each other, whatever their hashes; the
@@ -31,6 +31,10 @@ const ENTRY_OVERHEAD: usize = 256;
 const RECENT_SHARE: usize = 4;
 /// How many patterns, and how many candidates, have a set together.
 const WAYS: usize = 4;
+/// After this many texts in a row that were looked for in a set in vain, the set is left alone for `u8::MAX` texts:
+/// comparing and learning would cost more than they bring where the same tokens hardly ever come twice, as with rows
+/// of ever other number.
+const VAIN_MAX: u8 = 16;
 /// What a set takes when all its patterns are as large as can be, in bytes.
 const RECENT_MAX: usize = size_of::<Recent>() + WAYS * pattern::BYTES_MAX;
 
@@ -62,6 +66,9 @@ struct Recent {
     /// Which pattern will be replaced next, and which candidate.
     oldest: u8,
     oldest_candidate: u8,
+    /// How many texts in a row were not found here; and for how many more the set will be left alone because of that.
+    vain: u8,
+    idle: u8,
 }
 
 struct Known {
@@ -71,11 +78,25 @@ struct Known {
 
 impl Recent {
     #[inline]
-    fn find(&self, key: u64, sql: &[u8]) -> Option<&Arc<Verdict>> {
-        let ways = self.keys.iter().zip(&self.known);
-        ways.filter(|(kept, _)| **kept == key)
-            .filter_map(|(_, known)| known.as_ref())
-            .find_map(|known| known.pattern.matches(sql).then_some(&known.verdict))
+    fn find(&mut self, key: u64, sql: &[u8]) -> Option<&Arc<Verdict>> {
+        if self.idle > 0 {
+            self.idle -= 1;
+            return None;
+        }
+        for (kept, known) in self.keys.iter().zip(&self.known) {
+            if *kept == key
+                && let Some(known) = known
+                && known.pattern.matches(sql)
+            {
+                self.vain = 0;
+                return Some(&known.verdict);
+            }
+        }
+        self.vain += 1;
+        if self.vain == VAIN_MAX {
+            (self.vain, self.idle) = (0, u8::MAX);
+        }
+        None
     }
 
     /// Whether a candidate has come before, and then forgets it; if not, notes it.
@@ -126,7 +147,8 @@ impl Cache {
     }
 
     /// As `new`, with a seed that nobody else knows. A client that knows the seed can make two of its texts push each
-    /// other out of the cache, which costs time; it can never make one text get the verdict of another.
+    /// other out of the cache, which costs time; it can never make one text get the verdict of another. Without the
+    /// seed it can do the same to patterns of texts that begin as its own do, which are then found by their forms.
     pub fn new_seeded(entries_max: usize, bytes_max: usize, seed: u64) -> Cache {
         let sets = (bytes_max / RECENT_SHARE / RECENT_MAX).min(entries_max.div_ceil(WAYS));
         let sets = if sets == 0 { 0 } else { 1 << sets.ilog2() };
@@ -153,7 +175,7 @@ impl Cache {
     pub fn verdict(&mut self, sql: &[u8]) -> Arc<Verdict> {
         let key = pattern::key(self.keys, sql);
         let set = key as usize & self.recent.len().wrapping_sub(1);
-        if let Some(recent) = self.recent.get(set)
+        if let Some(recent) = self.recent.get_mut(set)
             && let Some(verdict) = recent.find(key, sql)
         {
             self.hits += 1;
@@ -173,7 +195,7 @@ impl Cache {
             self.misses += 1;
             return Answer { verdict: Arc::new(judge_source(source).verdict), by_form: false };
         }
-        // What the form does not show decides whether a text is UTF-8; then a pattern would have to tell that.
+        // A pattern checks that what stands in its places is UTF-8, so it cannot stand for texts that are not.
         let utf8 = matches!(source, Source::Utf8(_));
         let hash = self.keys.hash(self.scratch.form());
         let found = self.index.get(&hash).copied();
@@ -201,7 +223,7 @@ impl Cache {
     /// Keeps the pattern of a text that was not found among the recent ones, when it comes the second time.
     fn learn(&mut self, set: usize, key: u64, sql: &[u8], answer: &Answer) {
         let places = if answer.by_form { self.scratch.places() } else { &[] };
-        let Some(recent) = self.recent.get_mut(set) else { return };
+        let Some(recent) = self.recent.get_mut(set).filter(|recent| recent.idle == 0) else { return };
         let Some(sketch) = Sketch::of(sql, places) else { return };
         if recent.is_second(sketch.hash(self.keys)) {
             let known = Known { pattern: sketch.pattern(), verdict: Arc::clone(&answer.verdict) };

@@ -33,7 +33,19 @@ pub(super) struct Buffer {
     /// Never shrinks while in use: beyond `length` are leftovers.
     bytes: Vec<u8>,
     length: usize,
-    places: Vec<Token>,
+    places: Vec<Place>,
+}
+
+/// A part of a text that may be replaced by others without a change of the form.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Any literal of this kind may stand here; for `Space`, any white space and comments.
+    pub(super) kind: Kind,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// Not only one literal may stand here but any number of them, with what is between the place before and this one
+    /// in between: a comma, and maybe blanks.
+    pub(super) many: bool,
 }
 
 impl Buffer {
@@ -66,10 +78,9 @@ impl Buffer {
         &self.bytes[..self.length]
     }
 
-    /// The tokens of the text that was written last which may be replaced by others of their kind without a change of
-    /// the form: most literals, and space with comments in it. None when there are more than `PLACES_MAX`. Those of an
-    /// irregular text mean nothing.
-    pub(super) fn places(&self) -> &[Token] {
+    /// The places in the text that was written last: most literals, and comments. None when there are more than
+    /// `PLACES_MAX`. Those of an irregular text mean nothing.
+    pub(super) fn places(&self) -> &[Place] {
         if self.places.len() > PLACES_MAX { &[] } else { &self.places }
     }
 
@@ -109,7 +120,7 @@ struct Writer<'a> {
     space: bool,
     list: List,
     groups: Groups,
-    places: &'a mut Vec<Token>,
+    places: &'a mut Vec<Place>,
 }
 
 /// Literals of one kind, with commas between them, up to the last token.
@@ -197,13 +208,13 @@ impl Writer<'_> {
                 self.edge = Edge::Word;
                 self.copy(sql, token.start, token.end);
             }
-            Kind::Integer => self.literal(1, token),
-            Kind::Number => self.literal(2, token),
-            Kind::Text { ambiguous: false } => self.literal(3, token),
-            Kind::EscapeText { coded: false } => self.literal(4, token),
-            Kind::DollarText => self.literal(5, token),
-            Kind::BitText => self.literal(6, token),
-            Kind::HexText => self.literal(7, token),
+            Kind::Integer => self.literal(1, sql, token),
+            Kind::Number => self.literal(2, sql, token),
+            Kind::Text { ambiguous: false } => self.literal(3, sql, token),
+            Kind::EscapeText { coded: false } => self.literal(4, sql, token),
+            Kind::DollarText => self.literal(5, sql, token),
+            Kind::BitText => self.literal(6, sql, token),
+            Kind::HexText => self.literal(7, sql, token),
             Kind::Text { ambiguous: true } => return Form::Ambiguous,
             Kind::EscapeText { coded: true } | Kind::UnicodeText | Kind::UnicodeName | Kind::Irregular => {
                 return Form::Irregular;
@@ -216,7 +227,22 @@ impl Writer<'_> {
     #[inline]
     fn place(&mut self, token: Token) {
         if self.places.len() <= PLACES_MAX {
-            self.places.push(token);
+            let Token { kind, start, end } = token;
+            self.places.push(Place { kind, start, end, many: false });
+        }
+    }
+
+    /// Notes a literal that leaves no trace, after at least three of its kind in a list.
+    #[inline(never)]
+    fn place_in_list(&mut self, sql: &[u8], token: Token) {
+        if let [.., before, last] = &mut self.places[..]
+            && before.kind == token.kind
+            && last.kind == token.kind
+            && sql[before.end..last.start] == sql[last.end..token.start]
+        {
+            (last.end, last.many) = (token.end, true);
+        } else {
+            self.place(token);
         }
     }
 
@@ -237,14 +263,14 @@ impl Writer<'_> {
     }
 
     #[inline]
-    fn literal(&mut self, kind: u8, token: Token) {
-        self.place(token);
+    fn literal(&mut self, kind: u8, sql: &[u8], token: Token) {
         (self.groups.closed, self.groups.comma) = (false, None);
         let comma = self.list.comma.take();
         if let Some(comma) = comma
             && self.list.kind == kind
         {
             if self.list.count >= REPEATS_MAX {
+                self.place_in_list(sql, token);
                 self.length = comma;
                 (self.edge, self.space) = (Edge::Word, false);
                 return;
@@ -253,6 +279,7 @@ impl Writer<'_> {
         } else {
             (self.list.kind, self.list.count) = (kind, 1);
         }
+        self.place(token);
         self.between(Edge::Word);
         self.push(kind);
     }
