@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -20,6 +19,8 @@ use super::Address;
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// A move to another event loop has failed.
+    Gone,
 }
 
 impl Stream {
@@ -51,17 +52,11 @@ impl Stream {
     /// # Errors
     /// When the kernel refuses; the stream must not be used any more then.
     pub fn rehome(&mut self) -> io::Result<()> {
-        // A socket leaves its event loop only when it is consumed, so a copy of the descriptor takes its place.
-        match self {
-            Stream::Tcp(stream) => {
-                let copy: std::net::TcpStream = stream.as_fd().try_clone_to_owned()?.into();
-                *stream = TcpStream::from_std(copy)?;
-            }
-            Stream::Unix(stream) => {
-                let copy: std::os::unix::net::UnixStream = stream.as_fd().try_clone_to_owned()?.into();
-                *stream = UnixStream::from_std(copy)?;
-            }
-        }
+        *self = match std::mem::replace(self, Stream::Gone) {
+            Stream::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Stream::Unix(stream) => Stream::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Stream::Gone => return Err(gone()),
+        };
         Ok(())
     }
 
@@ -70,6 +65,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
 
@@ -79,6 +75,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.try_read(buffer),
             Stream::Unix(stream) => stream.try_read(buffer),
+            Stream::Gone => Err(gone()),
         }
     }
 
@@ -86,6 +83,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.try_write(bytes),
             Stream::Unix(stream) => stream.try_write(bytes),
+            Stream::Gone => Err(gone()),
         }
     }
 
@@ -112,8 +110,13 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.peer_addr().map_or_else(|_| "unknown".into(), |address| address.to_string()),
             Stream::Unix(_) => "unix".into(),
+            Stream::Gone => "gone".into(),
         }
     }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 impl AsyncRead for Stream {
@@ -121,6 +124,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
 }
@@ -130,6 +134,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
 
@@ -141,6 +146,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct PoolKey(u64);
 
 /// How long the first in the queue may be passed over by one on the thread where a connection becomes free: moving a
 /// connection between threads costs more than the wait.
-const PASSED_OVER_MAX: Duration = Duration::from_millis(2);
+const PASSED_OVER_MAX: Duration = Duration::from_millis(5);
 
 /// What one pool has at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
