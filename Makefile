@@ -1,0 +1,36 @@
+# Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
+# DEMO, TESTS and BENCH hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
+
+.PHONY: help demo test bench lint build check-deps
+
+help:
+	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
+	@echo "make test        all tests, on real PostgreSQL servers"
+	@echo "make bench       Poolhouse measured against other poolers"
+	@echo "make lint        formatting and lints"
+	@echo "make build       target/release/poolhouse"
+	@echo "make check-deps  what the other targets would install"
+
+demo:
+	@scripts/deps.sh build postgres
+	cargo build --release
+	@$${CARGO_TARGET_DIR:-target}/release/poolhouse demo $(DEMO)
+
+test:
+	@scripts/test.sh $(TESTS)
+
+bench:
+	@scripts/deps.sh build postgres bench
+	cargo bench $(BENCH)
+
+lint:
+	@scripts/deps.sh build lint
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+build:
+	@scripts/deps.sh build
+	cargo build --release
+
+check-deps:
+	@scripts/deps.sh --check build lint postgres node bench

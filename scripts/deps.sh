@@ -1,0 +1,130 @@
+#!/bin/sh
+# Installs what the build and the tests need, where it is missing, with the system's package manager (apt-get).
+# usage: scripts/deps.sh [--check] GROUP...
+#   build     a C compiler, clang and libclang (PostgreSQL's parser is C, and its bindings are generated)
+#   lint      rustfmt and clippy
+#   postgres  PostgreSQL's server programs, with pgbench and psql
+#   node      node and npm (they fetch a second version of PostgreSQL for the tests)
+#   bench     the poolers to compare with: pgbouncer and haproxy
+# --check only says what is missing, and fails when something is.
+set -eu
+
+say() { echo "deps: $*" >&2; }
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+has_file() {
+    for file in "$@"; do
+        [ -e "$file" ] && return 0
+    done
+    return 1
+}
+
+has_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] || has_file /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-*.so* \
+        /usr/lib/libclang.so* /usr/lib64/libclang.so* /usr/lib/*-linux-gnu/libclang*.so*
+}
+
+# The same places as in src/cli/demo/postgres.rs.
+has_postgres() {
+    [ -n "${POSTGRES_BIN:-}" ] || has_file /usr/lib/postgresql/*/bin/initdb || has initdb ||
+        { has pg_config && [ -x "$(pg_config --bindir)/initdb" ]; }
+}
+
+# Debian has pgbench in the server's package, others in one with the contributed modules.
+has_pgbench() {
+    has_file /usr/lib/postgresql/*/bin/pgbench || has pgbench
+}
+
+# Prints the packages that a group lacks.
+missing_of() {
+    case $1 in
+        build)
+            has cc || echo gcc libc6-dev
+            has clang || echo clang
+            has_libclang || echo libclang-dev
+            ;;
+        postgres)
+            has_postgres || echo postgresql
+            [ -n "${POSTGRES_BIN:-}" ] || has_pgbench || echo postgresql-contrib
+            ;;
+        node)
+            has node || echo nodejs
+            has npm || echo npm
+            ;;
+        bench)
+            has pgbouncer || has_file /usr/sbin/pgbouncer || echo pgbouncer
+            has haproxy || has_file /usr/sbin/haproxy || echo haproxy
+            ;;
+        lint) ;;
+        *)
+            say "no such group: $1"
+            exit 2
+            ;;
+    esac
+}
+
+# Prints the parts of the Rust toolchain that a group lacks.
+components_of() {
+    [ "$1" = lint ] || return 0
+    cargo fmt --version >/dev/null 2>&1 || echo rustfmt
+    cargo clippy --version >/dev/null 2>&1 || echo clippy
+}
+
+install_packages() {
+    if ! has apt-get; then
+        say "missing, named as on Debian: $*; there is no apt-get here: install them with your package manager"
+        exit 1
+    fi
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        if ! has sudo; then
+            say "missing: $*; run this as root: apt-get install -y $*"
+            exit 1
+        fi
+        as_root=sudo
+    fi
+    say "installing $* with apt-get"
+    # The list may be old or absent on a fresh machine; when it cannot be fetched, what is there may do.
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || say "apt-get update failed; going on"
+    if ! $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
+        say "apt-get could not install $*; install them by hand and try again"
+        exit 1
+    fi
+}
+
+install_components() {
+    if ! has rustup; then
+        say "missing: $*; install them for the Rust toolchain in use"
+        exit 1
+    fi
+    say "adding $* with rustup"
+    rustup component add "$@" >&2
+}
+
+check=
+if [ "${1:-}" = --check ]; then
+    check=yes
+    shift
+fi
+packages=
+components=
+for group in "$@"; do
+    of_group=$(missing_of "$group")
+    packages="$packages $of_group"
+    components="$components $(components_of "$group")"
+done
+# Split at spaces and line ends; that is what the lists are.
+set -- $packages $components
+if [ $# = 0 ]; then
+    [ -z "$check" ] || say "nothing is missing"
+    exit 0
+fi
+if [ -n "$check" ]; then
+    say "missing: $*"
+    exit 1
+fi
+set -- $packages
+[ $# = 0 ] || install_packages "$@"
+set -- $components
+[ $# = 0 ] || install_components "$@"

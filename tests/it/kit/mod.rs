@@ -1,0 +1,40 @@
+//! What the tests are written with: clusters, Poolhouse in front of them, a network that fails on purpose, and clients.
+//! Everything ends with its owner, also in a panic, and any number of tests can run at once.
+
+mod client;
+mod fault;
+mod pooler;
+mod raw;
+mod selftest;
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use self::{
+    client::connect,
+    fault::{Cut, Direction, Fault},
+    pooler::Config,
+    raw::{RawClient, messages},
+};
+pub use poolhouse::cli::demo::cluster::{Builder, Cluster, Login};
+
+/// What anything that should happen at once may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster to be started; the tests of a build share what initdb made.
+pub fn cluster() -> Builder {
+    Cluster::primary().cache(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("initdb"))
+}
+
+/// Waits for a condition, and fails the test when it does not come true.
+#[track_caller]
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

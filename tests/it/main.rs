@@ -1,0 +1,5 @@
+//! Tests from outside: the built binary, real PostgreSQL servers, and sockets. One test binary, so that it links once.
+//! `make test` runs those with `protocol` in their names on a second version of PostgreSQL too.
+
+mod kit;
+mod tidy;
