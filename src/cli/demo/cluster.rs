@@ -371,14 +371,6 @@ impl Cluster {
         self.throwaway.path()
     }
 
-    /// Has a process that names a file in that directory on its command line ended when ours is killed.
-    ///
-    /// # Errors
-    /// The watcher is gone.
-    pub fn watch(&self, process: u32) -> io::Result<()> {
-        self.throwaway.watch(process)
-    }
-
     /// The password of user `postgres` over TCP.
     pub fn superuser_password(&self) -> &str {
         &self.superuser_password
