@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A branch of the tree of tasks. Clones are the same branch.
@@ -22,12 +23,15 @@ impl Scope {
         Scope { tracker: TaskTracker::new(), stop: self.stop.child_token() }
     }
 
-    /// Starts a task on the calling thread's runtime.
+    /// Starts a task on the calling thread's runtime. A thread whose runtime is being shut down starts nothing more: the
+    /// future is dropped.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(async move {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let task = async move {
             let _note = PanicNote { name };
             future.await;
-        });
+        };
+        self.tracker.spawn_on(task, &runtime);
     }
 
     /// Asks every task of this branch and below to end.

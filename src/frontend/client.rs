@@ -380,6 +380,9 @@ impl Client {
         tracing::info!(node, process = lent.0.process(), %error, "lost a server connection in use");
         cluster.monitor.report(lent.1, NodeReport::ServerLost { reason: error.to_string() });
         let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
+        if exchange.take_back() {
+            return AfterLoss::GoesOn;
+        }
         let loss = Loss { node, mid_message: exchange.is_mid_message() };
         let (pipeline, mut out) = exchange.session_parts();
         let after = self.session.on_loss(loss, pipeline, &mut out);

@@ -39,6 +39,9 @@ pub struct Exchange {
     /// What the session says itself, before it takes its place in the outboxes.
     said_to_client: Vec<u8>,
     said_to_server: Vec<u8>,
+    /// What has been sent to a replica, as the client sent it, while nothing of an answer has come: it only reads, so it
+    /// can be run again elsewhere.
+    repeat: Option<Vec<u8>>,
     /// The client waits until the server has answered what it owes.
     held: bool,
     /// The session has let go of the server connection.
@@ -97,6 +100,7 @@ impl Exchange {
     pub fn attach(&mut self, session: &mut Session, server: &mut Server, need: Need) {
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
+        self.repeat = (need == Need::Read).then(Vec::new);
     }
 
     /// The server connection is gone from this client, one way or the other.
@@ -106,6 +110,20 @@ impl Exchange {
         self.to_server.clear();
         self.held = false;
         self.released = false;
+        self.repeat = None;
+    }
+
+    /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
+    /// asked of another. False when that is not so.
+    pub fn take_back(&mut self) -> bool {
+        match self.repeat.take() {
+            Some(sent) if !sent.is_empty() && self.from_client.rest == 0 => {
+                self.detach();
+                self.from_client.put_back(&sent);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The server connection was lost, and the session has said what there is to say. What the client has sent of a
@@ -291,6 +309,7 @@ impl Exchange {
     /// Looks at all that has come from the server.
     fn digest_server(&mut self, session: &mut Session, server: &mut Server) -> Option<Box<Report>> {
         self.held = false;
+        self.repeat = None;
         // Messages that pass unchanged gather into one run, which is moved at once.
         let mut run = self.from_server.used;
         loop {
@@ -420,7 +439,16 @@ impl Exchange {
                 self.from_client.end_run(&mut run, &mut self.to_server);
                 self.to_server.bytes.append(&mut self.said_to_server);
             }
-            self.to_client.bytes.append(&mut self.said_to_client);
+            if !self.said_to_client.is_empty() {
+                self.repeat = None;
+                self.to_client.bytes.append(&mut self.said_to_client);
+            }
+            if let Some(repeat) = &mut self.repeat
+                && matches!(step, ClientStep::Forward | ClientStep::Replaced { .. } | ClientStep::Answered)
+                && !self.from_client.copy_front(head, repeat)
+            {
+                self.repeat = None;
+            }
             match step {
                 ClientStep::Forward => self.from_client.pass(head.message()),
                 ClientStep::Replaced { rest } => {
@@ -505,6 +533,19 @@ impl Inbox {
         // In steps, so that what a header promises costs nothing before it comes.
         let room = message.min(self.bytes.len() * 2).max(BUFFER_BYTES);
         self.bytes.reserve(room.saturating_sub(self.bytes.len()));
+    }
+
+    /// Copies the message at the front; false when it is not all there, or there is too much already.
+    fn copy_front(&self, head: wire::Header, out: &mut Vec<u8>) -> bool {
+        let message = self.unused().get(..head.message());
+        let message = message.filter(|message| out.len() + message.len() <= BUFFER_BYTES / 2);
+        message.inspect(|message| out.extend_from_slice(message)).is_some()
+    }
+
+    /// Puts messages in front of what has come.
+    fn put_back(&mut self, messages: &[u8]) {
+        self.bytes.splice(self.used..self.used, messages.iter().copied());
+        self.wants_more = false;
     }
 
     /// The message at the front passes; what is there of it joins the run.

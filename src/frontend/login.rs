@@ -1,7 +1,7 @@
 //! From the first byte of a connection to the first ReadyForQuery: the startup packet, who the client is, and how its
 //! session begins.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -80,11 +80,15 @@ pub async fn log_in(
 ) -> Option<Box<Client>> {
     let limit = frontend.settings.login_timeout;
     let peer = stream.peer();
-    let done = timeout(limit, run(&mut stream, &frontend, &worker, &scope)).await;
-    let refusal = match done {
-        Ok(Ok(ready)) => return Some(ready.into_client(stream, worker)),
-        Ok(Err(refusal)) => refusal,
-        Err(_) => report::login_timeout(limit).into(),
+    let proved = timeout(limit, prove_all(&mut stream, &frontend, &scope)).await;
+    let ready = match proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into())) {
+        // A server may take longer to come than a client may take to log in; the wait for it has limits of its own.
+        Ok(known) => start(&mut stream, &frontend, &worker, known).await,
+        Err(refusal) => Err(refusal),
+    };
+    let refusal = match ready {
+        Ok(ready) => return Some(ready.into_client(stream, worker)),
+        Err(refusal) => refusal,
     };
     if let Refusal::Told(words) = refusal {
         tracing::info!(client = peer, reason = %words, "refused a client");
@@ -111,12 +115,16 @@ impl Ready {
     }
 }
 
-async fn run(
-    stream: &mut Stream,
-    frontend: &Arc<Frontend>,
-    worker: &Arc<Worker>,
-    scope: &Scope,
-) -> Result<Ready, Refusal> {
+/// A client that has proved who it is.
+struct Known {
+    minor: u16,
+    wanted: Wanted,
+    target: Arc<Target>,
+    place: Place,
+}
+
+/// From the first byte to the proof of who the client is.
+async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope) -> Result<Known, Refusal> {
     let parameters = match first_packet(stream).await? {
         Startup::Cancel(key) => {
             cancel(frontend, &key, scope);
@@ -131,21 +139,31 @@ async fn run(
     let max = frontend.settings.max_clients;
     let place = frontend.registry.place(max).ok_or_else(|| report::too_many_clients(max))?;
     let wanted = Wanted::read(&parameters)?;
-    let mut out = negotiate(&parameters);
-    if !out.is_empty() {
-        stream.write_all(&out).await?;
-        out.clear();
+    let negotiation = negotiate(&parameters);
+    if !negotiation.is_empty() {
+        stream.write_all(&negotiation).await?;
     }
     let credential = prove(stream, frontend, &wanted.user).await?;
     let target = frontend.target(&wanted.database, &wanted.user, credential);
     let target = target.ok_or_else(|| report::unknown_database(&wanted.database))?;
+    Ok(Known { minor: parameters.minor, wanted, target, place })
+}
+
+/// From there to the first ReadyForQuery.
+async fn start(
+    stream: &mut Stream,
+    frontend: &Arc<Frontend>,
+    worker: &Arc<Worker>,
+    known: Known,
+) -> Result<Ready, Refusal> {
+    let Known { minor, wanted, target, place } = known;
     let beginning = begin(&target, worker, wanted.settings).await?;
-    let secret_bytes = if parameters.minor >= 2 { SECRET_BYTES } else { 4 };
+    let secret_bytes = if minor >= 2 { SECRET_BYTES } else { 4 };
     let entry = frontend
         .registry
         .enter(secret_bytes, getrandom::fill)
         .map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")))?;
-
+    let mut out = Vec::new();
     Authentication::Ok.write(&mut out);
     for (name, value) in beginning.reported.iter().chain(beginning.about_server.iter()) {
         // Behind Poolhouse there is always a server that can be written to, whichever answered first.
@@ -155,13 +173,8 @@ async fn run(
     reply::backend_key_data(entry.slot.process, entry.slot.secret(), &mut out);
     reply::ready_for_query(Status::Idle, &mut out);
     stream.write_all(&out).await?;
-    tracing::debug!(
-        client = stream.peer(),
-        database = wanted.database,
-        user = wanted.user,
-        process = entry.slot.process,
-        "a client logged in"
-    );
+    tracing::debug!(client = stream.peer(), database = wanted.database, user = wanted.user,
+        process = entry.slot.process, "a client logged in");
     let session = Session::new(target.shared.clone(), beginning.settings, beginning.reported);
     Ok(Ready { session, target, entry, place })
 }
@@ -205,7 +218,7 @@ fn cancel(frontend: &Frontend, key: &startup::CancelKey, scope: &Scope) {
 struct Wanted {
     user: String,
     database: String,
-    /// Every other parameter, with those in `options` last: they are stronger, as in PostgreSQL.
+    /// Every other parameter once, by its name in lower case. Those in `options` are weaker, as in PostgreSQL.
     settings: Vec<(String, String)>,
 }
 
@@ -226,10 +239,10 @@ impl Wanted {
         let plain = parameters.pairs.iter().filter(|(name, _)| {
             !matches!(name.as_str(), "user" | "database" | "replication" | "options") && !name.starts_with("_pq_.")
         });
-        let mut settings: Vec<_> = plain.cloned().collect();
-        settings.extend(options(parameters.value("options").unwrap_or_default())?);
-        settings.sort();
-        Ok(Wanted { user: user.to_owned(), database: database.to_owned(), settings })
+        let options = options(parameters.value("options").unwrap_or_default())?;
+        let named = options.into_iter().chain(plain.cloned());
+        let settings: BTreeMap<_, _> = named.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        Ok(Wanted { user: user.to_owned(), database: database.to_owned(), settings: settings.into_iter().collect() })
     }
 }
 
@@ -458,9 +471,15 @@ mod tests {
     #[test]
     fn startup_packets() {
         let read = |list: &[(&str, &str)]| Wanted::read(&Parameters { minor: 0, pairs: pairs(list) });
-        let wanted = read(&[("user", "a"), ("TimeZone", "UTC"), ("options", "-c x.y=1"), ("_pq_.z", "1")]).unwrap();
+        let wanted = read(&[
+            ("user", "a"),
+            ("TimeZone", "UTC"),
+            ("options", "-c x.y=1 -c timezone=CET"),
+            ("_pq_.z", "1"),
+        ])
+        .unwrap();
         assert_eq!((wanted.user.as_str(), wanted.database.as_str()), ("a", "a"));
-        assert_eq!(wanted.settings, pairs(&[("TimeZone", "UTC"), ("x.y", "1")]));
+        assert_eq!(wanted.settings, pairs(&[("timezone", "UTC"), ("x.y", "1")]));
         assert_eq!(read(&[]).unwrap_err().code, SqlState::INVALID_AUTHORIZATION);
         assert_eq!(read(&[("user", "a"), ("replication", "true")]).unwrap_err().code, SqlState::FEATURE_NOT_SUPPORTED);
         assert!(read(&[("user", "a"), ("replication", "false")]).is_ok());

@@ -32,7 +32,7 @@ use crate::{auth, session};
 pub struct Settings {
     /// The next client gets SQLSTATE 53300.
     pub max_clients: usize,
-    /// From accept to the first ReadyForQuery.
+    /// From accept until the client has proved who it is. The wait for a server connection has limits of its own.
     pub login_timeout: Duration,
     /// How long a drain waits for open transactions.
     pub shutdown_timeout: Duration,

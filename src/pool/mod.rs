@@ -143,9 +143,8 @@ impl<M: Manager> Node<M> {
             self.scope.spawn("end waits in time", async move { node.end_waits().await });
         }
         for (key, manager) in outcome.open {
-            let node = self.clone();
+            let opening = Opening { node: self.clone(), key, done: false };
             self.scope.spawn("open a server connection", async move {
-                let opening = Opening { node: &node, key, done: false };
                 let result = manager.open().await;
                 opening.finish(result);
             });
@@ -168,13 +167,13 @@ impl<M: Manager> Node<M> {
 }
 
 /// A place that is reserved for a connection being opened; freed when the opening is given up.
-struct Opening<'a, M: Manager> {
-    node: &'a Arc<Node<M>>,
+struct Opening<M: Manager> {
+    node: Arc<Node<M>>,
     key: PoolKey,
     done: bool,
 }
 
-impl<M: Manager> Opening<'_, M> {
+impl<M: Manager> Opening<M> {
     fn finish(mut self, result: Result<M::Connection, M::Error>) {
         self.done = true;
         let outcome = match result {
@@ -185,7 +184,7 @@ impl<M: Manager> Opening<'_, M> {
     }
 }
 
-impl<M: Manager> Drop for Opening<'_, M> {
+impl<M: Manager> Drop for Opening<M> {
     fn drop(&mut self) {
         if !self.done {
             let outcome = self.node.lock().open_failed(self.key, None);
