@@ -2,4 +2,5 @@
 //! `make test` runs those with `protocol` in their names on a second version of PostgreSQL too.
 
 mod kit;
+mod split;
 mod tidy;

@@ -1,0 +1,154 @@
+//! Reads reach replicas, all else reaches the primary, and a session reads what it wrote. Which server answered is
+//! what the server itself says.
+
+use super::kit::{Cluster, Config, PATIENCE, RawClient, cluster, messages, wait_until};
+
+/// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
+const PORT: &str = "SELECT port FROM place";
+
+fn replicated() -> Cluster {
+    let cluster = cluster().replicas(2).trust_user("app").start().unwrap();
+    cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
+    cluster.node(0).query("INSERT INTO ticket VALUES (1)").unwrap();
+    cluster.node(0).query("CREATE FUNCTION unknown_to_poolhouse(int) RETURNS int LANGUAGE sql AS 'SELECT $1'").unwrap();
+    cluster.node(0).query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
+    cluster.catch_up().unwrap();
+    cluster
+}
+
+fn in_front(cluster: &Cluster, key: &str, value: &str) -> Config {
+    Config::of_cluster(cluster).user("app", "secret").set(key, value)
+}
+
+fn login(port: u16) -> RawClient {
+    RawClient::login(port, "postgres", "app", "secret")
+}
+
+fn port(client: &mut RawClient, sql: &str) -> u16 {
+    client.value(sql).unwrap().parse().unwrap()
+}
+
+/// Poolhouse finds the roles within its first checks.
+fn wait_for_replicas(client: &mut RawClient, cluster: &Cluster) {
+    let primary = cluster.node(0).port();
+    wait_until("reads reach a replica", PATIENCE, || port(client, PORT) != primary);
+}
+
+/// Parse, Bind and Execute in one batch.
+fn batch(client: &mut RawClient, sql: &str) -> u16 {
+    let bytes = [
+        messages::parse("", sql),
+        messages::bind("", "", &[]),
+        messages::describe(b'P', ""),
+        messages::execute("", 0),
+        messages::sync(),
+    ];
+    client.send(&bytes.concat());
+    answered(client)
+}
+
+fn answered(client: &mut RawClient) -> u16 {
+    let answer = client.read_until_ready();
+    let row = answer.iter().find(|message| message.tag == b'D').unwrap_or_else(|| panic!("no row: {answer:?}"));
+    row.values()[0].as_ref().unwrap().parse().unwrap()
+}
+
+#[test]
+fn each_statement_reaches_the_right_server() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    let pooler = in_front(&cluster, "pool.size", "4").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+
+    assert_ne!(batch(&mut client, PORT), primary);
+    client.send(&[messages::parse("where", PORT), messages::sync()].concat());
+    client.read_until_ready();
+    for _ in 0..4 {
+        let run = [messages::bind("", "where", &[]), messages::execute("", 0), messages::sync()];
+        client.send(&run.concat());
+        assert_ne!(answered(&mut client), primary);
+    }
+
+    let uncertain = [
+        "SELECT port FROM place, ticket FOR UPDATE OF ticket",
+        "SELECT port FROM place, ticket FOR SHARE OF ticket",
+        "SELECT port, pg_advisory_xact_lock(7) FROM place",
+        "SELECT port, unknown_to_poolhouse(1) FROM place",
+        "WITH w AS (INSERT INTO ticket VALUES (2) RETURNING 1) SELECT port FROM place, w",
+        "INSERT INTO ticket VALUES (3) RETURNING (SELECT port FROM place)",
+        "UPDATE ticket SET number = number RETURNING (SELECT port FROM place)",
+    ];
+    for sql in uncertain {
+        let mut client = login(pooler.port());
+        assert_eq!(port(&mut client, sql), primary, "{sql}");
+        let mut client = login(pooler.port());
+        assert_eq!(batch(&mut client, sql), primary, "{sql}");
+    }
+    let mut client = login(pooler.port());
+    client.query("BEGIN");
+    assert_eq!(port(&mut client, PORT), primary);
+    assert_eq!(batch(&mut client, PORT), primary);
+    client.query("COMMIT");
+}
+
+#[test]
+fn a_session_reads_what_it_wrote() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    let pooler = in_front(&cluster, "pool.size", "4").start();
+    let (mut writer, mut other) = (login(pooler.port()), login(pooler.port()));
+    wait_for_replicas(&mut writer, &cluster);
+    let replicas = [cluster.node(1), cluster.node(2)];
+    replicas.iter().for_each(|replica| replica.pause_replay().unwrap());
+    writer.query("INSERT INTO ticket VALUES (2)");
+    for _ in 0..10 {
+        assert_eq!(writer.value("SELECT count(*) FROM ticket").as_deref(), Some("2"));
+        assert_eq!(port(&mut writer, PORT), primary);
+    }
+    assert_ne!(port(&mut other, PORT), primary, "who wrote nothing goes on reading from replicas");
+    replicas.iter().for_each(|replica| replica.resume_replay().unwrap());
+    wait_until("the writer reads from replicas again", PATIENCE, || port(&mut writer, PORT) != primary);
+    assert_eq!(writer.value("SELECT count(*) FROM ticket").as_deref(), Some("2"));
+}
+
+#[test]
+fn eventual_consistency_may_read_old_rows() {
+    let cluster = replicated();
+    let pooler = in_front(&cluster, "clusters.main.routing.consistency", "'eventual'").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+    cluster.node(1).pause_replay().unwrap();
+    cluster.node(2).pause_replay().unwrap();
+    client.query("INSERT INTO ticket VALUES (2)");
+    assert_eq!(client.value("SELECT count(*) FROM ticket").as_deref(), Some("1"));
+    cluster.node(1).resume_replay().unwrap();
+    cluster.node(2).resume_replay().unwrap();
+}
+
+#[test]
+fn reads_can_be_kept_on_the_primary() {
+    let cluster = replicated();
+    let pooler = in_front(&cluster, "clusters.main.routing.reads", "'primary'").start();
+    let mut client = login(pooler.port());
+    for _ in 0..10 {
+        assert_eq!(port(&mut client, PORT), cluster.node(0).port());
+    }
+}
+
+#[test]
+fn reads_go_on_without_a_replica_that_died() {
+    let cluster = replicated();
+    let (primary, lost) = (cluster.node(0).port(), cluster.node(1));
+    let pooler = in_front(&cluster, "clusters.main.health.interval", "'100ms'").start();
+    pooler.allow_warnings("");
+    let mut client = login(pooler.port());
+    wait_until("both replicas are used", PATIENCE, || port(&mut client, PORT) == lost.port());
+    lost.kill9().unwrap();
+    for _ in 0..50 {
+        assert_ne!(port(&mut client, PORT), lost.port());
+    }
+    lost.start().unwrap();
+    wait_until("it is used again", PATIENCE, || port(&mut client, PORT) == lost.port());
+    assert_ne!(primary, lost.port());
+}
