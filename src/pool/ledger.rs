@@ -37,23 +37,39 @@ pub(super) struct Held<C> {
     generation: u32,
 }
 
+/// A place that is reserved for a connection being opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    key: PoolKey,
+    /// As of the start: what is opened before a renewal and arrives after it is old.
+    generation: u32,
+}
+
+/// What is to be done about the end of waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// Nobody sees to it that waits end in time.
+    Start,
+    /// Whoever does would wake up too late.
+    Sooner,
+}
+
 /// What has to be done once the lock is released.
 pub(super) struct Outcome<M: Manager> {
     pub retire: Vec<Held<M::Connection>>,
-    pub open: Vec<(PoolKey, Arc<M>)>,
-    /// Somebody has to see to it that waits end in time.
-    pub expire: bool,
+    pub open: Vec<(Place, Arc<M>)>,
+    pub watch: Option<Watch>,
 }
 
 impl<M: Manager> Default for Outcome<M> {
     fn default() -> Self {
-        Outcome { retire: Vec::new(), open: Vec::new(), expire: false }
+        Outcome { retire: Vec::new(), open: Vec::new(), watch: None }
     }
 }
 
 impl<M: Manager> Outcome<M> {
     pub fn is_nothing(&self) -> bool {
-        self.retire.is_empty() && self.open.is_empty() && !self.expire
+        self.retire.is_empty() && self.open.is_empty() && self.watch.is_none()
     }
 }
 
@@ -72,8 +88,10 @@ pub(super) struct Ledger<M: Manager> {
     starving: usize,
     /// As of the last call of `keep`.
     now: Instant,
-    /// A task ends waits in time.
-    expiring: bool,
+    /// As of the call before: what idles since before it is not needed soon.
+    before: Instant,
+    /// When the task that ends waits in time wakes up; `None` when there is none.
+    wakes: Option<Instant>,
     /// Connections of an older generation are closed instead of idling.
     generation: u32,
 }
@@ -87,12 +105,17 @@ struct PoolLedger<M: Manager> {
     lent: usize,
     opening: usize,
     waiting: VecDeque<Waiter<M>>,
+    /// More wait than connections are being opened for, and only the node's budget is in the way.
     starves: bool,
 }
 
 impl<M: Manager> PoolLedger<M> {
     fn connections(&self) -> usize {
         self.lent + self.idle.len() + self.opening
+    }
+
+    fn first_ticket(&self) -> Option<u64> {
+        self.waiting.front().map(|waiter| waiter.ticket)
     }
 }
 
@@ -121,7 +144,8 @@ impl<M: Manager> Ledger<M> {
             next_serial: 0,
             starving: 0,
             now,
-            expiring: false,
+            before: now,
+            wakes: None,
             generation: 0,
         }
     }
@@ -179,18 +203,21 @@ impl<M: Manager> Ledger<M> {
         let Some(pool) = self.pools.get_mut(&key).filter(|pool| pool.waiting.is_empty()) else {
             return (None, outcome);
         };
-        while !pool.idle.is_empty() {
+        let mut found = None;
+        while found.is_none() && !pool.idle.is_empty() {
             let own = pool.idle.iter().rposition(|(_, held)| M::home(&held.connection) == worker);
             let (_, mut held) = pool.idle.remove(own.unwrap_or(pool.idle.len() - 1));
             if M::is_fit(&mut held.connection) {
                 pool.lent += 1;
                 self.lent += 1;
-                return (Some(held), outcome);
+                found = Some(held);
+            } else {
+                self.open -= 1;
+                outcome.retire.push(held);
             }
-            self.open -= 1;
-            outcome.retire.push(held);
         }
-        (None, outcome)
+        self.feed(&mut outcome);
+        (found, outcome)
     }
 
     /// A place at the end of the queue.
@@ -200,16 +227,39 @@ impl<M: Manager> Ledger<M> {
         self.next_ticket += 1;
         let mut outcome = Outcome::default();
         if let Some(pool) = self.pools.get_mut(&key) {
-            pool.waiting.push_back(Waiter { ticket, worker, since: Instant::now(), sender });
-            outcome.expire = !self.expiring && pool.settings.checkout_timeout.is_some();
-            self.expiring |= outcome.expire;
-            // Somebody may have given one back between the look at the idle ones and now.
-            if let Some((_, held)) = pool.idle.pop() {
-                self.place(key, held, &mut outcome);
-            }
+            let since = Instant::now();
+            pool.waiting.push_back(Waiter { ticket, worker, since, sender });
+            let deadline = pool.settings.checkout_timeout.map(|limit| since + limit);
+            outcome.watch = self.watch_for(deadline);
         }
+        self.hand_out_idle(key, &mut outcome);
         self.open_for(key, &mut outcome);
         (ticket, receiver, outcome)
+    }
+
+    /// Somebody may have given one back between the look at the idle ones and the place in the queue.
+    fn hand_out_idle(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+        while let Some(pool) = self.pools.get_mut(&key).filter(|pool| !pool.waiting.is_empty()) {
+            let Some((_, mut held)) = pool.idle.pop() else { return };
+            if M::is_fit(&mut held.connection) {
+                self.place(key, held, outcome);
+            } else {
+                self.open -= 1;
+                outcome.retire.push(held);
+            }
+        }
+    }
+
+    /// What is to be done so that a wait ends at its deadline.
+    fn watch_for(&mut self, deadline: Option<Instant>) -> Option<Watch> {
+        let deadline = deadline?;
+        let watch = match self.wakes {
+            None => Watch::Start,
+            Some(wakes) if deadline < wakes => Watch::Sooner,
+            Some(_) => return None,
+        };
+        self.wakes = Some(deadline);
+        Some(watch)
     }
 
     /// Somebody has stopped waiting.
@@ -245,63 +295,87 @@ impl<M: Manager> Ledger<M> {
             pool.lent -= 1;
         }
         self.open_for(key, &mut outcome);
-        self.feed(&mut outcome);
         outcome
     }
 
     /// A connection that was being opened is there.
-    pub fn opened(&mut self, key: PoolKey, connection: M::Connection) -> Outcome<M> {
+    pub fn opened(&mut self, place: Place, connection: M::Connection) -> Outcome<M> {
         let mut outcome = Outcome::default();
         let serial = self.next_serial;
         self.next_serial += 1;
-        let generation = self.generation;
+        let Place { key, generation } = place;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
             outcome.retire.push(Held { connection, expires: None, generation });
+            self.feed(&mut outcome);
             return outcome;
         };
         pool.opening -= 1;
         let lifetime = pool.settings.max_lifetime.map(|lifetime| jittered(lifetime, serial));
         let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
-        self.place(key, Held { connection, expires, generation }, &mut outcome);
+        let held = Held { connection, expires, generation };
+        // It serves one that waits before it gives way: pools that take turns would otherwise open and close for ever.
+        let left = if generation == self.generation { self.hand_out(key, held) } else { Some(held) };
+        if let Some(held) = left {
+            self.place(key, held, &mut outcome);
+        }
         outcome
     }
 
     /// A connection could not be opened: the first in the queue learns why, since it has waited for it longest.
-    pub fn open_failed(&mut self, key: PoolKey, error: Option<M::Error>) -> Outcome<M> {
+    pub fn open_failed(&mut self, place: Place, error: &M::Error) -> Outcome<M> {
         let mut outcome = Outcome::default();
-        self.open -= 1;
-        if let Some(pool) = self.pools.get_mut(&key) {
-            pool.opening -= 1;
-            if let Some(error) = error {
-                while let Some(waiter) = pool.waiting.pop_front() {
-                    if waiter.sender.send(Err(CheckoutError::Open(error.clone()))).is_ok() {
-                        break;
-                    }
+        self.given_up(place);
+        if let Some(pool) = self.pools.get_mut(&place.key) {
+            while let Some(waiter) = pool.waiting.pop_front() {
+                if waiter.sender.send(Err(CheckoutError::Open(error.clone()))).is_ok() {
+                    break;
                 }
             }
         }
-        self.open_for(key, &mut outcome);
-        self.feed(&mut outcome);
+        self.open_for(place.key, &mut outcome);
         outcome
+    }
+
+    /// A connection is not being opened any more: the task has panicked or is gone with its thread. Whoever waits for
+    /// it gets another with the next call of [`Ledger::keep`], on a thread that lives and after a pause.
+    pub fn given_up(&mut self, place: Place) {
+        self.open -= 1;
+        if let Some(pool) = self.pools.get_mut(&place.key) {
+            pool.opening -= 1;
+        }
+    }
+
+    /// The task that ends waits in time is gone with its thread; the next wait or [`Ledger::keep`] starts another.
+    pub fn unwatched(&mut self) {
+        self.wakes = None;
     }
 
     /// Ends the waits that have lasted for `checkout_timeout`, and tells when the next one will have; `None` when nobody
     /// waits, and the next one that does has to start this again.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
-        for pool in self.pools.values_mut() {
+        let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
+        for key in keys {
+            let Some(pool) = self.pools.get_mut(&key) else { continue };
             let Some(limit) = pool.settings.checkout_timeout else { continue };
             while pool.waiting.front().is_some_and(|waiter| waiter.since + limit <= now) {
                 if let Some(waiter) = pool.waiting.pop_front() {
                     let _ = waiter.sender.send(Err(CheckoutError::Timeout));
                 }
             }
-            let deadline = pool.waiting.front().map(|waiter| waiter.since + limit);
-            next = next.into_iter().chain(deadline).min();
+            self.note_need(key);
         }
-        self.expiring = next.is_some();
-        next
+        self.wakes = self.next_deadline();
+        self.wakes
+    }
+
+    /// When the first of all waits has lasted for `checkout_timeout`.
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = self.pools.values().filter_map(|pool| {
+            let first = pool.waiting.front()?;
+            Some(first.since + pool.settings.checkout_timeout?)
+        });
+        deadlines.min()
     }
 
     pub fn renew(&mut self) -> Outcome<M> {
@@ -317,15 +391,23 @@ impl<M: Manager> Ledger<M> {
 
     pub fn keep(&mut self, now: Instant) -> Outcome<M> {
         let mut outcome = Outcome::default();
+        self.before = self.now;
         self.now = now;
         let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
         for &key in &keys {
             self.reap(key, &mut outcome);
+            self.note_need(key);
+        }
+        // Those that wait come before `min_idle`.
+        for &key in &keys {
+            self.open_for(key, &mut outcome);
         }
         for &key in &keys {
             self.fill(key, &mut outcome);
         }
-        self.feed(&mut outcome);
+        if self.wakes.is_none() {
+            outcome.watch = self.watch_for(self.next_deadline());
+        }
         outcome
     }
 
@@ -352,10 +434,9 @@ impl<M: Manager> Ledger<M> {
     fn fill(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
         let Some(pool) = self.pools.get_mut(&key) else { return };
         let wanted = pool.settings.min_idle.min(pool.settings.size);
-        while pool.connections() < wanted && self.open < self.connections_max {
-            pool.opening += 1;
-            self.open += 1;
-            outcome.open.push((key, pool.manager.clone()));
+        let missing = wanted.saturating_sub(pool.connections());
+        for _ in 0..missing.min(self.connections_max.saturating_sub(self.open)) {
+            self.reserve(key, outcome);
         }
     }
 
@@ -365,84 +446,107 @@ impl<M: Manager> Ledger<M> {
         if expired || self.gives_way(key) {
             self.open -= 1;
             outcome.retire.push(held);
-            self.feed(outcome);
             self.open_for(key, outcome);
             return;
         }
-        let Some(pool) = self.pools.get_mut(&key) else { return };
-        let mut held = held;
-        while let Some(waiter) = next_waiter(&mut pool.waiting, M::home(&held.connection)) {
+        let Some(held) = self.hand_out(key, held) else { return };
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.idle.push((self.now, held));
+        }
+    }
+
+    /// Gives a connection to the next in the pool's queue; back it comes when nobody waits.
+    fn hand_out(&mut self, key: PoolKey, mut held: Held<M::Connection>) -> Option<Held<M::Connection>> {
+        while let Some(pool) = self.pools.get_mut(&key) {
+            let Some(waiter) = next_waiter(&mut pool.waiting, M::home(&held.connection)) else { break };
             match waiter.sender.send(Ok(held)) {
                 Ok(()) => {
                     pool.lent += 1;
                     self.lent += 1;
-                    return;
+                    if pool.starves {
+                        self.note_need(key);
+                    }
+                    return None;
                 }
                 Err(Ok(unsent)) => held = unsent,
-                Err(Err(_)) => return,
+                Err(Err(_)) => return None,
             }
         }
-        pool.idle.push((self.now, held));
+        Some(held)
     }
 
-    /// Whether a connection of this pool should make room for a pool that has fewer and waits.
+    /// Whether a connection of this pool should make room for a pool that has fewer and waits. [`Ledger::feed`] must
+    /// then choose that pool: if the room went back to this one, it would be made again and again for nothing.
     fn gives_way(&self, key: PoolKey) -> bool {
         if self.starving == 0 {
             return false;
         }
         let Some(pool) = self.pools.get(&key) else { return true };
         // The connection at hand is in none of the counts.
-        let own = pool.connections() + 1;
-        let needed = !pool.waiting.is_empty();
-        self.pools.iter().any(|(other, hungry)| {
-            *other != key && hungry.starves && (!needed || hungry.connections() + 1 < own || hungry.connections() == 0)
+        let rest = pool.connections();
+        let ticket = pool.first_ticket();
+        let mut hungry = self.pools.iter().filter(|(other, pool)| **other != key && pool.starves);
+        hungry.any(|(_, hungry)| match (hungry.connections(), ticket) {
+            // Its pool does not need it now, and has no fewer when it is gone than the other has then.
+            (connections, None) => connections <= rest,
+            // The last connection goes to the one that has waited longer, so that each has its turn.
+            (0, Some(ticket)) if rest == 0 => hungry.first_ticket() < Some(ticket),
+            (connections, Some(_)) => connections < rest,
         })
     }
 
-    /// Opens connections for the pools that wait for the node's budget, for the one with fewest first.
+    /// Opens connections for the pools that wait for the node's budget, one by one, for the pool with fewest first.
     fn feed(&mut self, outcome: &mut Outcome<M>) {
         while self.starving > 0 && self.open < self.connections_max {
             let hungry = self.pools.iter().filter(|(_, pool)| pool.starves);
-            let first =
-                hungry.min_by_key(|(_, pool)| (pool.connections(), pool.waiting.front().map(|waiter| waiter.ticket)));
+            let first = hungry.min_by_key(|(_, pool)| (pool.connections(), pool.first_ticket()));
             let Some(key) = first.map(|(key, _)| *key) else { return };
-            let before = self.open;
-            self.open_for(key, outcome);
-            let still = self.pools.get(&key).is_some_and(|pool| pool.starves);
-            if self.open == before && still {
-                return;
+            if self.note_need(key) {
+                self.reserve(key, outcome);
+                self.note_need(key);
             }
         }
     }
 
-    /// Starts to open as many connections as this pool's queue needs and its size and the node's budget allow.
+    /// Starts to open as many connections as this pool's queue needs, and its size, the node's budget and hungrier
+    /// pools allow.
     fn open_for(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
-        let starves = loop {
-            let Some(pool) = self.pools.get_mut(&key) else { return };
-            if pool.opening >= pool.waiting.len() || pool.connections() >= pool.settings.size {
-                break false;
-            }
-            if self.open >= self.connections_max && !self.evict_for(key, outcome) {
-                break true;
-            }
-            let Some(pool) = self.pools.get_mut(&key) else { return };
-            pool.opening += 1;
-            self.open += 1;
-            outcome.open.push((key, pool.manager.clone()));
-        };
-        let Some(pool) = self.pools.get_mut(&key) else { return };
+        self.note_need(key);
+        self.feed(outcome);
+        while self.note_need(key) && self.evict_for(key, outcome) {
+            self.feed(outcome);
+        }
+    }
+
+    /// Finds out whether this pool starves.
+    fn note_need(&mut self, key: PoolKey) -> bool {
+        let Some(pool) = self.pools.get_mut(&key) else { return false };
+        let starves = pool.opening < pool.waiting.len() && pool.connections() < pool.settings.size;
         if pool.starves != starves {
             pool.starves = starves;
             if starves { self.starving += 1 } else { self.starving -= 1 }
         }
+        starves
     }
 
-    /// Closes the connection of another pool that has idled longest.
+    /// Takes a place of the budget for one more connection of this pool.
+    fn reserve(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        pool.opening += 1;
+        self.open += 1;
+        outcome.open.push((Place { key, generation: self.generation }, pool.manager.clone()));
+    }
+
+    /// Closes the connection that has idled longest in a pool that has more, or that has idled for a while in any
+    /// other: opening costs much more than a transaction, and a busy pool needs in a moment what it does not need now.
     fn evict_for(&mut self, key: PoolKey, outcome: &mut Outcome<M>) -> bool {
-        let others = self.pools.iter_mut().filter(|(other, pool)| **other != key && !pool.idle.is_empty());
-        let Some((_, pool)) = others.min_by_key(|(_, pool)| pool.idle.first().map(|(since, _)| *since)) else {
-            return false;
-        };
+        let Some(own) = self.pools.get(&key).map(PoolLedger::connections) else { return false };
+        let before = self.before;
+        let others = self.pools.iter_mut().filter(|(other, _)| **other != key).filter_map(|(_, pool)| {
+            let since = pool.idle.first()?.0;
+            (pool.connections() > own || since < before).then_some((since, pool))
+        });
+        let Some((_, pool)) = others.min_by_key(|(since, _)| *since) else { return false };
         let (_, held) = pool.idle.remove(0);
         self.open -= 1;
         outcome.retire.push(held);

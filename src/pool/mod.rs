@@ -2,8 +2,8 @@
 //!
 //! A [`Node`] is one server with a budget of connections; a [`Pool`] is what one database and user may have of it. A
 //! checkout takes the connection that was used last, or waits in order of arrival. When the budget is used up, the
-//! connection that has idled longest in another pool makes room; when none idles, the pool that has most gives way to
-//! the one that has least.
+//! connection that has idled longest in a pool that has more makes room, or in any other once it has idled for a while;
+//! when none idles, the pool that has most gives way to the one that has least.
 //!
 //! Ready-made pools hand out permits, not connections: a task whose permit says "open a new one" waits for the node's
 //! budget while connections of its own pool come back and go to others. So this one hands over connections.
@@ -21,10 +21,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use crate::tasks::Scope;
-use ledger::{Held, Ledger, Outcome};
+use ledger::{Held, Ledger, Outcome, Place, Watch};
 pub use ledger::{PoolCounts, PoolKey};
 
 /// How one pool (database, user, node) lends. `[pool]` in the configuration.
@@ -86,12 +89,15 @@ pub enum CheckoutError<E> {
 pub struct Node<M: Manager> {
     ledger: Mutex<Ledger<M>>,
     scope: Scope,
+    /// Wakes the task that ends waits: one of them ends sooner than it thinks.
+    sooner: Notify,
 }
 
 impl<M: Manager> Node<M> {
     /// A server that may have `connections_max` connections over all its pools, at least 1.
     pub fn new(connections_max: usize, scope: Scope) -> Arc<Node<M>> {
-        Arc::new(Node { ledger: Mutex::new(Ledger::new(connections_max, Instant::now())), scope })
+        let ledger = Mutex::new(Ledger::new(connections_max, Instant::now()));
+        Arc::new(Node { ledger, scope, sooner: Notify::new() })
     }
 
     /// Adds a pool.
@@ -138,12 +144,17 @@ impl<M: Manager> Node<M> {
         for held in outcome.retire {
             M::retire(held.connection);
         }
-        if outcome.expire {
-            let node = self.clone();
-            self.scope.spawn("end waits in time", async move { node.end_waits().await });
+        match outcome.watch {
+            Some(Watch::Start) => {
+                let watcher = Watcher { node: self.clone(), done: false };
+                self.scope.spawn("end waits in time", watcher.end_waits());
+            }
+            Some(Watch::Sooner) => self.sooner.notify_one(),
+            None => {}
         }
-        for (key, manager) in outcome.open {
-            let opening = Opening { node: self.clone(), key, done: false };
+        for (place, manager) in outcome.open {
+            // Made here, so that the place is freed even if the task never runs.
+            let opening = Opening { node: self.clone(), place, done: false };
             self.scope.spawn("open a server connection", async move {
                 let result = manager.open().await;
                 opening.finish(result);
@@ -152,24 +163,39 @@ impl<M: Manager> Node<M> {
     }
 }
 
-impl<M: Manager> Node<M> {
-    /// Ends the waits that have lasted too long, as long as anybody waits. One task does it for all, since a timer for
-    /// each wait would cost more than the wait.
-    async fn end_waits(&self) {
+/// Ends the waits that have lasted too long, as long as anybody waits. One task does it for all, since a timer for each
+/// wait would cost more than the wait.
+struct Watcher<M: Manager> {
+    node: Arc<Node<M>>,
+    done: bool,
+}
+
+impl<M: Manager> Watcher<M> {
+    async fn end_waits(mut self) {
         loop {
-            let next = self.lock().expire(Instant::now());
-            match next {
-                Some(next) => sleep_until(next).await,
-                None => return,
+            let next = self.node.lock().expire(Instant::now());
+            let Some(next) = next else { break };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.node.sooner.notified() => {}
             }
+        }
+        self.done = true;
+    }
+}
+
+impl<M: Manager> Drop for Watcher<M> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.node.lock().unwatched();
         }
     }
 }
 
-/// A place that is reserved for a connection being opened; freed when the opening is given up.
+/// A connection being opened. Its place is freed when that is given up.
 struct Opening<M: Manager> {
     node: Arc<Node<M>>,
-    key: PoolKey,
+    place: Place,
     done: bool,
 }
 
@@ -177,8 +203,8 @@ impl<M: Manager> Opening<M> {
     fn finish(mut self, result: Result<M::Connection, M::Error>) {
         self.done = true;
         let outcome = match result {
-            Ok(connection) => self.node.lock().opened(self.key, connection),
-            Err(error) => self.node.lock().open_failed(self.key, Some(error)),
+            Ok(connection) => self.node.lock().opened(self.place, connection),
+            Err(error) => self.node.lock().open_failed(self.place, &error),
         };
         self.node.carry_out(outcome);
     }
@@ -187,8 +213,8 @@ impl<M: Manager> Opening<M> {
 impl<M: Manager> Drop for Opening<M> {
     fn drop(&mut self) {
         if !self.done {
-            let outcome = self.node.lock().open_failed(self.key, None);
-            self.node.carry_out(outcome);
+            // Nothing new is started here: the thread's event loop may be ending.
+            self.node.lock().given_up(self.place);
         }
     }
 }
