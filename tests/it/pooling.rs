@@ -1,0 +1,483 @@
+//! Many clients on few server connections: who gets one and when, what becomes of it, and the limits of everything.
+
+use std::{
+    io::ErrorKind,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use super::kit::{
+    Cluster, Config, Cut, Fault, PATIENCE, RawClient, cluster,
+    messages::{bind, copy_data, execute, parse, query, startup, sync, terminate},
+    wait_until,
+};
+
+fn started() -> Cluster {
+    cluster().trust_user("app").trust_user("other").start().unwrap()
+}
+
+fn config(cluster: &Cluster) -> Config {
+    Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1")
+}
+
+fn login(port: u16) -> RawClient {
+    RawClient::login(port, "postgres", "app", "")
+}
+
+/// Logs in, when the answer may be a refusal: its SQLSTATE.
+fn refused(port: u16) -> Option<String> {
+    let mut client = RawClient::connect(port);
+    client.send(&startup(0x30000, &[("user", "app"), ("database", "postgres")]));
+    let last = client.finish_login("app", "").pop()?;
+    (last.tag == b'E').then(|| last.sqlstate())
+}
+
+/// The SQLSTATE of the first error in the answer to a statement, up to ReadyForQuery.
+fn error(client: &mut RawClient, sql: &str) -> Option<String> {
+    client.send(&query(sql));
+    pending_error(client)
+}
+
+fn pending_error(client: &mut RawClient) -> Option<String> {
+    let answer = client.read_until_ready();
+    answer.iter().find(|message| message.tag == b'E').map(|message| message.sqlstate())
+}
+
+/// The last words before the connection ends: the SQLSTATE.
+fn last_words(client: &mut RawClient) -> Option<String> {
+    let last = client.read_to_end().pop()?;
+    (last.tag == b'E').then(|| last.sqlstate())
+}
+
+/// One number that the server itself answers.
+fn number(cluster: &Cluster, sql: &str) -> usize {
+    cluster.node(0).query(sql).unwrap()[0][0].as_ref().unwrap().parse().unwrap()
+}
+
+fn with_state(cluster: &Cluster, condition: &str) -> usize {
+    number(cluster, &format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND {condition}"))
+}
+
+fn tables(cluster: &Cluster) {
+    cluster.node(0).query("CREATE TABLE t (id int PRIMARY KEY, x int); GRANT ALL ON t TO PUBLIC").unwrap();
+    cluster.node(0).query("INSERT INTO t VALUES (1, 0)").unwrap();
+}
+
+/// Ends a server connection from outside, and returns when its process is gone.
+fn kill_server(cluster: &Cluster, process: &str) {
+    cluster.node(0).query(&format!("SELECT pg_terminate_backend({process})")).unwrap();
+    let path = format!("/proc/{process}");
+    wait_until("the server process is gone", PATIENCE, || !Path::new(&path).exists());
+}
+
+#[test]
+fn many_clients_share_few_connections_and_see_only_their_own() {
+    let cluster = started();
+    tables(&cluster);
+    let pooler = config(&cluster).set("pool.size", "3").start();
+    let done = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(cluster.node(0).connections("app").unwrap());
+            }
+            most
+        });
+        let clients: Vec<_> = (0..50)
+            .map(|number| {
+                let port = pooler.port();
+                scope.spawn(move || {
+                    let mut client = login(port);
+                    for round in 0..5 {
+                        let id = 100 + number * 10 + round;
+                        client.query("BEGIN");
+                        client.query(&format!("SET LOCAL application_name = 'client{number}'"));
+                        client.query(&format!("INSERT INTO t VALUES ({id}, {number})"));
+                        let name = client.value("SHOW application_name").unwrap();
+                        assert_eq!(name, format!("client{number}"));
+                        let sum = client.value("SELECT count(*) FROM t WHERE xmin = pg_current_xact_id()::xid");
+                        assert_eq!(sum.as_deref(), Some("1"));
+                        client.query(if round == 0 { "ROLLBACK" } else { "COMMIT" });
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(Result::is_ok));
+        watcher.join().unwrap()
+    });
+    assert!((1..=3).contains(&most), "{most} server connections");
+    assert_eq!(number(&cluster, "SELECT count(*) FROM t WHERE id >= 100"), 200);
+}
+
+#[test]
+fn session_mode_keeps_the_connection_and_cleans_it() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.mode", "'session'").start();
+    let mut first = login(pooler.port());
+    let server = first.value("SELECT pg_backend_pid()");
+    first.query("SET work_mem = '5MB'");
+    first.query("CREATE TEMP TABLE mine (x int)");
+    first.query("PREPARE mine AS SELECT 1");
+    first.query("LISTEN bell");
+    first.query("SELECT pg_advisory_lock(1)");
+    let mut second = login(pooler.port());
+    second.send(&query("SELECT pg_backend_pid()"));
+    for _ in 0..3 {
+        assert_eq!(first.value("SELECT pg_backend_pid()"), server);
+    }
+    first.send(&terminate());
+    assert!(first.read_to_end().is_empty());
+    assert_eq!(second.read_until_ready()[1].values()[0], server, "it was waiting for this connection");
+    assert_eq!(second.value("SHOW work_mem").as_deref(), Some("4MB"));
+    assert_eq!(second.value("SELECT to_regclass('mine')::text"), None);
+    assert_eq!(error(&mut second, "EXECUTE mine").as_deref(), Some("26000"));
+    assert_eq!(second.value("SELECT count(*) FROM pg_listening_channels()").as_deref(), Some("0"));
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(second.value(locks).as_deref(), Some("0"));
+}
+
+#[test]
+fn statement_mode_has_no_transactions() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.mode", "'statement'").start();
+    let mut client = login(pooler.port());
+    for sql in ["BEGIN", "START TRANSACTION", "SELECT 1; BEGIN", "begin; SELECT 1; commit"] {
+        assert_eq!(error(&mut client, sql).as_deref(), Some("0A000"), "{sql}");
+        assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+    }
+    let extended = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat();
+    client.send(&extended("BEGIN"));
+    assert_eq!(pending_error(&mut client).as_deref(), Some("0A000"));
+    client.send(&extended("SELECT 1"));
+    assert_eq!(pending_error(&mut client), None);
+    assert_eq!(with_state(&cluster, "state <> 'idle'"), 0);
+}
+
+#[test]
+fn first_come_is_first_served() {
+    let cluster = started();
+    let pooler = config(&cluster).start();
+    let port = pooler.port();
+    let served = Mutex::new(Vec::new());
+    let (mut holder, mut clients) = (login(port), (0..8).map(|_| login(port)).collect::<Vec<_>>());
+    holder.query("BEGIN");
+    thread::scope(|scope| {
+        for (number, client) in clients.iter_mut().enumerate() {
+            // Each says when it came, by the server's clock, and each is served alone.
+            client.send(&query("SELECT clock_timestamp()::text FROM pg_sleep(0.05)"));
+            let served = &served;
+            scope.spawn(move || {
+                let time = client.read_until_ready()[1].values()[0].clone().unwrap();
+                served.lock().unwrap().push((time, number));
+            });
+            // Poolhouse has read a client's statement before the next one's comes.
+            thread::sleep(Duration::from_millis(200));
+        }
+        holder.query("COMMIT");
+    });
+    let mut served = served.into_inner().unwrap();
+    served.sort();
+    assert_eq!(served.iter().map(|(_, number)| *number).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn waiting_for_a_connection_has_a_limit() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.checkout_timeout", "'1s'").start();
+    let (mut holder, mut waiter) = (login(pooler.port()), login(pooler.port()));
+    holder.query("BEGIN");
+    assert_eq!(error(&mut waiter, "SELECT 1").as_deref(), Some("53300"));
+    waiter.send(&[parse("s", "SELECT 1"), bind("", "s", &[]), execute("", 0), sync(), sync()].concat());
+    assert_eq!(pending_error(&mut waiter).as_deref(), Some("53300"));
+    waiter.read_until_ready();
+    holder.query("COMMIT");
+    assert_eq!(waiter.value("SELECT 'served'").as_deref(), Some("served"));
+}
+
+#[test]
+fn clients_have_a_limit() {
+    let cluster = started();
+    let pooler = config(&cluster).set("server.max_clients", "2").start();
+    let first = login(pooler.port());
+    let mut second = login(pooler.port());
+    assert_eq!(refused(pooler.port()).as_deref(), Some("53300"));
+    assert_eq!(second.value("SELECT 1").as_deref(), Some("1"));
+    drop(first);
+    wait_until("the place is free", PATIENCE, || refused(pooler.port()).is_none());
+}
+
+#[test]
+fn pools_of_one_node_share_its_connections() {
+    let cluster = started();
+    let config = config(&cluster).set("pool.size", "2").set("clusters.main.max_connections", "2");
+    let pooler = config.set("pool.checkout_timeout", "'60s'").start();
+    let count = |user| cluster.node(0).connections(user).unwrap();
+    let (mut first, mut second) = (login(pooler.port()), login(pooler.port()));
+    first.query("BEGIN");
+    second.query("BEGIN");
+    first.query("COMMIT");
+    second.query("COMMIT");
+    assert_eq!(count("app"), 2);
+    // Idle ones of the other pool make room.
+    let mut other = RawClient::login(pooler.port(), "postgres", "other", "");
+    other.query("SELECT 1");
+    wait_until("one was closed", PATIENCE, || (count("app"), count("other")) == (1, 1));
+    let mut another = RawClient::login(pooler.port(), "postgres", "other", "");
+    other.query("BEGIN");
+    another.query("BEGIN");
+    wait_until("both were closed", PATIENCE, || (count("app"), count("other")) == (0, 2));
+    // And a pool that is never idle gives way.
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for client in [&mut other, &mut another] {
+            let stop = &stop;
+            scope.spawn(move || {
+                client.query("COMMIT");
+                while !stop.load(Ordering::Relaxed) {
+                    client.query("SELECT pg_sleep(0.01)");
+                }
+            });
+        }
+        first.send(&query("SELECT 'served'"));
+        let answer = first.read_until_ready();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(answer[1].values()[0].as_deref(), Some("served"));
+    });
+    assert!(count("app") + count("other") <= 2);
+}
+
+#[test]
+fn idle_and_old_connections_are_closed() {
+    let cluster = started();
+    let base = || config(&cluster).set("pool.size", "3");
+    let busy = |port| {
+        let mut clients: Vec<_> = (0..3).map(|_| login(port)).collect();
+        clients.iter_mut().for_each(|client| drop(client.query("BEGIN")));
+        clients.iter_mut().for_each(|client| drop(client.query("SELECT 1")));
+        assert_eq!(cluster.node(0).connections("app").unwrap(), 3);
+        clients.iter_mut().for_each(|client| drop(client.query("COMMIT")));
+        clients
+    };
+    let left = |count| {
+        wait_until("idle ones are closed", PATIENCE, || cluster.node(0).connections("app").unwrap() == count);
+    };
+    let pooler = base().set("pool.idle_timeout", "'2s'").start();
+    let mut clients = busy(pooler.port());
+    left(0);
+    assert_eq!(clients[0].value("SELECT 'again'").as_deref(), Some("again"));
+    drop(clients);
+    assert_eq!(pooler.terminate(PATIENCE).code(), Some(0));
+    left(0);
+
+    let pooler = base().set("pool.idle_timeout", "'2s'").set("pool.min_idle", "1").start();
+    let clients = busy(pooler.port());
+    left(1);
+    drop(clients);
+    pooler.terminate(PATIENCE);
+    left(0);
+
+    let pooler = base().set("pool.max_lifetime", "'1s'").start();
+    let mut client = login(pooler.port());
+    let first = client.value("SELECT pg_backend_pid()");
+    wait_until("another connection", PATIENCE, || client.value("SELECT pg_backend_pid()") != first);
+    wait_until("the old one is closed", PATIENCE, || cluster.node(0).connections("app").unwrap() <= 1);
+}
+
+#[test]
+fn a_connection_that_dies_idle_is_replaced() {
+    let cluster = started();
+    let pooler = config(&cluster).start();
+    let mut client = login(pooler.port());
+    for _ in 0..5 {
+        let process = client.value("SELECT pg_backend_pid()").unwrap();
+        kill_server(&cluster, &process);
+        assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+        let process = client.value("SELECT pg_backend_pid()").unwrap();
+        kill_server(&cluster, &process);
+        client.query("BEGIN");
+        assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+        client.query("COMMIT");
+    }
+}
+
+#[test]
+fn a_connection_that_dies_in_use_costs_one_statement() {
+    let cluster = started();
+    let pooler = config(&cluster).start();
+    let mut client = login(pooler.port());
+    client.query("SET work_mem = '5MB'");
+    let process = client.value("SELECT pg_backend_pid()").unwrap();
+    // It may have written something, so it cannot be run again.
+    client.send(&query("DO $$BEGIN PERFORM pg_sleep(60); END$$"));
+    wait_until("it runs", PATIENCE, || with_state(&cluster, "state = 'active'") == 1);
+    kill_server(&cluster, &process);
+    let code = pending_error(&mut client).unwrap();
+    assert!(matches!(code.as_str(), "57P01" | "08006"), "{code}");
+    assert_eq!(client.value("SHOW work_mem").as_deref(), Some("5MB"));
+
+    client.query("BEGIN");
+    let process = client.value("SELECT pg_backend_pid()").unwrap();
+    kill_server(&cluster, &process);
+    let code = error(&mut client, "SELECT 1").unwrap();
+    assert!(matches!(code.as_str(), "57P01" | "08006"), "{code}");
+    // Whatever state the transaction is in now, this ends it.
+    client.query("ROLLBACK");
+    assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing() {
+    let cluster = started();
+    tables(&cluster);
+    let pooler = config(&cluster).start();
+    let fault = Fault::to(pooler.port());
+    let begun: [(&str, &[&str], &[u8]); 4] = [
+        ("a transaction", &["BEGIN", "UPDATE t SET x = 9"], b""),
+        ("a failed transaction", &["BEGIN", "UPDATE t SET x = 9", "SELECT 1/0"], b""),
+        ("a big result", &["BEGIN", "UPDATE t SET x = 9"], b"SELECT generate_series(1, 100000000)\0"),
+        ("a COPY", &["BEGIN", "UPDATE t SET x = 9"], b"COPY t FROM STDIN\0"),
+    ];
+    for (what, before, last) in begun {
+        let mut lost = login(fault.port());
+        for sql in before {
+            lost.query(sql);
+        }
+        if let Some((_, sql)) = last.split_last() {
+            lost.send(&query(std::str::from_utf8(sql).unwrap()));
+            lost.read();
+            if what == "a COPY" {
+                lost.send(&copy_data(b"5\t5\n6\t"));
+            }
+        }
+        fault.cut(Cut::Reset);
+        let error = lost.try_read().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+        assert!(error || what == "a big result");
+        let mut next = login(pooler.port());
+        assert_eq!(next.query("UPDATE t SET x = x + 1 WHERE id = 1")[0].text(), "UPDATE 1", "{what}");
+        wait_until(what, PATIENCE, || with_state(&cluster, "state <> 'idle'") == 0);
+        let locks = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass";
+        assert_eq!(number(&cluster, locks), 0, "{what}");
+        assert!(cluster.node(0).connections("app").unwrap() <= 1, "{what}");
+    }
+    assert_eq!(number(&cluster, "SELECT x FROM t"), 4);
+
+    // What was asked for outside a transaction is over soon, too.
+    for sql in ["SELECT generate_series(1, 100000000)", "COPY t FROM STDIN"] {
+        let mut lost = login(fault.port());
+        lost.send(&query(sql));
+        lost.read();
+        fault.cut(Cut::Reset);
+        drop(lost);
+        let mut next = login(pooler.port());
+        assert_eq!(next.value("SELECT count(*) FROM t").as_deref(), Some("1"), "{sql}");
+        wait_until(sql, PATIENCE, || with_state(&cluster, "state <> 'idle'") == 0);
+    }
+}
+
+#[test]
+fn statements_have_a_limit() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.query_timeout", "'1s'").start();
+    let mut client = login(pooler.port());
+    for sql in ["SELECT pg_sleep(60)", "DO $$BEGIN PERFORM pg_sleep(60); END$$"] {
+        assert_eq!(error(&mut client, sql).as_deref(), Some("57014"));
+        assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+    }
+    assert_eq!(with_state(&cluster, "state = 'active'"), 0);
+}
+
+#[test]
+fn idle_transactions_have_a_limit() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.idle_transaction_timeout", "'1s'").start();
+    let mut idle = login(pooler.port());
+    let mut client = login(pooler.port());
+    client.query("BEGIN");
+    assert_eq!(last_words(&mut client).as_deref(), Some("25P03"));
+    assert_eq!(idle.value("SELECT 'free again'").as_deref(), Some("free again"));
+    wait_until("it is rolled back", PATIENCE, || with_state(&cluster, "state <> 'idle'") == 0);
+}
+
+#[test]
+fn idle_clients_have_a_limit() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.client_idle_timeout", "'2s'").start();
+    let mut client = login(pooler.port());
+    // A transaction is not idle in this sense.
+    client.query("BEGIN");
+    client.query("SELECT pg_sleep(2.5)");
+    assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+    client.query("COMMIT");
+    assert_eq!(last_words(&mut client).as_deref(), Some("57P05"));
+}
+
+/// A client between transactions is told that Poolhouse ends, and so is a new one, if it can connect at all.
+fn drains(port: u16, idle: &mut RawClient) {
+    assert_eq!(last_words(idle).as_deref(), Some("57P01"));
+    let connected = std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port));
+    if connected.is_ok() {
+        let mut late = RawClient::connect(port);
+        let _ = late.try_send(&startup(0x30000, &[("user", "app"), ("database", "postgres")]));
+        assert!(late.read_to_end().iter().all(|message| message.tag != b'Z'));
+    }
+}
+
+#[test]
+fn poolhouse_ends_when_transactions_have_ended() {
+    let cluster = started();
+    tables(&cluster);
+    let pooler = config(&cluster).start();
+    let (mut busy, mut idle) = (login(pooler.port()), login(pooler.port()));
+    busy.query("BEGIN");
+    busy.query("UPDATE t SET x = 5");
+    pooler.signal(Signal::TERM);
+    drains(pooler.port(), &mut idle);
+    assert_eq!(busy.value("SELECT x FROM t").as_deref(), Some("5"));
+    assert!(pooler.exit_status().is_none());
+    assert_eq!(busy.query("COMMIT")[0].text(), "COMMIT");
+    assert_eq!(last_words(&mut busy).as_deref(), Some("57P01"));
+    assert_eq!(pooler.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(number(&cluster, "SELECT x FROM t"), 5);
+    wait_until("nothing is left", PATIENCE, || cluster.node(0).connections("app").unwrap() == 0);
+}
+
+/// A transaction that does not end is aborted by SIGINT while Poolhouse drains, or when the time is over.
+fn aborts(shutdown_timeout: &str, second: bool) {
+    let cluster = started();
+    tables(&cluster);
+    let pooler = config(&cluster).set("server.shutdown_timeout", shutdown_timeout).start();
+    pooler.allow_warnings("");
+    let (mut busy, mut idle) = (login(pooler.port()), login(pooler.port()));
+    busy.query("BEGIN");
+    busy.query("UPDATE t SET x = 5");
+    pooler.signal(Signal::TERM);
+    assert_eq!(last_words(&mut idle).as_deref(), Some("57P01"));
+    if second {
+        assert!(pooler.exit_status().is_none());
+        pooler.signal(Signal::INT);
+    }
+    assert_eq!(last_words(&mut busy).as_deref(), Some("57P01"));
+    pooler.wait_for_exit(PATIENCE);
+    wait_until("nothing is left", PATIENCE, || cluster.node(0).connections("app").unwrap() == 0);
+    assert_eq!(number(&cluster, "SELECT x FROM t"), 0);
+}
+
+#[test]
+fn a_sigint_while_it_drains_ends_poolhouse_at_once() {
+    aborts("'1h'", true);
+}
+
+#[test]
+fn shutting_down_has_a_limit() {
+    aborts("'500ms'", false);
+}
