@@ -36,6 +36,9 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// What aborted clients may still take.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
+/// What clients may take to be told, when everything is to stop at once.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+
 /// Why Poolhouse cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -110,7 +113,11 @@ async fn serve(settings: Settings, bound: Vec<(Listen, Bound)>) -> Result<(), Er
     accepting.ended().await;
     tokio::select! {
         () = drain(&frontend, &clients) => {}
-        () = signals.second() => tracing::info!("stopping at once"),
+        () = signals.second() => {
+            tracing::info!("stopping at once");
+            frontend.registry.order_all(Order::Abort);
+            let _ = timeout(FAREWELL_LIMIT, clients.ended()).await;
+        }
     }
     for cluster in &clusters {
         for node in &cluster.nodes {

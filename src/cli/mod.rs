@@ -2,6 +2,7 @@
 //! 2 wrong usage or configuration.
 
 pub mod check;
+pub mod demo;
 pub mod serve;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -24,6 +25,7 @@ struct CommandLine {
 enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
+    Demo(demo::Arguments),
 }
 
 /// Runs the command that `arguments` (the first is the program's name) ask for.
@@ -31,6 +33,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match CommandLine::try_parse_from(arguments).map(|line| line.command) {
         Ok(Command::Serve(arguments)) => serve::run(&arguments),
         Ok(Command::Check(arguments)) => check::run(&arguments),
+        Ok(Command::Demo(arguments)) => demo::run(&arguments),
         Err(help) => {
             // Standard error may be closed; the exit code says the same.
             let _ = help.print();

@@ -18,7 +18,7 @@ use crate::{
     net::Stream,
     pool::{Lease, Waiting},
     session::Need,
-    topology::{Class, NodeId, RouteError, Wish, route},
+    topology::{Class, NodeId, RouteError, State, Wish, route},
 };
 
 /// A server connection, and the node that it is on.
@@ -94,6 +94,7 @@ pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Resu
             Err(error) => {
                 let left = hold.saturating_sub(since.elapsed());
                 if timeout(left, target.cluster.monitor.changed(version)).await.is_err() {
+                    let error = if any_is_up(target) { error } else { RouteError::NoNode };
                     return Err(AcquireError::Route(error, hold));
                 }
                 continue;
@@ -119,6 +120,13 @@ pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Resu
         // A change of the nodes is what helps; without one, the same node may be back.
         let _ = timeout(RETRY_PAUSE, target.cluster.monitor.changed(version)).await;
     }
+}
+
+fn any_is_up(target: &Target) -> bool {
+    let topology = target.cluster.monitor.topology();
+    let up = |state| matches!(state, State::Up | State::Suspect { .. });
+    // One without a role has never answered.
+    topology.nodes.iter().any(|node| node.role.is_some() && up(node.state))
 }
 
 /// Lets the monitor know of a node that could not be connected to.

@@ -403,13 +403,8 @@ impl Client {
             exchange.deserted = true;
             let cut = exchange.is_cut();
             let finished = async {
-                loop {
-                    match poll_fn(|cx| self.poll_event(cx)).await {
-                        Event::Released | Event::Done => return true,
-                        Event::NeedServer(_) | Event::Idle | Event::Left => return true,
-                        Event::Failed(_) | Event::ServerLost(_) => return false,
-                    }
-                }
+                let event = poll_fn(|cx| self.poll_event(cx)).await;
+                !matches!(event, Event::Failed(_) | Event::ServerLost(_))
             };
             if cut || !timeout(DESERTED_LIMIT, finished).await.unwrap_or(false) {
                 return self.abandon();

@@ -81,11 +81,14 @@ struct Inbox {
     wants_more: bool,
 }
 
-/// Sides that have nothing more to read during one poll: asking again would only cost time.
-#[derive(Debug, Default)]
-struct Dry {
-    client: bool,
-    server: bool,
+/// What is known during one poll.
+struct Turn<'a, 'b> {
+    cx: &'a mut Context<'b>,
+    /// Sides that have nothing more to read: asking again would only cost time.
+    client_is_dry: bool,
+    server_is_dry: bool,
+    /// Something has been moved, so that more may be possible.
+    moved: bool,
 }
 
 /// Bytes to be written, and how far they have been.
@@ -196,24 +199,22 @@ impl Exchange {
         mut server: Option<&mut Server>,
         judge: &impl Judge,
     ) -> Poll<Event> {
-        let mut dry = Dry::default();
+        let mut turn = Turn { cx, client_is_dry: false, server_is_dry: false, moved: false };
         loop {
-            let mut moved = false;
-            if let Some(event) = self.write_client(cx, client, &mut moved) {
+            turn.moved = false;
+            if let Some(event) = self.write_client(client, &mut turn) {
                 return Poll::Ready(event);
             }
             // The client's side first: what the server has to answer is on its way sooner.
-            if let Some(event) =
-                self.move_from_client(cx, client, session, server.as_deref_mut(), judge, &mut dry, &mut moved)
-            {
+            if let Some(event) = self.move_from_client(client, session, server.as_deref_mut(), judge, &mut turn) {
                 return Poll::Ready(event);
             }
             if let Some(server) = server.as_deref_mut()
-                && let Some(event) = self.move_from_server(cx, session, server, &mut dry, &mut moved)
+                && let Some(event) = self.move_from_server(session, server, &mut turn)
             {
                 return Poll::Ready(event);
             }
-            if !moved {
+            if !turn.moved {
                 break;
             }
         }
@@ -244,17 +245,17 @@ impl Exchange {
         self.to_client.poll_drain(cx, client)
     }
 
-    fn write_client(&mut self, cx: &mut Context<'_>, client: &mut Stream, moved: &mut bool) -> Option<Event> {
+    fn write_client(&mut self, client: &mut Stream, turn: &mut Turn<'_, '_>) -> Option<Event> {
         if self.to_client.is_empty() {
             return None;
         }
         if self.deserted {
             self.to_client.clear();
-            *moved = true;
+            turn.moved = true;
             return None;
         }
-        match self.to_client.poll_drain(cx, client) {
-            Poll::Ready(Ok(())) => *moved = true,
+        match self.to_client.poll_drain(turn.cx, client) {
+            Poll::Ready(Ok(())) => turn.moved = true,
             Poll::Ready(Err(_)) => return Some(Event::Left),
             Poll::Pending => {}
         }
@@ -263,15 +264,15 @@ impl Exchange {
 
     fn move_from_server(
         &mut self,
-        cx: &mut Context<'_>,
         session: &mut Session,
         server: &mut Server,
-        dry: &mut Dry,
-        moved: &mut bool,
+        turn: &mut Turn<'_, '_>,
     ) -> Option<Event> {
         if !self.to_server.is_empty() {
-            match self.to_server.poll_drain(cx, &mut server.stream) {
-                Poll::Ready(Ok(())) => *moved |= self.released || !dry.client || !self.from_client.is_empty(),
+            match self.to_server.poll_drain(turn.cx, &mut server.stream) {
+                Poll::Ready(Ok(())) => {
+                    turn.moved |= self.released || !turn.client_is_dry || !self.from_client.is_empty()
+                }
                 // What the server said before it closed the connection may still be there to be read.
                 Poll::Ready(Err(_)) => self.to_server.clear(),
                 Poll::Pending => {}
@@ -282,15 +283,15 @@ impl Exchange {
         }
         self.from_server.make_room();
         if self.from_server.has_room() {
-            if dry.server {
+            if turn.server_is_dry {
                 return None;
             }
-            match server.stream.poll_fill(cx, &mut self.from_server.bytes) {
+            match server.stream.poll_fill(turn.cx, &mut self.from_server.bytes) {
                 Poll::Ready(Ok(0)) => return Some(Event::ServerLost(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Err(error)) => return Some(Event::ServerLost(error)),
-                Poll::Ready(Ok(_)) => *moved = true,
+                Poll::Ready(Ok(_)) => turn.moved = true,
                 Poll::Pending => {
-                    dry.server = true;
+                    turn.server_is_dry = true;
                     return None;
                 }
             }
@@ -368,20 +369,18 @@ impl Exchange {
 
     fn move_from_client(
         &mut self,
-        cx: &mut Context<'_>,
         client: &mut Stream,
         session: &mut Session,
         mut server: Option<&mut Server>,
         judge: &impl Judge,
-        dry: &mut Dry,
-        moved: &mut bool,
+        turn: &mut Turn<'_, '_>,
     ) -> Option<Event> {
         if !self.to_server.is_empty() || self.held || self.released {
             return None;
         }
         // First what is there: it may have waited for a server connection.
         if !self.from_client.is_empty() && !self.from_client.wants_more {
-            let event = self.digest_client(session, server.as_deref_mut(), judge, moved);
+            let event = self.digest_client(session, server.as_deref_mut(), judge, &mut turn.moved);
             if event.is_some() {
                 return event;
             }
@@ -390,19 +389,19 @@ impl Exchange {
             }
         }
         self.from_client.make_room();
-        if dry.client || self.deserted || !self.from_client.has_room() {
+        if turn.client_is_dry || self.deserted || !self.from_client.has_room() {
             return None;
         }
-        match client.poll_fill(cx, &mut self.from_client.bytes) {
+        match client.poll_fill(turn.cx, &mut self.from_client.bytes) {
             Poll::Ready(Ok(0) | Err(_)) => return Some(Event::Left),
-            Poll::Ready(Ok(_)) => *moved = true,
+            Poll::Ready(Ok(_)) => turn.moved = true,
             Poll::Pending => {
-                dry.client = true;
+                turn.client_is_dry = true;
                 return None;
             }
         }
         self.from_client.wants_more = false;
-        self.digest_client(session, server, judge, moved)
+        self.digest_client(session, server, judge, &mut turn.moved)
     }
 
     /// Looks at all that has come from the client.

@@ -173,8 +173,13 @@ async fn start(
     reply::backend_key_data(entry.slot.process, entry.slot.secret(), &mut out);
     reply::ready_for_query(Status::Idle, &mut out);
     stream.write_all(&out).await?;
-    tracing::debug!(client = stream.peer(), database = wanted.database, user = wanted.user,
-        process = entry.slot.process, "a client logged in");
+    tracing::debug!(
+        client = stream.peer(),
+        database = wanted.database,
+        user = wanted.user,
+        process = entry.slot.process,
+        "a client logged in"
+    );
     let session = Session::new(target.shared.clone(), beginning.settings, beginning.reported);
     Ok(Ready { session, target, entry, place })
 }
@@ -471,13 +476,9 @@ mod tests {
     #[test]
     fn startup_packets() {
         let read = |list: &[(&str, &str)]| Wanted::read(&Parameters { minor: 0, pairs: pairs(list) });
-        let wanted = read(&[
-            ("user", "a"),
-            ("TimeZone", "UTC"),
-            ("options", "-c x.y=1 -c timezone=CET"),
-            ("_pq_.z", "1"),
-        ])
-        .unwrap();
+        let wanted =
+            read(&[("user", "a"), ("TimeZone", "UTC"), ("options", "-c x.y=1 -c timezone=CET"), ("_pq_.z", "1")])
+                .unwrap();
         assert_eq!((wanted.user.as_str(), wanted.database.as_str()), ("a", "a"));
         assert_eq!(wanted.settings, pairs(&[("timezone", "UTC"), ("x.y", "1")]));
         assert_eq!(read(&[]).unwrap_err().code, SqlState::INVALID_AUTHORIZATION);

@@ -18,11 +18,15 @@ const EXCHANGES_KEPT: usize = 128;
 const VERDICTS_MAX: usize = 10_000;
 const VERDICT_BYTES_MAX: usize = 16 << 20;
 
+/// Boxed, since a client takes its exchange along from here and back.
+#[allow(clippy::vec_box)]
+type Stock = Vec<Box<Exchange>>;
+
 /// One thread's stock. Its locks are only ever taken by that thread.
 #[derive(Debug)]
 pub struct Worker {
     pub id: ThreadId,
-    exchanges: Mutex<Vec<Box<Exchange>>>,
+    exchanges: Mutex<Stock>,
     verdicts: Mutex<Cache>,
 }
 

@@ -1,6 +1,11 @@
 //! Tests from outside: the built binary, real PostgreSQL servers, and sockets. One test binary, so that it links once.
 //! `make test` runs those with `protocol` in their names on a second version of PostgreSQL too.
 
+mod bad_input;
+mod failover;
 mod kit;
+mod login;
+mod pooling;
+mod protocol;
 mod split;
 mod tidy;

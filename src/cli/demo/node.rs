@@ -129,7 +129,8 @@ impl Node {
         // It must not start more processes between the look at them and their end.
         send(process, Signal::STOP);
         let family = family(process);
-        for member in &family {
+        // The first process last: the others would notice its end, and say goodbye to their clients.
+        for member in family.iter().rev() {
             send(*member, Signal::KILL);
         }
         self.wait_for("die", SERVER_LIMIT, || {
