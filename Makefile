@@ -1,12 +1,13 @@
 # Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
 # DEMO, TESTS and BENCH hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
 
-.PHONY: help demo test bench lint build check-deps
+.PHONY: help demo test bench fuzz lint build check-deps
 
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
 	@echo "make test        all tests, on real PostgreSQL servers"
 	@echo "make bench       Poolhouse measured against other poolers"
+	@echo "make fuzz        each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)"
 	@echo "make lint        formatting and lints"
 	@echo "make build       target/release/poolhouse"
 	@echo "make check-deps  what the other targets would install"
@@ -22,6 +23,15 @@ test:
 bench:
 	@scripts/deps.sh build postgres bench
 	cargo bench $(BENCH)
+
+# The proof that the pure modules are pure comes with it: tests/fuzz has no tokio.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@scripts/deps.sh build
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz
+	for target in frames session; do \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 lint:
 	@scripts/deps.sh build lint
