@@ -44,6 +44,10 @@ impl Carried {
         self.pairs.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
     }
 
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
+        self.pairs.retain(|(name, value)| keep(name, value));
+    }
+
     pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.pairs.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
         Some(&self.pairs[at].1)
@@ -212,8 +216,7 @@ impl Probe {
             Probe::Nothing => return sql,
             Probe::Settings(names) => names.clone(),
             Probe::Everything(names) => {
-                let custom =
-                    carried.iter().map(|(name, _)| Box::from(name)).filter(|name: &Box<str>| name.contains('.'));
+                let custom = carried.iter().map(|(name, _)| name).filter(|name| name.contains('.')).map(Box::from);
                 let mut names: Vec<Box<str>> = names.iter().cloned().chain(custom).collect();
                 names.push("role".into());
                 names.extend(carried.get("session_authorization").map(|_| "session_authorization".into()));
@@ -247,6 +250,24 @@ impl Probe {
         }
         sql
     }
+
+    /// The question when a RESET of these settings was sent: whether it has taken effect is not to be seen from a value.
+    /// Each has a row of the kind `r` with its name when the session does not set it.
+    pub fn sql_after_reset(&self, carried: &Carried, reset: &[Box<str>]) -> String {
+        let mut sql = self.sql(carried);
+        for (at, name) in reset.iter().enumerate() {
+            sql.push_str(match at {
+                0 => {
+                    " UNION ALL SELECT 'r',name,NULL FROM pg_catalog.pg_settings \
+                     WHERE source<>'session' AND pg_catalog.lower(name) IN ("
+                }
+                _ => ",",
+            });
+            push_literal(name, &mut sql);
+        }
+        sql.push_str(if reset.is_empty() { "" } else { ")" });
+        sql
+    }
 }
 
 /// What a server answered to a [`Probe`].
@@ -254,6 +275,8 @@ impl Probe {
 pub struct Answer {
     /// Name and value; `None` when there is no such setting (any more).
     pub settings: Vec<(String, Option<String>)>,
+    /// Settings that were RESET and are not the session's any more.
+    pub reset: Vec<String>,
     /// The first state found that cannot move.
     pub pin: Option<String>,
 }
@@ -265,6 +288,7 @@ impl Answer {
         };
         match text(0).as_deref() {
             Some("s") => self.settings.push((text(1).unwrap_or_default(), text(2))),
+            Some("r") => self.reset.extend(text(1)),
             Some("p") if self.pin.is_none() => self.pin = text(1),
             _ => {}
         }
@@ -282,6 +306,9 @@ impl Answer {
                 Some("none") if name == "role" => after.remove(name),
                 Some(value) => after.set(name, value),
             }
+        }
+        for name in &self.reset {
+            after.remove(name);
         }
         after
     }
@@ -345,6 +372,9 @@ mod tests {
         let mut answer = Answer::default();
         answer.row(&[Some(b"s"), Some(b"timezone"), Some(b"UTC")]);
         assert_eq!(answer.apply(&probe, &before), carried(&[("timezone", "UTC"), ("work_mem", "1MB")]));
+        assert!(probe.sql_after_reset(&before, &["timezone".into()]).ends_with("lower(name) IN (E'timezone')"));
+        let reset = Answer { reset: vec!["TimeZone".into()], ..answer.clone() };
+        assert_eq!(reset.apply(&probe, &before), before);
 
         probe.add_everything();
         answer.row(&[Some(b"s"), Some(b"role"), Some(b"none")]);

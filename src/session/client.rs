@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown,
-    pipeline::Owed,
+    pipeline::{Change, Judged, Owed, Presence},
     statements::{CLIENT_STATEMENTS_MAX, NAME_PREFIX, Statement, name_of_id},
 };
 use crate::{
-    sql::{Access, Deallocate, Pin, SettingChange, TransactionControl, Verdict},
+    sql::{Access, Deallocate, Pin, Reason, SettingChange, TransactionControl, Verdict},
     wire::{
         self,
         error::{Report, SqlState},
@@ -54,13 +54,16 @@ impl Session {
         if let Some(step) = self.answer_loss(request, out) {
             return step;
         }
+        if must_settle(request, pipeline) {
+            return ClientStep::Hold;
+        }
         match request {
             Request::Query => self.on_query(message, judged, pipeline, server, judge, out),
-            Request::Parse => self.on_parse(message, pipeline, server, judge, out),
+            Request::Parse => self.on_parse(message, judged, pipeline, server, judge, out),
             Request::Bind => self.on_bind(message, pipeline, server, judge, out),
             Request::Describe => self.on_describe(message, pipeline, server, judge, out),
-            Request::Close => self.on_close(message, pipeline, server, out),
-            Request::Execute => self.on_execute(pipeline, server),
+            Request::Close => self.on_close(message, pipeline, server, judge, out),
+            Request::Execute => self.on_execute(message, pipeline, server, judge),
             Request::Sync => self.on_sync(pipeline, server, out),
             Request::Flush if server.is_some() => ClientStep::Forward,
             Request::Flush => ClientStep::Swallow,
@@ -93,7 +96,7 @@ impl Session {
     fn answer_loss(&mut self, request: Request, out: &mut Outboxes<'_>) -> Option<ClientStep> {
         self.lost.as_ref()?;
         match request {
-            Request::Sync | Request::Flush | Request::CopyData | Request::CopyDone | Request::CopyFail => None,
+            Request::Flush | Request::CopyData | Request::CopyDone | Request::CopyFail => None,
             _ => {
                 let report = self.lost.take()?;
                 Some(self.refuse(&report, request, out))
@@ -105,7 +108,9 @@ impl Session {
     fn refuse(&mut self, report: &Report, request: Request, out: &mut Outboxes<'_>) -> ClientStep {
         report.write(out.to_client);
         match request {
-            Request::Query | Request::FunctionCall => reply::ready_for_query(Status::Idle, out.to_client),
+            Request::Query | Request::FunctionCall | Request::Sync => {
+                reply::ready_for_query(Status::Idle, out.to_client);
+            }
             _ => self.skip_to_sync = true,
         }
         ClientStep::Answered
@@ -124,7 +129,7 @@ impl Session {
     fn on_query(
         &mut self,
         message: Shown<'_>,
-        judged: Option<Arc<Verdict>>,
+        judged: Option<Judged>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
         judge: &impl Judge,
@@ -133,8 +138,8 @@ impl Session {
         if pipeline.is_full() {
             return ClientStep::Hold;
         }
-        let verdict = if let Some(judged) = judged {
-            Some(judged)
+        let verdict = if let Some(Judged::Query(verdict)) = judged {
+            Some(verdict)
         } else if message.is_whole() {
             match request::query_text(message.body) {
                 Ok(sql) => Some(judge.verdict(sql)),
@@ -155,17 +160,21 @@ impl Session {
         }
         let need = self.need(verdict.as_deref());
         let Some(server) = server else {
-            pipeline.judged = verdict;
+            pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::NeedServer(need);
         };
         if moves(pipeline, need) {
-            pipeline.judged = verdict;
+            pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::Hold;
         }
         self.note(verdict.as_deref(), pipeline);
-        self.unnamed = None;
         server.unnamed = None;
-        pipeline.push(Owed::Query);
+        pipeline.long_unnamed = false;
+        if self.unnamed.is_some() || pipeline.change(b"").is_some() {
+            pipeline.push_change(Owed::Query { drops_unnamed: true }, b"", None);
+        } else {
+            pipeline.push(Owed::Query { drops_unnamed: false });
+        }
         ClientStep::Forward
     }
 
@@ -180,6 +189,13 @@ impl Session {
         let opens = matches!(verdict.transaction, TransactionControl::Begin { .. } | TransactionControl::Mixed);
         if self.shared.mode != Mode::Statement || !opens {
             return None;
+        }
+        if pipeline.has_open_batch() {
+            // What was sent of the batch cannot be taken back.
+            return Some(ClientStep::fail(Report::fatal(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "transaction blocks are not possible in statement mode",
+            )));
         }
         if !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
@@ -199,13 +215,19 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
         let Deallocate::Named(name) = &verdict.deallocates else { return None };
-        if verdict.statements != 1 || pipeline.status == Status::Failed || self.names.get(name.as_bytes()).is_none() {
+        // In an open batch only the server can tell whether it comes to this.
+        if verdict.statements != 1 || pipeline.has_open_batch() {
             return None;
         }
-        if attached && !pipeline.owed.is_empty() {
+        let known = pipeline.is_unsettled(name.as_bytes()) || self.statement(name.as_bytes(), pipeline).is_some();
+        if known && attached && !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
         }
+        if !known || pipeline.status == Status::Failed {
+            return None;
+        }
         self.names.remove(name.as_bytes());
+        self.unnamed = None;
         reply::command_complete("DEALLOCATE", out.to_client);
         reply::ready_for_query(if attached { pipeline.status } else { Status::Idle }, out.to_client);
         Some(ClientStep::Answered)
@@ -214,6 +236,7 @@ impl Session {
     fn on_parse(
         &mut self,
         message: Shown<'_>,
+        judged: Option<Judged>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
         judge: &impl Judge,
@@ -232,24 +255,30 @@ impl Session {
             Ok(parse) => parse,
             Err(error) => return violation(error),
         };
-        let statement = self.intern(&parse, judge);
+        let statement = match judged {
+            Some(Judged::Parse(statement)) => statement,
+            _ => self.intern(&parse, judge),
+        };
         if let Some(step) = self.refuse_block(&statement.verdict, Request::Parse, pipeline, out) {
             return step;
         }
-        let need = self.need_of_batch(&statement.verdict, message.after, pipeline, judge);
-        let Some(server) = server else { return ClientStep::NeedServer(need) };
+        let need = self.need_of_batch(&statement.verdict, Some(parse.name), message.after, pipeline, judge);
+        let Some(server) = server else {
+            pipeline.judged = Some(Judged::Parse(statement));
+            return ClientStep::NeedServer(need);
+        };
         if moves(pipeline, need) {
             return ClientStep::Hold;
         }
         if parse.name.is_empty() {
             server.unnamed = Some(statement.id);
-            pipeline.pending.push((Box::default(), statement.clone()));
-            pipeline.push(Owed::Parse { name: Box::default(), statement: Some(statement) });
+            pipeline.note_unnamed();
+            pipeline.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
             return ClientStep::Forward;
         }
         if !self.renames() {
             pipeline.effects.pins.insert(Pin::Prepare);
-            pipeline.push(Owed::Parse { name: parse.name.into(), statement: None });
+            pipeline.push(Owed::Parse { id: None, names: false });
             return ClientStep::Forward;
         }
         self.parse_named(&parse, statement, pipeline, server, out)
@@ -272,14 +301,15 @@ impl Session {
         self.note(None, pipeline);
         if name.is_empty() {
             server.unnamed = None;
-            self.unnamed = None;
-            pipeline.pending.retain(|(name, _)| !name.is_empty());
+            pipeline.long_unnamed = true;
+            pipeline.push_change(Owed::Parse { id: None, names: true }, b"", None);
+            return ClientStep::Forward;
         } else if name.starts_with(NAME_PREFIX) {
             return reserved_name();
         } else {
             pipeline.effects.pins.insert(Pin::Prepare);
         }
-        pipeline.push(Owed::Parse { name: name.into(), statement: None });
+        pipeline.push(Owed::Parse { id: None, names: false });
         ClientStep::Forward
     }
 
@@ -291,38 +321,36 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if self.names.len() + pipeline.pending.len() >= CLIENT_STATEMENTS_MAX {
+        if self.names.len() + pipeline.changes_len() >= CLIENT_STATEMENTS_MAX {
             return ClientStep::fail(Report::fatal(
                 SqlState::LIMIT_EXCEEDED,
                 format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
             ));
         }
-        let taken = pipeline.pending(parse.name).or_else(|| self.names.get(parse.name)).cloned();
-        if let Some(taken) = taken {
+        if pipeline.is_unsettled(parse.name) {
+            return ClientStep::Hold;
+        }
+        if let Some(taken) = self.statement(parse.name, pipeline) {
             // The server has to refuse it, so that its transaction fails as it would on a direct connection.
             self.ensure(&taken, pipeline, server, out);
             parse.write(&taken.name, out.to_server);
-            pipeline.push(Owed::Parse { name: parse.name.into(), statement: None });
+            pipeline.push(Owed::ParseTaken { name: parse.name.into() });
             return ClientStep::Answered;
         }
-        let name: Box<[u8]> = parse.name.into();
-        pipeline.pending.push((name.clone(), statement.clone()));
         let certain = pipeline.ready_owed == 0 && pipeline.status != Status::Failed;
-        let held = server.statements.touch(statement.id);
-        if held && certain {
-            pipeline.push(Owed::ParseKnown { name, statement });
-            self.answer_known(pipeline, out.to_client);
-            return ClientStep::Answered;
-        }
-        if held {
+        match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
+            Presence::Held if certain => {
+                pipeline.push_change(Owed::ParseKnown, parse.name, Some(statement));
+                self.answer_known(pipeline, out.to_client);
+                return ClientStep::Answered;
+            }
             // Whether the transaction has failed cannot be known yet: the server decides, so it has to parse again.
-            request::about_statement(b'C', &statement.name, out.to_server);
-            pipeline.push(Owed::OurClose { id: statement.id });
-        } else {
-            self.make_room(&statement, pipeline, server, out);
+            Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
+            Presence::Lacking => self.make_room(pipeline, server, out),
         }
         parse.write(&statement.name, out.to_server);
-        pipeline.push(Owed::Parse { name, statement: Some(statement) });
+        pipeline.note_sent(statement.id, true);
+        pipeline.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
         ClientStep::Answered
     }
 
@@ -334,25 +362,22 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) {
-        if server.statements.touch(statement.id) {
-            return;
+        match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
+            Presence::Held => return,
+            Presence::Unsure => drop_held(statement.id, pipeline, out),
+            Presence::Lacking => self.make_room(pipeline, server, out),
         }
-        self.make_room(statement, pipeline, server, out);
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
-        pipeline.push(Owed::OurParse { id: statement.id, unnamed: false });
+        pipeline.note_sent(statement.id, true);
+        pipeline.push(Owed::OurParse { id: Some(statement.id) });
     }
 
-    fn make_room(
-        &self,
-        statement: &Statement,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) {
-        if let Some(evicted) = server.statements.insert(statement.id, self.shared.statements_max) {
-            request::about_statement(b'C', &name_of_id(evicted), out.to_server);
-            pipeline.push(Owed::OurClose { id: evicted });
+    /// Makes room for one more statement on the server.
+    fn make_room(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        while pipeline.held_then(server.statements.len()) >= self.shared.statements_max.max(1) {
+            let Some(oldest) = server.statements.oldest(|id| !pipeline.has_sent(id)) else { return };
+            drop_held(oldest, pipeline, out);
         }
     }
 
@@ -372,10 +397,13 @@ impl Session {
             let more = !message.is_whole() && front.len() < NAMES_BYTES_MAX;
             return if more { ClientStep::More } else { violation(wire::Error::Malformed("Bind")) };
         };
+        if pipeline.is_unsettled(names.statement) {
+            return ClientStep::Hold;
+        }
         let statement = self.statement(names.statement, pipeline);
         let need = match &statement {
-            Some(statement) => self.need_of_batch(&statement.verdict, message.after, pipeline, judge),
-            None => Need::Write,
+            Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
+            None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
         if moves(pipeline, need) {
@@ -399,6 +427,9 @@ impl Session {
             }
             None if names.statement.starts_with(NAME_PREFIX) => reserved_name(),
             None => {
+                if names.statement.is_empty() {
+                    drop_strange_unnamed(pipeline, server, out);
+                }
                 pipeline.push(Owed::Bind);
                 ClientStep::Forward
             }
@@ -413,13 +444,14 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) {
-        if server.unnamed == Some(statement.id) {
+        if server.unnamed == Some(statement.id) && pipeline.is_unnamed_sure() {
             return;
         }
         server.unnamed = Some(statement.id);
+        pipeline.note_unnamed();
         let parse = Parse { name: b"", sql: &statement.sql, types: &statement.types };
         parse.write(b"", out.to_server);
-        pipeline.push(Owed::OurParse { id: statement.id, unnamed: true });
+        pipeline.push(Owed::OurParse { id: None });
     }
 
     fn on_describe(
@@ -438,14 +470,13 @@ impl Session {
             Err(error) => return violation(error),
         };
         let statement = match object {
+            Object::Statement(name) if pipeline.is_unsettled(name) => return ClientStep::Hold,
             Object::Statement(name) => self.statement(name, pipeline),
             Object::Portal(_) => None,
         };
         let need = match &statement {
-            Some(statement) => self.need_of_batch(&statement.verdict, message.after, pipeline, judge),
-            // A portal lives in the transaction that the server connection is lent for.
-            None if pipeline.read_only => Need::Read,
-            None => Need::Write,
+            Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
+            None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
         if pipeline.is_full() || moves(pipeline, need) {
@@ -464,7 +495,10 @@ impl Session {
                 ClientStep::Answered
             }
             (Object::Statement(name), None) if name.starts_with(NAME_PREFIX) => reserved_name(),
-            _ => {
+            (object, _) => {
+                if object == Object::Statement(b"") {
+                    drop_strange_unnamed(pipeline, server, out);
+                }
                 pipeline.push(Owed::Describe);
                 ClientStep::Forward
             }
@@ -476,6 +510,7 @@ impl Session {
         message: Shown<'_>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
+        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         if !message.is_whole() {
@@ -485,46 +520,47 @@ impl Session {
             Ok(object) => object,
             Err(error) => return violation(error),
         };
-        if pipeline.is_full() {
+        if pipeline.is_full() || moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
             return ClientStep::Hold;
         }
-        let ours = match object {
-            Object::Statement(b"") => {
-                self.unnamed = None;
-                pipeline.pending.retain(|(name, _)| !name.is_empty());
-                None
+        let Some(server) = server else {
+            // No portal and no other statement of this client exists without a server connection.
+            match object {
+                Object::Statement(b"") => self.unnamed = None,
+                Object::Statement(name) => drop(self.names.remove(name)),
+                Object::Portal(_) => {}
             }
-            Object::Statement(name) => {
-                let pending = pipeline.pending.iter().rposition(|(known, _)| **known == *name);
-                let pending = pending.map(|at| pipeline.pending.remove(at).1);
-                let statement = self.names.remove(name).or(pending);
-                (statement.is_some() || name.starts_with(NAME_PREFIX)).then(|| (Box::from(name), statement))
-            }
-            Object::Portal(_) => None,
+            out.to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
+            return ClientStep::Answered;
         };
-        match (server, ours) {
-            (None, _) => {
-                // No portal and no other statement of this client exists without a server connection.
-                out.to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
-                ClientStep::Answered
+        match object {
+            Object::Statement(name) if pipeline.is_unsettled(name) => ClientStep::Hold,
+            Object::Statement(b"") => {
+                server.unnamed = None;
+                pipeline.long_unnamed = false;
+                pipeline.push_change(Owed::Close { unnamed: true }, b"", None);
+                ClientStep::Forward
             }
-            (Some(_), Some((name, statement))) => {
-                pipeline.push(Owed::CloseKnown { name, statement });
+            Object::Statement(name) if name.starts_with(NAME_PREFIX) || self.statement(name, pipeline).is_some() => {
+                pipeline.push_change(Owed::CloseKnown, name, None);
                 self.answer_known(pipeline, out.to_client);
                 ClientStep::Answered
             }
-            (Some(server), None) => {
-                if object == Object::Statement(b"") {
-                    server.unnamed = None;
-                }
-                pipeline.push(Owed::Close);
+            _ => {
+                pipeline.push(Owed::Close { unnamed: false });
                 ClientStep::Forward
             }
         }
     }
 
-    fn on_execute(&mut self, pipeline: &mut Pipeline, server: Option<&mut ServerState>) -> ClientStep {
-        if pipeline.is_full() {
+    fn on_execute(
+        &mut self,
+        message: Shown<'_>,
+        pipeline: &mut Pipeline,
+        server: Option<&mut ServerState>,
+        judge: &impl Judge,
+    ) -> ClientStep {
+        if pipeline.is_full() || moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
             return ClientStep::Hold;
         }
         if server.is_none() {
@@ -547,9 +583,11 @@ impl Session {
         if pipeline.is_full() {
             return ClientStep::Hold;
         }
-        if !pipeline.copy_in {
-            pipeline.push(Owed::Sync);
+        if pipeline.copy_in {
+            pipeline.copy_sync |= pipeline.copy_data;
+            return ClientStep::Swallow;
         }
+        pipeline.push(Owed::Sync);
         ClientStep::Forward
     }
 
@@ -562,14 +600,14 @@ impl Session {
         }
         // A function may touch anything, and only its oid is known.
         self.note(None, pipeline);
-        pipeline.push(Owed::Query);
+        pipeline.push(Owed::Query { drops_unnamed: false });
         ClientStep::Forward
     }
 
     /// What a client's name of a statement means.
     fn statement(&self, name: &[u8], pipeline: &Pipeline) -> Option<Arc<Statement>> {
-        if let Some(pending) = pipeline.pending(name) {
-            return Some(pending.clone());
+        if let Some(change) = pipeline.change(name) {
+            return change.statement.clone();
         }
         if name.is_empty() { self.unnamed.clone() } else { self.names.get(name).cloned() }
     }
@@ -590,28 +628,58 @@ impl Session {
     }
 
     /// A batch of the extended protocol may read elsewhere only when it is all there, up to its Sync, and all of it reads.
-    fn need_of_batch(&self, verdict: &Verdict, after: &[u8], pipeline: &Pipeline, judge: &impl Judge) -> Need {
+    /// `parsed` is the name that its first message gives to a statement with this verdict.
+    fn need_of_batch(
+        &self,
+        verdict: &Verdict,
+        parsed: Option<&[u8]>,
+        after: &[u8],
+        pipeline: &Pipeline,
+        judge: &impl Judge,
+    ) -> Need {
         match self.need(Some(verdict)) {
-            Need::Read if pipeline.read_only || self.batch_reads(after, judge) => Need::Read,
+            Need::Read if pipeline.read_only && pipeline.has_open_batch() => Need::Read,
+            Need::Read if self.batch_reads(parsed, after, pipeline, judge) => Need::Read,
             _ => Need::Write,
         }
     }
 
-    fn batch_reads(&self, mut after: &[u8], judge: &impl Judge) -> bool {
+    /// What a message needs that has no verdict of its own: it goes with its batch, which cannot move once it has begun.
+    fn need_of_rest(&self, after: &[u8], pipeline: &Pipeline, judge: &impl Judge) -> Need {
+        if pipeline.read_only && (pipeline.has_open_batch() || self.batch_reads(None, after, pipeline, judge)) {
+            Need::Read
+        } else {
+            Need::Write
+        }
+    }
+
+    fn batch_reads<'a>(
+        &self,
+        parsed: Option<&'a [u8]>,
+        mut after: &'a [u8],
+        pipeline: &Pipeline,
+        judge: &impl Judge,
+    ) -> bool {
+        let mut parsed: Vec<&[u8]> = parsed.into_iter().collect();
+        let known_reads = |name: &[u8], parsed: &[&[u8]]| {
+            let known = || self.statement(name, pipeline).is_none_or(|known| known.verdict.access == Access::Read);
+            parsed.contains(&name) || known()
+        };
         while let Ok(Some(head)) = frame::header(after) {
             let Some((message, rest)) = after.split_at_checked(head.message()) else { return false };
             let body = &message[frame::HEADER_BYTES..];
             let reads = match Request::of(head) {
                 Ok(Request::Sync) => return true,
-                Ok(Request::Describe | Request::Execute | Request::Close | Request::Flush) => true,
-                Ok(Request::Parse) => {
-                    Parse::read(body).is_ok_and(|parse| self.intern(&parse, judge).verdict.access == Access::Read)
-                }
-                // A name that was parsed in this batch has been judged above.
-                Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| {
-                    names.statement.is_empty()
-                        || self.names.get(names.statement).is_none_or(|known| known.verdict.access == Access::Read)
+                Ok(Request::Execute | Request::Close | Request::Flush) => true,
+                Ok(Request::Describe) => match Object::read(body) {
+                    Ok(Object::Statement(name)) => known_reads(name, &parsed),
+                    object => object.is_ok(),
+                },
+                Ok(Request::Parse) => Parse::read(body).is_ok_and(|parse| {
+                    parsed.push(parse.name);
+                    self.intern(&parse, judge).verdict.access == Access::Read
                 }),
+                Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| known_reads(names.statement, &parsed)),
                 _ => false,
             };
             if !reads {
@@ -628,18 +696,34 @@ impl Session {
         let Some(verdict) = verdict else {
             effects.probe.add_everything();
             effects.may_commit = true;
+            pipeline.deallocating = true;
             self.wrote = true;
             return;
         };
         if verdict.access == Access::Read {
             return;
         }
-        self.wrote = true;
-        effects.may_commit |= pipeline.status == Status::Idle
-            || !matches!(verdict.transaction, TransactionControl::None | TransactionControl::Savepoint);
+        self.wrote |= !only_controls(verdict);
+        effects.may_commit |= match verdict.transaction {
+            TransactionControl::None => pipeline.status == Status::Idle,
+            TransactionControl::Commit { .. } | TransactionControl::Mixed | TransactionControl::PrepareTransaction => {
+                true
+            }
+            TransactionControl::Begin { .. }
+            | TransactionControl::Rollback { .. }
+            | TransactionControl::Savepoint
+            | TransactionControl::RollbackTo
+            | TransactionControl::Release
+            | TransactionControl::SetTransaction => false,
+        };
+        // Code that is not seen here may do anything to the session, and what pins it may be gone now: the server knows.
+        if verdict.opaque || self.pinned_by_probe && may_unpin(verdict) {
+            effects.probe.add_everything();
+        }
         if !verdict.touches_session() {
             return;
         }
+        pipeline.deallocating |= verdict.discards || verdict.deallocates == Deallocate::All;
         for change in &verdict.settings {
             match change {
                 SettingChange::Set(name) => {
@@ -654,7 +738,11 @@ impl Session {
                     effects.probe.add_everything();
                     effects.reset_all = true;
                 }
-                SettingChange::Unknown => effects.probe.add_everything(),
+                SettingChange::Unknown => {
+                    effects.probe.add_everything();
+                    // It may have been a custom one, and these are listed nowhere.
+                    effects.pins.insert(Pin::Unreadable);
+                }
             }
         }
         for pin in verdict.pins.iter() {
@@ -668,28 +756,72 @@ impl Session {
 
     /// Replies that we owe ourselves and that are due.
     pub(super) fn answer_known(&mut self, pipeline: &mut Pipeline, to_client: &mut Vec<u8>) {
-        while let Some(Owed::ParseKnown { .. } | Owed::CloseKnown { .. }) = pipeline.owed.front() {
-            match pipeline.pop() {
-                Some(Owed::ParseKnown { name, statement }) => {
-                    self.accept_name(name, statement, pipeline);
-                    to_client.extend_from_slice(&reply::PARSE_COMPLETE);
-                }
-                _ => to_client.extend_from_slice(&reply::CLOSE_COMPLETE),
-            }
+        while pipeline.owed.front().is_some_and(Owed::is_known) {
+            let Some(done) = pipeline.pop() else { return };
+            self.accept(done.change);
+            to_client.extend_from_slice(match done.owed {
+                Owed::ParseKnown => &reply::PARSE_COMPLETE,
+                _ => &reply::CLOSE_COMPLETE,
+            });
         }
     }
 
-    /// A Parse has succeeded: its name is valid, unless it was closed again in the meantime.
-    pub(super) fn accept_name(&mut self, name: Box<[u8]>, statement: Arc<Statement>, pipeline: &mut Pipeline) {
-        let pending = pipeline.pending.iter().position(|(known, parsed)| *known == name && parsed.id == statement.id);
-        let Some(pending) = pending else { return };
-        pipeline.pending.remove(pending);
-        if name.is_empty() {
-            self.unnamed = Some(statement);
-        } else {
-            self.names.insert(name, statement);
+    /// A message that changes one of the client's names has succeeded.
+    pub(super) fn accept(&mut self, change: Option<Change>) {
+        let Some(Change { name, statement, .. }) = change else { return };
+        match statement {
+            statement if name.is_empty() => self.unnamed = statement,
+            Some(statement) => self.names.insert(name, statement),
+            None => drop(self.names.remove(&name)),
         }
     }
+}
+
+/// After a statement that takes all prepared statements away, what is sent next has to wait for its end. What the server
+/// has not answered since there was no Sync can not be waited for.
+fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
+    let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail | Request::Flush);
+    let all_sent = pipeline.ready_owed > 0 && !pipeline.has_open_batch();
+    pipeline.deallocating && all_sent && !pipeline.copy_in && !of_copy
+}
+
+/// Makes the server drop a statement that it holds, or may hold.
+fn drop_held(id: u64, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
+    request::about_statement(b'C', &name_of_id(id), out.to_server);
+    pipeline.note_sent(id, false);
+    pipeline.push(Owed::OurClose { id: Some(id) });
+}
+
+/// The client has no unnamed statement: that of another client must not be taken for it.
+fn drop_strange_unnamed(pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+    if pipeline.long_unnamed {
+        return;
+    }
+    server.unnamed = None;
+    request::about_statement(b'C', b"", out.to_server);
+    pipeline.push(Owed::OurClose { id: None });
+}
+
+/// Whether a statement may take away state that pins: a temporary table, a lock, a cursor, a channel, a statement.
+fn may_unpin(verdict: &Verdict) -> bool {
+    verdict.statements > 1
+        || match &verdict.reason {
+            Reason::Statement(kind) => {
+                matches!(&**kind, "Drop" | "Discard" | "Unlisten" | "Deallocate" | "ClosePortal" | "Transaction")
+            }
+            Reason::VolatileFunction(name) => name.contains("unlock"),
+            _ => false,
+        }
+}
+
+/// Whether a statement that is not a read writes nothing all the same: it only begins or ends a transaction, or shows a
+/// setting.
+fn only_controls(verdict: &Verdict) -> bool {
+    let control = !matches!(
+        verdict.transaction,
+        TransactionControl::None | TransactionControl::Mixed | TransactionControl::PrepareTransaction
+    );
+    verdict.statements == 1 && (control || matches!(verdict.reason, Reason::SessionState(_)))
 }
 
 /// Whether a statement cannot run on the server connection that is lent: it writes, and the node is a replica.
@@ -708,9 +840,13 @@ fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<O
         }
         if pipeline.copy_in {
             pipeline.copy_in = false;
-        } else if pipeline.owed.iter().any(|owed| matches!(owed, Owed::Execute)) {
+        } else if pipeline.owed.iter().any(|owed| matches!(owed, Owed::Execute | Owed::Query { .. })) {
+            let open = pipeline.has_open_batch();
             pipeline.push(end);
+            pipeline.keep_batch(open);
         }
+    } else {
+        pipeline.copy_data = true;
     }
     ClientStep::Forward
 }

@@ -1,6 +1,9 @@
 //! A server connection was lost while it was lent: what the client is told, and whether it can go on.
 
-use super::{Mode, Outboxes, Pipeline, Session, pipeline::Owed};
+use super::{
+    Mode, Outboxes, Pipeline, Session,
+    pipeline::{Done, Owed},
+};
 use crate::wire::{
     ErrorFields,
     error::{Report, SqlState},
@@ -38,30 +41,33 @@ impl Session {
             write_error(&words, &self.report(loss.node, pipeline), true, out.to_client);
             return AfterLoss::Ends;
         }
-        pipeline.owed.retain(|owed| !owed.is_ours());
-        if pipeline.owed.is_empty() {
+        if pipeline.owed.iter().all(Owed::is_ours) {
             if pipeline.skipping {
                 self.skip_to_sync = true;
-            } else {
+            } else if pipeline.status != Status::Idle || pipeline.has_open_batch() {
                 self.lost = Some(Box::new(self.report(loss.node, pipeline)));
             }
             return AfterLoss::GoesOn;
         }
         let report = self.report(loss.node, pipeline);
+        // An error of the current message has been passed on already.
         let mut told = pipeline.failed;
-        while let Some(owed) = pipeline.pop() {
-            if !told {
-                write_error(&words, &report, false, out.to_client);
-                told = true;
+        let mut skipping = false;
+        while let Some(Done { owed, .. }) = pipeline.pop() {
+            // As the server does: after an error in an extended query only Sync is answered.
+            if owed.is_ours() || skipping && !matches!(owed, Owed::Sync) {
+                continue;
             }
-            if let Owed::CloseKnown { name, statement: Some(statement) } = owed {
-                self.names.insert(name, statement);
-            } else if owed.ends_the_clients() {
+            if !told && !skipping {
+                write_error(&words, &report, false, out.to_client);
+            }
+            told = false;
+            skipping = !owed.ends_the_clients();
+            if !skipping {
                 reply::ready_for_query(Status::Idle, out.to_client);
-                told = false;
             }
         }
-        self.skip_to_sync = told;
+        self.skip_to_sync = skipping;
         AfterLoss::GoesOn
     }
 

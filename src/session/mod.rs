@@ -12,6 +12,8 @@ mod pipeline;
 mod reported;
 mod server;
 mod statements;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -146,7 +148,8 @@ pub struct ServerState {
     /// What it reports of itself rather than of the session.
     pub about_itself: Arc<Reported>,
     pub statements: ServerStatements,
-    /// The id of the statement that its unnamed statement is.
+    /// The id of the statement that its unnamed statement surely is, once what was sent has run. Any simple query takes
+    /// that away.
     pub unnamed: Option<u64>,
 }
 
@@ -248,6 +251,7 @@ impl Session {
         match server.settings.replay(&self.settings) {
             Some(replay) => {
                 wire::request::query(&replay.sql, out.to_server);
+                server.unnamed = None;
                 pipeline.holding = replay.may_fail;
                 pipeline.push(pipeline::Owed::Replay { settings: self.settings.clone() });
             }

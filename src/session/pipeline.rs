@@ -22,42 +22,45 @@ pub const OWED_MAX: usize = 100_000;
 #[derive(Debug)]
 pub enum Owed {
     /// A simple query or function call of the client: answered up to and with ReadyForQuery.
-    Query,
+    Query {
+        /// The client had an unnamed statement, which a simple query takes away.
+        drops_unnamed: bool,
+    },
     /// The client's Sync: ReadyForQuery.
     Sync,
     /// The client's Parse, sent on: ParseComplete makes the name valid.
     Parse {
+        /// The statement, when it goes under our name.
+        id: Option<u64>,
+        /// Whether the client's name is known to us.
+        names: bool,
+    },
+    /// The client's Parse of a name that it has already: the server has to refuse it.
+    ParseTaken {
         name: Box<[u8]>,
-        statement: Option<Arc<Statement>>,
     },
     /// The client's Parse, not sent since the server holds the statement: ParseComplete from us.
-    ParseKnown {
-        name: Box<[u8]>,
-        statement: Arc<Statement>,
-    },
+    ParseKnown,
     Bind,
     /// Describe of a statement or portal: RowDescription or NoData ends it.
     Describe,
     /// CommandComplete, EmptyQueryResponse or PortalSuspended ends it; so does CopyDone's CommandComplete.
     Execute,
     /// The client's Close, sent on.
-    Close,
-    /// The client's Close of a name that the server does not know: CloseComplete from us. What it removed comes back
-    /// when an error makes the server skip it.
-    CloseKnown {
-        name: Box<[u8]>,
-        statement: Option<Arc<Statement>>,
-    },
-    /// The client's CopyDone or CopyFail: no reply of its own, but Syncs before it do not count during COPY.
-    CopyEnd,
-    /// A Parse of ours: the server lacked a statement that the client has; under our name, or as the unnamed one.
-    OurParse {
-        id: u64,
+    Close {
         unnamed: bool,
     },
-    /// A Close of ours: room for another statement.
+    /// The client's Close of a name that the server does not know: CloseComplete from us.
+    CloseKnown,
+    /// The client's CopyDone or CopyFail: no reply of its own, but Syncs before it do not count during COPY.
+    CopyEnd,
+    /// A Parse of ours: the server lacked a statement that the client has; the unnamed one without an id.
+    OurParse {
+        id: Option<u64>,
+    },
+    /// A Close of ours: room for another statement, or for the same one anew; the unnamed one without an id.
     OurClose {
-        id: u64,
+        id: Option<u64>,
     },
     /// A query of ours that brings the session's settings.
     Replay {
@@ -72,18 +75,84 @@ pub enum Owed {
 impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
-        matches!(self, Owed::Query | Owed::Sync | Owed::Replay { .. } | Owed::Probe { .. })
+        matches!(self, Owed::Query { .. } | Owed::Sync | Owed::Replay { .. } | Owed::Probe { .. })
     }
 
     /// Whether the ReadyForQuery is for the client.
     pub fn ends_the_clients(&self) -> bool {
-        matches!(self, Owed::Query | Owed::Sync)
+        matches!(self, Owed::Query { .. } | Owed::Sync)
     }
 
     /// Whether the client must not see the reply.
     pub fn is_ours(&self) -> bool {
         matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::Replay { .. } | Owed::Probe { .. })
     }
+
+    /// Whether the reply comes from us, in its turn.
+    pub fn is_known(&self) -> bool {
+        matches!(self, Owed::ParseKnown | Owed::CloseKnown)
+    }
+
+    /// Whether a [`Change`] belongs to it.
+    fn changes_a_name(&self) -> bool {
+        matches!(
+            self,
+            Owed::Parse { names: true, .. }
+                | Owed::ParseKnown
+                | Owed::CloseKnown
+                | Owed::Close { unnamed: true }
+                | Owed::Query { drops_unnamed: true }
+        )
+    }
+
+    /// Whether a [`Sent`] belongs to it.
+    fn changes_the_held(&self) -> bool {
+        matches!(
+            self,
+            Owed::Parse { id: Some(_), .. } | Owed::OurParse { id: Some(_) } | Owed::OurClose { id: Some(_) }
+        )
+    }
+}
+
+/// What a name of the client will mean once the message under way has succeeded; nothing when it is closed.
+#[derive(Debug)]
+pub struct Change {
+    pub name: Box<[u8]>,
+    pub statement: Option<Arc<Statement>>,
+    batch: u32,
+}
+
+/// A statement that the server will hold, or not hold any more, once a message under way has succeeded.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    pub id: u64,
+    pub held: bool,
+    /// Only messages of the same batch share its fate when an error makes the server skip.
+    batch: u32,
+}
+
+/// Whether the server will hold a statement when the message at hand reaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Held,
+    Lacking,
+    /// It depends on replies that have not come.
+    Unsure,
+}
+
+/// An entry that has left the queue, with what it was to change.
+#[derive(Debug)]
+pub struct Done {
+    pub owed: Owed,
+    pub change: Option<Change>,
+    pub sent: Option<Sent>,
+}
+
+/// What is known of a message that has to be shown again.
+#[derive(Debug)]
+pub enum Judged {
+    Query(Arc<Verdict>),
+    Parse(Arc<Statement>),
 }
 
 /// What the statements since the last release may have done.
@@ -124,10 +193,24 @@ pub struct Pipeline {
     /// The server has reported an error in an extended query and skips everything up to a Sync that the client has not
     /// sent yet.
     pub skipping: bool,
-    /// COPY FROM STDIN runs in the extended protocol: the server ignores Sync and Flush.
+    /// COPY FROM STDIN waits for data: the server ignores Sync and Flush.
     pub copy_in: bool,
-    /// Names that Parse messages in `owed` will make valid.
-    pub pending: Vec<(Box<[u8]>, Arc<Statement>)>,
+    /// Data for this COPY has come.
+    pub copy_data: bool,
+    /// A Sync has come among its data: should the COPY fail, nobody can tell whether that Sync is to be answered.
+    pub copy_sync: bool,
+    /// What messages in `owed` will do to the client's names, in their order.
+    changes: VecDeque<Change>,
+    /// What messages in `owed` will do to the statements that the server holds, in their order.
+    sent: VecDeque<Sent>,
+    /// How many messages that ReadyForQuery answers have been sent.
+    batch: u32,
+    /// The batch in which the unnamed statement was sent last.
+    unnamed_batch: u32,
+    /// All prepared statements may be gone once what was sent has run.
+    pub deallocating: bool,
+    /// The server's unnamed statement is a text that was too long to be held.
+    pub long_unnamed: bool,
     /// An error has been seen since the last ReadyForQuery.
     pub failed: bool,
     /// Nothing of the client may be sent until a reply to us has come.
@@ -143,25 +226,48 @@ pub struct Pipeline {
     /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
     open_batch: bool,
     /// The verdict of the message at hand, found before there was a server.
-    pub judged: Option<Arc<Verdict>>,
+    pub judged: Option<Judged>,
 }
 
 impl Pipeline {
     pub fn push(&mut self, owed: Owed) {
-        self.ready_owed += usize::from(owed.ends_the_clients());
+        if owed.ends_the_clients() {
+            self.ready_owed += 1;
+            self.batch = self.batch.wrapping_add(1);
+        }
         if !owed.is_ours() {
             self.open_batch = !owed.ends_the_clients();
         }
+        // Whatever else is sent ends a COPY, one way or the other.
+        self.copy_in &= owed.is_known();
         self.owed.push_back(owed);
     }
 
-    pub fn pop(&mut self) -> Option<Owed> {
+    /// As [`Pipeline::push`], for a message that gives one of the client's names a meaning, or takes it away.
+    pub fn push_change(&mut self, owed: Owed, name: &[u8], statement: Option<Arc<Statement>>) {
+        debug_assert!(owed.changes_a_name());
+        self.changes.push_back(Change { name: name.into(), statement, batch: self.batch });
+        self.push(owed);
+    }
+
+    /// Notes that the message which is pushed next makes the server hold a statement, or drop it.
+    pub fn note_sent(&mut self, id: u64, held: bool) {
+        self.sent.push_back(Sent { id, held, batch: self.batch });
+    }
+
+    pub fn pop(&mut self) -> Option<Done> {
         let owed = self.owed.pop_front()?;
         if owed.ends_the_clients() {
             self.ready_owed -= 1;
             self.turns = self.turns.wrapping_add(1);
         }
-        Some(owed)
+        // The end of a COPY that never began is ignored by the server.
+        while matches!(self.owed.front(), Some(Owed::CopyEnd)) {
+            self.owed.pop_front();
+        }
+        let change = if owed.changes_a_name() { self.changes.pop_front() } else { None };
+        let sent = if owed.changes_the_held() { self.sent.pop_front() } else { None };
+        Some(Done { owed, change, sent })
     }
 
     /// Whether the next reply belongs to the client; without an entry it belongs to nobody.
@@ -175,18 +281,27 @@ impl Pipeline {
         self.owed.back().is_some_and(|owed| !owed.is_ours())
     }
 
-    /// COPY FROM STDIN has begun for the Execute in front: Syncs that were sent before the end of the data are ignored
-    /// by the server (manual, "COPY Operations").
+    /// COPY FROM STDIN has begun for the entry in front: Syncs that were sent before the end of the data are ignored by
+    /// the server (manual, "COPY Operations").
     pub fn begin_copy_in(&mut self) {
-        let end = self.owed.iter().position(|owed| matches!(owed, Owed::CopyEnd));
-        self.copy_in = end.is_none();
-        let before = end.unwrap_or(self.owed.len());
-        let mut at = 0;
+        let (mut at, mut begins) = (0, true);
+        let (mut ended, mut ignored) = (false, false);
         self.owed.retain(|owed| {
             at += 1;
-            !(at <= before && matches!(owed, Owed::Sync) || Some(at - 1) == end)
+            if at == 1 || !begins || owed.is_known() {
+                return true;
+            }
+            begins = matches!(owed, Owed::Sync);
+            ignored |= begins;
+            ended |= !begins;
+            !matches!(owed, Owed::Sync | Owed::CopyEnd)
         });
-        self.ready_owed = self.owed.iter().filter(|owed| owed.ends_the_clients()).count();
+        self.copy_in = !ended;
+        (self.copy_data, self.copy_sync) = (false, false);
+        if ignored {
+            self.ready_owed = self.owed.iter().filter(|owed| owed.ends_the_clients()).count();
+            self.open_batch = self.owed.back().is_some_and(|owed| !owed.ends_the_clients());
+        }
     }
 
     /// Whether an implicit transaction is open that the client has not ended by Sync yet.
@@ -194,27 +309,78 @@ impl Pipeline {
         self.open_batch
     }
 
+    /// The message pushed last neither opens nor ends a batch.
+    pub fn keep_batch(&mut self, open: bool) {
+        self.open_batch = open;
+    }
+
     pub fn is_full(&self) -> bool {
         self.owed.len() >= OWED_MAX
     }
 
-    /// The statement that a Parse under way will give this name.
-    pub fn pending(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.pending.iter().rev().find(|(known, _)| **known == *name).map(|(_, statement)| statement)
+    /// What messages under way will do to this name; `None` when they leave it alone.
+    pub fn change(&self, name: &[u8]) -> Option<&Change> {
+        self.changes.iter().rev().find(|change| *change.name == *name)
+    }
+
+    /// Whether it depends on replies that have not come what a name means: in the batch at hand an error would make the
+    /// server skip what uses the name as well, but not in a later one.
+    pub fn is_unsettled(&self, name: &[u8]) -> bool {
+        !self.copy_in && self.change(name).is_some_and(|change| change.batch != self.batch)
+    }
+
+    /// The unnamed statement is sent with the message that is pushed next.
+    pub fn note_unnamed(&mut self) {
+        self.unnamed_batch = self.batch;
+        self.long_unnamed = false;
+    }
+
+    /// Whether the unnamed statement that was sent is there for the message at hand, unless both are skipped.
+    pub fn is_unnamed_sure(&self) -> bool {
+        self.ready_owed == 0 || self.unnamed_batch == self.batch
+    }
+
+    pub fn changes_len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether the server will hold a statement, of which `held` tells what is known by its replies.
+    pub fn presence(&self, id: u64, held: bool) -> Presence {
+        match self.sent.iter().rev().find(|sent| sent.id == id) {
+            Some(sent) if sent.batch != self.batch => Presence::Unsure,
+            _ if self.deallocating => Presence::Unsure,
+            Some(sent) if sent.held => Presence::Held,
+            None if held => Presence::Held,
+            _ => Presence::Lacking,
+        }
+    }
+
+    /// Whether a message under way is about this statement on the server.
+    pub fn has_sent(&self, id: u64) -> bool {
+        self.sent.iter().any(|sent| sent.id == id)
+    }
+
+    /// How many statements the server will hold, when it holds `held` by its replies.
+    pub fn held_then(&self, held: usize) -> usize {
+        let more = self.sent.iter().filter(|sent| sent.held).count();
+        (held + more).saturating_sub(self.sent.len() - more)
     }
 
     /// Forgets everything but the room it takes, for the next client. Most of it is as new already.
     pub fn reset(&mut self) {
         self.owed.clear();
-        self.pending.clear();
+        self.changes.clear();
+        self.sent.clear();
         self.ready_owed = 0;
         self.status = Status::Idle;
         (self.skipping, self.copy_in, self.failed, self.holding) = (false, false, false, false);
+        (self.copy_data, self.copy_sync) = (false, false);
         (self.read_only, self.open_batch) = (false, false);
+        (self.deallocating, self.long_unnamed) = (false, false);
         self.effects.reset();
         self.judged = None;
         self.last_words = None;
-        if !self.answer.settings.is_empty() || self.answer.pin.is_some() {
+        if self.answer != Answer::default() {
             self.answer = Answer::default();
         }
     }

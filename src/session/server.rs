@@ -73,51 +73,44 @@ impl Session {
             return nonsense(wire::Error::UnknownMessage(message.head.tag));
         };
         let completes = match (front, reply) {
-            (Owed::Query, Reply::CommandComplete) | (Owed::Execute, Reply::CommandComplete) => {
+            (Owed::Query { .. } | Owed::Execute, Reply::CommandComplete) => {
+                pipeline.copy_in = false;
                 self.on_command_complete(message.body, pipeline, server);
                 matches!(pipeline.owed.front(), Some(Owed::Execute))
             }
-            (Owed::Query, _) => false,
-            (Owed::Replay { .. }, _) => return ServerStep::Swallow,
-            (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
-            (Owed::Probe { .. }, _) => return ServerStep::Swallow,
-            (Owed::Parse { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
-            (Owed::Bind, Reply::BindComplete) => true,
-            (Owed::Describe, Reply::ParameterDescription) => false,
-            (Owed::Describe, Reply::RowDescription | Reply::NoData) => true,
-            (Owed::Close | Owed::OurClose { .. }, Reply::CloseComplete) => true,
-            (Owed::Execute, Reply::EmptyQueryResponse | Reply::PortalSuspended) => true,
-            (Owed::Execute, Reply::CopyInResponse) => {
+            (Owed::Query { .. } | Owed::Execute, Reply::CopyInResponse) => {
                 pipeline.begin_copy_in();
                 false
             }
+            (Owed::Query { .. }, _) => false,
+            (Owed::Replay { .. }, _) => return ServerStep::Swallow,
+            (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
+            (Owed::Probe { .. }, _) => return ServerStep::Swallow,
+            (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
+            (Owed::Bind, Reply::BindComplete) => true,
+            (Owed::Describe, Reply::ParameterDescription) => false,
+            (Owed::Describe, Reply::RowDescription | Reply::NoData) => true,
+            (Owed::Close { .. } | Owed::OurClose { .. }, Reply::CloseComplete) => true,
+            (Owed::Execute, Reply::EmptyQueryResponse | Reply::PortalSuspended) => true,
             (Owed::Execute, Reply::DataRow | Reply::CopyOutResponse | Reply::CopyData | Reply::CopyDone) => false,
             _ => return nonsense(wire::Error::UnknownMessage(message.head.tag)),
         };
         if !completes {
             return ServerStep::Forward;
         }
-        self.complete_front(pipeline)
+        self.complete_front(pipeline, server)
     }
 
-    fn complete_front(&mut self, pipeline: &mut Pipeline) -> ServerStep {
-        let done = pipeline.pop();
-        if matches!(done, Some(Owed::OurParse { .. } | Owed::OurClose { .. })) {
+    fn complete_front(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
+        let Some(done) = pipeline.pop() else { return ServerStep::Forward };
+        if let Some(sent) = done.sent {
+            server.statements.set(sent.id, sent.held);
+        }
+        if done.owed.is_ours() {
             return ServerStep::Swallow;
         }
-        if matches!(done, Some(Owed::Execute)) {
-            pipeline.copy_in = false;
-            while matches!(pipeline.owed.front(), Some(Owed::CopyEnd)) {
-                pipeline.pop();
-            }
-        }
-        if let Some(Owed::Parse { name, statement: Some(statement) }) = done {
-            self.accept_name(name, statement, pipeline);
-        }
-        if !matches!(pipeline.owed.front(), Some(Owed::ParseKnown { .. } | Owed::CloseKnown { .. })) {
-            return ServerStep::Forward;
-        }
-        ServerStep::ForwardThenAnswer
+        self.accept(done.change);
+        forward_to(pipeline)
     }
 
     /// After a message that was passed on: the replies that we owe and that are due now.
@@ -137,9 +130,7 @@ impl Session {
             _ => return,
         }
         server.statements.clear();
-        server.unnamed = None;
         self.names.clear();
-        self.unnamed = None;
     }
 
     fn on_answer_row(&mut self, body: &[u8], pipeline: &mut Pipeline) -> ServerStep {
@@ -166,6 +157,12 @@ impl Session {
             return ServerStep::Swallow;
         }
         pipeline.failed = true;
+        if pipeline.copy_in && pipeline.copy_sync {
+            let why = Report::fatal(SqlState::PROTOCOL_VIOLATION, "a COPY failed that had a Sync among its data");
+            return ServerStep::fail(why.detail(fields.message()));
+        }
+        pipeline.copy_in = false;
+        let mut taken = None;
         match pipeline.owed.front() {
             None => return ServerStep::Swallow,
             Some(Owed::Replay { .. }) => {
@@ -173,88 +170,67 @@ impl Session {
                 return ServerStep::Swallow;
             }
             Some(Owed::Probe { .. }) => return ServerStep::Swallow,
-            Some(Owed::Query) => {}
-            Some(_) => self.skip(pipeline, server),
+            Some(Owed::Query { .. }) => {}
+            Some(front) => {
+                if matches!(front, Owed::Bind | Owed::Describe | Owed::OurParse { .. }) {
+                    learn(&fields, server);
+                }
+                taken = self.skip(pipeline, server);
+            }
         }
-        self.forward_error(message, fields, out)
+        self.forward_error(message, fields, taken.as_deref(), out)
     }
 
-    /// An error in the extended protocol: the server skips everything up to Sync. What was expected of the skipped
-    /// messages is taken back.
-    fn skip(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) {
-        let mut kept = Vec::new();
+    /// An error in the extended protocol: the server skips everything up to Sync, so nothing of that changes anything.
+    /// The answer is the client's name that is taken already, when that was the error.
+    fn skip(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) -> Option<Box<[u8]>> {
+        let mut taken = None;
         let mut front = true;
-        pipeline.copy_in = false;
-        while let Some(owed) = pipeline.owed.front() {
-            if matches!(owed, Owed::Sync) {
-                return;
-            }
-            match pipeline.pop() {
-                Some(Owed::Parse { name, statement }) => {
-                    self.forget_parse(
-                        &name,
-                        statement.as_deref().map(|statement| statement.id),
-                        pipeline,
-                        server,
-                        &kept,
-                    );
-                    if front && name.is_empty() {
-                        self.unnamed = None;
-                    }
+        server.unnamed = None;
+        pipeline.long_unnamed = false;
+        while !matches!(pipeline.owed.front(), Some(Owed::Sync)) {
+            let Some(done) = pipeline.pop() else {
+                pipeline.skipping = true;
+                break;
+            };
+            match done.owed {
+                // Also a Parse that fails takes the unnamed statement away.
+                Owed::Parse { names: true, .. } if front && done.change.is_some_and(|it| it.name.is_empty()) => {
+                    self.unnamed = None;
                 }
-                Some(Owed::ParseKnown { name, statement }) => forget_pending(&name, statement.id, pipeline),
-                Some(Owed::OurParse { unnamed: true, .. }) => server.unnamed = None,
-                Some(Owed::OurParse { id, unnamed: false }) => server.statements.remove(id),
-                Some(Owed::OurClose { id }) => {
-                    server.statements.restore(id);
-                    kept.push(id);
-                }
-                Some(Owed::CloseKnown { name, statement: Some(statement) }) => self.names.insert(name, statement),
+                Owed::ParseTaken { name } if front => taken = Some(name),
                 _ => {}
             }
             front = false;
         }
-        pipeline.skipping = true;
-    }
-
-    fn forget_parse(
-        &mut self,
-        name: &[u8],
-        id: Option<u64>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        kept: &[u64],
-    ) {
-        if name.is_empty() {
-            server.unnamed = None;
-        }
-        let Some(id) = id else { return };
-        forget_pending(name, id, pipeline);
-        if !name.is_empty() && !kept.contains(&id) {
-            server.statements.remove(id);
-        }
+        taken
     }
 
     /// Passes an error on, with the client's own names in place of ours.
-    fn forward_error(&self, message: Shown<'_>, mut fields: ErrorFields, out: &mut Outboxes<'_>) -> ServerStep {
+    fn forward_error(
+        &self,
+        message: Shown<'_>,
+        mut fields: ErrorFields,
+        taken: Option<&[u8]>,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
         let has_our_name = |text: &[u8]| text.windows(NAME_PREFIX.len()).any(|window| window == NAME_PREFIX);
         if !message.is_whole() || !has_our_name(message.body) {
             return ServerStep::Forward;
         }
         for (_, text) in &mut fields.fields {
-            *text = self.with_own_names(text);
+            *text = self.with_own_names(text, taken);
         }
         fields.write(b'E', out.to_client);
         ServerStep::Swallow
     }
 
-    fn with_own_names(&self, mut text: &[u8]) -> Vec<u8> {
+    fn with_own_names(&self, mut text: &[u8], taken: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len());
-        while let Some(at) = text.windows(NAME_PREFIX.len()).position(|window| window == NAME_PREFIX) {
-            let digits = text[at + NAME_PREFIX.len()..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let end = at + NAME_PREFIX.len() + digits;
+        while let Some((at, end)) = our_name(text) {
+            let ours = &text[at..end];
             out.extend_from_slice(&text[..at]);
-            out.extend_from_slice(self.names.name_of(&text[at..end]).unwrap_or(&text[at..end]));
+            out.extend_from_slice(taken.or_else(|| self.names.name_of(ours)).unwrap_or(ours));
             text = &text[end..];
         }
         out.extend_from_slice(text);
@@ -272,21 +248,30 @@ impl Session {
             return nonsense(wire::Error::UnknownMessage(b'Z'));
         }
         let failed = std::mem::take(&mut pipeline.failed);
-        match pipeline.pop() {
-            Some(Owed::Replay { settings }) => self.on_replayed(failed, settings, pipeline, server, out),
-            Some(Owed::Probe { probe }) => self.on_probed(failed, &probe, pipeline, server),
+        pipeline.copy_in = false;
+        let Some(done) = pipeline.pop() else { return ServerStep::Forward };
+        match done.owed {
+            Owed::Replay { settings } => self.on_replayed(failed, settings, pipeline, server, out),
+            Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server),
             _ => {
                 pipeline.status = status;
-                self.on_clients_ready(pipeline, out)
+                self.accept(done.change);
+                self.on_clients_ready(pipeline, server, out)
             }
         }
     }
 
-    fn on_clients_ready(&mut self, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) -> ServerStep {
+    fn on_clients_ready(
+        &mut self,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
+        pipeline.effects.may_commit &= !pipeline.owed.is_empty();
         if !pipeline.owed.is_empty() || pipeline.status != Status::Idle {
-            return ServerStep::Forward;
+            return forward_to(pipeline);
         }
-        pipeline.effects.may_commit = false;
+        pipeline.deallocating = false;
         if self.shared.mode == Mode::Session {
             pipeline.effects = Effects::default();
             return ServerStep::Forward;
@@ -296,7 +281,9 @@ impl Session {
         }
         if pipeline.effects.probe != Probe::Nothing {
             let probe = std::mem::take(&mut pipeline.effects.probe);
-            request::query(&probe.sql(&self.settings), out.to_server);
+            let sql = probe.sql_after_reset(&self.settings, &pipeline.effects.reset);
+            request::query(&sql, out.to_server);
+            server.unnamed = None;
             pipeline.holding = true;
             pipeline.push(Owed::Probe { probe });
             return ServerStep::Forward;
@@ -317,6 +304,7 @@ impl Session {
             server.settings = settings;
             self.tell_news(&server.reported, out.to_client);
             server.reported = self.reported.clone();
+            self.answer_known(pipeline, out.to_client);
             return ServerStep::Swallow;
         }
         let words = pipeline.last_words.take().unwrap_or_default();
@@ -345,16 +333,12 @@ impl Session {
             return ServerStep::Swallow;
         }
         let mut carried = answer.apply(probe, &self.settings);
-        for name in &effects.reset {
-            let rolled_back = self.settings.get(name).is_some() && carried.get(name) == self.settings.get(name);
-            if !rolled_back {
-                carried.remove(name);
-            }
-        }
+        // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text.
+        let is_reset = |name: &str| effects.reset_all || effects.reset.iter().any(|reset| **reset == *name);
+        carried.retain(|name, value| !(name.contains('.') && value.is_empty() && is_reset(name)));
         let mut wanted = carried.clone();
         for (name, value) in self.startup.iter() {
-            let reset = effects.reset_all || effects.reset.iter().any(|reset| **reset == *name);
-            if reset && carried.get(name).is_none() {
+            if is_reset(name) && carried.get(name).is_none() {
                 wanted.set(name, value);
             }
         }
@@ -378,10 +362,28 @@ impl Session {
     }
 }
 
-fn forget_pending(name: &[u8], id: u64, pipeline: &mut Pipeline) {
-    let pending = pipeline.pending.iter().position(|(known, statement)| **known == *name && statement.id == id);
-    if let Some(pending) = pending {
-        pipeline.pending.remove(pending);
+/// A message that completes something passes, and what we owe may be due after it.
+fn forward_to(pipeline: &Pipeline) -> ServerStep {
+    if pipeline.owed.front().is_some_and(Owed::is_known) { ServerStep::ForwardThenAnswer } else { ServerStep::Forward }
+}
+
+/// The first name of ours in a text: where it begins and ends.
+fn our_name(text: &[u8]) -> Option<(usize, usize)> {
+    let at = text.windows(NAME_PREFIX.len()).position(|window| window == NAME_PREFIX)?;
+    let digits = text[at + NAME_PREFIX.len()..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    Some((at, at + NAME_PREFIX.len() + digits))
+}
+
+/// SQL that we do not see (in a function) can drop or make statements under our names: the server's word counts.
+fn learn(fields: &ErrorFields, server: &mut ServerState) {
+    let held = match fields.code() {
+        "26000" => false,
+        "42P05" => true,
+        _ => return,
+    };
+    let Some((at, end)) = our_name(fields.message().as_bytes()) else { return };
+    if let Ok(id) = fields.message()[at + NAME_PREFIX.len()..end].parse() {
+        server.statements.set(id, held);
     }
 }
 

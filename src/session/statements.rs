@@ -5,12 +5,14 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use foldhash::fast::RandomState;
 
 use crate::sql::Verdict;
 
@@ -46,7 +48,7 @@ pub struct Statements {
 
 #[derive(Debug, Default)]
 struct Shard {
-    by_hash: HashMap<u64, Vec<Arc<Statement>>>,
+    by_hash: HashMap<u64, Vec<Arc<Statement>>, RandomState>,
     count: usize,
     /// When `count` reaches this, statements that nobody holds are dropped.
     sweep_at: usize,
@@ -58,7 +60,7 @@ const SWEEP_MIN: usize = 256;
 impl Default for Statements {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard { sweep_at: SWEEP_MIN, ..Shard::default() })).collect();
-        Statements { hasher: RandomState::new(), shards, next_id: AtomicU64::new(1) }
+        Statements { hasher: RandomState::default(), shards, next_id: AtomicU64::new(1) }
     }
 }
 
@@ -133,10 +135,12 @@ impl Shard {
     }
 }
 
+type ByName = HashMap<Box<[u8]>, Arc<Statement>, RandomState>;
+
 /// One client's names. Empty clients hold nothing.
 #[derive(Debug, Default)]
 pub struct ClientNames {
-    names: Option<Box<HashMap<Box<[u8]>, Arc<Statement>>>>,
+    names: Option<Box<ByName>>,
 }
 
 impl ClientNames {
@@ -172,11 +176,11 @@ impl ClientNames {
     }
 }
 
-/// What one server connection holds: a bounded set that forgets the least recently used.
+/// What one server connection holds, as its replies have told.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
     /// Statement id to the tick of its last use.
-    used: HashMap<u64, u64>,
+    used: HashMap<u64, u64, RandomState>,
     tick: u64,
 }
 
@@ -193,22 +197,17 @@ impl ServerStatements {
         }
     }
 
-    /// Adds a statement; the answer is the one that has to make room for it, when `max` are held already.
-    pub fn insert(&mut self, id: u64, max: usize) -> Option<u64> {
-        let evicted = if self.used.len() >= max.max(1) {
-            self.used.iter().min_by_key(|(_, tick)| **tick).map(|(id, _)| *id)
-        } else {
-            None
-        };
-        if let Some(evicted) = evicted {
-            self.used.remove(&evicted);
-        }
-        self.restore(id);
-        evicted
+    /// The one that was used least recently, of those that may go.
+    pub fn oldest(&self, may_go: impl Fn(u64) -> bool) -> Option<u64> {
+        let able = self.used.iter().filter(|(id, _)| may_go(**id));
+        able.min_by_key(|(_, tick)| **tick).map(|(id, _)| *id)
     }
 
-    /// Adds a statement whatever the bound: its removal turned out not to have happened.
-    pub fn restore(&mut self, id: u64) {
+    pub fn set(&mut self, id: u64, held: bool) {
+        if held { self.insert(id) } else { self.remove(id) }
+    }
+
+    pub fn insert(&mut self, id: u64) {
         self.tick += 1;
         self.used.insert(id, self.tick);
     }
@@ -292,9 +291,12 @@ mod tests {
                 prop_assert_eq!(has, model.contains(&id));
                 model.retain(|other| *other != id);
                 if !has {
-                    let evicted = held.insert(id, max);
-                    let expected = if model.len() >= max { Some(model.remove(0)) } else { None };
-                    prop_assert_eq!(evicted, expected);
+                    if held.len() >= max {
+                        let oldest = held.oldest(|_| true);
+                        prop_assert_eq!(oldest, Some(model.remove(0)));
+                        held.remove(oldest.unwrap());
+                    }
+                    held.insert(id);
                 }
                 model.push(id);
                 prop_assert!(held.len() <= max);

@@ -1,0 +1,12 @@
+//! Sessions against model servers: transcripts that can be read, and random scripts whose every client must see what it
+//! would see alone on a server of its own.
+
+#[path = "../../tests/fuzz/src/bodies.rs"]
+mod bodies;
+mod message;
+mod model;
+mod player;
+mod random;
+mod script;
+mod seeds;
+mod transcripts;
