@@ -73,10 +73,11 @@ fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<No
     route(&topology, &target.routing, wish, &busy, request.seed, Instant::now())
 }
 
-/// The connection is used by the calling thread from now on. One that cannot be moved is closed.
+/// The connection is used by the calling thread from now on. One that cannot be moved is closed, and so is one on which
+/// the server has said something or ended meanwhile: no statement may be lost on a server that was gone before it came.
 pub fn at_home(mut lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
     lease.come_home().ok()?;
-    Some((lease, node))
+    lease.stream.is_quiet().then_some((lease, node))
 }
 
 /// Waits for a connection: in the pool's queue, or for a node that can serve the statement.

@@ -6,6 +6,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -79,6 +83,18 @@ impl Stream {
         }
     }
 
+    /// Whether nothing has arrived, not even the end of the stream, as the kernel knows at this moment.
+    /// ([`Stream::try_read`] knows what the event loop has seen, which may lag.)
+    pub fn is_quiet(&self) -> bool {
+        let (mut byte, flags) = ([0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let peeked = match self {
+            Stream::Tcp(stream) => recv(stream, &mut byte, flags),
+            Stream::Unix(stream) => recv(stream, &mut byte, flags),
+            Stream::Gone => return false,
+        };
+        matches!(peeked, Err(Errno::AGAIN))
+    }
+
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.try_write(bytes),
@@ -148,5 +164,27 @@ impl AsyncWrite for Stream {
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Gone => Poll::Ready(Err(gone())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_is_quiet_until_something_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let open = async || (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let (stream, mut peer) = open().await;
+        assert!(stream.is_quiet());
+        peer.write_all(b"x").unwrap();
+        // Without a turn of the event loop.
+        assert!(!stream.is_quiet());
+        let (stream, peer) = open().await;
+        drop(peer);
+        assert!(!stream.is_quiet());
     }
 }

@@ -9,6 +9,8 @@
 //! budget while connections of its own pool come back and go to others. So this one hands over connections.
 
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt::Debug,

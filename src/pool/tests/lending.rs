@@ -199,7 +199,7 @@ async fn a_pool_that_is_dropped_closes_what_idles() {
     assert_eq!(bench.node.open(), 2, "a lease keeps its pool");
     lease.give_back();
     assert_eq!((bench.node.open(), bench.node.lent()), (0, 0));
-    assert_eq!(bench.alive(), []);
+    assert_eq!(bench.alive(), [0_usize; 0]);
     bench.check();
 }
 
