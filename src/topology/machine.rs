@@ -214,10 +214,17 @@ impl Machine {
         }
     }
 
-    fn take_probe(&mut self, node: NodeId, probe: Probe, now: Instant, actions: &mut Vec<Action>) {
+    fn take_probe(&mut self, node: NodeId, mut probe: Probe, now: Instant, actions: &mut Vec<Action>) {
         let evidence = &mut self.evidence[usize::from(node.0)];
-        if evidence.last.as_ref().is_some_and(|last| probe.started < last.started) {
-            return;
+        if let Some(last) = &evidence.last {
+            if probe.started < last.started {
+                return;
+            }
+            // Without a receiver it names the timeline of its last checkpoint, which may be one failover ago.
+            let still_replica = probe.role == Role::Replica && last.role == Role::Replica;
+            if still_replica && probe.receiver.is_none() && probe.lsn >= last.lsn {
+                probe.timeline = probe.timeline.max(last.timeline);
+            }
         }
         evidence.observed = true;
         evidence.refused = false;

@@ -288,6 +288,26 @@ fn promotes_the_most_advanced_when_all_replicas_lost_the_primary() {
 }
 
 #[test]
+fn the_last_replica_is_promoted_soon_after_the_first() {
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(0);
+    bench.wait(1);
+    bench.probe(1, orphan(1, 100)).probe(2, orphan(1, 101)).see(2, Observation::Promoted);
+    bench.probe(2, primary(2, 110)).probe(1, replica(2, 110));
+    bench.wait(1);
+    bench.probe(2, primary(2, 120)).probe(1, replica(2, 120)).down(2);
+    bench.wait(1);
+    // It has lost its receiver, and its last checkpoint was made on the first timeline.
+    bench.probe(1, orphan(1, 120));
+    assert_eq!(bench.actions, [Action::Promote(id(1))], "{:?}", failover(&bench));
+    // Restored from an old copy, it is what it says.
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.probes([primary(2, 200), replica(2, 200), replica(2, 200)]);
+    bench.probe(1, orphan(1, 150));
+    assert_eq!(bench.machine.topology().nodes[1].timeline, 1);
+}
+
+#[test]
 fn a_replica_that_hears_the_primary_vetoes() {
     let mut bench = Bench::three(FailoverMode::Promote);
     bench.down(0);
