@@ -130,7 +130,7 @@ impl Report {
         let Some(noise) = Spread::of(self.noise.clone()) else { return String::new() };
         let percent = |share: f64| share * 100.0;
         let verdict = if noise.median > NOISE_MAX {
-            "**The machine was noisy: take single figures with care, and trust ratios more than figures.**"
+            "**The machine was noisy: these figures decide no goal but that of memory; measure again on a quiet one.**"
         } else if noise.most > NOISE_MAX {
             "The machine was quiet most of the time."
         } else {
