@@ -16,14 +16,25 @@ use crate::{
     wire::{frame::HEADER_BYTES, frame::Reply, header, reply::Status},
 };
 
-/// Verdicts by text: parsing is slow.
+/// Verdicts, kept from one script to the next: parsing is slow.
 #[derive(Debug, Default)]
-pub struct Verdicts(RefCell<HashMap<Vec<u8>, Arc<Verdict>>>);
+pub struct Verdicts;
+
+/// Texts whose verdicts are kept.
+const VERDICTS_MAX: usize = 1_000;
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<Vec<u8>, Arc<Verdict>>> = RefCell::default();
+}
 
 impl Judge for Verdicts {
     fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
-        let mut known = self.0.borrow_mut();
-        known.entry(sql.to_vec()).or_insert_with(|| Arc::new(sql::judge_bytes(sql))).clone()
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() > VERDICTS_MAX {
+                known.clear();
+            }
+            known.entry(sql.to_vec()).or_insert_with(|| Arc::new(sql::judge_bytes(sql))).clone()
+        })
     }
 }
 
@@ -93,7 +104,7 @@ impl World {
             servers: (0..servers).map(|at| Server::new(at >= servers - replicas)).collect(),
             clients: Vec::new(),
             shared: Arc::new(shared),
-            verdicts: Verdicts::default(),
+            verdicts: Verdicts,
             log: Vec::new(),
             lend_next: None,
         }

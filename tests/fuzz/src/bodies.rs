@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     session::{
-        Carried, ClientStep, Loss, Mode, Need, Outboxes, Pipeline, Reported, ServerState, ServerStep, Session, Shared,
-        Shown, Statements,
+        Carried, ClientStep, Loss, Mode, Outboxes, Pipeline, Reported, ServerState, ServerStep, Session, Shared, Shown,
+        Statements,
     },
     wire::{
         self, ErrorFields,
@@ -75,7 +75,6 @@ fn wild(mode: u8, bytes: &[u8]) {
         routed: choices.take() % 2 == 1,
         statements: Arc::new(Statements::default()),
     };
-    let verdicts = Verdicts::default();
     let mut session = Session::new(Arc::new(shared), Arc::new(Carried::default()), Arc::new(Reported::default()));
     let (mut pipeline, mut server) = (Pipeline::default(), ServerState::default());
     let mut lent = false;
@@ -106,7 +105,7 @@ fn wild(mode: u8, bytes: &[u8]) {
             matches!(step, ServerStep::Fail(_))
         } else {
             let state = lent.then_some(&mut server);
-            let step = session.on_client(shown, &mut pipeline, state, &verdicts, &mut out);
+            let step = session.on_client(shown, &mut pipeline, state, &Verdicts, &mut out);
             if let ClientStep::NeedServer(need) = step {
                 assert!(!lent, "a second server is wanted");
                 session.attach(&mut pipeline, &mut server, need, &mut out);
@@ -114,7 +113,6 @@ fn wild(mode: u8, bytes: &[u8]) {
             }
             matches!(step, ClientStep::Fail(_) | ClientStep::Bye)
         };
-        let _ = (Need::Read, session.is_pinned(), session.wrote());
         if ended {
             return;
         }
