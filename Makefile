@@ -22,7 +22,7 @@ test:
 
 bench:
 	@scripts/deps.sh build postgres bench
-	cargo bench $(BENCH)
+	cargo bench --bench compare $(BENCH)
 
 # The proof that the pure modules are pure comes with it: tests/fuzz has no tokio.
 FUZZ_SECONDS ?= 60
