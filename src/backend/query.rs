@@ -64,6 +64,8 @@ impl Server {
     async fn run(&mut self, sql: &str) -> Result<Rows, QueryError> {
         let mut out = Vec::new();
         request::query(sql, &mut out);
+        // A simple query takes the unnamed statement away.
+        self.state.unnamed = None;
         self.stream.write_all(&out).await?;
         let mut inbox = Vec::with_capacity(4096);
         let (mut rows, mut error, mut bytes) = (Rows::new(), None, 0);

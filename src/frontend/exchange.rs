@@ -111,6 +111,7 @@ impl Exchange {
         self.pipeline.reset();
         self.from_server.reset();
         self.to_server.clear();
+        self.said_to_server.clear();
         self.held = false;
         self.released = false;
         self.repeat = None;
@@ -175,7 +176,10 @@ impl Exchange {
 
     /// Whether the server connection is as a stranger may have it: nothing unsent, nothing unread.
     pub fn is_clean(&self) -> bool {
-        self.from_server.is_empty() && self.from_server.rest == 0 && self.to_server.is_empty()
+        self.from_server.is_empty()
+            && self.from_server.rest == 0
+            && self.to_server.is_empty()
+            && self.said_to_server.is_empty()
     }
 
     /// Part of a client's message has been passed on, and the rest can never come.
@@ -361,7 +365,10 @@ impl Exchange {
                 self.from_server.end_run(&mut run, &mut self.to_client);
                 self.to_client.bytes.append(&mut self.said_to_client);
             }
-            self.to_server.bytes.append(&mut self.said_to_server);
+            // Inside of a message that is passing to the server nothing else may be said; it waits for the end of that.
+            if !self.is_cut() {
+                self.to_server.bytes.append(&mut self.said_to_server);
+            }
         }
         self.from_server.finish_run(run, &mut self.to_client);
         None
@@ -375,7 +382,8 @@ impl Exchange {
         judge: &impl Judge,
         turn: &mut Turn<'_, '_>,
     ) -> Option<Event> {
-        if !self.to_server.is_empty() || self.held || self.released {
+        // The rest of a message that is passing must follow, whatever the server has said meanwhile.
+        if !self.to_server.is_empty() || (self.held || self.released) && !self.is_cut() {
             return None;
         }
         // First what is there: it may have waited for a server connection.
@@ -417,6 +425,13 @@ impl Exchange {
         let mut event = None;
         loop {
             if self.from_client.pass_rest(&mut run, &mut self.to_server) {
+                break;
+            }
+            if !self.said_to_server.is_empty() {
+                self.from_client.end_run(&mut run, &mut self.to_server);
+                self.to_server.bytes.append(&mut self.said_to_server);
+            }
+            if self.held || self.released {
                 break;
             }
             if self.to_server.bytes.len() + self.to_client.bytes.len() > OUTBOX_BYTES_MAX {

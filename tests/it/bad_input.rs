@@ -136,3 +136,25 @@ fn a_port_in_use_is_one_clear_line() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains(&format!("cannot listen on {listen}")), "{said}");
 }
+
+#[test]
+fn a_copy_may_fail_in_the_middle_of_a_message() {
+    let cluster = one();
+    cluster.node(0).query("CREATE TABLE number (n int); GRANT ALL ON number TO app").unwrap();
+    let pooler = in_front(&cluster).set("pool.size", "1").start();
+    let mut client = login(pooler.port());
+    for opening in ["COPY number FROM STDIN", "SET work_mem = '5MB'; COPY number FROM STDIN"] {
+        client.send(&messages::query(opening));
+        while client.read().tag != b'G' {}
+        client.send(&messages::copy_data(b"not a number\n"));
+        let long = messages::copy_data(&vec![b'1'; 300_000]);
+        let (begin, rest) = long.split_at(100_000);
+        client.send(begin);
+        let failed = client.read_until_ready();
+        assert_eq!(failed.iter().find(|message| message.tag == b'E').unwrap().sqlstate(), "22P02");
+        client.send(rest);
+        client.send(&messages::copy_done());
+        assert_eq!(client.value("SELECT 'after ' || count(*) FROM number").as_deref(), Some("after 0"));
+        assert_eq!(login(pooler.port()).value("SELECT 'other'").as_deref(), Some("other"));
+    }
+}
