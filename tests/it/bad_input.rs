@@ -146,10 +146,11 @@ fn a_copy_may_fail_in_the_middle_of_a_message() {
     for opening in ["COPY number FROM STDIN", "SET work_mem = '5MB'; COPY number FROM STDIN"] {
         client.send(&messages::query(opening));
         while client.read().tag != b'G' {}
-        client.send(&messages::copy_data(b"not a number\n"));
+        let wrong = messages::copy_data(b"not a number\n");
         let long = messages::copy_data(&vec![b'1'; 300_000]);
         let (begin, rest) = long.split_at(100_000);
-        client.send(begin);
+        // In one piece, so that the long message is on its way when the server finds the mistake.
+        client.send(&[&wrong, begin].concat());
         let failed = client.read_until_ready();
         assert_eq!(failed.iter().find(|message| message.tag == b'E').unwrap().sqlstate(), "22P02");
         client.send(rest);
