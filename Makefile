@@ -30,7 +30,9 @@ fuzz:
 	@scripts/deps.sh build
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz
 	for target in frames session; do \
-		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		mkdir -p tests/fuzz/corpus/$$target; \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 lint:

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown,
-    pipeline::{Change, Judged, Owed, Presence},
-    statements::{CLIENT_STATEMENTS_MAX, NAME_PREFIX, Statement, name_of_id},
+    pipeline::{Change, Judged, Owed},
+    statements::Statement,
 };
 use crate::{
     sql::{Access, Deallocate, Pin, Reason, SettingChange, TransactionControl, Verdict},
@@ -21,9 +21,6 @@ use crate::{
 /// Longest text that is gathered to be judged, in bytes. A longer one streams through to the primary, and the server is
 /// asked afterwards what it has done to the session.
 pub const JUDGED_BYTES_MAX: usize = 1 << 20;
-
-/// Longest names at the front of a Bind message that are gathered.
-const NAMES_BYTES_MAX: usize = 8 << 10;
 
 impl Session {
     /// A message from the client: at least its header, and as much of its body as has come.
@@ -179,7 +176,7 @@ impl Session {
     }
 
     /// Statement mode has no transaction blocks.
-    fn refuse_block(
+    pub(super) fn refuse_block(
         &mut self,
         verdict: &Verdict,
         request: Request,
@@ -231,326 +228,6 @@ impl Session {
         reply::command_complete("DEALLOCATE", out.to_client);
         reply::ready_for_query(if attached { pipeline.status } else { Status::Idle }, out.to_client);
         Some(ClientStep::Answered)
-    }
-
-    fn on_parse(
-        &mut self,
-        message: Shown<'_>,
-        judged: Option<Judged>,
-        pipeline: &mut Pipeline,
-        server: Option<&mut ServerState>,
-        judge: &impl Judge,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
-        if pipeline.is_full() {
-            return ClientStep::Hold;
-        }
-        if !message.is_whole() && message.head.body <= JUDGED_BYTES_MAX {
-            return ClientStep::More;
-        }
-        if !message.is_whole() {
-            return self.on_long_parse(message, pipeline, server);
-        }
-        let parse = match Parse::read(message.body) {
-            Ok(parse) => parse,
-            Err(error) => return violation(error),
-        };
-        let statement = match judged {
-            Some(Judged::Parse(statement)) => statement,
-            _ => self.intern(&parse, judge),
-        };
-        if let Some(step) = self.refuse_block(&statement.verdict, Request::Parse, pipeline, out) {
-            return step;
-        }
-        let need = self.need_of_batch(&statement.verdict, Some(parse.name), message.after, pipeline, judge);
-        let Some(server) = server else {
-            pipeline.judged = Some(Judged::Parse(statement));
-            return ClientStep::NeedServer(need);
-        };
-        if moves(pipeline, need) {
-            return ClientStep::Hold;
-        }
-        if parse.name.is_empty() {
-            server.unnamed = Some(statement.id);
-            pipeline.note_unnamed();
-            pipeline.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
-            return ClientStep::Forward;
-        }
-        if !self.renames() {
-            pipeline.effects.pins.insert(Pin::Prepare);
-            pipeline.push(Owed::Parse { id: None, names: false });
-            return ClientStep::Forward;
-        }
-        self.parse_named(&parse, statement, pipeline, server, out)
-    }
-
-    /// A text too long to be held: it passes under the client's own name, and the session is pinned.
-    fn on_long_parse(
-        &mut self,
-        message: Shown<'_>,
-        pipeline: &mut Pipeline,
-        server: Option<&mut ServerState>,
-    ) -> ClientStep {
-        let Some(server) = server else { return ClientStep::NeedServer(Need::Write) };
-        if moves(pipeline, Need::Write) {
-            return ClientStep::Hold;
-        }
-        let Some((name, _)) = frame::split_text(message.body) else {
-            return violation(wire::Error::Malformed("Parse"));
-        };
-        self.note(None, pipeline);
-        if name.is_empty() {
-            server.unnamed = None;
-            pipeline.long_unnamed = true;
-            pipeline.push_change(Owed::Parse { id: None, names: true }, b"", None);
-            return ClientStep::Forward;
-        } else if name.starts_with(NAME_PREFIX) {
-            return reserved_name();
-        } else {
-            pipeline.effects.pins.insert(Pin::Prepare);
-        }
-        pipeline.push(Owed::Parse { id: None, names: false });
-        ClientStep::Forward
-    }
-
-    fn parse_named(
-        &mut self,
-        parse: &Parse<'_>,
-        statement: Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
-        if self.names.len() + pipeline.changes_len() >= CLIENT_STATEMENTS_MAX {
-            return ClientStep::fail(Report::fatal(
-                SqlState::LIMIT_EXCEEDED,
-                format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
-            ));
-        }
-        if pipeline.is_unsettled(parse.name) {
-            return ClientStep::Hold;
-        }
-        if let Some(taken) = self.statement(parse.name, pipeline) {
-            // The server has to refuse it, so that its transaction fails as it would on a direct connection.
-            self.ensure(&taken, pipeline, server, out);
-            parse.write(&taken.name, out.to_server);
-            pipeline.push(Owed::ParseTaken { name: parse.name.into() });
-            return ClientStep::Answered;
-        }
-        let certain = pipeline.ready_owed == 0 && pipeline.status != Status::Failed;
-        match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
-            Presence::Held if certain => {
-                pipeline.push_change(Owed::ParseKnown, parse.name, Some(statement));
-                self.answer_known(pipeline, out.to_client);
-                return ClientStep::Answered;
-            }
-            // Whether the transaction has failed cannot be known yet: the server decides, so it has to parse again.
-            Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
-            Presence::Lacking => self.make_room(pipeline, server, out),
-        }
-        parse.write(&statement.name, out.to_server);
-        pipeline.note_sent(statement.id, true);
-        pipeline.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
-        ClientStep::Answered
-    }
-
-    /// Prepares a statement of the client's on a server that lacks it, in front of the message that needs it.
-    fn ensure(
-        &self,
-        statement: &Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) {
-        match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
-            Presence::Held => return,
-            Presence::Unsure => drop_held(statement.id, pipeline, out),
-            Presence::Lacking => self.make_room(pipeline, server, out),
-        }
-        let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
-        parse.write(&statement.name, out.to_server);
-        pipeline.note_sent(statement.id, true);
-        pipeline.push(Owed::OurParse { id: Some(statement.id) });
-    }
-
-    /// Makes room for one more statement on the server.
-    fn make_room(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        while pipeline.held_then(server.statements.len()) >= self.shared.statements_max.max(1) {
-            let Some(oldest) = server.statements.oldest(|id| !pipeline.has_sent(id)) else { return };
-            drop_held(oldest, pipeline, out);
-        }
-    }
-
-    fn on_bind(
-        &mut self,
-        message: Shown<'_>,
-        pipeline: &mut Pipeline,
-        server: Option<&mut ServerState>,
-        judge: &impl Judge,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
-        if pipeline.is_full() {
-            return ClientStep::Hold;
-        }
-        let front = &message.body[..message.body.len().min(NAMES_BYTES_MAX)];
-        let Some(names) = BindNames::read(front) else {
-            let more = !message.is_whole() && front.len() < NAMES_BYTES_MAX;
-            return if more { ClientStep::More } else { violation(wire::Error::Malformed("Bind")) };
-        };
-        if pipeline.is_unsettled(names.statement) {
-            return ClientStep::Hold;
-        }
-        let statement = self.statement(names.statement, pipeline);
-        let need = match &statement {
-            Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
-            None => self.need_of_rest(message.after, pipeline, judge),
-        };
-        let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if moves(pipeline, need) {
-            return ClientStep::Hold;
-        }
-        match &statement {
-            Some(statement) => self.note(Some(&statement.verdict), pipeline),
-            None => self.wrote = true,
-        }
-        match statement {
-            Some(statement) if names.statement.is_empty() => {
-                self.ensure_unnamed(&statement, pipeline, server, out);
-                pipeline.push(Owed::Bind);
-                ClientStep::Forward
-            }
-            Some(statement) => {
-                self.ensure(&statement, pipeline, server, out);
-                names.write_front(message.head.body, &statement.name, out.to_server);
-                pipeline.push(Owed::Bind);
-                ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes }
-            }
-            None if names.statement.starts_with(NAME_PREFIX) => reserved_name(),
-            None => {
-                if names.statement.is_empty() {
-                    drop_strange_unnamed(pipeline, server, out);
-                }
-                pipeline.push(Owed::Bind);
-                ClientStep::Forward
-            }
-        }
-    }
-
-    /// The unnamed statement of a client that parsed it on another server connection.
-    fn ensure_unnamed(
-        &self,
-        statement: &Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) {
-        if server.unnamed == Some(statement.id) && pipeline.is_unnamed_sure() {
-            return;
-        }
-        server.unnamed = Some(statement.id);
-        pipeline.note_unnamed();
-        let parse = Parse { name: b"", sql: &statement.sql, types: &statement.types };
-        parse.write(b"", out.to_server);
-        pipeline.push(Owed::OurParse { id: None });
-    }
-
-    fn on_describe(
-        &mut self,
-        message: Shown<'_>,
-        pipeline: &mut Pipeline,
-        server: Option<&mut ServerState>,
-        judge: &impl Judge,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
-        if !message.is_whole() {
-            return ClientStep::More;
-        }
-        let object = match Object::read(message.body) {
-            Ok(object) => object,
-            Err(error) => return violation(error),
-        };
-        let statement = match object {
-            Object::Statement(name) if pipeline.is_unsettled(name) => return ClientStep::Hold,
-            Object::Statement(name) => self.statement(name, pipeline),
-            Object::Portal(_) => None,
-        };
-        let need = match &statement {
-            Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
-            None => self.need_of_rest(message.after, pipeline, judge),
-        };
-        let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if pipeline.is_full() || moves(pipeline, need) {
-            return ClientStep::Hold;
-        }
-        match (object, statement) {
-            (Object::Statement(b""), Some(statement)) => {
-                self.ensure_unnamed(&statement, pipeline, server, out);
-                pipeline.push(Owed::Describe);
-                ClientStep::Forward
-            }
-            (Object::Statement(_), Some(statement)) => {
-                self.ensure(&statement, pipeline, server, out);
-                request::about_statement(b'D', &statement.name, out.to_server);
-                pipeline.push(Owed::Describe);
-                ClientStep::Answered
-            }
-            (Object::Statement(name), None) if name.starts_with(NAME_PREFIX) => reserved_name(),
-            (object, _) => {
-                if object == Object::Statement(b"") {
-                    drop_strange_unnamed(pipeline, server, out);
-                }
-                pipeline.push(Owed::Describe);
-                ClientStep::Forward
-            }
-        }
-    }
-
-    fn on_close(
-        &mut self,
-        message: Shown<'_>,
-        pipeline: &mut Pipeline,
-        server: Option<&mut ServerState>,
-        judge: &impl Judge,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
-        if !message.is_whole() {
-            return ClientStep::More;
-        }
-        let object = match Object::read(message.body) {
-            Ok(object) => object,
-            Err(error) => return violation(error),
-        };
-        if pipeline.is_full() || moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
-            return ClientStep::Hold;
-        }
-        let Some(server) = server else {
-            // No portal and no other statement of this client exists without a server connection.
-            match object {
-                Object::Statement(b"") => self.unnamed = None,
-                Object::Statement(name) => drop(self.names.remove(name)),
-                Object::Portal(_) => {}
-            }
-            out.to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
-            return ClientStep::Answered;
-        };
-        match object {
-            Object::Statement(name) if pipeline.is_unsettled(name) => ClientStep::Hold,
-            Object::Statement(b"") => {
-                server.unnamed = None;
-                pipeline.long_unnamed = false;
-                pipeline.push_change(Owed::Close { unnamed: true }, b"", None);
-                ClientStep::Forward
-            }
-            Object::Statement(name) if name.starts_with(NAME_PREFIX) || self.statement(name, pipeline).is_some() => {
-                pipeline.push_change(Owed::CloseKnown, name, None);
-                self.answer_known(pipeline, out.to_client);
-                ClientStep::Answered
-            }
-            _ => {
-                pipeline.push(Owed::Close { unnamed: false });
-                ClientStep::Forward
-            }
-        }
     }
 
     fn on_execute(
@@ -605,20 +282,20 @@ impl Session {
     }
 
     /// What a client's name of a statement means.
-    fn statement(&self, name: &[u8], pipeline: &Pipeline) -> Option<Arc<Statement>> {
+    pub(super) fn statement(&self, name: &[u8], pipeline: &Pipeline) -> Option<Arc<Statement>> {
         if let Some(change) = pipeline.change(name) {
             return change.statement.clone();
         }
         if name.is_empty() { self.unnamed.clone() } else { self.names.get(name).cloned() }
     }
 
-    fn intern(&self, parse: &Parse<'_>, judge: &impl Judge) -> Arc<Statement> {
+    pub(super) fn intern(&self, parse: &Parse<'_>, judge: &impl Judge) -> Arc<Statement> {
         let planned_under = if self.settings.is_empty() { 0 } else { self.settings.planner_hash() };
         self.shared.statements.intern(parse.sql, parse.types, planned_under, || judge.verdict(parse.sql))
     }
 
     /// Whether protocol-level names are ours on the server.
-    fn renames(&self) -> bool {
+    pub(super) fn renames(&self) -> bool {
         self.shared.mode != Mode::Session && self.shared.statements_max > 0
     }
 
@@ -629,7 +306,7 @@ impl Session {
 
     /// A batch of the extended protocol may read elsewhere only when it is all there, up to its Sync, and all of it reads.
     /// `parsed` is the name that its first message gives to a statement with this verdict.
-    fn need_of_batch(
+    pub(super) fn need_of_batch(
         &self,
         verdict: &Verdict,
         parsed: Option<&[u8]>,
@@ -645,7 +322,7 @@ impl Session {
     }
 
     /// What a message needs that has no verdict of its own: it goes with its batch, which cannot move once it has begun.
-    fn need_of_rest(&self, after: &[u8], pipeline: &Pipeline, judge: &impl Judge) -> Need {
+    pub(super) fn need_of_rest(&self, after: &[u8], pipeline: &Pipeline, judge: &impl Judge) -> Need {
         if pipeline.read_only && (pipeline.has_open_batch() || self.batch_reads(None, after, pipeline, judge)) {
             Need::Read
         } else {
@@ -691,7 +368,7 @@ impl Session {
     }
 
     /// Remembers what a statement may do to the session; `None` is one that was not judged.
-    fn note(&mut self, verdict: Option<&Verdict>, pipeline: &mut Pipeline) {
+    pub(super) fn note(&mut self, verdict: Option<&Verdict>, pipeline: &mut Pipeline) {
         let effects = &mut pipeline.effects;
         let Some(verdict) = verdict else {
             effects.probe.add_everything();
@@ -785,23 +462,6 @@ fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
     pipeline.deallocating && all_sent && !pipeline.copy_in && !of_copy
 }
 
-/// Makes the server drop a statement that it holds, or may hold.
-fn drop_held(id: u64, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
-    request::about_statement(b'C', &name_of_id(id), out.to_server);
-    pipeline.note_sent(id, false);
-    pipeline.push(Owed::OurClose { id: Some(id) });
-}
-
-/// The client has no unnamed statement: that of another client must not be taken for it.
-fn drop_strange_unnamed(pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-    if pipeline.long_unnamed {
-        return;
-    }
-    server.unnamed = None;
-    request::about_statement(b'C', b"", out.to_server);
-    pipeline.push(Owed::OurClose { id: None });
-}
-
 /// Whether a statement may take away state that pins: a temporary table, a lock, a cursor, a channel, a statement.
 fn may_unpin(verdict: &Verdict) -> bool {
     verdict.statements > 1
@@ -825,7 +485,7 @@ fn only_controls(verdict: &Verdict) -> bool {
 }
 
 /// Whether a statement cannot run on the server connection that is lent: it writes, and the node is a replica.
-fn moves(pipeline: &Pipeline, need: Need) -> bool {
+pub(super) fn moves(pipeline: &Pipeline, need: Need) -> bool {
     pipeline.read_only && need == Need::Write
 }
 
@@ -851,13 +511,6 @@ fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<O
     ClientStep::Forward
 }
 
-fn violation(error: wire::Error) -> ClientStep {
+pub(super) fn violation(error: wire::Error) -> ClientStep {
     ClientStep::fail(Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("protocol violation: {error}")))
-}
-
-fn reserved_name() -> ClientStep {
-    ClientStep::fail(
-        Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, "names of prepared statements cannot begin with __poolhouse_")
-            .hint("Choose another name: Poolhouse keeps the statements of all clients under names that begin so."),
-    )
 }

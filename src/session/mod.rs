@@ -7,6 +7,7 @@
 
 mod carried;
 mod client;
+mod extended;
 mod loss;
 mod pipeline;
 mod reported;

@@ -40,8 +40,6 @@ pub fn ready_for_query(status: Status, out: &mut Vec<u8>) {
 pub const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
 /// A CloseComplete message.
 pub const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
-/// An EmptyQueryResponse message.
-pub const EMPTY_QUERY: [u8; 5] = *b"I\0\0\0\x04";
 
 /// Reads name and value of a ParameterStatus message.
 ///

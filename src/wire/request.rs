@@ -127,8 +127,6 @@ pub fn password(body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(body);
 }
 
-/// A Sync message.
-pub const SYNC: [u8; 5] = *b"S\0\0\0\x04";
 /// A Terminate message.
 pub const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
