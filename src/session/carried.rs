@@ -90,33 +90,51 @@ impl Carried {
 
     /// The text that brings a server connection which carries `self` to `wanted`; `None` when nothing differs.
     pub fn replay(&self, wanted: &Carried) -> Option<Replay> {
-        let gone = self.iter().filter(|(name, _)| wanted.get(name).is_none());
-        let mut changed: Vec<_> = wanted.iter().filter(|(name, value)| self.get(name) != Some(value)).collect();
-        // A role may lack the right to set what came before it, so identities come last, and the session's before the
-        // role, which it would reset.
-        changed.sort_by_key(|(name, _)| match *name {
-            "session_authorization" => 1,
-            "role" => 2,
-            _ => 0,
-        });
-        let mut replay = Replay { sql: String::new(), may_fail: false };
-        for (name, _) in gone {
-            replay.may_fail |= !is_safe(name);
-            replay.sql.push_str("RESET ");
-            push_name(name, &mut replay.sql);
-            replay.sql.push(';');
+        let (gone, changed) = self.differences(wanted);
+        let may_fail = gone.iter().chain(&changed).any(|name| !is_safe(name));
+        // Who the server connection has become may lack the right to set the rest, so it becomes itself again first; then
+        // who it is to be, last: the session's user before the role, which it resets.
+        let anew = gone.iter().chain(&changed).any(|name| !is_safe(name) && !is_identity(name));
+        let anew_or = |name: &str| anew || self.get(name) != wanted.get(name);
+        let user = anew_or("session_authorization");
+        let role = user || anew_or("role");
+        let gone = gone.into_iter().filter(|name| !is_identity(name));
+        let old = [("role", role), ("session_authorization", user)]
+            .into_iter()
+            .filter(|(name, it)| *it && self.get(name).is_some());
+        let new =
+            [("session_authorization", user), ("role", role)].into_iter().filter(|(_, it)| *it).map(|(name, _)| name);
+        let changed = changed.into_iter().filter(|name| !is_identity(name)).chain(new);
+
+        let mut sql = String::new();
+        for name in old.map(|(name, _)| name).chain(gone) {
+            sql.push_str("RESET ");
+            push_name(name, &mut sql);
+            sql.push(';');
         }
-        for (at, (name, value)) in changed.iter().enumerate() {
-            replay.may_fail |= !is_safe(name);
-            replay.sql.push_str(if at == 0 { "SELECT " } else { "," });
-            replay.sql.push_str("pg_catalog.set_config(");
-            push_literal(name, &mut replay.sql);
-            replay.sql.push(',');
-            push_literal(value, &mut replay.sql);
-            replay.sql.push_str(",false)");
+        let mut before = "SELECT ";
+        for (name, value) in changed.filter_map(|name| Some((name, wanted.get(name)?))) {
+            sql.push_str(std::mem::replace(&mut before, ","));
+            sql.push_str("pg_catalog.set_config(");
+            push_literal(name, &mut sql);
+            sql.push(',');
+            push_literal(value, &mut sql);
+            sql.push_str(",false)");
         }
-        (!replay.sql.is_empty()).then_some(replay)
+        (!sql.is_empty()).then_some(Replay { sql, may_fail })
     }
+
+    /// The names that `wanted` lacks, and those that it has with another value.
+    fn differences<'a>(&'a self, wanted: &'a Carried) -> (Vec<&'a str>, Vec<&'a str>) {
+        let gone = self.iter().map(|(name, _)| name).filter(|name| wanted.get(name).is_none());
+        let changed = wanted.iter().filter(|(name, value)| self.get(name) != Some(value)).map(|(name, _)| name);
+        (gone.collect(), changed.collect())
+    }
+}
+
+/// Settings that say who the session is.
+fn is_identity(name: &str) -> bool {
+    matches!(name, "session_authorization" | "role")
 }
 
 /// Settings that anybody may set at any time to a value that was valid before.
@@ -191,6 +209,10 @@ pub enum Probe {
 
 impl Probe {
     pub fn add_setting(&mut self, name: &str) {
+        if name == "session_authorization" {
+            // It ends the role, too.
+            self.add_setting("role");
+        }
         match self {
             Probe::Nothing => *self = Probe::Settings(vec![name.into()]),
             Probe::Settings(names) | Probe::Everything(names) => {
@@ -352,6 +374,34 @@ mod tests {
             true,
         );
         check(&[("app.tenant", "1")], &[], Some("RESET \"app\".\"tenant\";"), true);
+        // Another user may lack the right to what differs.
+        check(
+            &[("lo_compat_privileges", "on"), ("role", "r"), ("session_authorization", "s")],
+            &[("session_authorization", "s"), ("timezone", "UTC")],
+            Some(
+                "RESET \"role\";RESET \"session_authorization\";RESET \"lo_compat_privileges\";\
+                 SELECT pg_catalog.set_config(E'timezone',E'UTC',false),\
+                 pg_catalog.set_config(E'session_authorization',E's',false)",
+            ),
+            true,
+        );
+        let both = [("role", "r"), ("session_authorization", "s")];
+        check(
+            &both,
+            &[("role", "r"), ("session_authorization", "s"), ("timezone", "UTC")],
+            Some("SELECT pg_catalog.set_config(E'timezone',E'UTC',false)"),
+            false,
+        );
+        check(&both, &both[1..], Some("RESET \"role\";"), true);
+        check(
+            &both,
+            &both[..1],
+            Some(
+                "RESET \"role\";RESET \"session_authorization\";\
+              SELECT pg_catalog.set_config(E'role',E'r',false)",
+            ),
+            true,
+        );
     }
 
     #[test]
@@ -375,6 +425,10 @@ mod tests {
         assert!(probe.sql_after_reset(&before, &["timezone".into()]).ends_with("lower(name) IN (E'timezone')"));
         let reset = Answer { reset: vec!["TimeZone".into()], ..answer.clone() };
         assert_eq!(reset.apply(&probe, &before), before);
+
+        let mut user = Probe::default();
+        user.add_setting("session_authorization");
+        assert_eq!(user, Probe::Settings(vec!["role".into(), "session_authorization".into()]));
 
         probe.add_everything();
         answer.row(&[Some(b"s"), Some(b"role"), Some(b"none")]);
