@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod failover;
+mod identity;
 mod kit;
 mod login;
 mod pooling;
