@@ -244,7 +244,7 @@ fn start_workers(
         getrandom::fill(&mut seed)?;
         let (frontend, clients, seed) = (frontend.clone(), clients.clone(), u64::from_ne_bytes(seed));
         let serve = move |clients: Scope| async move {
-            let worker = Arc::new(Worker::new(seed));
+            let worker = Arc::new(Worker::new(seed, clients.clone()));
             frontend::serve(arrivals, frontend, worker, clients).await;
         };
         if number == 0 {

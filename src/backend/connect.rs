@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Canceler, Login, Server};
+use super::{Canceler, Greeting, Login, Server};
 use crate::{
     auth,
     net::Stream,
@@ -94,7 +94,7 @@ pub async fn connect(login: &Login, limit: Duration) -> Result<Server, ConnectEr
 
 async fn log_in(login: &Login) -> Result<Server, ConnectError> {
     let stream = Stream::connect(&login.address).await.map_err(|error| ConnectError::Unreachable(Arc::new(error)))?;
-    let mut wire = LoginWire { stream, inbox: Vec::with_capacity(1024) };
+    let mut wire = LoginWire::new(stream);
     let mut pairs = vec![("user", login.user.as_str()), ("database", login.database.as_str())];
     pairs.extend(login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let mut out = Vec::new();
@@ -102,21 +102,46 @@ async fn log_in(login: &Login) -> Result<Server, ConnectError> {
     wire.stream.write_all(&out).await?;
     authenticate(login, &mut wire).await?;
     let (state, key) = first_ready(&mut wire).await?;
+    let greeting = (wire.greeting != Greeting::default()).then(|| Arc::new(wire.greeting));
     Ok(Server {
         stream: wire.stream,
         state,
         canceler: key.map(|key| Arc::new(Canceler { address: login.address.clone(), key })),
+        greeting,
         home: std::thread::current().id(),
     })
+}
+
+/// Whether the server at the other end takes logins: it answers a startup packet with anything but the errors of one
+/// that stops, starts or recovers. Nobody is logged in. A server that does not answer within `limit` does not.
+pub async fn knock(login: &Login, limit: Duration) -> bool {
+    let knocking = async {
+        let stream = Stream::connect(&login.address).await?;
+        let mut wire = LoginWire::new(stream);
+        let mut out = Vec::new();
+        startup::session(&[("user", &login.user), ("database", &login.database)], &mut out);
+        wire.stream.write_all(&out).await?;
+        wire.next().await
+    };
+    match timeout(limit, knocking).await {
+        Ok(Ok((b'E', body))) => !is_passing(ErrorFields::read(&body).code()),
+        Ok(Ok(_)) => true,
+        Ok(Err(_)) | Err(_) => false,
+    }
 }
 
 /// The socket during the login, with what was read but not used yet.
 struct LoginWire {
     stream: Stream,
     inbox: Vec<u8>,
+    greeting: Greeting,
 }
 
 impl LoginWire {
+    fn new(stream: Stream) -> LoginWire {
+        LoginWire { stream, inbox: Vec::with_capacity(1024), greeting: Greeting::default() }
+    }
+
     /// The next message: tag and body.
     async fn next(&mut self) -> Result<(u8, Vec<u8>), ConnectError> {
         loop {
@@ -148,7 +173,8 @@ impl LoginWire {
             match self.next().await? {
                 (b'R', body) => return Ok(body),
                 (b'E', body) => return Err(ConnectError::Refused { fields: Arc::new(ErrorFields::read(&body)) }),
-                (b'N' | b'v', _) => {}
+                (b'N', body) => self.greeting.add(&body, false),
+                (b'v', _) => {}
                 (tag, _) => return Err(wire::Error::UnknownMessage(tag).into()),
             }
         }
@@ -225,7 +251,7 @@ async fn first_ready(wire: &mut LoginWire) -> Result<(ServerState, Option<Cancel
             }
             (b'Z', _) => return Ok((state, key)),
             (b'E', body) => return Err(ConnectError::Refused { fields: Arc::new(ErrorFields::read(&body)) }),
-            (b'N', _) => {}
+            (b'N', body) => wire.greeting.add(&body, key.is_some()),
             (tag, _) => return Err(wire::Error::UnknownMessage(tag).into()),
         }
     }

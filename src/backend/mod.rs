@@ -3,6 +3,7 @@
 mod cancel;
 mod clean;
 mod connect;
+mod greeting;
 mod manager;
 mod query;
 
@@ -10,7 +11,8 @@ use std::{sync::Arc, thread::ThreadId};
 
 pub use cancel::cancel;
 pub use clean::Mess;
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, connect, knock};
+pub use greeting::Greeting;
 pub use manager::ServerManager;
 pub use query::QueryError;
 
@@ -39,6 +41,8 @@ pub struct Server {
     pub state: ServerState,
     /// What cancels its statements; `None` when the server has given no key.
     pub canceler: Option<Arc<Canceler>>,
+    /// What it said while it let us in; `None` when that was nothing.
+    pub greeting: Option<Arc<Greeting>>,
     /// The thread whose event loop the socket is on.
     pub home: ThreadId,
 }

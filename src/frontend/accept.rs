@@ -11,7 +11,10 @@ use std::{
 
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{Frontend, Worker, login};
+use super::{
+    Frontend, Worker,
+    login::{self, Served},
+};
 use crate::{
     net::{Listener, listener::Accepted},
     tasks::Scope,
@@ -98,9 +101,10 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
             match accepted.open() {
                 Ok(stream) => {
                     // The login holds much that the client's later life does not need.
-                    let client = Box::pin(login::log_in(stream, frontend, worker, scope)).await;
-                    if let Some(client) = client {
-                        client.run().await;
+                    match Box::pin(login::log_in(stream, frontend, worker, scope)).await {
+                        Some(Served::Client(client)) => client.run().await,
+                        Some(Served::Relay(relay)) => Box::pin(relay.run()).await,
+                        None => {}
                     }
                 }
                 Err(error) => tracing::debug!(%error, "a client had gone before it was served"),

@@ -16,7 +16,7 @@ use crate::{
     backend::{ConnectError, ServerManager},
     monitor::Report,
     net::Stream,
-    pool::{Lease, Waiting},
+    pool::{Lease, Pool, Waiting},
     session::Need,
     topology::{Class, NodeId, RouteError, State, Wish, route},
 };
@@ -35,6 +35,17 @@ pub struct Request {
     pub after: Option<Instant>,
     /// Spreads choices that are otherwise equal.
     pub seed: u64,
+}
+
+/// A connection to the primary, or while there is none to whatever node may be read from.
+pub fn request_any(target: &Target) -> Request {
+    let route = |class| {
+        let wish = Wish { class, after: None };
+        route(&target.cluster.monitor.topology(), &target.routing, wish, &|_| 0, 0, Instant::now())
+    };
+    let no_primary = matches!(route(Class::Write), Err(RouteError::NoPrimary));
+    let need = if no_primary && route(Class::Read).is_ok() { Need::Read } else { Need::Write };
+    Request { need, after: None, seed: 0 }
 }
 
 /// What comes of the first try for a connection.
@@ -85,6 +96,19 @@ pub fn at_home(mut lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired
 /// # Errors
 /// See [`AcquireError`]. Cancel-safe.
 pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {
+    acquire_from(target, worker, request, &|node| target.pool(node).clone()).await
+}
+
+/// [`acquire`] from other pools than the target's own: `pool` names that of a node.
+///
+/// # Errors
+/// See [`AcquireError`]. Cancel-safe.
+pub async fn acquire_from(
+    target: &Target,
+    worker: &Worker,
+    request: Request,
+    pool: &(impl Fn(NodeId) -> Arc<Pool<ServerManager>> + Sync),
+) -> Result<Acquired, AcquireError> {
     let hold = target.cluster.hold;
     let since = Instant::now();
     let mut avoid = None;
@@ -101,8 +125,7 @@ pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Resu
                 continue;
             }
         };
-        let pool = target.pool(node);
-        let error = match pool.checkout(worker.id).await {
+        let error = match pool(node).checkout(worker.id).await {
             Ok(lease) => match at_home(lease, node) {
                 Some(acquired) => return Ok(acquired),
                 None => continue,
@@ -137,7 +160,8 @@ pub fn tell_monitor(target: &Target, node: NodeId, error: &ConnectError) {
     }
 }
 
-/// [`acquire`] for a client: it can cancel, leave, and be ordered to leave while it waits.
+/// [`acquire`] for a client: it can cancel, leave, and be ordered to leave while it waits. It counts as waiting until
+/// [`Slot::attach`].
 pub async fn acquire_for_client(
     target: &Arc<Target>,
     worker: &Worker,
@@ -146,15 +170,15 @@ pub async fn acquire_for_client(
     client: &mut Stream,
     exchange: &mut Exchange,
 ) -> Result<Acquired, AcquireError> {
-    slot.set_queued(true);
+    slot.enter_queue();
     let result = {
         let mut acquiring = pin!(acquire(target, worker, request));
         poll_fn(|cx| {
-            if let Poll::Ready(result) = acquiring.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
             if slot.take_canceled() {
                 return Poll::Ready(Err(AcquireError::Canceled));
+            }
+            if let Poll::Ready(result) = acquiring.as_mut().poll(cx) {
+                return Poll::Ready(result);
             }
             if slot.order() == Some(super::registry::Order::Abort) {
                 return Poll::Ready(Err(AcquireError::Ordered));
@@ -163,7 +187,9 @@ pub async fn acquire_for_client(
         })
         .await
     };
-    slot.set_queued(false);
+    if result.is_err() {
+        slot.leave_queue();
+    }
     result
 }
 

@@ -25,7 +25,7 @@ use crate::{
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
-    session::{AfterLoss, Loss, Mode, Need, Session},
+    session::{AfterLoss, Ending, Loss, Mode, Need, Session},
     topology::NodeId,
     wire::{error::Report, reply::Status},
 };
@@ -35,6 +35,9 @@ const DESERTED_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the last message to a client may take to be written.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a server may take to show whether it still takes logins.
+const KNOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a cancel of our own may take.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
@@ -118,6 +121,12 @@ impl Client {
         })
     }
 
+    /// The client has a server connection from its login on: session mode.
+    pub fn keep(&mut self, acquired: Acquired) {
+        self.exchange = Some(self.worker.exchange());
+        self.attach(acquired, Need::Write);
+    }
+
     /// Serves the client until it leaves, fails, or is ordered to leave.
     pub async fn run(mut self: Box<Self>) {
         poll_fn(|cx| {
@@ -160,7 +169,8 @@ impl Client {
                 Event::Left | Event::Done | Event::Idle => return Box::pin(self.desert()).await,
                 Event::Failed(report) => return Box::pin(self.fail(Words::Ours(*report))).await,
                 Event::ServerLost(error) => {
-                    if self.lose_server(&error) == AfterLoss::Ends {
+                    let alone = Box::pin(self.is_alone()).await;
+                    if self.lose_server(&error, alone) == AfterLoss::Ends {
                         return Box::pin(self.farewell()).await;
                     }
                 }
@@ -201,6 +211,10 @@ impl Client {
             self.rest();
             return Poll::Pending;
         }
+        let asks = exchange.pipeline.asks();
+        if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
+            self.shield(asks);
+        }
         event
     }
 
@@ -226,11 +240,10 @@ impl Client {
             return Poll::Pending;
         };
         let (node, need) = (*node, *need);
-        let wake = if let Poll::Ready(served) = Pin::new(waiting).poll(cx) {
-            self.entry.slot.set_queued(false);
-            Wake::Served(served, node, need)
-        } else if self.entry.slot.take_canceled() {
+        let wake = if self.entry.slot.take_canceled() {
             Wake::Canceled
+        } else if let Poll::Ready(served) = Pin::new(waiting).poll(cx) {
+            Wake::Served(served, node, need)
         } else if exchange.poll_gone(cx, &mut self.stream).is_ready() {
             Wake::Event(Event::Left)
         } else {
@@ -246,7 +259,7 @@ impl Client {
         match first_try(&self.target, &self.worker, request) {
             FirstTry::There(acquired) => self.attach(acquired, need),
             FirstTry::Queued(waiting, node) => {
-                self.entry.slot.set_queued(true);
+                self.entry.slot.enter_queue();
                 self.queued = Some((waiting, node, need));
             }
             FirstTry::Nowhere => return false,
@@ -274,6 +287,7 @@ impl Client {
                 let name = &self.target.cluster.node(node).name;
                 let limit = self.target.checkout_timeout().unwrap_or_default();
                 let error = AcquireError::from_checkout(error, name, limit);
+                self.entry.slot.leave_queue();
                 self.refuse_front(&error);
             }
         }
@@ -324,9 +338,27 @@ impl Client {
     fn attach(&mut self, mut acquired: Acquired, need: Need) {
         let Some(exchange) = &mut self.exchange else { return };
         let server = &mut *acquired.0;
-        self.entry.slot.attach(server.canceler.clone());
         exchange.attach(&mut self.session, server, need);
-        self.lent = Some(acquired);
+        exchange.shielded = exchange.pipeline.asks();
+        if self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {
+            self.lent = Some(acquired);
+            return;
+        }
+        exchange.detach();
+        acquired.0.give_back();
+        self.refuse_front(&AcquireError::Canceled);
+    }
+
+    /// A cancel must hit what the client runs, not what we ask the server in between.
+    fn shield(&mut self, asks: bool) {
+        let Some(exchange) = &mut self.exchange else { return };
+        exchange.shielded = asks;
+        let slot = &self.entry.slot;
+        if asks {
+            slot.shield();
+        } else if let Some(canceling) = slot.unshield() {
+            self.worker.cancel(canceling);
+        }
     }
 
     /// Gives the server connection back; false while a cancel for it is under way.
@@ -371,19 +403,34 @@ impl Client {
         }
     }
 
-    /// The server connection has ended. What the client is told is the session's business.
-    fn lose_server(&mut self, error: &io::Error) -> AfterLoss {
+    /// Whether the server has ended only the connection that is lent, and goes on itself.
+    async fn is_alone(&mut self) -> bool {
+        let (Some((_, node)), Some(exchange)) = (&self.lent, &self.exchange) else { return false };
+        match exchange.pipeline.ending() {
+            Ending::Connection => true,
+            Ending::Node => false,
+            Ending::Unclear => {
+                let limit = KNOCK_LIMIT.min(self.target.cluster.connect_timeout);
+                backend::knock(&self.target.login(*node), limit).await
+            }
+        }
+    }
+
+    /// The server connection has ended; `alone` when its node goes on. What the client is told is the session's business.
+    fn lose_server(&mut self, error: &io::Error, alone: bool) -> AfterLoss {
         let _ = self.entry.slot.detach();
         let Some(lent) = self.lent.take() else { return AfterLoss::GoesOn };
         let cluster = &self.target.cluster;
         let node = &cluster.node(lent.1).name;
         tracing::info!(node, process = lent.0.process(), %error, "lost a server connection in use");
-        cluster.monitor.report(lent.1, NodeReport::ServerLost { reason: error.to_string() });
+        if !alone {
+            cluster.monitor.report(lent.1, NodeReport::ServerLost { reason: error.to_string() });
+        }
         let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
-        if exchange.take_back() {
+        if !alone && exchange.take_back() {
             return AfterLoss::GoesOn;
         }
-        let loss = Loss { node, mid_message: exchange.is_mid_message() };
+        let loss = Loss { node, mid_message: exchange.is_mid_message(), alone };
         let (pipeline, mut out) = exchange.session_parts();
         let after = self.session.on_loss(loss, pipeline, &mut out);
         exchange.lose_server();

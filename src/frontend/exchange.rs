@@ -46,6 +46,8 @@ pub struct Exchange {
     held: bool,
     /// The session has let go of the server connection.
     released: bool,
+    /// Cancel requests are held back while the server is asked something of ours.
+    pub shielded: bool,
     /// The client has left: what is still owed to it is read and thrown away.
     pub deserted: bool,
 }
@@ -114,6 +116,7 @@ impl Exchange {
         self.said_to_server.clear();
         self.held = false;
         self.released = false;
+        self.shielded = false;
         self.repeat = None;
     }
 
@@ -314,7 +317,6 @@ impl Exchange {
     /// Looks at all that has come from the server.
     fn digest_server(&mut self, session: &mut Session, server: &mut Server) -> Option<Box<Report>> {
         self.held = false;
-        self.repeat = None;
         // Messages that pass unchanged gather into one run, which is moved at once.
         let mut run = self.from_server.used;
         loop {
@@ -371,6 +373,10 @@ impl Exchange {
             }
         }
         self.from_server.finish_run(run, &mut self.to_client);
+        // What answers ourselves, or is a server's last word, leaves all to be repeated.
+        if !self.to_client.is_empty() {
+            self.repeat = None;
+        }
         None
     }
 

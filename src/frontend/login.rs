@@ -1,7 +1,7 @@
-//! From the first byte of a connection to the first ReadyForQuery: the startup packet, who the client is, and how its
-//! session begins.
+//! From the first byte of a connection to the first ReadyForQuery: the startup packet, who the client is, and what it
+//! gets.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,39 +10,34 @@ use tokio::{
 
 use super::{
     Frontend, Worker,
-    acquire::{Acquired, Request, acquire},
+    acquire::Acquired,
+    begin::{self, Begun, begin, unless_gone},
     client::Client,
-    registry::{Place, SECRET_BYTES},
-    report::{self, AcquireError, Words},
-    target::{Beginning, Target},
+    registry::{Entry, Place, SECRET_BYTES},
+    replication::{self, Relay},
+    report::{self, Words},
+    startup::{Purpose, Wanted, negotiate},
+    target::Target,
 };
 use crate::{
     auth::{Challenge, Credential, Secret, md5, scram},
-    backend::{self, QueryError},
     net::Stream,
-    session::{Answer, Carried, Need, Probe, Session},
+    session::Session,
     tasks::Scope,
-    topology::{Class, RouteError},
     wire::{
         self,
         error::{Report, SqlState},
         frame::HEADER_BYTES,
-        reply::{self, Authentication, Status},
-        startup::{self, MINOR_VERSION, Parameters, Startup},
+        reply::Authentication,
+        startup::{self, Startup},
     },
 };
-
-/// How long a cancel request to a server may take.
-const CANCEL_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a server may take to begin a session.
-const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Longest answer to a request for a password.
 const PASSWORD_BYTES_MAX: usize = 4 << 10;
 
 /// Why a login ends.
-enum Refusal {
+pub enum Refusal {
     /// The client is told.
     Told(Words),
     /// It is not there any more, or was never meant to become a session.
@@ -71,23 +66,24 @@ impl From<wire::Error> for Refusal {
     }
 }
 
+/// One that is logged in.
+pub enum Served {
+    Client(Box<Client>),
+    Relay(Box<Relay>),
+}
+
 /// Logs a client in; `None` when that failed, and the client has been told.
-pub async fn log_in(
-    mut stream: Stream,
-    frontend: Arc<Frontend>,
-    worker: Arc<Worker>,
-    scope: Scope,
-) -> Option<Box<Client>> {
+pub async fn log_in(mut stream: Stream, frontend: Arc<Frontend>, worker: Arc<Worker>, scope: Scope) -> Option<Served> {
     let limit = frontend.settings.login_timeout;
     let peer = stream.peer();
-    let proved = timeout(limit, prove_all(&mut stream, &frontend, &scope)).await;
+    let proved = timeout(limit, prove_all(&mut stream, &frontend, &worker, &scope)).await;
     let ready = match proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into())) {
         // A server may take longer to come than a client may take to log in; the wait for it has limits of its own.
-        Ok(known) => start(&mut stream, &frontend, &worker, known).await,
+        Ok(known) => start(&mut stream, &frontend, &worker, &scope, known).await,
         Err(refusal) => Err(refusal),
     };
     let refusal = match ready {
-        Ok(ready) => return Some(ready.into_client(stream, worker)),
+        Ok(ready) => return Some(ready.serve(stream, worker)),
         Err(refusal) => refusal,
     };
     if let Refusal::Told(words) = refusal {
@@ -103,15 +99,31 @@ pub async fn log_in(
 
 /// A client that has logged in, but for its socket.
 struct Ready {
-    session: Session,
+    life: Life,
     target: Arc<Target>,
-    entry: super::registry::Entry,
+    entry: Entry,
     place: Place,
 }
 
+/// What it goes on with.
+enum Life {
+    /// A session, with a server connection that it keeps in session mode.
+    Session(Session, Option<Acquired>),
+    Replication(Acquired),
+}
+
 impl Ready {
-    fn into_client(self, stream: Stream, worker: Arc<Worker>) -> Box<Client> {
-        Client::new(stream, self.session, self.target, worker, self.entry, self.place)
+    fn serve(self, stream: Stream, worker: Arc<Worker>) -> Served {
+        match self.life {
+            Life::Session(session, held) => {
+                let mut client = Client::new(stream, session, self.target, worker, self.entry, self.place);
+                if let Some(held) = held {
+                    client.keep(held);
+                }
+                Served::Client(client)
+            }
+            Life::Replication(lent) => Served::Relay(Relay::new(stream, lent, self.target, self.entry, self.place)),
+        }
     }
 }
 
@@ -124,19 +136,26 @@ struct Known {
 }
 
 /// From the first byte to the proof of who the client is.
-async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope) -> Result<Known, Refusal> {
+async fn prove_all(
+    stream: &mut Stream,
+    frontend: &Arc<Frontend>,
+    worker: &Worker,
+    scope: &Scope,
+) -> Result<Known, Refusal> {
+    let max = frontend.settings.max_clients;
+    let stranger = frontend.registry.stranger(max).ok_or_else(|| report::too_many_clients(max))?;
     let parameters = match first_packet(stream).await? {
         Startup::Cancel(key) => {
-            cancel(frontend, &key, scope);
+            cancel(frontend, &key, worker);
             return Err(Refusal::Gone);
         }
         Startup::Session(parameters) => parameters,
         Startup::Tls | Startup::Gss => return Err(wire::Error::StartupLayout.into()),
     };
+    drop(stranger);
     if scope.is_stopping() {
         return Err(report::shutting_down().into());
     }
-    let max = frontend.settings.max_clients;
     let place = frontend.registry.place(max).ok_or_else(|| report::too_many_clients(max))?;
     let wanted = Wanted::read(&parameters)?;
     let negotiation = negotiate(&parameters);
@@ -144,8 +163,13 @@ async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope)
         stream.write_all(&negotiation).await?;
     }
     let credential = prove(stream, frontend, &wanted.user).await?;
-    let target = frontend.target(&wanted.database, &wanted.user, credential);
-    let target = target.ok_or_else(|| report::unknown_database(&wanted.database))?;
+    let target = match wanted.purpose {
+        Purpose::Session => {
+            let target = frontend.target(&wanted.database, &wanted.user, credential);
+            target.ok_or_else(|| report::unknown_database(&wanted.database))?
+        }
+        Purpose::Physical | Purpose::Logical => frontend.target_alone(&wanted, credential)?,
+    };
     Ok(Known { minor: parameters.minor, wanted, target, place })
 }
 
@@ -154,34 +178,35 @@ async fn start(
     stream: &mut Stream,
     frontend: &Arc<Frontend>,
     worker: &Arc<Worker>,
+    scope: &Scope,
     known: Known,
 ) -> Result<Ready, Refusal> {
     let Known { minor, wanted, target, place } = known;
-    let beginning = begin(&target, worker, wanted.settings).await?;
+    let begun = match wanted.purpose {
+        Purpose::Session => {
+            let settings = wanted.settings()?;
+            unless_gone(stream, scope, begin(&target, worker, settings)).await?
+        }
+        Purpose::Physical | Purpose::Logical => {
+            let parameters = wanted.own_parameters();
+            unless_gone(stream, scope, replication::begin(&target, worker, parameters)).await?
+        }
+    };
     let secret_bytes = if minor >= 2 { SECRET_BYTES } else { 4 };
     let entry = frontend
         .registry
-        .enter(secret_bytes, getrandom::fill)
+        .enter(begun.process(), secret_bytes, getrandom::fill)
         .map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")))?;
-    let mut out = Vec::new();
-    Authentication::Ok.write(&mut out);
-    for (name, value) in beginning.reported.iter().chain(beginning.about_server.iter()) {
-        // Behind Poolhouse there is always a server that can be written to, whichever answered first.
-        let value = if name == "in_hot_standby" { "off" } else { value };
-        reply::parameter_status(name, value, &mut out);
-    }
-    reply::backend_key_data(entry.slot.process, entry.slot.secret(), &mut out);
-    reply::ready_for_query(Status::Idle, &mut out);
-    stream.write_all(&out).await?;
-    tracing::debug!(
-        client = stream.peer(),
-        database = wanted.database,
-        user = wanted.user,
-        process = entry.slot.process,
-        "a client logged in"
-    );
-    let session = Session::new(target.shared.clone(), beginning.settings, beginning.reported);
-    Ok(Ready { session, target, entry, place })
+    let Begun { beginning, held } = begun;
+    let (process, secret) = (entry.slot.process, entry.slot.secret());
+    stream.write_all(&begin::welcome(&beginning, process, secret, held.is_some())).await?;
+    let (client, database, user) = (stream.peer(), &wanted.database, &wanted.user);
+    tracing::debug!(client, database, user, process, purpose = ?wanted.purpose, "a client logged in");
+    let life = match (wanted.purpose, held) {
+        (Purpose::Physical | Purpose::Logical, Some(held)) => Life::Replication(held),
+        (_, held) => Life::Session(Session::new(target.shared.clone(), beginning.settings, beginning.reported), held),
+    };
+    Ok(Ready { life, target, entry, place })
 }
 
 /// Reads packets until one says what the connection is for. Encryption is not to be had yet.
@@ -209,94 +234,11 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
 }
 
 /// Passes a cancel request on. The client's connection is closed at once, as PostgreSQL does.
-fn cancel(frontend: &Frontend, key: &startup::CancelKey, scope: &Scope) {
+fn cancel(frontend: &Frontend, key: &startup::CancelKey, worker: &Worker) {
     let canceling = frontend.registry.find(key).and_then(|slot| slot.cancel());
     if let Some(canceling) = canceling {
-        scope.spawn("cancel", async move {
-            backend::cancel(&canceling.server, CANCEL_LIMIT).await;
-        });
+        worker.cancel(canceling);
     }
-}
-
-/// What a startup packet asks for.
-#[derive(Debug)]
-struct Wanted {
-    user: String,
-    database: String,
-    /// Every other parameter once, by its name in lower case. Those in `options` are weaker, as in PostgreSQL.
-    settings: Vec<(String, String)>,
-}
-
-impl Wanted {
-    fn read(parameters: &Parameters) -> Result<Wanted, Report> {
-        let user = parameters.value("user").filter(|user| !user.is_empty()).ok_or_else(|| {
-            Report::fatal(SqlState::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
-        })?;
-        let database = parameters.value("database").filter(|name| !name.is_empty()).unwrap_or(user);
-        let replication = parameters.value("replication").unwrap_or("false");
-        if !matches!(replication, "false" | "off" | "no" | "0") {
-            return Err(Report::fatal(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "replication connections are not available yet",
-            )
-            .hint("Connect to the server itself."));
-        }
-        let plain = parameters.pairs.iter().filter(|(name, _)| {
-            !matches!(name.as_str(), "user" | "database" | "replication" | "options") && !name.starts_with("_pq_.")
-        });
-        let options = options(parameters.value("options").unwrap_or_default())?;
-        let named = options.into_iter().chain(plain.cloned());
-        let settings: BTreeMap<_, _> = named.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        Ok(Wanted { user: user.to_owned(), database: database.to_owned(), settings: settings.into_iter().collect() })
-    }
-}
-
-/// The settings in a startup packet's `options`: `-c name=value` and `--name=value`, where a backslash keeps the character
-/// behind it (manual, libpq's parameter `options`).
-fn options(text: &str) -> Result<Vec<(String, String)>, Report> {
-    let invalid = |word: &str| {
-        Report::fatal(SqlState::SYNTAX_ERROR, format!("invalid command-line argument for server process: {word}"))
-            .hint("Poolhouse understands -c name=value and --name=value in options.")
-    };
-    let mut settings = Vec::new();
-    let mut words = split_words(text).into_iter();
-    while let Some(word) = words.next() {
-        let setting = match (word.strip_prefix("-c"), word.strip_prefix("--")) {
-            (Some(""), _) => words.next().ok_or_else(|| invalid(&word))?,
-            (Some(setting), _) | (None, Some(setting)) => setting.to_owned(),
-            (None, None) => return Err(invalid(&word)),
-        };
-        let (name, value) = setting.split_once('=').ok_or_else(|| invalid(&word))?;
-        settings.push((name.replace('-', "_"), value.to_owned()));
-    }
-    Ok(settings)
-}
-
-fn split_words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => word.get_or_insert_default().extend(characters.next()),
-            space if space.is_ascii_whitespace() => words.extend(word.take()),
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    words
-}
-
-/// NegotiateProtocolVersion, when the client asks for more than we know.
-fn negotiate(parameters: &Parameters) -> Vec<u8> {
-    let unknown: Vec<&str> =
-        parameters.pairs.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
-    let mut out = Vec::new();
-    if parameters.minor > MINOR_VERSION || !unknown.is_empty() {
-        let minor = (3 << 16) | u32::from(parameters.minor.min(MINOR_VERSION));
-        reply::negotiate_protocol_version(minor, &unknown, &mut out);
-    }
-    out
 }
 
 /// Lets the client prove who it is; what it gives is what a server may take from us in its name.
@@ -388,110 +330,4 @@ async fn read_password(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
     let mut body = vec![0; head.body];
     stream.read_exact(&mut body).await?;
     Ok(body)
-}
-
-/// How the session begins. The first client with its startup parameters takes a server connection to have them checked
-/// and spelled by the server; the next ones need none.
-async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, String)>) -> Result<Beginning, Refusal> {
-    if let Some(beginning) = target.beginning(&startup) {
-        return Ok(beginning);
-    }
-    let (mut lease, _) = acquire_any(target, worker).await.map_err(|error| Refusal::Told(error.report()))?;
-    let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    match begin_on(&mut lease, &wanted).await {
-        Ok(beginning) => {
-            lease.give_back();
-            target.remember(startup, beginning.clone());
-            Ok(beginning)
-        }
-        Err(QueryError::Server { fields }) => {
-            lease.give_back();
-            Err(Refusal::Told(Words::Servers(fields.as_ref().clone())))
-        }
-        Err(error) => {
-            Err(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")).into())
-        }
-    }
-}
-
-/// A connection to the primary, or while there is none to whatever node may be read from.
-async fn acquire_any(target: &Arc<Target>, worker: &Worker) -> Result<Acquired, AcquireError> {
-    let route = |class| {
-        let wish = crate::topology::Wish { class, after: None };
-        let topology = target.cluster.monitor.topology();
-        crate::topology::route(&topology, &target.routing, wish, &|_| 0, 0, std::time::Instant::now())
-    };
-    let no_primary = matches!(route(Class::Write), Err(RouteError::NoPrimary));
-    let need = if no_primary && route(Class::Read).is_ok() { Need::Read } else { Need::Write };
-    acquire(target, worker, Request { need, after: None, seed: 0 }).await
-}
-
-async fn begin_on(server: &mut backend::Server, wanted: &Carried) -> Result<Beginning, QueryError> {
-    if let Some(replay) = server.state.settings.replay(wanted) {
-        server.query(&replay.sql, BEGIN_LIMIT).await?;
-        server.state.settings = Arc::new(wanted.clone());
-    }
-    let mut probe = Probe::default();
-    for (name, _) in wanted.iter() {
-        probe.add_setting(name);
-    }
-    if probe != Probe::Nothing {
-        let rows = server.query(&probe.sql(wanted), BEGIN_LIMIT).await?;
-        let mut answer = Answer::default();
-        for row in &rows {
-            let columns: Vec<_> = row.iter().map(|column| column.as_deref().map(str::as_bytes)).collect();
-            answer.row(&columns);
-        }
-        server.state.settings = Arc::new(answer.apply(&probe, wanted));
-    }
-    let state = &server.state;
-    Ok(Beginning {
-        settings: state.settings.clone(),
-        reported: state.reported.clone(),
-        about_server: state.about_itself.clone(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn options_are_read_as_postgresql_reads_them() {
-        let check = |text: &str, expected: &[(&str, &str)]| assert_eq!(options(text).unwrap(), pairs(expected));
-        check("", &[]);
-        check("-c work_mem=1MB", &[("work_mem", "1MB")]);
-        check("-cwork_mem=1MB --search-path=a", &[("work_mem", "1MB"), ("search_path", "a")]);
-        check(r"-c search_path=a,\ b", &[("search_path", "a, b")]);
-        check(r"  --x=\\ ", &[("x", r"\")]);
-        for bad in ["-B 5", "-c", "-c nothing", "work_mem=1MB"] {
-            assert_eq!(options(bad).unwrap_err().code, SqlState::SYNTAX_ERROR, "{bad}");
-        }
-    }
-
-    #[test]
-    fn startup_packets() {
-        let read = |list: &[(&str, &str)]| Wanted::read(&Parameters { minor: 0, pairs: pairs(list) });
-        let wanted =
-            read(&[("user", "a"), ("TimeZone", "UTC"), ("options", "-c x.y=1 -c timezone=CET"), ("_pq_.z", "1")])
-                .unwrap();
-        assert_eq!((wanted.user.as_str(), wanted.database.as_str()), ("a", "a"));
-        assert_eq!(wanted.settings, pairs(&[("timezone", "UTC"), ("x.y", "1")]));
-        assert_eq!(read(&[]).unwrap_err().code, SqlState::INVALID_AUTHORIZATION);
-        assert_eq!(read(&[("user", "a"), ("replication", "true")]).unwrap_err().code, SqlState::FEATURE_NOT_SUPPORTED);
-        assert!(read(&[("user", "a"), ("replication", "false")]).is_ok());
-    }
-
-    #[test]
-    fn versions_are_negotiated_down() {
-        let negotiated = |minor, list: &[(&str, &str)]| negotiate(&Parameters { minor, pairs: pairs(list) });
-        assert!(negotiated(0, &[]).is_empty());
-        assert!(negotiated(2, &[]).is_empty());
-        assert_eq!(negotiated(9, &[]), b"v\0\0\0\x0c\0\x03\0\x02\0\0\0\0");
-        assert_eq!(negotiated(0, &[("_pq_.a", "")]), b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.a\0");
-    }
 }

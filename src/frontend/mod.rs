@@ -1,16 +1,20 @@
 //! Clients: accept, log in, relay, cancel, report.
 //!
-//! `accept` takes them in and hands each to a thread; `login` finds out who they are; `client` is the life of one that is
-//! logged in, with `exchange` moving the bytes and `acquire` finding it a server connection; `registry` is how others
+//! `accept` takes them in and hands each to a thread; `startup` reads what they ask for, `login` finds out who they are,
+//! and `begin` how their sessions begin; `client` is the life of one that is logged in, with `exchange` moving the bytes
+//! and `acquire` finding it a server connection, and `replication` that of one that replicates; `registry` is how others
 //! reach it (cancel, drain); `target` is what one database and user share; `report` says every error.
 
 mod accept;
 mod acquire;
+mod begin;
 mod client;
 mod exchange;
 mod login;
 mod registry;
+mod replication;
 mod report;
+mod startup;
 mod target;
 mod worker;
 
@@ -64,6 +68,29 @@ pub struct Database {
     pub by_user: BTreeMap<String, DatabaseSettings>,
 }
 
+impl Database {
+    fn settings_of(&self, user: &str) -> &DatabaseSettings {
+        self.by_user.get(user).unwrap_or(&self.settings)
+    }
+}
+
+impl Databases {
+    fn entry(&self, name: &str) -> Option<&Database> {
+        self.by_name.get(name).or_else(|| self.by_name.get("*"))
+    }
+
+    /// Any of them, when all are on one cluster and log in there as the same user.
+    fn only(&self) -> Option<&Database> {
+        let first = self.by_name.values().next()?;
+        let alike = |other: &Database| {
+            let (one, other) = (&first.settings, &other.settings);
+            let user = |settings: &DatabaseSettings| settings.login.as_ref().map(|(user, _)| user.clone());
+            Arc::ptr_eq(&one.cluster, &other.cluster) && user(one) == user(other)
+        };
+        self.by_name.values().all(alike).then_some(first)
+    }
+}
+
 impl Frontend {
     pub fn new(settings: Settings, directory: auth::Directory, databases: Databases) -> Frontend {
         Frontend {
@@ -79,14 +106,33 @@ impl Frontend {
     /// What a client of this database and user shares with others like it; `None` when there is no such database.
     /// `credential` is what the client has proved, for servers that are to see the client's own name.
     fn target(&self, database: &str, user: &str, credential: auth::Credential) -> Option<Arc<Target>> {
-        let entry = self.databases.by_name.get(database).or_else(|| self.databases.by_name.get("*"))?;
-        let settings = entry.by_user.get(user).unwrap_or(&entry.settings);
+        let settings = self.databases.entry(database)?.settings_of(user);
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (database.to_owned(), user.to_owned());
         let target = targets.entry(key).or_insert_with(|| {
             Arc::new(Target::new(settings.clone(), database, user, credential, self.statements.clone()))
         });
         Some(target.clone())
+    }
+
+    /// The same for a client that replicates, which shares nothing with others. When it replicates a whole server it may
+    /// name no database that we know (manual, "Streaming Replication Protocol"; its tools name `replication` then): any
+    /// will do if all of them are on one cluster.
+    fn target_alone(
+        &self,
+        wanted: &startup::Wanted,
+        credential: auth::Credential,
+    ) -> Result<Arc<Target>, crate::wire::error::Report> {
+        let (database, user) = (wanted.database.as_str(), wanted.user.as_str());
+        let entry = match self.databases.entry(database) {
+            Some(entry) => entry,
+            None if wanted.purpose == startup::Purpose::Physical => {
+                self.databases.only().ok_or_else(|| report::ambiguous_server(database))?
+            }
+            None => return Err(report::unknown_database(database)),
+        };
+        let settings = entry.settings_of(user).clone();
+        Ok(Arc::new(Target::new(settings, database, user, credential, self.statements.clone())))
     }
 
     /// Lets go of what no client uses and no server connection belongs to. To be called now and then.

@@ -1,7 +1,7 @@
 //! How others reach a client: its cancel key, and orders to it. A client is known here from its login to its end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicUsize, Ordering},
@@ -26,11 +26,24 @@ pub enum Order {
 #[derive(Debug, Default)]
 pub struct Registry {
     clients: Mutex<HashMap<u32, Arc<Slot>>>,
+    /// Those that have a server connection of their own and go by the id of its process. Servers on two machines may have
+    /// processes of the same id: the secret tells their clients apart.
+    owners: Mutex<HashMap<u32, Vec<Arc<Slot>>>>,
+    /// Connections of which it is not known yet what they are for.
+    strangers: AtomicUsize,
     /// Clients that are connected, logged in or not.
     connected: AtomicUsize,
     /// Given to those that come after a drain has begun.
     order: AtomicU8,
 }
+
+/// The bit that all process ids of our own have. No operating system that PostgreSQL runs on gives its processes such
+/// ids, so a client that has its own id terminated (`pg_terminate_backend`) hits no server process of others.
+const OWN_PROCESS: u32 = 0x4000_0000;
+
+/// How many connections may at least be between accept and startup packet: those that bring cancel requests must get
+/// through when `max_clients` is small.
+const STRANGERS_MIN: usize = 1_000;
 
 /// Bytes of the secret in a cancel key: 4 in protocol 3.0, all of them in 3.2.
 pub const SECRET_BYTES: usize = 32;
@@ -53,8 +66,12 @@ struct Inner {
     queued: bool,
     /// It was cancelled while it waited.
     canceled: bool,
+    /// The server connection is busy with something of ours, which a cancel must not hit.
+    shielded: bool,
+    /// A cancel has come meanwhile.
+    postponed: bool,
     /// Cancel requests under way to the server connection that is lent.
-    canceling: usize,
+    canceling: u32,
 }
 
 const ORDER_NONE: u8 = 0;
@@ -73,7 +90,26 @@ impl Drop for Place {
     }
 }
 
+/// A connection that has not said yet what it is for; it has when this is dropped.
+#[derive(Debug)]
+pub struct Stranger {
+    registry: Arc<Registry>,
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.registry.strangers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Registry {
+    /// Admits a connection that has said nothing yet, unless there are as many as may be connected clients.
+    pub fn stranger(self: &Arc<Self>, max_clients: usize) -> Option<Stranger> {
+        let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
+        let stranger = Stranger { registry: self.clone() };
+        (strangers < max_clients.max(STRANGERS_MIN)).then_some(stranger)
+    }
+
     /// A place for one more client, unless there are `max` already.
     pub fn place(self: &Arc<Self>, max: usize) -> Option<Place> {
         let connected = self.connected.fetch_add(1, Ordering::Relaxed);
@@ -85,45 +121,58 @@ impl Registry {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Enters a client under a process id that nobody else has. `random` makes the id and the secret.
+    /// Enters a client under a process id: that of the server connection which it keeps, or one that nobody else has.
+    /// `random` makes that id and the secret.
     pub fn enter(
         self: &Arc<Self>,
+        process: Option<u32>,
         secret_bytes: usize,
         mut random: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
     ) -> Result<Entry, getrandom::Error> {
         let mut secret = [0; SECRET_BYTES];
         random(&mut secret)?;
-        loop {
-            let mut process = [0; 4];
-            random(&mut process)?;
-            // Drivers take it for a signed number, and 0 for none.
-            let process = u32::from_be_bytes(process) & 0x7fff_ffff;
-            let mut clients = lock(&self.clients);
-            if process == 0 || clients.contains_key(&process) {
-                continue;
-            }
-            let slot = Arc::new(Slot {
+        let slot = |process| {
+            Arc::new(Slot {
                 process,
                 secret,
                 secret_bytes: secret_bytes.min(SECRET_BYTES) as u8,
                 order: AtomicU8::new(self.order.load(Ordering::Acquire)),
                 inner: Mutex::default(),
-            });
-            clients.insert(process, slot.clone());
+            })
+        };
+        if let Some(process) = process.filter(|process| process & OWN_PROCESS == 0) {
+            // The slot is made under the lock, so that no order passes it by.
+            let mut owners = lock(&self.owners);
+            let slot = slot(process);
+            owners.entry(process).or_default().push(slot.clone());
             return Ok(Entry { registry: self.clone(), slot });
+        }
+        loop {
+            let mut process = [0; 4];
+            random(&mut process)?;
+            // Drivers take it for a signed number.
+            let process = u32::from_be_bytes(process) & 0x7fff_ffff | OWN_PROCESS;
+            if let hash_map::Entry::Vacant(vacant) = lock(&self.clients).entry(process) {
+                let slot = vacant.insert(slot(process)).clone();
+                return Ok(Entry { registry: self.clone(), slot });
+            }
         }
     }
 
     /// The client that a cancel request means, if it knows the secret.
     pub fn find(&self, key: &CancelKey) -> Option<Arc<Slot>> {
-        let slot = lock(&self.clients).get(&key.process).cloned()?;
-        bool::from(slot.secret().ct_eq(&key.secret)).then_some(slot)
+        let knows = |slot: &Arc<Slot>| bool::from(slot.secret().ct_eq(&key.secret));
+        if key.process & OWN_PROCESS != 0 {
+            return lock(&self.clients).get(&key.process).filter(|slot| knows(slot)).cloned();
+        }
+        lock(&self.owners).get(&key.process)?.iter().find(|slot| knows(slot)).cloned()
     }
 
     /// Gives every client an order, those that come later, too.
     pub fn order_all(&self, order: Order) {
         self.order.store(order_code(order), Ordering::Release);
-        let slots: Vec<Arc<Slot>> = lock(&self.clients).values().cloned().collect();
+        let mut slots: Vec<Arc<Slot>> = lock(&self.clients).values().cloned().collect();
+        slots.extend(lock(&self.owners).values().flatten().cloned());
         for slot in slots {
             slot.give(order);
         }
@@ -139,7 +188,17 @@ pub struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        lock(&self.registry.clients).remove(&self.slot.process);
+        let process = self.slot.process;
+        if process & OWN_PROCESS != 0 {
+            lock(&self.registry.clients).remove(&process);
+            return;
+        }
+        if let hash_map::Entry::Occupied(mut owners) = lock(&self.registry.owners).entry(process) {
+            owners.get_mut().retain(|slot| !Arc::ptr_eq(slot, &self.slot));
+            if owners.get().is_empty() {
+                owners.remove();
+            }
+        }
     }
 }
 
@@ -173,11 +232,15 @@ impl Slot {
         }
     }
 
-    /// The client waits for a server connection, or does not any more.
-    pub fn set_queued(&self, queued: bool) {
+    /// The client waits for a server connection from now on, if it did not before.
+    pub fn enter_queue(&self) {
+        lock(&self.inner).queued = true;
+    }
+
+    /// The client waits no more, in vain.
+    pub fn leave_queue(&self) {
         let mut inner = lock(&self.inner);
-        inner.queued = queued;
-        inner.canceled = false;
+        (inner.queued, inner.canceled) = (false, false);
     }
 
     /// Whether the client was cancelled while it waited; it waits no longer then.
@@ -188,9 +251,29 @@ impl Slot {
         canceled
     }
 
-    /// A server connection has been lent to the client.
-    pub fn attach(&self, canceler: Option<Arc<Canceler>>) {
-        lock(&self.inner).attached = canceler;
+    /// A server connection has been lent to the client. False when the client has been cancelled while it waited: then it
+    /// must not have the connection. `shielded` as in [`Slot::shield`].
+    pub fn attach(&self, canceler: Option<Arc<Canceler>>, shielded: bool) -> bool {
+        let mut inner = lock(&self.inner);
+        inner.queued = false;
+        if std::mem::take(&mut inner.canceled) {
+            return false;
+        }
+        inner.attached = canceler;
+        inner.shielded = shielded;
+        true
+    }
+
+    /// The server connection is busy with something of ours: a cancel waits until that is done.
+    pub fn shield(&self) {
+        lock(&self.inner).shielded = true;
+    }
+
+    /// It is done. What is returned is to be asked for the cancel that has waited.
+    pub fn unshield(self: &Arc<Self>) -> Option<Canceling> {
+        let mut inner = lock(&self.inner);
+        inner.shielded = false;
+        std::mem::take(&mut inner.postponed).then(|| self.begin_cancel(&mut inner)).flatten()
     }
 
     /// The client lets its server connection go. False while a cancel request for it is under way: the connection must
@@ -198,6 +281,7 @@ impl Slot {
     pub fn detach(&self) -> bool {
         let mut inner = lock(&self.inner);
         inner.attached = None;
+        (inner.shielded, inner.postponed) = (false, false);
         inner.canceling == 0
     }
 
@@ -210,7 +294,15 @@ impl Slot {
             self.wake();
             return None;
         }
+        self.begin_cancel(&mut inner)
+    }
+
+    fn begin_cancel(self: &Arc<Self>, inner: &mut Inner) -> Option<Canceling> {
         let server = inner.attached.clone()?;
+        if inner.shielded {
+            inner.postponed = true;
+            return None;
+        }
         // One that is under way already does what this one would do.
         if inner.canceling > 0 {
             return None;
@@ -255,7 +347,7 @@ mod tests {
     fn entry(registry: &Arc<Registry>, secret_bytes: usize) -> Entry {
         let mut byte = 0;
         registry
-            .enter(secret_bytes, |bytes| {
+            .enter(None, secret_bytes, |bytes| {
                 byte += 1;
                 bytes.fill(byte);
                 Ok(())
@@ -290,16 +382,48 @@ mod tests {
         let one = entry(&registry, 4);
         let two = entry(&registry, 4);
         assert_ne!(one.slot.process, two.slot.process);
+        assert!(one.slot.process >= OWN_PROCESS);
+    }
+
+    #[test]
+    fn clients_of_two_servers_may_have_the_same_process_id() {
+        let registry = Arc::new(Registry::default());
+        let mut byte = 0;
+        let mut owner = || {
+            byte += 1;
+            let random = |bytes: &mut [u8]| {
+                bytes.fill(byte);
+                Ok(())
+            };
+            registry.enter(Some(7), 4, random).unwrap()
+        };
+        let (one, two) = (owner(), owner());
+        for entry in [&one, &two] {
+            assert_eq!(entry.slot.process, 7);
+            assert!(Arc::ptr_eq(&registry.find(&key_of(&entry.slot)).unwrap(), &entry.slot));
+        }
+        registry.order_all(Order::Drain);
+        assert_eq!((one.slot.order(), two.slot.order()), (Some(Order::Drain), Some(Order::Drain)));
+        let key = key_of(&one.slot);
+        drop(one);
+        assert!(registry.find(&key).is_none());
+        assert!(registry.find(&key_of(&two.slot)).is_some());
+        drop(two);
+        assert!(lock(&registry.owners).is_empty());
+    }
+
+    fn server() -> Arc<Canceler> {
+        let address = crate::net::Address::Tcp { host: "localhost".into(), port: 5432 };
+        Arc::new(Canceler { address, key: CancelKey { process: 7, secret: vec![1; 4] } })
     }
 
     #[test]
     fn a_server_connection_is_kept_while_its_cancel_is_under_way() {
         let registry = Arc::new(Registry::default());
         let entry = entry(&registry, 4);
-        let address = crate::net::Address::Tcp { host: "localhost".into(), port: 5432 };
-        let server = Arc::new(Canceler { address, key: CancelKey { process: 7, secret: vec![1; 4] } });
+        let server = server();
         assert!(entry.slot.cancel().is_none(), "nothing runs");
-        entry.slot.attach(Some(server.clone()));
+        assert!(entry.slot.attach(Some(server.clone()), false));
         let canceling = entry.slot.cancel().unwrap();
         assert_eq!(canceling.server, server);
         assert!(entry.slot.cancel().is_none(), "one is enough");
@@ -310,15 +434,36 @@ mod tests {
     }
 
     #[test]
+    fn a_cancel_spares_what_is_ours() {
+        let registry = Arc::new(Registry::default());
+        let slot = entry(&registry, 4).slot.clone();
+        slot.attach(Some(server()), true);
+        assert!(slot.cancel().is_none());
+        assert!(slot.unshield().is_some(), "it has waited");
+        assert!(slot.unshield().is_none());
+        slot.shield();
+        assert!(slot.cancel().is_none());
+        slot.detach();
+        slot.attach(Some(server()), false);
+        assert!(slot.unshield().is_none(), "it was for what ran before");
+    }
+
+    #[test]
     fn one_that_waits_is_told() {
         let registry = Arc::new(Registry::default());
         let entry = entry(&registry, 4);
-        entry.slot.set_queued(true);
+        entry.slot.enter_queue();
         assert!(entry.slot.cancel().is_none());
+        entry.slot.enter_queue();
         assert!(entry.slot.take_canceled());
         assert!(!entry.slot.take_canceled());
-        entry.slot.set_queued(true);
+        entry.slot.enter_queue();
         assert!(!entry.slot.take_canceled());
+        assert!(entry.slot.cancel().is_none());
+        assert!(!entry.slot.attach(Some(server()), false), "it was cancelled before it was served");
+        assert!(entry.slot.cancel().is_none());
+        entry.slot.enter_queue();
+        assert!(entry.slot.attach(Some(server()), false));
     }
 
     #[test]
@@ -330,6 +475,11 @@ mod tests {
         drop(one);
         assert!(registry.place(1).is_some());
         assert_eq!(registry.connected(), 0);
+        let strangers: Vec<_> = (0..STRANGERS_MIN).map(|_| registry.stranger(1)).collect();
+        assert!(strangers.iter().all(Option::is_some));
+        assert!(registry.stranger(1).is_none());
+        drop(strangers);
+        assert!(registry.stranger(1).is_some());
     }
 
     #[test]

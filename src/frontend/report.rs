@@ -90,7 +90,10 @@ impl Words {
         match self {
             Words::Ours(report) => Report { fatal, ..report }.write(out),
             Words::Servers(mut fields) => {
-                fields.set_severity(if fatal { "FATAL" } else { "ERROR" });
+                // What fits already stays in the server's own words, and language.
+                if fields.is_fatal() != fatal {
+                    fields.set_severity(if fatal { "FATAL" } else { "ERROR" });
+                }
                 fields.write(b'E', out);
             }
         }
@@ -126,14 +129,24 @@ pub fn unknown_database(database: &str) -> Report {
         .hint("Poolhouse serves the names under [databases] in its configuration.")
 }
 
+/// A connection for the replication of a whole server names no database, and there is more than one server to choose.
+pub fn ambiguous_server(database: &str) -> Report {
+    Report::fatal(SqlState::UNKNOWN_DATABASE, "it is not clear which server's replication is asked for")
+        .hint(format!("Name one of the databases in the configuration; \"{database}\" is not among them."))
+}
+
+pub fn server_lost(node: &str) -> Report {
+    Report::fatal(SqlState::CONNECTION_LOST, format!("the connection to the server {node} was lost"))
+}
+
 pub fn too_many_clients(max: usize) -> Report {
     Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
         .hint(format!("server.max_clients is {max}."))
 }
 
 pub fn login_timeout(limit: Duration) -> Report {
-    Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("the login did not end within {limit:?}"))
-        .hint("The limit is server.login_timeout.")
+    Report::fatal(SqlState::QUERY_CANCELED, "canceling authentication due to timeout")
+        .hint(format!("server.login_timeout is {limit:?}."))
 }
 
 pub fn query_timeout(limit: Duration) -> Report {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     auth::Credential,
-    backend::{Login, ServerManager},
+    backend::{Greeting, Login, ServerManager},
     monitor::Monitor,
     net::Address,
     pool,
@@ -63,6 +63,8 @@ pub struct Beginning {
     pub reported: Arc<Reported>,
     /// What the server reports of itself.
     pub about_server: Arc<Reported>,
+    /// What the server said to the login.
+    pub greeting: Option<Arc<Greeting>>,
 }
 
 /// Most distinct sets of startup parameters that are remembered.
@@ -117,11 +119,30 @@ impl Target {
 
     /// The pool of one node.
     pub fn pool(&self, node: NodeId) -> &Arc<pool::Pool<ServerManager>> {
-        self.pools[usize::from(node.0)].get_or_init(|| {
-            let on = self.cluster.node(node);
-            let login = Login { address: on.address.clone(), ..self.login.clone() };
-            on.pools.pool(self.pool.clone(), ServerManager::new(login, self.cluster.connect_timeout))
-        })
+        self.pools[usize::from(node.0)].get_or_init(|| self.open_pool(node, self.pool.clone(), Vec::new()))
+    }
+
+    /// A pool of one connection that is for one client alone, opened with its startup parameters. It has its share of
+    /// the node's budget like any other.
+    pub fn own_pool(&self, node: NodeId, parameters: Vec<(String, String)>) -> Arc<pool::Pool<ServerManager>> {
+        let settings =
+            pool::Settings { size: 1, min_idle: 0, idle_timeout: None, max_lifetime: None, ..self.pool.clone() };
+        self.open_pool(node, settings, parameters)
+    }
+
+    fn open_pool(
+        &self,
+        node: NodeId,
+        settings: pool::Settings,
+        parameters: Vec<(String, String)>,
+    ) -> Arc<pool::Pool<ServerManager>> {
+        let login = Login { parameters, ..self.login(node) };
+        self.cluster.node(node).pools.pool(settings, ServerManager::new(login, self.cluster.connect_timeout))
+    }
+
+    /// As whom the clients log in at a node.
+    pub fn login(&self, node: NodeId) -> Login {
+        Login { address: self.cluster.node(node).address.clone(), ..self.login.clone() }
     }
 
     /// How long a client waits for a connection; `None` for ever.

@@ -3,13 +3,19 @@
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::ThreadId,
+    time::Duration,
 };
 
-use super::exchange::Exchange;
+use super::{exchange::Exchange, registry::Canceling};
 use crate::{
+    backend,
     session::Judge,
     sql::{Cache, Verdict},
+    tasks::Scope,
 };
+
+/// How long a cancel request to a server may take.
+const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Exchanges kept for the next busy client; more are freed.
 const EXCHANGES_KEPT: usize = 128;
@@ -28,16 +34,24 @@ pub struct Worker {
     pub id: ThreadId,
     exchanges: Mutex<Stock>,
     verdicts: Mutex<Cache>,
+    /// Where cancel requests to servers run.
+    cancels: Scope,
 }
 
 impl Worker {
     /// For the calling thread. `seed` keeps others from making statements collide in the cache.
-    pub fn new(seed: u64) -> Worker {
+    pub fn new(seed: u64, cancels: Scope) -> Worker {
         Worker {
             id: std::thread::current().id(),
             exchanges: Mutex::default(),
             verdicts: Mutex::new(Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed)),
+            cancels,
         }
+    }
+
+    /// Asks a server for a cancel, without waiting for it.
+    pub fn cancel(&self, canceling: Canceling) {
+        self.cancels.spawn("cancel", async move { backend::cancel(&canceling.server, CANCEL_LIMIT).await });
     }
 
     /// An exchange for a client that becomes busy.

@@ -12,7 +12,7 @@ use rustix::{
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_util::io::poll_read_buf;
@@ -95,6 +95,33 @@ impl Stream {
         matches!(peeked, Err(Errno::AGAIN))
     }
 
+    /// Ready when the peer has closed the connection and nothing is left to be read. Once something has arrived this pends
+    /// for ever: the end may be behind it.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if ready!(self.poll_readable(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            match self.peek() {
+                Ok(0) => return Poll::Ready(()),
+                Ok(_) => return Poll::Pending,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// How many bytes there are to be read, at most 1, without taking them.
+    fn peek(&self) -> io::Result<usize> {
+        let (mut byte, flags) = ([0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let count = match self {
+            Stream::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(recv(stream, &mut byte, flags)?)),
+            Stream::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(recv(stream, &mut byte, flags)?)),
+            Stream::Gone => return Err(gone()),
+        };
+        count.map(|(_, count)| count)
+    }
+
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.try_write(bytes),
@@ -169,7 +196,9 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, net::TcpListener};
+    use std::{future::poll_fn, io::Write, net::TcpListener, time::Duration};
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -186,5 +215,21 @@ mod tests {
         let (stream, peer) = open().await;
         drop(peer);
         assert!(!stream.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_peer_is_noticed_without_reading() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let open = async || (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let gone = async |stream: &Stream| poll_fn(|cx| stream.poll_gone(cx)).await;
+        let (stream, peer) = open().await;
+        assert!(timeout(Duration::from_millis(20), gone(&stream)).await.is_err(), "it is there");
+        drop(peer);
+        timeout(Duration::from_secs(30), gone(&stream)).await.unwrap();
+        let (stream, mut peer) = open().await;
+        peer.write_all(b"x").unwrap();
+        drop(peer);
+        assert!(timeout(Duration::from_millis(20), gone(&stream)).await.is_err(), "there is something to be read");
     }
 }

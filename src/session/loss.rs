@@ -1,4 +1,21 @@
 //! A server connection was lost while it was lent: what the client is told, and whether it can go on.
+//!
+//! The rule. On a direct connection a server's FATAL error is the last thing that a client sees, whatever it was doing.
+//! Behind Poolhouse that holds for every FATAL error that is about the *connection*: the client gets the server's words as
+//! they are, and is disconnected. When the *node* is going down, sessions go on instead (DESIGN, promise 3): what was in
+//! flight gets an ERROR that says whether it may have been committed. Which of the two it is:
+//!
+//! | what the server said                                                     | the connection or the node |
+//! |--------------------------------------------------------------------------|----------------------------|
+//! | nothing: the socket just closed                                          | the node                   |
+//! | 57P02 crash of another process, 57P03 not accepting connections          | the node                   |
+//! | 57P01 `pg_terminate_backend`, a shutdown, or the death of the postmaster | the node's answer to a login tells ([`Ending::Unclear`]) |
+//! | anything else: idle_in_transaction_session_timeout (25P03), transaction_timeout (25P04), idle_session_timeout (57P05), a dropped database (57P04), a conflict with recovery, out of memory, … | the connection |
+//!
+//! A server that shuts down refuses logins before it tells its connections to end, so the question has a sure answer.
+//! Where state of the session is gone with the connection (pins, session mode) the client is disconnected either way. A
+//! client that holds no server connection is not concerned by what becomes of one: an `idle_session_timeout` of the server
+//! ends connections that idle in the pool, not the clients in front of it (`client_idle_timeout` does that).
 
 use super::{
     Mode, Outboxes, Pipeline, Session,
@@ -17,6 +34,30 @@ pub struct Loss<'a> {
     pub node: &'a str,
     /// Part of a message has already gone to the client, so nothing else can follow it.
     pub mid_message: bool,
+    /// The server has ended only this connection, and goes on itself.
+    pub alone: bool,
+}
+
+/// What the end of a server connection says about its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The node goes on: only this connection was ended.
+    Connection,
+    /// The node is going down, or may be.
+    Node,
+    /// It is one or the other, and the node's answer to a login tells which.
+    Unclear,
+}
+
+impl Pipeline {
+    /// What the server's last words say about its node.
+    pub fn ending(&self) -> Ending {
+        match self.last_words.as_ref().filter(|words| words.is_fatal()).map(ErrorFields::code) {
+            None | Some("57P02" | "57P03") => Ending::Node,
+            Some("57P01") => Ending::Unclear,
+            Some(_) => Ending::Connection,
+        }
+    }
 }
 
 /// What becomes of the client.
@@ -36,6 +77,12 @@ impl Session {
             return AfterLoss::Ends;
         }
         let words = pipeline.last_words.take();
+        if loss.alone
+            && let Some(words) = words
+        {
+            words.write(b'E', out.to_client);
+            return AfterLoss::Ends;
+        }
         let probing = pipeline.owed.iter().any(|owed| matches!(owed, Owed::Probe { .. }));
         if self.is_pinned() || probing {
             write_error(&words, &self.report(loss.node, pipeline), true, out.to_client);
@@ -96,7 +143,9 @@ fn write_error(words: &Option<ErrorFields>, report: &Report, fatal: bool, to_cli
     match words {
         Some(words) => {
             let mut words = words.clone();
-            words.set_severity(if fatal { "FATAL" } else { "ERROR" });
+            if words.is_fatal() != fatal {
+                words.set_severity(if fatal { "FATAL" } else { "ERROR" });
+            }
             if words.text(b'D').is_none() {
                 words.fields.push((b'D', report.detail.clone().unwrap_or_default().into_bytes()));
             }

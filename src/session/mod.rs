@@ -19,7 +19,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 pub use carried::{Answer, Carried, Probe, Replay};
-pub use loss::{AfterLoss, Loss};
+pub use loss::{AfterLoss, Ending, Loss};
 pub use pipeline::Pipeline;
 pub use reported::Reported;
 pub use statements::{ServerStatements, Statement, Statements};

@@ -276,6 +276,12 @@ impl Pipeline {
         self.owed.front().is_some_and(|owed| !owed.is_ours())
     }
 
+    /// Whether the server is busy with a query of ours: settings that are brought, or a question.
+    #[inline]
+    pub fn asks(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::Replay { .. } | Owed::Probe { .. }))
+    }
+
     /// Whether anything of the client is under way; what we inject stands in front of what it is for.
     pub fn owes_client(&self) -> bool {
         self.owed.back().is_some_and(|owed| !owed.is_ours())

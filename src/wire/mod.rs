@@ -26,6 +26,6 @@ pub enum Error {
     StartupLength(u32),
     #[error("malformed startup packet")]
     StartupLayout,
-    #[error("protocol version {major}.{minor} is not supported")]
+    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{}", startup::MINOR_VERSION)]
     Version { major: u16, minor: u16 },
 }

@@ -206,7 +206,8 @@ impl World {
         let mid_message = !party.from_server.is_empty() && is_data_of_client(party);
         let mut to_server = Vec::new();
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut party.received };
-        let after = party.session.on_loss(Loss { node: "n1", mid_message }, &mut party.pipeline, &mut out);
+        let after =
+            party.session.on_loss(Loss { node: "n1", mid_message, alone: false }, &mut party.pipeline, &mut out);
         assert!(to_server.is_empty(), "a lost server is written to");
         if party.released {
             party.released = false;

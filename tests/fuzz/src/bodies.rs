@@ -83,7 +83,11 @@ fn wild(mode: u8, bytes: &[u8]) {
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
         let action = choices.take();
         if lent && action % 16 == 15 {
-            session.on_loss(Loss { node: "n", mid_message: action > 240 }, &mut pipeline, &mut out);
+            session.on_loss(
+                Loss { node: "n", mid_message: action > 240, alone: action.is_multiple_of(2) },
+                &mut pipeline,
+                &mut out,
+            );
             (pipeline, lent) = (Pipeline::default(), false);
             continue;
         }

@@ -1,0 +1,147 @@
+//! How a session begins, from the proof of who the client is to the first ReadyForQuery: its settings as the server spells
+//! them, and what the server reports and says. In session mode the client gets its server connection here, too.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Worker,
+    acquire::{Acquired, acquire, request_any},
+    login::Refusal,
+    report::{self, AcquireError, Words},
+    target::{Beginning, Target},
+};
+use crate::{
+    backend::{self, Greeting, QueryError},
+    net::Stream,
+    session::{Answer, Carried, Mode, Probe},
+    tasks::Scope,
+    wire::{
+        error::{Report, SqlState},
+        reply::{self, Authentication, Status},
+    },
+};
+
+/// How long a server may take to begin a session.
+const BEGIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A session that can begin.
+pub struct Begun {
+    pub beginning: Beginning,
+    /// The server connection that the client keeps from now on: session mode.
+    pub held: Option<Acquired>,
+}
+
+impl Begun {
+    /// The process at the server's end, when it is the client's own.
+    pub fn process(&self) -> Option<u32> {
+        self.held.as_ref().map(|(lease, _)| lease.process()).filter(|process| *process != 0)
+    }
+}
+
+/// How the session begins. The first client with its startup parameters takes a server connection to have them checked
+/// and spelled by the server; the next ones need none, unless each has its own anyway.
+pub async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, String)>) -> Result<Begun, Refusal> {
+    let keeps = target.shared.mode == Mode::Session;
+    let known = target.beginning(&startup);
+    if let Some(beginning) = known.clone().filter(|_| !keeps) {
+        return Ok(Begun { beginning, held: None });
+    }
+    let acquired = acquire(target, worker, request_any(target)).await;
+    let mut acquired = acquired.map_err(|error: AcquireError| Refusal::Told(error.report()))?;
+    let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    match begin_on(&mut acquired.0, &wanted, known.as_ref()).await {
+        Ok(beginning) if keeps => {
+            target.remember(startup, beginning.clone());
+            Ok(Begun { beginning, held: Some(acquired) })
+        }
+        Ok(beginning) => {
+            acquired.0.give_back();
+            target.remember(startup, beginning.clone());
+            Ok(Begun { beginning, held: None })
+        }
+        Err(QueryError::Server { fields }) => {
+            acquired.0.give_back();
+            Err(Refusal::Told(Words::Servers(fields.as_ref().clone())))
+        }
+        Err(error) => {
+            Err(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")).into())
+        }
+    }
+}
+
+/// Brings the settings to the connection. When it is known how such a session begins, they are valid and spelled as the
+/// server spells them; otherwise the server is asked.
+async fn begin_on(
+    server: &mut backend::Server,
+    wanted: &Carried,
+    known: Option<&Beginning>,
+) -> Result<Beginning, QueryError> {
+    let wanted = known.map_or(wanted, |known| &*known.settings);
+    if let Some(replay) = server.state.settings.replay(wanted) {
+        server.query(&replay.sql, BEGIN_LIMIT).await?;
+        server.state.settings = Arc::new(wanted.clone());
+    }
+    let mut probe = Probe::default();
+    if known.is_none() {
+        wanted.iter().for_each(|(name, _)| probe.add_setting(name));
+    }
+    if probe != Probe::Nothing {
+        let rows = server.query(&probe.sql(wanted), BEGIN_LIMIT).await?;
+        let mut answer = Answer::default();
+        for row in &rows {
+            let columns: Vec<_> = row.iter().map(|column| column.as_deref().map(str::as_bytes)).collect();
+            answer.row(&columns);
+        }
+        server.state.settings = Arc::new(answer.apply(&probe, wanted));
+    }
+    let state = &mut server.state;
+    if let Some(known) = known {
+        // One copy serves all that are equal.
+        state.settings = known.settings.clone();
+        if state.reported == known.reported {
+            state.reported = known.reported.clone();
+        }
+    }
+    Ok(Beginning {
+        settings: state.settings.clone(),
+        reported: state.reported.clone(),
+        about_server: state.about_itself.clone(),
+        greeting: server.greeting.clone(),
+    })
+}
+
+/// Waits for what a login needs of a server, unless the client leaves or Poolhouse is being shut down meanwhile.
+pub async fn unless_gone<T>(
+    stream: &Stream,
+    scope: &Scope,
+    wait: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        result = wait => result,
+        () = poll_fn(|cx| stream.poll_gone(cx)) => Err(Refusal::Gone),
+        () = scope.stopping() => Err(report::shutting_down().into()),
+    }
+}
+
+/// What a client is told that is in. With a server connection of its own (`own`) that is what this server has said.
+pub fn welcome(beginning: &Beginning, process: u32, secret: &[u8], own: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let quiet = Greeting::default();
+    let greeting = beginning.greeting.as_deref().unwrap_or(&quiet);
+    Authentication::Ok.write(&mut out);
+    out.extend_from_slice(&greeting.early);
+    for (name, value) in beginning.reported.iter().chain(beginning.about_server.iter()) {
+        // Behind Poolhouse there is always a server that can be written to, whichever answered first.
+        let value = if name == "in_hot_standby" && !own { "off" } else { value };
+        reply::parameter_status(name, value, &mut out);
+    }
+    reply::backend_key_data(process, secret, &mut out);
+    out.extend_from_slice(&greeting.late);
+    reply::ready_for_query(Status::Idle, &mut out);
+    out
+}
