@@ -121,18 +121,62 @@ fn a_server_may_come_after_poolhouse() {
 fn a_connection_that_an_operator_ends_takes_no_node_down() {
     let cluster = cluster().trust_user("app").start().unwrap();
     let pooler = in_front(&cluster, "'promote'").start();
-    let mut client = login(pooler.port());
+    let mut idle = login(pooler.port());
     for _ in 0..10 {
+        let mut client = login(pooler.port());
         client.query("BEGIN");
         let others = "usename IN ('app', 'postgres') AND pid <> pg_backend_pid()";
         let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}");
         cluster.node(0).query(&end).unwrap();
-        let answer = client.query("SELECT 1");
-        assert!(answer.iter().any(|message| message.tag == b'E'), "{answer:?}");
-        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+        let answer = client.read_to_end();
+        assert_eq!(answer.last().map(|message| message.sqlstate()).as_deref(), Some("57P01"), "{answer:?}");
+        assert_eq!(idle.value("SELECT 1").as_deref(), Some("1"));
     }
     assert!(!pooler.logs("to=\"down\""));
     pooler.allow_warnings("");
+}
+
+#[test]
+fn what_a_shutdown_interrupts_is_told_and_its_session_goes_on() {
+    let cluster = replicated();
+    let pooler = in_front(&cluster, "'promote'").start();
+    pooler.allow_warnings("");
+    let (mut open, mut running, mut idle) = (login(pooler.port()), login(pooler.port()), login(pooler.port()));
+    idle.query("INSERT INTO ticket VALUES (1)");
+    cluster.catch_up().unwrap();
+    open.query("BEGIN");
+    open.query("INSERT INTO ticket VALUES (2)");
+    running.send(&messages::query("DO $$BEGIN PERFORM pg_sleep(60); END$$"));
+    let active = "SELECT 1 FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'";
+    wait_until("it runs", PATIENCE, || !cluster.node(0).query(active).unwrap().is_empty());
+    cluster.node(0).stop_fast().unwrap();
+    let answer = running.read_until_ready();
+    assert_eq!((answer[0].sqlstate().as_str(), answer[0].field(b'S').as_deref()), ("57P01", Some("ERROR")));
+    let answer = open.query("INSERT INTO ticket VALUES (3)");
+    assert_eq!(answer[0].field(b'D').as_deref(), Some("The transaction was not committed."), "{answer:?}");
+    for client in [&mut idle, &mut open, &mut running] {
+        let answer = client.query("INSERT INTO ticket VALUES (4)");
+        assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_read_goes_elsewhere_when_its_replica_shuts_down() {
+    let cluster = replicated();
+    let pooler = in_front(&cluster, "'follow'").start();
+    pooler.allow_warnings("");
+    let read = "SELECT count(*) FROM ticket CROSS JOIN (SELECT count(*) FROM generate_series(1, 30000000)) AS long";
+    let mut client = login(pooler.port());
+    client.send(&messages::query(read));
+    let active = "SELECT 1 FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'";
+    let mut on = None;
+    wait_until("a replica runs it", PATIENCE, || {
+        on = cluster.nodes()[1..].iter().find(|node| !node.query(active).unwrap().is_empty());
+        on.is_some()
+    });
+    on.unwrap().stop_fast().unwrap();
+    let answer = client.read_until_ready();
+    assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
 }
 
 #[test]

@@ -130,14 +130,16 @@ fn session_mode_keeps_the_connection_and_cleans_it() {
     first.query("PREPARE mine AS SELECT 1");
     first.query("LISTEN bell");
     first.query("SELECT pg_advisory_lock(1)");
-    let mut second = login(pooler.port());
-    second.send(&query("SELECT pg_backend_pid()"));
+    // The next client's login waits for this connection.
+    let mut second = RawClient::connect(pooler.port());
+    second.send(&startup(0x30000, &[("user", "app"), ("database", "postgres")]));
     for _ in 0..3 {
         assert_eq!(first.value("SELECT pg_backend_pid()"), server);
     }
     first.send(&terminate());
     assert!(first.read_to_end().is_empty());
-    assert_eq!(second.read_until_ready()[1].values()[0], server, "it was waiting for this connection");
+    assert_eq!(second.finish_login("app", "").last().unwrap().tag, b'Z');
+    assert_eq!(second.value("SELECT pg_backend_pid()"), server);
     assert_eq!(second.value("SHOW work_mem").as_deref(), Some("4MB"));
     assert_eq!(second.value("SELECT to_regclass('mine')::text"), None);
     assert_eq!(error(&mut second, "EXECUTE mine").as_deref(), Some("26000"));
@@ -310,29 +312,35 @@ fn a_connection_that_dies_idle_is_replaced() {
     }
 }
 
+/// The last that a client sees is the server's word.
+#[track_caller]
+fn assert_terminated(client: &mut RawClient) {
+    let answer = client.read_to_end();
+    let error = answer.last().unwrap();
+    let words = "terminating connection due to administrator command".to_owned();
+    assert_eq!((error.sqlstate().as_str(), error.field(b'M')), ("57P01", Some(words)), "{answer:?}");
+    assert_eq!((error.field(b'S').as_deref(), error.field(b'D')), (Some("FATAL"), None));
+}
+
 #[test]
-fn a_connection_that_dies_in_use_costs_one_statement() {
+fn a_connection_that_is_terminated_in_use_ends_its_client_as_directly() {
     let cluster = started();
     let pooler = config(&cluster).start();
     let mut client = login(pooler.port());
-    client.query("SET work_mem = '5MB'");
     let process = client.value("SELECT pg_backend_pid()").unwrap();
     // It may have written something, so it cannot be run again.
     client.send(&query("DO $$BEGIN PERFORM pg_sleep(60); END$$"));
     wait_until("it runs", PATIENCE, || with_state(&cluster, "state = 'active'") == 1);
-    kill_server(&cluster, &process);
-    let code = pending_error(&mut client).unwrap();
-    assert!(matches!(code.as_str(), "57P01" | "08006"), "{code}");
-    assert_eq!(client.value("SHOW work_mem").as_deref(), Some("5MB"));
+    cluster.node(0).query(&format!("SELECT pg_terminate_backend({process})")).unwrap();
+    assert_terminated(&mut client);
 
+    // In a transaction, between its statements.
+    let mut client = login(pooler.port());
     client.query("BEGIN");
     let process = client.value("SELECT pg_backend_pid()").unwrap();
-    kill_server(&cluster, &process);
-    let code = error(&mut client, "SELECT 1").unwrap();
-    assert!(matches!(code.as_str(), "57P01" | "08006"), "{code}");
-    // Whatever state the transaction is in now, this ends it.
-    client.query("ROLLBACK");
-    assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+    cluster.node(0).query(&format!("SELECT pg_terminate_backend({process})")).unwrap();
+    assert_terminated(&mut client);
+    assert_eq!(login(pooler.port()).value("SELECT 'on'").as_deref(), Some("on"));
 }
 
 #[test]

@@ -159,6 +159,11 @@ impl Builder {
         self
     }
 
+    /// A user with SCRAM-SHA-256 who may replicate, whole servers and single databases.
+    pub fn replication_user(self, name: &str, password: &str) -> Builder {
+        self.with_user(name, password, Login::Scram, "REPLICATION")
+    }
+
     /// A database besides `postgres`.
     pub fn database(mut self, name: &str) -> Builder {
         self.databases.push(name.to_owned());
@@ -252,7 +257,11 @@ impl Builder {
         let mut text = format!("local all {SUPERUSER} trust\nhost all {SUPERUSER} 127.0.0.1/32 scram-sha-256\n");
         for user in &self.users {
             let (name, method) = (identifier(&user.name), user.login.method());
-            let database = if user.name == REPLICATOR { "replication" } else { "all" };
+            let database = match user.attributes {
+                _ if user.name == REPLICATOR => "replication",
+                "REPLICATION" => "all,replication",
+                _ => "all",
+            };
             let _ = writeln!(text, "local {database} {name} {method}\nhost {database} {name} 127.0.0.1/32 {method}");
         }
         text
