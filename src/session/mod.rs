@@ -11,6 +11,7 @@ mod extended;
 mod loss;
 mod pipeline;
 mod reported;
+mod restore;
 mod server;
 mod statements;
 #[cfg(test)]

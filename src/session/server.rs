@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::{Carried, Probe},
-    pipeline::{Effects, Owed},
+    pipeline::Owed,
     statements::NAME_PREFIX,
 };
 use crate::wire::{
@@ -54,7 +54,9 @@ impl Session {
             Ok(of_the_session) => of_the_session,
             Err(error) => return nonsense(error),
         };
-        if matches!(pipeline.owed.front(), Some(Owed::Replay { .. })) || !of_the_session {
+        // With a server of its own the client hears what that says of itself, too.
+        let concerns = of_the_session || self.shared.mode == Mode::Session;
+        if matches!(pipeline.owed.front(), Some(Owed::Replay { .. })) || !concerns {
             return ServerStep::Swallow;
         }
         self.reported = server.reported.clone();
@@ -273,8 +275,8 @@ impl Session {
         }
         pipeline.deallocating = false;
         if self.shared.mode == Mode::Session {
-            pipeline.effects = Effects::default();
-            return ServerStep::Forward;
+            let effects = std::mem::take(&mut pipeline.effects);
+            return self.restore_startup(&effects, pipeline, server, out);
         }
         for pin in pipeline.effects.pins.iter() {
             self.pins.insert(pin);

@@ -8,5 +8,6 @@ mod kit;
 mod login;
 mod pooling;
 mod protocol;
+mod replication;
 mod split;
 mod tidy;
