@@ -430,6 +430,7 @@ impl Client {
         if !alone && exchange.take_back() {
             return AfterLoss::GoesOn;
         }
+        exchange.stop_withholding();
         let loss = Loss { node, mid_message: exchange.is_mid_message(), alone };
         let (pipeline, mut out) = exchange.session_parts();
         let after = self.session.on_loss(loss, pipeline, &mut out);

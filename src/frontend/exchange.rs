@@ -12,7 +12,7 @@ use crate::{
     net::Stream,
     session::{ClientStep, Judge, Need, Outboxes, Pipeline, ServerStep, Session, Shown},
     wire::{
-        self,
+        self, ErrorFields,
         error::{Report, SqlState},
         frame::{HEADER_BYTES, Reply},
         header,
@@ -42,6 +42,8 @@ pub struct Exchange {
     /// What has been sent to a replica, as the client sent it, while nothing of an answer has come: it only reads, so it
     /// can be run again elsewhere.
     repeat: Option<Vec<u8>>,
+    /// The beginning of an answer that came together with the server's last words: the client has seen nothing of it yet.
+    withheld: Vec<u8>,
     /// The client waits until the server has answered what it owes.
     held: bool,
     /// The session has let go of the server connection.
@@ -118,6 +120,7 @@ impl Exchange {
         self.released = false;
         self.shielded = false;
         self.repeat = None;
+        self.withheld = Vec::new();
     }
 
     /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
@@ -159,6 +162,11 @@ impl Exchange {
     /// Where errors and answers of Poolhouse's own go, behind what is on its way already.
     pub fn client_outbox(&mut self) -> &mut Vec<u8> {
         &mut self.to_client.bytes
+    }
+
+    /// Nothing is repeated: the client sees what came with the server's last words.
+    pub fn stop_withholding(&mut self) {
+        self.to_client.bytes.append(&mut self.withheld);
     }
 
     /// Both outboxes and the pipeline, for the session.
@@ -373,11 +381,22 @@ impl Exchange {
             }
         }
         self.from_server.finish_run(run, &mut self.to_client);
-        // What answers ourselves, or is a server's last word, leaves all to be repeated.
-        if !self.to_client.is_empty() {
+        self.note_answer();
+        None
+    }
+
+    /// Once the client sees something of an answer, nothing can be repeated. What answers ourselves, or is a server's last
+    /// word, leaves all to be repeated.
+    fn note_answer(&mut self) {
+        if self.repeat.is_none() || self.to_client.is_empty() {
+            return;
+        }
+        let unfinished = !self.released && !self.pipeline.owed.is_empty();
+        if unfinished && self.pipeline.last_words.as_ref().is_some_and(ErrorFields::is_fatal) {
+            self.withheld = std::mem::take(&mut self.to_client.bytes);
+        } else {
             self.repeat = None;
         }
-        None
     }
 
     fn move_from_client(

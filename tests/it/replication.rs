@@ -277,6 +277,7 @@ fn a_lost_server_is_said_to_be_lost() {
     pooler.allow_warnings("");
     let mut client = begin(pooler.port(), "true");
     stream(&mut client);
+    fault.refuse();
     fault.cut(Cut::Reset);
     let last = client.read_to_end().pop().unwrap();
     assert_eq!((last.sqlstate().as_str(), last.field(b'S').as_deref()), ("08006", Some("FATAL")));
