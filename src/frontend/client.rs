@@ -356,8 +356,8 @@ impl Client {
         let slot = &self.entry.slot;
         if asks {
             slot.shield();
-        } else if let Some(canceling) = slot.unshield() {
-            self.worker.cancel(canceling);
+        } else if let Some(canceling) = slot.unshield(!exchange.pipeline.owed.is_empty()) {
+            drop(self.worker.cancel(canceling));
         }
     }
 

@@ -334,7 +334,10 @@ impl Exchange {
             let head = match header(self.from_server.unused()) {
                 Ok(Some(head)) => head,
                 Ok(None) => break,
-                Err(error) => return Some(nonsense(error)),
+                Err(error) => {
+                    self.from_server.end_run(&mut run, &mut self.to_client);
+                    return Some(nonsense(error));
+                }
             };
             if Reply::of(head.tag).is_ok_and(Reply::is_data) && self.pipeline.front_is_clients() {
                 self.from_server.pass(head.message());
@@ -362,7 +365,11 @@ impl Exchange {
                     self.released = true;
                     false
                 }
-                ServerStep::Fail(report) => return Some(report),
+                ServerStep::Fail(report) => {
+                    // What came before passes: the report must stand between two messages.
+                    self.from_server.end_run(&mut run, &mut self.to_client);
+                    return Some(report);
+                }
             };
             if forward {
                 self.from_server.pass(head.message());

@@ -146,7 +146,7 @@ async fn prove_all(
     let stranger = frontend.registry.stranger(max).ok_or_else(|| report::too_many_clients(max))?;
     let parameters = match first_packet(stream).await? {
         Startup::Cancel(key) => {
-            cancel(frontend, &key, worker);
+            cancel(frontend, &key, worker).await;
             return Err(Refusal::Gone);
         }
         Startup::Session(parameters) => parameters,
@@ -233,11 +233,13 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
     Ok(packet)
 }
 
-/// Passes a cancel request on. The client's connection is closed at once, as PostgreSQL does.
-fn cancel(frontend: &Frontend, key: &startup::CancelKey, worker: &Worker) {
+/// Passes a cancel request on. The connection is closed once the server has done what it asks for, as PostgreSQL does: a
+/// client that has waited for that may go on without fear for its next statement.
+async fn cancel(frontend: &Frontend, key: &startup::CancelKey, worker: &Worker) {
     let canceling = frontend.registry.find(key).and_then(|slot| slot.cancel());
     if let Some(canceling) = canceling {
-        worker.cancel(canceling);
+        // An error would mean that the task was never run.
+        let _ = worker.cancel(canceling).await;
     }
 }
 

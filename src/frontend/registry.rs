@@ -269,11 +269,13 @@ impl Slot {
         lock(&self.inner).shielded = true;
     }
 
-    /// It is done. What is returned is to be asked for the cancel that has waited.
-    pub fn unshield(self: &Arc<Self>) -> Option<Canceling> {
+    /// It is done. What is returned is to be asked for the cancel that has waited; when the client runs nothing (`runs`),
+    /// that came too late.
+    pub fn unshield(self: &Arc<Self>, runs: bool) -> Option<Canceling> {
         let mut inner = lock(&self.inner);
         inner.shielded = false;
-        std::mem::take(&mut inner.postponed).then(|| self.begin_cancel(&mut inner)).flatten()
+        let wanted = std::mem::take(&mut inner.postponed) && runs;
+        wanted.then(|| self.begin_cancel(&mut inner)).flatten()
     }
 
     /// The client lets its server connection go. False while a cancel request for it is under way: the connection must
@@ -439,13 +441,16 @@ mod tests {
         let slot = entry(&registry, 4).slot.clone();
         slot.attach(Some(server()), true);
         assert!(slot.cancel().is_none());
-        assert!(slot.unshield().is_some(), "it has waited");
-        assert!(slot.unshield().is_none());
+        assert!(slot.unshield(true).is_some(), "it has waited");
+        assert!(slot.unshield(true).is_none());
+        slot.shield();
+        assert!(slot.cancel().is_none());
+        assert!(slot.unshield(false).is_none(), "it is too late");
         slot.shield();
         assert!(slot.cancel().is_none());
         slot.detach();
         slot.attach(Some(server()), false);
-        assert!(slot.unshield().is_none(), "it was for what ran before");
+        assert!(slot.unshield(true).is_none(), "it was for what ran before");
     }
 
     #[test]

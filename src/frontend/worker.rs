@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::oneshot;
+
 use super::{exchange::Exchange, registry::Canceling};
 use crate::{
     backend,
@@ -49,9 +51,17 @@ impl Worker {
         }
     }
 
-    /// Asks a server for a cancel, without waiting for it.
-    pub fn cancel(&self, canceling: Canceling) {
-        self.cancels.spawn("cancel", async move { backend::cancel(&canceling.server, CANCEL_LIMIT).await });
+    /// Asks a server for a cancel. What is returned resolves when nothing can be hit by it any more; it goes on when that is
+    /// dropped.
+    pub fn cancel(&self, canceling: Canceling) -> oneshot::Receiver<()> {
+        let (done, receiver) = oneshot::channel();
+        self.cancels.spawn("cancel", async move {
+            backend::cancel(&canceling.server, CANCEL_LIMIT).await;
+            drop(canceling);
+            // Nobody has to wait for it.
+            let _ = done.send(());
+        });
+        receiver
     }
 
     /// An exchange for a client that becomes busy.

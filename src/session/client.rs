@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown,
     pipeline::{Change, Judged, Owed},
+    server::NO_BLOCKS,
     statements::Statement,
 };
 use crate::{
@@ -189,17 +190,13 @@ impl Session {
         }
         if pipeline.has_open_batch() {
             // What was sent of the batch cannot be taken back.
-            return Some(ClientStep::fail(Report::fatal(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "transaction blocks are not possible in statement mode",
-            )));
+            return Some(ClientStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, NO_BLOCKS)));
         }
         if !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
         }
-        let report =
-            Report::error(SqlState::FEATURE_NOT_SUPPORTED, "transaction blocks are not possible in statement mode")
-                .hint("Set pool.mode to \"transaction\" for this database.");
+        let report = Report::error(SqlState::FEATURE_NOT_SUPPORTED, NO_BLOCKS)
+            .hint("Set pool.mode to \"transaction\" for this database.");
         Some(self.refuse(&report, request, out))
     }
 

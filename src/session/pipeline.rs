@@ -215,6 +215,8 @@ pub struct Pipeline {
     pub failed: bool,
     /// Nothing of the client may be sent until a reply to us has come.
     pub holding: bool,
+    /// A question of ours was cancelled and asked once more.
+    pub asked_again: bool,
     pub effects: Effects,
     pub answer: Answer,
     /// What the server said before it closed the connection.
@@ -381,7 +383,7 @@ impl Pipeline {
         self.status = Status::Idle;
         (self.skipping, self.copy_in, self.failed, self.holding) = (false, false, false, false);
         (self.copy_data, self.copy_sync) = (false, false);
-        (self.read_only, self.open_batch) = (false, false);
+        (self.read_only, self.open_batch, self.asked_again) = (false, false, false);
         (self.deallocating, self.long_unnamed) = (false, false);
         self.effects.reset();
         self.judged = None;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
-    carried::{Carried, Probe},
+    carried::{Answer, Carried, Probe},
     pipeline::Owed,
     statements::NAME_PREFIX,
 };
@@ -15,6 +15,9 @@ use crate::wire::{
     reply::{self, Status},
     request,
 };
+
+/// What statement mode says to a transaction block.
+pub(super) const NO_BLOCKS: &str = "transaction blocks are not possible in statement mode";
 
 /// Most rows that a probe may answer with; there are fewer settings.
 const ANSWER_ROWS_MAX: usize = 2_000;
@@ -167,11 +170,10 @@ impl Session {
         let mut taken = None;
         match pipeline.owed.front() {
             None => return ServerStep::Swallow,
-            Some(Owed::Replay { .. }) => {
+            Some(Owed::Replay { .. } | Owed::Probe { .. }) => {
                 pipeline.last_words = Some(fields);
                 return ServerStep::Swallow;
             }
-            Some(Owed::Probe { .. }) => return ServerStep::Swallow,
             Some(Owed::Query { .. }) => {}
             Some(front) => {
                 if matches!(front, Owed::Bind | Owed::Describe | Owed::OurParse { .. }) {
@@ -254,6 +256,7 @@ impl Session {
         let Some(done) = pipeline.pop() else { return ServerStep::Forward };
         match done.owed {
             Owed::Replay { settings } => self.on_replayed(failed, settings, pipeline, server, out),
+            Owed::Probe { probe } if failed && self.may_ask_again(pipeline) => self.ask(probe, pipeline, server, out),
             Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server),
             _ => {
                 pipeline.status = status;
@@ -270,6 +273,10 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
         pipeline.effects.may_commit &= !pipeline.owed.is_empty();
+        if self.shared.mode == Mode::Statement && pipeline.status != Status::Idle {
+            // A text that was too long to be judged has opened a block.
+            return ServerStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, NO_BLOCKS));
+        }
         if !pipeline.owed.is_empty() || pipeline.status != Status::Idle {
             return forward_to(pipeline);
         }
@@ -283,14 +290,36 @@ impl Session {
         }
         if pipeline.effects.probe != Probe::Nothing {
             let probe = std::mem::take(&mut pipeline.effects.probe);
-            let sql = probe.sql_after_reset(&self.settings, &pipeline.effects.reset);
-            request::query(&sql, out.to_server);
-            server.unnamed = None;
-            pipeline.holding = true;
-            pipeline.push(Owed::Probe { probe });
+            self.ask(probe, pipeline, server, out);
             return ServerStep::Forward;
         }
         if self.is_pinned() { ServerStep::Forward } else { ServerStep::ForwardAndRelease }
+    }
+
+    /// Asks the server what the session has become.
+    fn ask(
+        &self,
+        probe: Probe,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
+        let sql = probe.sql_after_reset(&self.settings, &pipeline.effects.reset);
+        request::query(&sql, out.to_server);
+        server.unnamed = None;
+        pipeline.holding = true;
+        pipeline.push(Owed::Probe { probe });
+        ServerStep::Swallow
+    }
+
+    /// A cancel that was under way when the client's statement ended may hit our question instead. There can be only one
+    /// such, since no other begins meanwhile.
+    fn may_ask_again(&self, pipeline: &mut Pipeline) -> bool {
+        let canceled = pipeline.last_words.take().is_some_and(|words| words.code() == SqlState::QUERY_CANCELED.0);
+        let first = canceled && !pipeline.asked_again;
+        pipeline.asked_again |= first;
+        pipeline.answer = Answer::default();
+        first
     }
 
     fn on_replayed(
@@ -327,6 +356,7 @@ impl Session {
         server: &mut ServerState,
     ) -> ServerStep {
         pipeline.holding = false;
+        pipeline.asked_again = false;
         let effects = std::mem::take(&mut pipeline.effects);
         let answer = std::mem::take(&mut pipeline.answer);
         if failed {

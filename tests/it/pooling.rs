@@ -162,7 +162,27 @@ fn statement_mode_has_no_transactions() {
     assert_eq!(pending_error(&mut client).as_deref(), Some("0A000"));
     client.send(&extended("SELECT 1"));
     assert_eq!(pending_error(&mut client), None);
-    assert_eq!(with_state(&cluster, "state <> 'idle'"), 0);
+    client.send(&[parse("begins", "START TRANSACTION READ ONLY"), sync()].concat());
+    assert_eq!(pending_error(&mut client).as_deref(), Some("0A000"));
+    // Nothing of a text with a block in it has run; one without a block is one transaction of its own.
+    tables(&cluster);
+    let insert = "INSERT INTO t VALUES (2, 0)";
+    assert_eq!(error(&mut client, &format!("{insert}; BEGIN; {insert}; COMMIT")).as_deref(), Some("0A000"));
+    assert_eq!(number(&cluster, "SELECT count(*) FROM t"), 1);
+    assert_eq!(error(&mut client, &format!("{insert}; SELECT 1/0")).as_deref(), Some("22012"));
+    assert_eq!(number(&cluster, "SELECT count(*) FROM t"), 1);
+    assert_eq!(error(&mut client, &format!("{insert}; SELECT 1")), None);
+    assert_eq!(number(&cluster, "SELECT count(*) FROM t"), 2);
+
+    // Behind what has been sent already, and in a text that is too long to be read, a block ends the client.
+    let batch = [parse("", "SELECT 1"), bind("", "", &[]), execute("", 0), extended("BEGIN")].concat();
+    for sent in [batch, query(&format!("BEGIN; SELECT '{}'", "x".repeat(2 << 20)))] {
+        let mut client = login(pooler.port());
+        client.send(&sent);
+        let last = client.read_to_end().pop().unwrap();
+        assert_eq!((last.sqlstate().as_str(), last.field(b'S').as_deref()), ("0A000", Some("FATAL")));
+    }
+    wait_until("no transaction is left", PATIENCE, || with_state(&cluster, "state <> 'idle'") == 0);
 }
 
 #[test]

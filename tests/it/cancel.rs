@@ -1,0 +1,238 @@
+//! Cancel requests: each hits the statement that its client is running, wherever that runs, and nothing else; and a flood
+//! of them costs other clients nothing.
+
+use std::{
+    io::Write,
+    net::{Ipv4Addr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use super::kit::{
+    Cluster, Config, Fault, PATIENCE, RawClient, cluster,
+    messages::{cancel_request, query, startup},
+    wait_until,
+};
+
+fn started() -> Cluster {
+    cluster().trust_user("app").start().unwrap()
+}
+
+fn config(cluster: &Cluster) -> Config {
+    Config::of_cluster(cluster).set("auth.method", "'trust'")
+}
+
+fn login(port: u16) -> RawClient {
+    RawClient::login(port, "postgres", "app", "")
+}
+
+/// Returns when the other side has taken the request.
+fn cancel(port: u16, key: &[u8]) {
+    let mut canceller = RawClient::connect(port);
+    canceller.send(&cancel_request(key));
+    assert!(canceller.read_to_end().is_empty());
+}
+
+/// The SQLSTATE in the answer that comes next, if it is an error.
+fn error_in(client: &mut RawClient) -> Option<String> {
+    let answer = client.read_until_ready();
+    answer.iter().find(|message| message.tag == b'E').map(|message| message.sqlstate())
+}
+
+/// Waits until so many statements sleep on the server.
+fn wait_for_sleepers(cluster: &Cluster, count: usize) {
+    let sleeps = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    wait_until("statements run", PATIENCE, || cluster.node(0).query(sleeps).unwrap().len() == count);
+}
+
+/// Clients whose cancel requests come in great numbers, and what each must see.
+struct Flood {
+    port: u16,
+    stop: AtomicBool,
+    canceled: AtomicUsize,
+}
+
+impl Flood {
+    /// Runs statements of which none may fail, as long as the flood lasts.
+    fn unharmed(&self, client: &mut RawClient) -> usize {
+        let mut count = 0;
+        while !self.stop.load(Ordering::Relaxed) || count < 100 {
+            assert_eq!(client.value("SELECT 'unharmed' FROM pg_sleep(0.001)").as_deref(), Some("unharmed"));
+            count += 1;
+        }
+        count
+    }
+
+    /// Is cancelled all the time. Its settings change, so that Poolhouse has questions of its own to the server.
+    fn harmed(&self, client: &mut RawClient) {
+        let mut expected = "4MB".to_owned();
+        for number in 0.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let wanted = format!("{}MB", 5 + number % 3);
+            if self.fails(client, &format!("SET work_mem = '{wanted}'; SELECT pg_sleep(0.001)")).is_none() {
+                expected = wanted;
+            }
+            if let Some(shown) = self.shown(client) {
+                assert_eq!(shown, expected, "settings are as the statements that succeeded have left them");
+            }
+        }
+        assert_eq!(client.value("SHOW work_mem"), Some(expected));
+    }
+
+    fn fails(&self, client: &mut RawClient, sql: &str) -> Option<String> {
+        client.send(&query(sql));
+        let error = error_in(client)?;
+        assert_eq!(error, "57014", "{sql}");
+        self.canceled.fetch_add(1, Ordering::Relaxed);
+        Some(error)
+    }
+
+    fn shown(&self, client: &mut RawClient) -> Option<String> {
+        let answer = client.query("SHOW work_mem");
+        answer.iter().find(|message| message.tag == b'D').map(|row| row.values()[0].clone().unwrap())
+    }
+
+    /// Sends requests with each of the keys in turn, without waiting for anything.
+    fn send(&self, keys: &[Vec<u8>], count: usize) {
+        for key in keys.iter().cycle().take(count) {
+            let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+            socket.write_all(&cancel_request(key)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_cancels_hits_only_whom_it_is_for() {
+    const SENDERS: usize = 4;
+    let cluster = started();
+    let fault = Fault::to(cluster.node(0).port());
+    let password = format!("{:?}", cluster.superuser_password());
+    let config = Config::of_ports([fault.port()]).set("auth.method", "'trust'").set("pool.size", "3");
+    let config = config.set("clusters.main.health.user", "'postgres'").set("clusters.main.health.password", &password);
+    let pooler = config.start();
+    let port = pooler.port();
+    let flood = Flood { port, stop: AtomicBool::new(false), canceled: AtomicUsize::new(0) };
+    let (mut unharmed, mut harmed) = ([login(port), login(port)], [login(port), login(port)]);
+    let idle = login(port);
+    let wrong = |client: &RawClient| {
+        let mut key = client.cancel_key.clone().unwrap();
+        *key.last_mut().unwrap() ^= 1;
+        key
+    };
+    let mut keys: Vec<Vec<u8>> = unharmed.iter().map(wrong).collect();
+    keys.extend(harmed.iter().chain([&idle]).map(|client| client.cancel_key.clone().unwrap()));
+    keys.push(vec![0; 8]);
+    let most = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (flood, keys, fault, most) = (&flood, &keys, &fault, &most);
+        for client in &mut unharmed {
+            scope.spawn(move || flood.unharmed(client));
+        }
+        for client in &mut harmed {
+            scope.spawn(move || flood.harmed(client));
+        }
+        scope.spawn(move || {
+            while !flood.stop.load(Ordering::Relaxed) {
+                most.fetch_max(fault.connections(), Ordering::Relaxed);
+                thread::yield_now();
+            }
+        });
+        let senders: Vec<_> = (0..SENDERS).map(|_| scope.spawn(move || flood.send(keys, 1_000))).collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        // Until somebody has been hit for certain.
+        while flood.canceled.load(Ordering::Relaxed) == 0 {
+            flood.send(keys, keys.len());
+        }
+        flood.stop.store(true, Ordering::Relaxed);
+    });
+    // Three server connections, two clients of which each can have one cancel request under way, and the health check,
+    // which may open one connection while the relay has not noticed the end of another; each may be ending, too.
+    let most = most.into_inner();
+    assert!(most <= 2 * (3 + 2 + 2), "{most} connections to the server");
+    let mut all = [unharmed, harmed].into_iter().flatten().chain([idle]).collect::<Vec<_>>();
+    for client in &mut all {
+        assert_eq!(client.value("SELECT 'well'").as_deref(), Some("well"));
+    }
+}
+
+#[test]
+fn a_cancel_follows_its_client_to_another_server_connection() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.size", "2").start();
+    let port = pooler.port();
+    let mut client = login(port);
+    let key = client.cancel_key.clone().unwrap();
+    let before = client.value("SELECT pg_backend_pid()").unwrap();
+    // Another client takes the connection that this one had.
+    let mut holder = login(port);
+    holder.query("BEGIN");
+    assert_eq!(holder.value("SELECT pg_backend_pid()").unwrap(), before);
+    holder.send(&query("SELECT 'held' FROM pg_sleep(2)"));
+    wait_for_sleepers(&cluster, 1);
+    cancel(port, &key);
+    client.send(&query("SELECT pg_sleep(60)"));
+    wait_for_sleepers(&cluster, 2);
+    cancel(port, &key);
+    assert_eq!(error_in(&mut client).as_deref(), Some("57014"));
+    assert_eq!(error_in(&mut holder), None);
+    // In a transaction, too, a cancel that comes between statements hits none of them.
+    client.query("BEGIN");
+    cancel(port, &key);
+    assert_eq!(client.value("SELECT 'on' FROM pg_sleep(0.1)").as_deref(), Some("on"));
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_server() {
+    let cluster = started();
+    let pooler = config(&cluster).set("clusters.main.health.interval", "'200ms'").start();
+    pooler.allow_warnings("");
+    let mut client = login(pooler.port());
+    let key = client.cancel_key.clone().unwrap();
+    client.query("CREATE TABLE t (x int)");
+    cluster.node(0).stop_fast().unwrap();
+    wait_until("the server is missed", PATIENCE, || pooler.logs("down"));
+    client.send(&query("INSERT INTO t VALUES (1)"));
+    let answered = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Nobody can see from outside when it waits, so it is cancelled until it answers.
+        scope.spawn(|| {
+            while !answered.load(Ordering::Relaxed) {
+                cancel(pooler.port(), &key);
+            }
+        });
+        let error = error_in(&mut client);
+        answered.store(true, Ordering::Relaxed);
+        assert_eq!(error.as_deref(), Some("57014"));
+    });
+    cluster.node(0).start().unwrap();
+    assert_eq!(client.value("SELECT count(*) FROM t").as_deref(), Some("0"), "it has not run");
+}
+
+#[test]
+fn sockets_that_say_nothing_are_limited_and_harm_nobody() {
+    const STRANGERS: usize = 1_000;
+    let cluster = started();
+    let pooler = config(&cluster).set("server.max_clients", "5").set("server.login_timeout", "'1d'").start();
+    let port = pooler.port();
+    let mut client = login(port);
+    let key = client.cancel_key.clone().unwrap();
+    let mut silent: Vec<RawClient> = (0..STRANGERS - 1).map(|_| RawClient::connect(port)).collect();
+    // There is room for one more, which is all that a cancel request needs.
+    client.send(&query("SELECT pg_sleep(60)"));
+    wait_for_sleepers(&cluster, 1);
+    cancel(port, &key);
+    assert_eq!(error_in(&mut client).as_deref(), Some("57014"));
+    silent.push(RawClient::connect(port));
+    let refused = || {
+        let mut late = RawClient::connect(port);
+        late.send(&startup(0x30000, &[("user", "app"), ("database", "postgres")]));
+        let last = late.finish_login("app", "").pop().unwrap();
+        (last.tag == b'E').then(|| last.sqlstate())
+    };
+    wait_until("all of them are there", PATIENCE, || refused().as_deref() == Some("53300"));
+    assert_eq!(client.value("SELECT 'served'").as_deref(), Some("served"));
+    drop(silent);
+    wait_until("there is room again", PATIENCE, || refused().is_none());
+}
