@@ -473,7 +473,7 @@ impl Client {
             return self.abandon();
         }
         let (Some(lent), Some(exchange)) = (self.lent.take(), &mut self.exchange) else { return };
-        if !exchange.is_clean() || !exchange.pipeline.owed.is_empty() {
+        if !exchange.is_clean() || !exchange.pipeline.owed.is_empty() || self.session.is_indelible() {
             return;
         }
         let session = self.target.shared.mode == Mode::Session

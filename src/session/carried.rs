@@ -196,6 +196,11 @@ pub fn push_literal(value: &str, out: &mut String) {
     out.push('\'');
 }
 
+/// Whether tables are created in the temporary schema without being called temporary.
+pub fn creates_temporary(carried: &Carried) -> bool {
+    carried.get("search_path").is_some_and(|path| path.to_ascii_lowercase().contains("pg_temp"))
+}
+
 /// What is asked of a server after a transaction that may have changed session state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Probe {
@@ -256,13 +261,14 @@ impl Probe {
             sql.push_str(",true)");
         }
         if matches!(self, Probe::Everything(_)) {
+            // 2615 is pg_namespace: whatever depends on the temporary schema lies in it, be it a table, a function or a type.
             let _ = write!(
                 sql,
                 " UNION ALL SELECT 's',name,pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
                  WHERE source='session' AND name<>'transaction_isolation' AND name<>'transaction_read_only' \
                  AND name<>'transaction_deferrable'\
-                 UNION ALL (SELECT 'p','temporary table',relname::text FROM pg_catalog.pg_class \
-                 WHERE relnamespace=pg_catalog.pg_my_temp_schema() AND relkind<>'i' LIMIT 1)\
+                 UNION ALL (SELECT 'p','temporary object',objid::text FROM pg_catalog.pg_depend \
+                 WHERE refclassid=2615 AND refobjid=pg_catalog.pg_my_temp_schema() LIMIT 1)\
                  UNION ALL (SELECT 'p','advisory lock',objid::text FROM pg_catalog.pg_locks \
                  WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid() LIMIT 1)\
                  UNION ALL (SELECT 'p','listen',c FROM pg_catalog.pg_listening_channels() c LIMIT 1)\

@@ -390,6 +390,10 @@ impl Session {
             | TransactionControl::Release
             | TransactionControl::SetTransaction => false,
         };
+        effects.undone |= matches!(
+            verdict.transaction,
+            TransactionControl::Rollback { .. } | TransactionControl::RollbackTo | TransactionControl::Mixed
+        );
         // Code that is not seen here may do anything to the session, and what pins it may be gone now: the server knows.
         if verdict.opaque || self.pinned_by_probe && may_unpin(verdict) {
             effects.probe.add_everything();
@@ -402,6 +406,10 @@ impl Session {
             match change {
                 SettingChange::Set(name) => {
                     effects.probe.add_setting(name);
+                    if **name == *"session_authorization" {
+                        // Takes the role away.
+                        effects.probe.add_setting("role");
+                    }
                     effects.reset.retain(|reset| reset != name);
                 }
                 SettingChange::Reset(name) => {
@@ -421,8 +429,8 @@ impl Session {
         }
         for pin in verdict.pins.iter() {
             match pin {
-                // Nothing in the catalog tells what a library has changed.
-                Pin::Load => effects.pins.insert(pin),
+                // Nothing in the catalog tells what a library has changed, or what the next random numbers are.
+                Pin::Load | Pin::Seed => effects.pins.insert(pin),
                 _ => effects.probe.add_everything(),
             }
         }
@@ -459,9 +467,12 @@ fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
     pipeline.deallocating && all_sent && !pipeline.copy_in && !of_copy
 }
 
-/// Whether a statement may take away state that pins: a temporary table, a lock, a cursor, a channel, a statement.
+/// Whether a statement may take away state that pins: a temporary table, a lock, a cursor, a channel, a statement, or a
+/// search path with the temporary schema.
 fn may_unpin(verdict: &Verdict) -> bool {
+    let names_path = |change: &SettingChange| matches!(change, SettingChange::Set(name) | SettingChange::Reset(name) if **name == *"search_path");
     verdict.statements > 1
+        || verdict.settings.iter().any(names_path)
         || match &verdict.reason {
             Reason::Statement(kind) => {
                 matches!(&**kind, "Drop" | "Discard" | "Unlisten" | "Deallocate" | "ClosePortal" | "Transaction")

@@ -272,6 +272,11 @@ impl Session {
         self.shared.mode == Mode::Session || !self.pins.is_empty() || self.pinned_by_probe
     }
 
+    /// Whether the server connection holds state of this session that no command takes away.
+    pub fn is_indelible(&self) -> bool {
+        !self.pins.that_last().is_empty()
+    }
+
     /// Whether what was sent since the server connection was lent may have written.
     pub fn wrote(&self) -> bool {
         self.wrote

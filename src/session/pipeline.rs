@@ -162,6 +162,8 @@ pub struct Effects {
     /// Settings that were RESET and not set again.
     pub reset: Vec<Box<str>>,
     pub reset_all: bool,
+    /// An error or a ROLLBACK may have undone what was set, so that settings may not be the session's any more.
+    pub undone: bool,
     /// State that the server cannot tell of, by the verdicts of what was sent.
     pub pins: PinSet,
     /// The end of a transaction, or a write outside a block, was sent and is not answered yet.
@@ -171,7 +173,7 @@ pub struct Effects {
 impl Effects {
     pub fn reset(&mut self) {
         self.may_commit = false;
-        if self.is_dirty() || self.reset_all || !self.reset.is_empty() {
+        if self.is_dirty() || self.undone || self.reset_all || !self.reset.is_empty() {
             *self = Effects::default();
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
-    carried::{Answer, Carried, Probe},
+    carried::{Answer, Carried, Probe, creates_temporary},
     pipeline::Owed,
     statements::NAME_PREFIX,
 };
@@ -127,7 +127,7 @@ impl Session {
     fn on_command_complete(&mut self, tag: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) {
         match tag {
             b"DISCARD ALL\0" => {
-                self.pins = Default::default();
+                self.pins = self.pins.that_last();
                 pipeline.effects.probe.add_everything();
                 pipeline.effects.reset_all = true;
             }
@@ -162,6 +162,7 @@ impl Session {
             return ServerStep::Swallow;
         }
         pipeline.failed = true;
+        pipeline.effects.undone |= pipeline.owed.front().is_some_and(|front| !front.is_ours());
         if pipeline.copy_in && pipeline.copy_sync {
             let why = Report::fatal(SqlState::PROTOCOL_VIOLATION, "a COPY failed that had a Sync among its data");
             return ServerStep::fail(why.detail(fields.message()));
@@ -290,6 +291,9 @@ impl Session {
         }
         if pipeline.effects.probe != Probe::Nothing {
             let probe = std::mem::take(&mut pipeline.effects.probe);
+            if let (true, Probe::Settings(names)) = (pipeline.effects.undone, &probe) {
+                pipeline.effects.reset.extend(names.iter().cloned());
+            }
             self.ask(probe, pipeline, server, out);
             return ServerStep::Forward;
         }
@@ -365,8 +369,8 @@ impl Session {
             return ServerStep::Swallow;
         }
         let mut carried = answer.apply(probe, &self.settings);
-        // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text.
         let is_reset = |name: &str| effects.reset_all || effects.reset.iter().any(|reset| **reset == *name);
+        // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text.
         carried.retain(|name, value| !(name.contains('.') && value.is_empty() && is_reset(name)));
         let mut wanted = carried.clone();
         for (name, value) in self.startup.iter() {
@@ -377,7 +381,7 @@ impl Session {
         self.settings = self.shared_copy(wanted);
         server.settings = if carried == *self.settings { self.settings.clone() } else { Arc::new(carried) };
         if matches!(probe, Probe::Everything(_)) {
-            self.pinned_by_probe = answer.pin.is_some();
+            self.pinned_by_probe = answer.pin.is_some() || creates_temporary(&self.settings);
         }
         if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
     }

@@ -420,6 +420,8 @@ fn settings() {
         write set:my.set"ting | SET my."Set""ting" = 'x'
         write | SET LOCAL work_mem = '1MB'
         write | SET LOCAL TIME ZONE 'UTC'
+        write pin:Seed | SET seed TO 0.5
+        write pin:Seed | SELECT setseed(0.5)
         write set:search_path | SET search_path TO a, b
         write set:search_path | SET SCHEMA 'a'
         write set:search_path pin:TemporaryTable | SET search_path TO pg_temp, a

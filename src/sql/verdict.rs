@@ -52,14 +52,24 @@ pub enum Pin {
     Load,
     /// SQL's PREPARE.
     Prepare,
+    /// The seed of random(), by setseed() or SET seed.
+    Seed,
     /// The text could not be read. When the server accepts it all the same (it is newer, older or extended), anything
     /// may have happened to the session; when the server refuses it, nothing did.
     Unreadable,
 }
 
 /// Every pin, in the order of their bits in a `PinSet`.
-const PINS: [Pin; 7] =
-    [Pin::TemporaryTable, Pin::HoldCursor, Pin::AdvisoryLock, Pin::Listen, Pin::Load, Pin::Prepare, Pin::Unreadable];
+const PINS: [Pin; 8] = [
+    Pin::TemporaryTable,
+    Pin::HoldCursor,
+    Pin::AdvisoryLock,
+    Pin::Listen,
+    Pin::Load,
+    Pin::Prepare,
+    Pin::Seed,
+    Pin::Unreadable,
+];
 
 /// A set of pins, in one byte.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -80,6 +90,13 @@ impl PinSet {
 
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         PINS.into_iter().filter(move |pin| self.contains(*pin))
+    }
+
+    /// Those that nothing takes away from a server connection, not even DISCARD ALL.
+    pub fn that_last(self) -> PinSet {
+        let mut lasting = PinSet::default();
+        self.iter().filter(|pin| matches!(pin, Pin::Load | Pin::Seed)).for_each(|pin| lasting.insert(pin));
+        lasting
     }
 
     /// Everything that is in one of the two sets.

@@ -198,6 +198,7 @@ impl Judge {
         }
         match name {
             "set_config" if kind == Kind::Volatile => self.set_config(call),
+            "setseed" if kind == Kind::Volatile => self.pins.insert(Pin::Seed),
             "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared"
                 if kind == Kind::Volatile =>
             {
@@ -230,6 +231,10 @@ impl Judge {
     /// Notes a setting. Once the search path names the temporary schema, tables are created in it without TEMPORARY.
     fn set(&mut self, name: &str, names_temporary: bool) {
         let name = name.to_ascii_lowercase();
+        if name == "seed" {
+            // Its value cannot be read back.
+            return self.pins.insert(Pin::Seed);
+        }
         if name == "search_path" {
             self.literal = true;
             if names_temporary {

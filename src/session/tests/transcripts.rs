@@ -746,6 +746,39 @@ fn a_set_is_read_back_in_the_servers_spelling() {
 }
 
 #[test]
+fn a_first_set_that_is_rolled_back_is_not_carried() {
+    check(
+        servers(2),
+        r#"
+        ! next is S1
+        A> Query BEGIN | Query SET work_mem = '3MB'
+          S1 lent to A
+          S1 > Query BEGIN
+          S1 > Query SET work_mem = '3MB'
+          A < Complete BEGIN
+          A < Ready T
+          A < Complete SET
+          A < Ready T
+        A> Query ROLLBACK
+          S1 > Query ROLLBACK
+          A < Complete ROLLBACK
+          A < Ready I
+          S1 > probe work_mem
+          S1 free
+        ! next is S2
+        A> Query SHOW work_mem
+          S2 lent to A
+          S2 > Query SHOW work_mem
+          S2 free
+          A < Columns
+          A < Row 4MB 0
+          A < Complete SHOW 1
+          A < Ready I
+        "#,
+    );
+}
+
+#[test]
 fn a_set_that_is_rolled_back_never_was() {
     check(
         servers(2),
