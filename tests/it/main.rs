@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cancel;
+mod differential;
 mod failover;
 mod identity;
 mod kit;

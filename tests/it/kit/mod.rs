@@ -17,7 +17,7 @@ pub use self::{
     client::connect,
     fault::{Cut, Direction, Fault},
     pooler::Config,
-    raw::{RawClient, messages},
+    raw::{Message, RawClient, messages},
 };
 pub use poolhouse::cli::demo::cluster::{Builder, Cluster, Login};
 

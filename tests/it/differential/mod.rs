@@ -1,0 +1,51 @@
+//! Transaction mode as a client sees it against a direct connection: scripts of client actions are played both ways,
+//! and the answers must be equal, message by message, while twenty other clients do all sorts of things to their
+//! sessions in the same pool of two server connections. Afterwards nothing may be left of a script on any of them.
+
+mod noise;
+mod not_yet;
+mod play;
+mod probe;
+mod script;
+mod stage;
+
+use std::env;
+
+use self::{script::scripts, stage::on_stage};
+
+/// Plays the scripts of a file: all of them, or those whose names hold the words of DIFFERENTIAL.
+fn play(file: &str) {
+    let only = env::var("DIFFERENTIAL").unwrap_or_default();
+    let scripts: Vec<_> = scripts(file).into_iter().filter(|script| script.name.contains(&only)).collect();
+    on_stage(|stage| stage.play_all(&scripts));
+}
+
+#[test]
+fn protocol_differential_settings() {
+    play(include_str!("scripts/settings.txt"));
+}
+
+#[test]
+fn protocol_differential_statements() {
+    play(include_str!("scripts/statements.txt"));
+}
+
+#[test]
+fn protocol_differential_pins() {
+    play(include_str!("scripts/pins.txt"));
+}
+
+#[test]
+fn protocol_differential_transactions() {
+    play(include_str!("scripts/transactions.txt"));
+}
+
+#[test]
+fn protocol_differential_messages() {
+    play(include_str!("scripts/protocol.txt"));
+}
+
+#[test]
+fn protocol_differential_notifications() {
+    play(include_str!("scripts/listen.txt"));
+}
