@@ -101,7 +101,8 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
             match accepted.open() {
                 Ok(stream) => {
                     // The login holds much that the client's later life does not need.
-                    match Box::pin(login::log_in(stream, frontend, worker, scope)).await {
+                    let served = Box::pin(login::log_in(stream, frontend, worker, scope)).await;
+                    match served {
                         Some(Served::Client(client)) => client.run().await,
                         Some(Served::Relay(relay)) => Box::pin(relay.run()).await,
                         None => {}
