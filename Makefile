@@ -1,11 +1,12 @@
 # Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
-# DEMO, TESTS and BENCH hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
+# DEMO, TESTS, CONFORMANCE and BENCH hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
 
-.PHONY: help demo test bench fuzz lint build check-deps
+.PHONY: help demo test conformance bench fuzz lint build check-deps
 
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
 	@echo "make test        all tests, on real PostgreSQL servers"
+	@echo "make conformance the own test suites of psycopg2 and asyncpg, directly and through Poolhouse"
 	@echo "make bench       Poolhouse measured against other poolers"
 	@echo "make fuzz        each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)"
 	@echo "make lint        formatting and lints"
@@ -19,6 +20,11 @@ demo:
 
 test:
 	@scripts/test.sh $(TESTS)
+
+conformance:
+	@scripts/deps.sh build postgres python
+	cargo build --release
+	@scripts/conformance/run.sh $(CONFORMANCE)
 
 bench:
 	@scripts/deps.sh build postgres bench
@@ -45,4 +51,4 @@ build:
 	cargo build --release
 
 check-deps:
-	@scripts/deps.sh --check build lint postgres node bench
+	@scripts/deps.sh --check build lint postgres node python bench

@@ -5,6 +5,7 @@
 #   lint      rustfmt and clippy
 #   postgres  PostgreSQL's server programs, with pgbench and psql
 #   node      node and npm (they fetch a second version of PostgreSQL for the tests)
+#   python    Python with its headers and libpq's (psycopg2 is built for its tests)
 #   bench     the poolers to compare with: pgbouncer and haproxy
 # --check only says what is missing, and fails when something is.
 set -eu
@@ -36,6 +37,15 @@ has_pgbench() {
     has_file /usr/lib/postgresql/*/bin/pgbench || has pgbench
 }
 
+has_python_headers() {
+    headers=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null) && [ -e "$headers/Python.h" ]
+}
+
+# psycopg2 asks pg_config where they are.
+has_libpq_headers() {
+    has pg_config && [ -e "$(pg_config --includedir)/libpq-fe.h" ]
+}
+
 # Prints the packages that a group lacks.
 missing_of() {
     case $1 in
@@ -51,6 +61,13 @@ missing_of() {
         node)
             has node || echo nodejs
             has npm || echo npm
+            ;;
+        python)
+            has python3 || echo python3
+            # Debian has the module in one package and the pip that it puts in place in another.
+            python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+            has_python_headers || echo python3-dev
+            has_libpq_headers || echo libpq-dev
             ;;
         bench)
             has pgbouncer || has_file /usr/sbin/pgbouncer || echo pgbouncer
