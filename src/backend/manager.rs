@@ -19,6 +19,11 @@ impl ServerManager {
     pub fn new(login: Login, connect_timeout: Duration) -> ServerManager {
         ServerManager { login, connect_timeout }
     }
+
+    /// The database that its connections are in, by its name on the server.
+    pub fn database(&self) -> &str {
+        &self.login.database
+    }
 }
 
 impl Manager for ServerManager {

@@ -206,6 +206,9 @@ impl Client {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
         let event = exchange.poll(cx, &mut self.stream, &mut self.session, server, &*self.worker);
+        if let Some(database) = exchange.pipeline.vacates.take() {
+            self.target.cluster.vacate(&database);
+        }
         if matches!(event, Poll::Ready(Event::Idle)) {
             // The client's socket has been found dry, so the task is woken when something comes.
             self.rest();

@@ -39,6 +39,15 @@ impl Cluster {
     pub fn node(&self, id: NodeId) -> &ClusterNode {
         &self.nodes[usize::from(id.0)]
     }
+
+    /// Closes the connections to a database (by its name on the servers) that idle, and those in use when they are given
+    /// back: PostgreSQL drops, renames or copies it only while nobody else is connected to it, and gives those who are
+    /// five seconds to leave.
+    pub fn vacate(&self, database: &str) {
+        for node in &self.nodes {
+            node.pools.renew_where(|manager| manager.database() == database);
+        }
+    }
 }
 
 /// What is configured for one database and user.

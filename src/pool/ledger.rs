@@ -92,8 +92,6 @@ pub(super) struct Ledger<M: Manager> {
     before: Instant,
     /// When the task that ends waits in time wakes up; `None` when there is none.
     wakes: Option<Instant>,
-    /// Connections of an older generation are closed instead of idling.
-    generation: u32,
 }
 
 #[derive(Debug)]
@@ -107,6 +105,8 @@ struct PoolLedger<M: Manager> {
     waiting: VecDeque<Waiter<M>>,
     /// More wait than connections are being opened for, and only the node's budget is in the way.
     starves: bool,
+    /// Connections of an older generation are closed instead of idling.
+    generation: u32,
 }
 
 impl<M: Manager> PoolLedger<M> {
@@ -146,7 +146,6 @@ impl<M: Manager> Ledger<M> {
             now,
             before: now,
             wakes: None,
-            generation: 0,
         }
     }
 
@@ -169,6 +168,7 @@ impl<M: Manager> Ledger<M> {
             opening: 0,
             waiting: VecDeque::new(),
             starves: false,
+            generation: 0,
         };
         self.pools.insert(key, pool);
         key
@@ -315,7 +315,7 @@ impl<M: Manager> Ledger<M> {
         let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
         let held = Held { connection, expires, generation };
         // It serves one that waits before it gives way: pools that take turns would otherwise open and close for ever.
-        let left = if generation == self.generation { self.hand_out(key, held) } else { Some(held) };
+        let left = if generation == pool.generation { self.hand_out(key, held) } else { Some(held) };
         if let Some(held) = left {
             self.place(key, held, &mut outcome);
         }
@@ -378,10 +378,10 @@ impl<M: Manager> Ledger<M> {
         deadlines.min()
     }
 
-    pub fn renew(&mut self) -> Outcome<M> {
+    pub fn renew(&mut self, is_meant: impl Fn(&M) -> bool) -> Outcome<M> {
         let mut outcome = Outcome::default();
-        self.generation = self.generation.wrapping_add(1);
-        for pool in self.pools.values_mut() {
+        for pool in self.pools.values_mut().filter(|pool| is_meant(&pool.manager)) {
+            pool.generation = pool.generation.wrapping_add(1);
             self.open -= pool.idle.len();
             outcome.retire.extend(pool.idle.drain(..).map(|(_, held)| held));
         }
@@ -442,7 +442,8 @@ impl<M: Manager> Ledger<M> {
 
     /// Finds the place of a connection that nobody uses: a pool that needs the room more, the queue, or the idle ones.
     fn place(&mut self, key: PoolKey, held: Held<M::Connection>, outcome: &mut Outcome<M>) {
-        let expired = held.expires.is_some_and(|expires| expires <= self.now) || held.generation != self.generation;
+        let old = self.pools.get(&key).is_some_and(|pool| pool.generation != held.generation);
+        let expired = old || held.expires.is_some_and(|expires| expires <= self.now);
         if expired || self.gives_way(key) {
             self.open -= 1;
             outcome.retire.push(held);
@@ -534,7 +535,7 @@ impl<M: Manager> Ledger<M> {
         let Some(pool) = self.pools.get_mut(&key) else { return };
         pool.opening += 1;
         self.open += 1;
-        outcome.open.push((Place { key, generation: self.generation }, pool.manager.clone()));
+        outcome.open.push((Place { key, generation: pool.generation }, pool.manager.clone()));
     }
 
     /// Closes the connection that has idled longest in a pool that has more, or that has idled for a while in any

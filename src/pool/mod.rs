@@ -129,7 +129,12 @@ impl<M: Manager> Node<M> {
     /// Closes every idle connection and, when it is given back, every lent one: the server has changed its role, or is
     /// being left.
     pub fn renew(self: &Arc<Self>) {
-        let outcome = self.lock().renew();
+        self.renew_where(|_| true);
+    }
+
+    /// As [`Node::renew`], for the pools whose manager is meant.
+    pub fn renew_where(self: &Arc<Self>, is_meant: impl Fn(&M) -> bool) {
+        let outcome = self.lock().renew(is_meant);
         self.carry_out(outcome);
     }
 

@@ -378,6 +378,9 @@ impl Session {
             return;
         }
         self.wrote |= !only_controls(verdict);
+        if verdict.vacates.is_some() {
+            pipeline.vacates.clone_from(&verdict.vacates);
+        }
         effects.may_commit |= match verdict.transaction {
             TransactionControl::None => pipeline.status == Status::Idle,
             TransactionControl::Commit { .. } | TransactionControl::Mixed | TransactionControl::PrepareTransaction => {

@@ -231,6 +231,8 @@ pub struct Pipeline {
     open_batch: bool,
     /// The verdict of the message at hand, found before there was a server.
     pub judged: Option<Judged>,
+    /// Idle connections to this database are in the way of what was sent; whoever closes them takes it.
+    pub vacates: Option<Box<str>>,
 }
 
 impl Pipeline {
@@ -389,6 +391,7 @@ impl Pipeline {
         (self.deallocating, self.long_unnamed) = (false, false);
         self.effects.reset();
         self.judged = None;
+        self.vacates = None;
         self.last_words = None;
         if self.answer != Answer::default() {
             self.answer = Answer::default();

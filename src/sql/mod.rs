@@ -171,6 +171,7 @@ fn unreadable() -> Verdict {
         discards: false,
         deallocates: Deallocate::None,
         opaque: true,
+        vacates: None,
     }
 }
 
@@ -192,5 +193,6 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         discards: one.discards || other.discards,
         deallocates: if one.deallocates == other.deallocates { one.deallocates } else { Deallocate::All },
         opaque: true,
+        vacates: one.vacates.or(other.vacates),
     }
 }

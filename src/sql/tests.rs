@@ -43,6 +43,7 @@ fn words(verdict: &Verdict) -> String {
         Deallocate::Named(name) => format!("deallocate:{name}"),
     });
     words.push(if verdict.opaque { "opaque" } else { "" }.into());
+    words.extend(verdict.vacates.iter().map(|database| format!("vacates:{database}")));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }
@@ -310,6 +311,16 @@ fn what_does_not_only_read() {
         write | ALTER SYSTEM SET work_mem = '1MB'
         write | ALTER ROLE r SET search_path = a
         write | ALTER DATABASE d SET search_path = a
+        write | ALTER DATABASE d CONNECTION LIMIT 5
+        write | ALTER TABLE d RENAME TO e
+        write vacates:D 1 | DROP DATABASE IF EXISTS "D 1"
+        write vacates:d | DROP DATABASE d WITH (FORCE)
+        write vacates:d | ALTER DATABASE d RENAME TO e
+        write vacates:d | ALTER DATABASE d SET TABLESPACE s
+        write vacates:template1 | CREATE DATABASE d
+        write vacates:t | CREATE DATABASE d OWNER o TEMPLATE t
+        write vacates:t 2 | CREATE DATABASE d TEMPLATE = 't 2'
+        write vacates:t 3 | CREATE DATABASE d TEMPLATE = 't 3'
         write | SECURITY LABEL ON TABLE t IS 'x'
         write | SET CONSTRAINTS ALL DEFERRED
         write | COMMIT PREPARED 'x'

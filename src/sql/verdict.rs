@@ -200,6 +200,8 @@ pub struct Verdict {
     /// It runs code that is not seen here: a function that is not built in, DO, CALL, EXECUTE, or a text that cannot
     /// be read. Triggers, rules, views, operators and casts may run code too, and leave no trace in a text.
     pub opaque: bool,
+    /// A database that nobody else may be connected to while the text runs: it is dropped, renamed, moved or copied.
+    pub vacates: Option<Box<str>>,
 }
 
 impl Verdict {

@@ -39,6 +39,7 @@ struct Judge {
     discards: bool,
     deallocates: Option<Deallocate>,
     opaque: bool,
+    vacates: Option<Box<str>>,
     literal: bool,
 }
 
@@ -66,6 +67,7 @@ impl Judge {
             discards: self.discards,
             deallocates: self.deallocates.unwrap_or(Deallocate::None),
             opaque: self.opaque,
+            vacates: self.vacates,
         };
         Judgement { verdict, literal: self.literal }
     }
@@ -100,6 +102,7 @@ impl Judge {
                 self.pins.insert(Pin::HoldCursor);
             }
             "DoStmt" | "CallStmt" | "ExecuteStmt" => self.opaque = true,
+            "DropdbStmt" | "CreatedbStmt" | "AlterDatabaseStmt" | "RenameStmt" => self.database(node),
             "CreateTableAsStmt" => self.opaque |= node.walk().any(|value| value.key() == "ExecuteStmt"),
             _ => {}
         }
@@ -284,6 +287,23 @@ impl Judge {
         };
     }
 
+    /// Statements about a database that nobody else may be connected to.
+    fn database(&mut self, node: Value<'_, '_>) {
+        let name = |key| Some(unescape(node.text_of(key)).into());
+        self.vacates = match node.key() {
+            "DropdbStmt" => name("dbname"),
+            "RenameStmt" if node.text_of("renameType") == "OBJECT_DATABASE" => name("subname"),
+            "AlterDatabaseStmt" if option(node, "tablespace").is_some() => name("dbname"),
+            "CreatedbStmt" => {
+                // A name may also be written as a literal.
+                self.literal = true;
+                let template = option(node, "template").and_then(option_text);
+                Some(template.map_or("template1".into(), |template| unescape(template).into()))
+            }
+            _ => return,
+        };
+    }
+
     fn discard_all(&mut self) {
         self.discards = true;
         self.deallocates = Some(Deallocate::All);
@@ -374,6 +394,17 @@ fn first_part_is_temporary(names: Value<'_, '_>) -> bool {
 /// The schema of temporary objects, by its alias or its real name.
 fn is_temporary(schema: &str) -> bool {
     schema == "pg_temp" || schema.starts_with("pg_temp_")
+}
+
+/// One of a statement's options, by its name.
+fn option<'t, 'a>(node: Value<'t, 'a>, name: &str) -> Option<Value<'t, 'a>> {
+    let options = node.get("options").into_iter().flat_map(Value::children).filter_map(Value::only);
+    options.filter(|option| option.text_of("defname") == name).last()
+}
+
+/// The text that an option is given.
+fn option_text<'a>(option: Value<'_, 'a>) -> Option<&'a str> {
+    Some(option.get("arg")?.get("String")?.text_of("sval"))
 }
 
 /// Whether a value for the search path names the schema of temporary objects.
