@@ -450,6 +450,10 @@ impl Client {
         if self.lent.is_none() {
             return;
         }
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.is_idle_talk()) {
+            // Others may wait for the connection.
+            self.cancel_statement().await;
+        }
         if let Some(exchange) = &mut self.exchange {
             exchange.deserted = true;
             let cut = exchange.is_cut();

@@ -198,6 +198,13 @@ impl Exchange {
         self.from_client.rest > 0 && self.from_client.passes
     }
 
+    /// Whether something runs that can be broken off once the client has left: nothing would come of it.
+    pub fn is_idle_talk(&self) -> bool {
+        const GOODBYE: u8 = b'X';
+        let all_said = self.front_tag().is_none_or(|tag| tag == GOODBYE);
+        all_said && !self.pipeline.owed.is_empty() && self.pipeline.effects.is_idle_talk()
+    }
+
     /// Throws away the message at the front of the client's inbox, also what of it is still to come: it was answered.
     pub fn drop_front(&mut self) {
         if let Ok(Some(head)) = header(self.from_client.unused()) {

@@ -178,6 +178,12 @@ impl Effects {
         }
     }
 
+    /// Whether what was sent can be broken off, when nobody waits for it any more, and nothing is lost by it: it only
+    /// reads, or its transaction could not be committed any more.
+    pub fn is_idle_talk(&self) -> bool {
+        !self.may_commit && !self.is_dirty()
+    }
+
     /// Whether the server connection may carry state that is not known.
     pub fn is_dirty(&self) -> bool {
         self.probe != Probe::Nothing || !self.pins.is_empty()

@@ -6,6 +6,7 @@
 //! without those that nobody can call from SQL text (arguments or results of type internal, cstring, trigger or a
 //! handler). A name counts as steady only when none of its overloads is volatile. Functions that name a transaction
 //! or a snapshot are declared stable but only mean something on the primary, so they stand with the volatile ones.
+//! Those that only sleep are declared volatile and read nothing: they are steady here.
 
 /// What a call of a function means for the place where the statement may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,7 +280,7 @@ const STEADY: &[&str] = &[
     "pg_options_to_table", "pg_partition_root", "pg_postmaster_start_time", "pg_prepared_statement",
     "pg_relation_filenode", "pg_relation_filepath", "pg_relation_is_publishable", "pg_relation_is_updatable",
     "pg_replication_origin_oid", "pg_sequence_parameters", "pg_settings_get_flags", "pg_show_all_settings",
-    "pg_size_bytes", "pg_size_pretty", "pg_snapshot_send", "pg_snapshot_xip", "pg_snapshot_xmax", "pg_snapshot_xmin",
+    "pg_size_bytes", "pg_size_pretty", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "pg_snapshot_send", "pg_snapshot_xip", "pg_snapshot_xmax", "pg_snapshot_xmin",
     "pg_stat_get_activity", "pg_stat_get_analyze_count", "pg_stat_get_archiver", "pg_stat_get_autoanalyze_count",
     "pg_stat_get_autovacuum_count", "pg_stat_get_backend_activity", "pg_stat_get_backend_activity_start",
     "pg_stat_get_backend_client_addr", "pg_stat_get_backend_client_port", "pg_stat_get_backend_dbid",
@@ -422,8 +423,8 @@ const VOLATILE: &[&str] = &[
     "pg_replication_origin_session_progress", "pg_replication_origin_session_reset",
     "pg_replication_origin_session_setup", "pg_replication_origin_xact_reset", "pg_replication_origin_xact_setup",
     "pg_replication_slot_advance", "pg_rotate_logfile", "pg_rotate_logfile_old", "pg_safe_snapshot_blocking_pids",
-    "pg_sequence_last_value", "pg_show_all_file_settings", "pg_show_replication_origin_status", "pg_sleep",
-    "pg_sleep_for", "pg_sleep_until", "pg_stat_clear_snapshot", "pg_stat_file", "pg_stat_force_next_flush",
+    "pg_sequence_last_value", "pg_show_all_file_settings", "pg_show_replication_origin_status",
+    "pg_stat_clear_snapshot", "pg_stat_file", "pg_stat_force_next_flush",
     "pg_stat_get_recovery_prefetch", "pg_stat_get_xact_blocks_fetched", "pg_stat_get_xact_blocks_hit",
     "pg_stat_get_xact_function_calls", "pg_stat_get_xact_function_self_time", "pg_stat_get_xact_function_total_time",
     "pg_stat_get_xact_numscans", "pg_stat_get_xact_tuples_deleted", "pg_stat_get_xact_tuples_fetched",
@@ -453,10 +454,10 @@ mod tests {
 
     #[test]
     fn kinds() {
-        for name in ["lower", "count", "row_number", "now", "date_part", "jsonb_agg", "generate_series", "int4"] {
+        for name in ["lower", "count", "row_number", "now", "date_part", "jsonb_agg", "pg_sleep", "int4"] {
             assert_eq!(kind(name), Kind::Steady, "{name}");
         }
-        for name in ["random", "nextval", "pg_sleep", "lo_get", "set_config", "txid_current", "pg_notify"] {
+        for name in ["random", "nextval", "lo_get", "set_config", "txid_current", "pg_notify"] {
             assert_eq!(kind(name), Kind::Volatile, "{name}");
         }
         assert_eq!(kind("uuid_generate_v4"), Kind::Unknown);

@@ -337,7 +337,7 @@ fn what_does_not_only_read() {
         write | SELECT random()
         write | SELECT gen_random_uuid()
         write | SELECT clock_timestamp()
-        write | SELECT pg_sleep(1)
+        write | SELECT pg_sleep(1), random()
         write | SELECT txid_current()
         write | SELECT pg_current_xact_id()
         write | SELECT pg_notify('c', 'x')

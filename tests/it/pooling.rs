@@ -413,6 +413,72 @@ fn a_client_that_vanishes_leaves_nothing() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_broken_off_when_nothing_comes_of_it() {
+    let cluster = started();
+    tables(&cluster);
+    let pooler = config(&cluster).start();
+    let mut witness = login(pooler.port());
+    let server = witness.value("SELECT pg_backend_pid()");
+    let running = |sql: &str| with_state(&cluster, &format!("query = '{sql}' AND state = 'active'")) == 1;
+
+    let in_vain: [&[&str]; 2] =
+        [&["SELECT pg_sleep(600)"], &["BEGIN", "INSERT INTO t VALUES (2, 2)", "UPDATE t SET x = 9 FROM pg_sleep(600)"]];
+    for statements in in_vain {
+        let mut lost = login(pooler.port());
+        let Some((last, before)) = statements.split_last() else { continue };
+        for sql in before {
+            lost.query(sql);
+        }
+        lost.send(&query(last));
+        wait_until("it runs", PATIENCE, || running(last));
+        drop(lost);
+        // The same connection serves the next one: it was not closed to be rid of the statement.
+        assert_eq!(witness.value("SELECT pg_backend_pid()"), server, "{statements:?}");
+        assert_eq!(number(&cluster, "SELECT count(*) FROM t"), 1);
+    }
+
+    let write = "INSERT INTO t SELECT 3, 3 FROM pg_sleep(1)";
+    let mut lost = login(pooler.port());
+    lost.send(&query(write));
+    wait_until("it runs", PATIENCE, || running(write));
+    drop(lost);
+    assert_eq!(witness.value("SELECT count(*) FROM t WHERE id = 3").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_database_that_only_pools_are_connected_to_can_be_dropped() {
+    let cluster = started();
+    cluster.node(0).query("ALTER ROLE app CREATEDB").unwrap();
+    let pooler = config(&cluster).start();
+    let mut owner = login(pooler.port());
+    // One of each protocol.
+    let run = |owner: &mut RawClient, sql: &str| {
+        if sql.starts_with("DROP") {
+            owner.send(&[parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat());
+            owner.read_until_ready()
+        } else {
+            owner.query(sql)
+        }
+    };
+    owner.query("CREATE DATABASE d");
+    // What is left behind in the pool is in the way, and so is what an idle client will use again.
+    for (sql, tag) in [("ALTER DATABASE d RENAME TO e", "ALTER DATABASE"), ("DROP DATABASE e", "DROP DATABASE")] {
+        let name = if sql.contains("RENAME") { "d" } else { "e" };
+        let mut idle = RawClient::login(pooler.port(), name, "app", "");
+        assert_eq!(idle.value("SELECT current_database()").as_deref(), Some(name));
+        assert_eq!(with_state(&cluster, &format!("datname = '{name}'")), 1);
+        let answer = run(&mut owner, sql);
+        let complete = answer.iter().find(|message| message.tag == b'C').map(|message| message.text());
+        assert_eq!(complete.as_deref(), Some(tag), "{answer:?}");
+    }
+
+    // The same for a database that is copied.
+    let mut idle = RawClient::login(pooler.port(), "template1", "app", "");
+    idle.query("SELECT 1");
+    assert_eq!(owner.query("CREATE DATABASE f")[0].text(), "CREATE DATABASE");
+}
+
+#[test]
 fn statements_have_a_limit() {
     let cluster = started();
     let pooler = config(&cluster).set("pool.query_timeout", "'1s'").start();
