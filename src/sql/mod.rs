@@ -31,7 +31,7 @@ mod walk;
 use std::borrow::Cow;
 
 pub use cache::Cache;
-pub use verdict::{Access, Deallocate, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
+pub use verdict::{Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
 
 use lexer::{Kind, Lexer};
 use parser::Strings;
@@ -48,6 +48,33 @@ pub fn judge(sql: &str) -> Verdict {
 /// letter; the result is never `Access::Read`, and with a backslash anywhere it pins as unreadable.
 pub fn judge_bytes(sql: &[u8]) -> Verdict {
     judge_source(Source::of(sql)).verdict
+}
+
+/// The statement inside of a PREPARE, without the end of the text: `SELECT $1` of `PREPARE a (int) AS SELECT $1;`. `None`
+/// when the text is not exactly one PREPARE, or its tokens depend on the session's settings.
+pub fn prepared_text(sql: &[u8]) -> Option<&[u8]> {
+    let (mut words, mut depth, mut start) = (0, 0_u32, None);
+    let mut end = None;
+    let mut lexer = Lexer::new(sql);
+    while let Some(token) = lexer.next() {
+        let bytes = &sql[token.start..token.end];
+        match token.kind {
+            Kind::Space => continue,
+            Kind::Irregular | Kind::Text { ambiguous: true } => return None,
+            _ if end.is_some() => return None,
+            Kind::Mark if bytes == b"(" => depth += 1,
+            Kind::Mark if bytes == b")" => depth = depth.checked_sub(1)?,
+            Kind::Mark if bytes == b";" && depth == 0 => end = Some(token.start),
+            Kind::Word if words == 0 && bytes.eq_ignore_ascii_case(b"prepare") => {}
+            _ if words == 0 => return None,
+            Kind::Word if words >= 2 && depth == 0 && start.is_none() && bytes.eq_ignore_ascii_case(b"as") => {
+                start = Some(token.end);
+            }
+            _ => {}
+        }
+        words += 1;
+    }
+    Some(sql.get(start?..end.unwrap_or(sql.len()))?.trim_ascii())
 }
 
 /// A text, by what its bytes are known to be.
@@ -170,6 +197,8 @@ fn unreadable() -> Verdict {
         pins,
         discards: false,
         deallocates: Deallocate::None,
+        names: Box::default(),
+        lists_statements: false,
         opaque: true,
         vacates: None,
     }
@@ -192,6 +221,8 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         pins,
         discards: one.discards || other.discards,
         deallocates: if one.deallocates == other.deallocates { one.deallocates } else { Deallocate::All },
+        names: one.names.into_iter().chain(other.names).collect(),
+        lists_statements: one.lists_statements || other.lists_statements,
         opaque: true,
         vacates: one.vacates.or(other.vacates),
     }

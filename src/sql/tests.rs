@@ -42,6 +42,13 @@ fn words(verdict: &Verdict) -> String {
         Deallocate::All => "deallocate-all".into(),
         Deallocate::Named(name) => format!("deallocate:{name}"),
     });
+    words.extend(verdict.names.iter().filter_map(|name| match name {
+        NameUse::Prepares(name) => Some(format!("prep:{name}")),
+        NameUse::Executes(name) => Some(format!("exec:{name}")),
+        // Told by `deallocates` already, unless there are several.
+        NameUse::Deallocates(_) => None,
+    }));
+    words.push(if verdict.lists_statements { "lists" } else { "" }.into());
     words.push(if verdict.opaque { "opaque" } else { "" }.into());
     words.extend(verdict.vacates.iter().map(|database| format!("vacates:{database}")));
     words.retain(|word| !word.is_empty());
@@ -275,8 +282,8 @@ fn what_does_not_only_read() {
         write | COPY (INSERT INTO t VALUES (1) RETURNING a) TO STDOUT
         write | EXPLAIN ANALYZE INSERT INTO t VALUES (1)
         write | EXPLAIN (ANALYZE off) DELETE FROM t
-        write opaque | EXPLAIN ANALYZE EXECUTE p
-        write | EXPLAIN EXECUTE p
+        write exec:p | EXPLAIN ANALYZE EXECUTE p
+        write exec:p | EXPLAIN EXECUTE p
         write | EXPLAIN CREATE TABLE x AS SELECT 1
         write | SELECT * INTO x FROM t
         write | CREATE TABLE x AS SELECT 1
@@ -328,8 +335,8 @@ fn what_does_not_only_read() {
         write opaque | DO 'BEGIN NULL; END'
         write opaque | CALL p(1)
         write opaque | CALL lower('a')
-        write opaque | EXECUTE p (1)
-        write opaque | CREATE TABLE x AS EXECUTE p
+        write exec:p | EXECUTE p (1)
+        write exec:p | CREATE TABLE x AS EXECUTE p
         write n=2 | SELECT 1; DELETE FROM t
         write n=2 | INSERT INTO t VALUES (1); SELECT 1
         write | SELECT nextval('s')
@@ -368,7 +375,8 @@ fn what_does_not_only_read() {
         write | SELECT * FROM pg_catalog.pg_stat_user_tables
         write | SELECT * FROM pg_locks, t
         write | SELECT * FROM (SELECT * FROM pg_settings) AS s
-        write | SELECT 1 WHERE EXISTS (SELECT 1 FROM pg_prepared_statements)
+        write lists | SELECT 1 WHERE EXISTS (SELECT 1 FROM pg_prepared_statements)
+        write lists | SELECT * FROM pg_catalog.pg_prepared_statement()
         write | SELECT * FROM pg_prepared_xacts
         write | SELECT * FROM pg_cursors
         write | SELECT * FROM pg_replication_slots
@@ -503,7 +511,7 @@ fn pins() {
         write pin:TemporaryTable opaque | SELECT pg_temp.f()
         write pin:TemporaryTable | EXPLAIN SELECT * FROM pg_temp.x
         write pin:TemporaryTable | INSERT INTO pg_temp.x VALUES (1)
-        write pin:TemporaryTable opaque | CREATE TEMP TABLE x AS EXECUTE p
+        write pin:TemporaryTable exec:p | CREATE TEMP TABLE x AS EXECUTE p
         write | CREATE UNLOGGED TABLE x (a int)
         write | CREATE TABLE pg_temporary.x (a int)
         write pin:HoldCursor | DECLARE c CURSOR WITH HOLD FOR SELECT 1
@@ -519,9 +527,10 @@ fn pins() {
         read | EXPLAIN SELECT pg_advisory_lock(1)
         write pin:Listen | LISTEN c
         write pin:Load | LOAD 'plpgsql'
-        write pin:Prepare | PREPARE p AS SELECT 1
-        write pin:Prepare | PREPARE p (int) AS SELECT pg_advisory_lock($1)
+        write pin:Prepare prep:p | PREPARE p AS SELECT 1
+        write pin:Prepare prep:p | PREPARE p (int) AS SELECT pg_advisory_lock($1)
         write n=2 pin:Listen pin:Load | LISTEN c; LOAD 'x'
+        write n=3 pin:Prepare deallocate:p prep:p exec:Q | PREPARE p AS SELECT 1; EXECUTE "Q"; DEALLOCATE p
         write deallocate:p | DEALLOCATE p
         write deallocate:P | DEALLOCATE PREPARE "P"
         write deallocate-all | DEALLOCATE ALL
@@ -1027,5 +1036,29 @@ proptest! {
         let spaced = filled(&template.replace(' ', " /* c */ "), &literals);
         let without_reason = |sql: &str| Verdict { reason: Reason::Nothing, ..judge(sql) };
         prop_assert_eq!(without_reason(&sql), without_reason(&spaced));
+    }
+}
+
+#[test]
+fn the_statement_inside_of_a_prepare() {
+    let check = |sql: &str, expected: Option<&str>| {
+        assert_eq!(prepared_text(sql.as_bytes()), expected.map(str::as_bytes), "{sql}");
+    };
+    check("PREPARE a AS SELECT 1", Some("SELECT 1"));
+    check(
+        " /* x */ prepare \"as\" (int, text) as select $1 as b, (select ';'); -- end",
+        Some("select $1 as b, (select ';')"),
+    );
+    check("PREPARE a (numeric(3, 1)) AS VALUES (1) /* last */", Some("VALUES (1) /* last */"));
+    check("PREPARE as_ AS SELECT E'\\'' AS x", Some("SELECT E'\\'' AS x"));
+    for other in [
+        "PREPARE a AS SELECT 1; SELECT 2",
+        "SELECT 1 AS a",
+        "PREPARE TRANSACTION 'x'",
+        "",
+        "EXECUTE a",
+        "PREPARE a AS SELECT 'a\\'b'",
+    ] {
+        check(other, None);
     }
 }

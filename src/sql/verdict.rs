@@ -130,6 +130,25 @@ pub enum Deallocate {
     Named(Box<str>),
 }
 
+/// What a text does with a name of a prepared statement in SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameUse {
+    /// PREPARE.
+    Prepares(Box<str>),
+    /// EXECUTE, also inside EXPLAIN and CREATE TABLE AS.
+    Executes(Box<str>),
+    /// DEALLOCATE of one name.
+    Deallocates(Box<str>),
+}
+
+impl NameUse {
+    pub fn name(&self) -> &str {
+        match self {
+            NameUse::Prepares(name) | NameUse::Executes(name) | NameUse::Deallocates(name) => name,
+        }
+    }
+}
+
 /// Why a text got its access, for people: the first thing found that speaks against reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -197,8 +216,12 @@ pub struct Verdict {
     /// DISCARD ALL.
     pub discards: bool,
     pub deallocates: Deallocate,
-    /// It runs code that is not seen here: a function that is not built in, DO, CALL, EXECUTE, or a text that cannot
-    /// be read. Triggers, rules, views, operators and casts may run code too, and leave no trace in a text.
+    /// The names of prepared statements that it uses, in the order of the text.
+    pub names: Box<[NameUse]>,
+    /// It asks which prepared statements the session has.
+    pub lists_statements: bool,
+    /// It runs code that is not seen here: a function that is not built in, DO, CALL, or a text that cannot be read.
+    /// (What EXECUTE runs is the session's to know.) Triggers, rules, views, operators and casts may run code too, and leave no trace in a text.
     pub opaque: bool,
     /// A database that nobody else may be connected to while the text runs: it is dropped, renamed, moved or copied.
     pub vacates: Option<Box<str>>,
@@ -207,6 +230,10 @@ pub struct Verdict {
 impl Verdict {
     /// Whether the text is known to change the state of the session.
     pub fn touches_session(&self) -> bool {
-        !self.settings.is_empty() || !self.pins.is_empty() || self.discards || self.deallocates != Deallocate::None
+        !self.settings.is_empty()
+            || !self.pins.is_empty()
+            || self.discards
+            || self.deallocates != Deallocate::None
+            || !self.names.is_empty()
     }
 }

@@ -8,7 +8,7 @@
 
 use super::functions::{self, Kind};
 use super::tree::{Tree, Value, unescape};
-use super::verdict::{Access, Deallocate, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
+use super::verdict::{Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
 
 /// A verdict, and whether it depends on the value of a literal rather than on the form of the text alone.
 pub(super) struct Judgement {
@@ -38,6 +38,8 @@ struct Judge {
     pins: PinSet,
     discards: bool,
     deallocates: Option<Deallocate>,
+    names: Vec<NameUse>,
+    lists_statements: bool,
     opaque: bool,
     vacates: Option<Box<str>>,
     literal: bool,
@@ -66,6 +68,8 @@ impl Judge {
             pins: self.pins,
             discards: self.discards,
             deallocates: self.deallocates.unwrap_or(Deallocate::None),
+            names: self.names.into(),
+            lists_statements: self.lists_statements,
             opaque: self.opaque,
             vacates: self.vacates,
         };
@@ -97,13 +101,16 @@ impl Judge {
             "DeallocateStmt" => self.deallocate(node),
             "ListenStmt" => self.pins.insert(Pin::Listen),
             "LoadStmt" => self.pins.insert(Pin::Load),
-            "PrepareStmt" => self.pins.insert(Pin::Prepare),
+            "PrepareStmt" => {
+                self.pins.insert(Pin::Prepare);
+                self.names.push(NameUse::Prepares(unescape(node.text_of("name")).into()));
+            }
             "DeclareCursorStmt" if node.get("options").map_or(0, Value::number) & CURSOR_OPT_HOLD != 0 => {
                 self.pins.insert(Pin::HoldCursor);
             }
-            "DoStmt" | "CallStmt" | "ExecuteStmt" => self.opaque = true,
+            "DoStmt" | "CallStmt" => self.opaque = true,
             "DropdbStmt" | "CreatedbStmt" | "AlterDatabaseStmt" | "RenameStmt" => self.database(node),
-            "CreateTableAsStmt" => self.opaque |= node.walk().any(|value| value.key() == "ExecuteStmt"),
+            "ExecuteStmt" | "CreateTableAsStmt" => self.executes(node),
             _ => {}
         }
         self.contents(node, calls_of(node.key()));
@@ -125,6 +132,7 @@ impl Judge {
             self.statements -= 1;
             return self.statement(inner);
         }
+        self.executes(inner);
         match inner.key() {
             "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => {}
             kind => self.write(|| Reason::WritingPart(statement_name(kind))),
@@ -166,7 +174,15 @@ impl Judge {
         }
     }
 
+    /// Notes the prepared statements that a statement runs or, in EXPLAIN, plans.
+    fn executes(&mut self, node: Value<'_, '_>) {
+        for execute in node.walk().filter(|value| value.key() == "ExecuteStmt") {
+            self.names.push(NameUse::Executes(unescape(execute.text_of("name")).into()));
+        }
+    }
+
     fn relation(&mut self, schema: &str, name: &str) {
+        self.lists_statements |= name == "pg_prepared_statements";
         if is_temporary(schema) {
             self.temporary();
         } else if functions::is_node_relation(name) {
@@ -185,6 +201,7 @@ impl Judge {
         let name = last_part(parts);
         let kind = if is_built_in(parts) { functions::kind(name) } else { Kind::Unknown };
         let owned = || unescape(name).into();
+        self.lists_statements |= name == "pg_prepared_statement";
         match kind {
             Kind::Steady => return,
             Kind::Volatile => self.write(|| Reason::VolatileFunction(owned())),
@@ -311,6 +328,9 @@ impl Judge {
     }
 
     fn deallocate(&mut self, node: Value<'_, '_>) {
+        if !node.flag("isall") {
+            self.names.push(NameUse::Deallocates(unescape(node.text_of("name")).into()));
+        }
         let one = Deallocate::Named(unescape(node.text_of("name")).into());
         self.deallocates = match (&self.deallocates, node.flag("isall")) {
             (None, false) => Some(one),
