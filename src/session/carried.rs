@@ -201,6 +201,18 @@ pub fn creates_temporary(carried: &Carried) -> bool {
     carried.get("search_path").is_some_and(|path| path.to_ascii_lowercase().contains("pg_temp"))
 }
 
+/// A list of texts with what stands before it; nothing when there are none.
+fn push_names(before: &str, names: &[Box<[u8]>], out: &mut String) {
+    for (at, name) in names.iter().enumerate() {
+        out.push_str(if at == 0 { before } else { "," });
+        push_literal(&String::from_utf8_lossy(name), out);
+    }
+    out.push_str(if names.is_empty() { "" } else { ")" });
+}
+
+/// Most prepared statements that one answer tells of.
+const STATEMENTS_ASKED_MAX: usize = 1_000;
+
 /// What is asked of a server after a transaction that may have changed session state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Probe {
@@ -272,10 +284,36 @@ impl Probe {
                  UNION ALL (SELECT 'p','advisory lock',objid::text FROM pg_catalog.pg_locks \
                  WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid() LIMIT 1)\
                  UNION ALL (SELECT 'p','listen',c FROM pg_catalog.pg_listening_channels() c LIMIT 1)\
-                 UNION ALL (SELECT 'p','prepare',name FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1)\
                  UNION ALL (SELECT 'p','hold cursor',name FROM pg_catalog.pg_cursors WHERE is_holdable LIMIT 1)"
             );
         }
+        sql
+    }
+
+    /// As [`Probe::sql_after_reset`], with the prepared statements that SQL may have made or taken away: `used` by name,
+    /// and when everything is asked also every other one made by SQL, except for the `strange` ones of other clients.
+    /// Each has a row of the kind `q` with its name and, in one text, whether SQL made it, its types and its text.
+    pub fn question(&self, carried: &Carried, reset: &[Box<str>], used: &[Box<[u8]>], strange: &[Box<[u8]>]) -> String {
+        let mut sql = self.sql_after_reset(carried, reset);
+        let everything = matches!(self, Probe::Everything(_));
+        if used.is_empty() && !everything {
+            return sql;
+        }
+        if !sql.is_empty() {
+            sql.push_str(" UNION ALL ");
+        }
+        sql.push_str(
+            "(SELECT 'q',name,pg_catalog.concat(from_sql,parameter_types::pg_catalog.oid[],' ',statement) \
+             FROM pg_catalog.pg_prepared_statements WHERE ",
+        );
+        if everything {
+            sql.push_str("from_sql");
+            push_names(" AND name NOT IN (", strange, &mut sql);
+            push_names(" OR name IN (", used, &mut sql);
+        } else {
+            push_names("name IN (", used, &mut sql);
+        }
+        let _ = write!(sql, " LIMIT {STATEMENTS_ASKED_MAX})");
         sql
     }
 
@@ -307,6 +345,34 @@ pub struct Answer {
     pub reset: Vec<String>,
     /// The first state found that cannot move.
     pub pin: Option<String>,
+    pub prepared: Vec<Prepared>,
+}
+
+/// A prepared statement that a server has told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    pub name: Box<[u8]>,
+    /// By PREPARE, and not by the protocol.
+    pub by_sql: bool,
+    /// Number and oids of the parameter types, as in a Parse message.
+    pub types: Box<[u8]>,
+    /// As the client sent it: with PREPARE in front when SQL made it.
+    pub text: Box<[u8]>,
+}
+
+impl Prepared {
+    /// From a name and `t{23,25} TEXT`.
+    fn read(name: &[u8], value: &[u8]) -> Option<Prepared> {
+        let (by_sql, rest) = value.split_first()?;
+        let space = rest.iter().position(|byte| *byte == b' ')?;
+        let (types, text) = (std::str::from_utf8(&rest[..space]).ok()?, &rest[space + 1..]);
+        let types = types.strip_prefix('{')?.strip_suffix('}')?;
+        let oids: Result<Vec<u32>, _> = types.split(',').filter(|oid| !oid.is_empty()).map(str::parse).collect();
+        let oids = oids.ok()?;
+        let mut wire = u16::try_from(oids.len()).ok()?.to_be_bytes().to_vec();
+        wire.extend(oids.into_iter().flat_map(u32::to_be_bytes));
+        Some(Prepared { name: name.into(), by_sql: *by_sql == b't', types: wire.into(), text: text.into() })
+    }
 }
 
 impl Answer {
@@ -318,6 +384,11 @@ impl Answer {
             Some("s") => self.settings.push((text(1).unwrap_or_default(), text(2))),
             Some("r") => self.reset.extend(text(1)),
             Some("p") if self.pin.is_none() => self.pin = text(1),
+            Some("q") => {
+                if let [_, Some(name), Some(value)] = columns {
+                    self.prepared.extend(Prepared::read(name, value));
+                }
+            }
             _ => {}
         }
     }

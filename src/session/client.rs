@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown,
+    ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown, names,
     pipeline::{Change, Judged, Owed},
     server::NO_BLOCKS,
     statements::Statement,
@@ -165,7 +165,10 @@ impl Session {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::Hold;
         }
-        self.note(verdict.as_deref(), pipeline);
+        if !self.before_query(verdict.as_deref(), pipeline, server, out) {
+            pipeline.judged = verdict.map(Judged::Query);
+            return ClientStep::Hold;
+        }
         server.unnamed = None;
         pipeline.long_unnamed = false;
         if self.unnamed.is_some() || pipeline.change(b"").is_some() {
@@ -174,6 +177,21 @@ impl Session {
             pipeline.push(Owed::Query { drops_unnamed: false });
         }
         ClientStep::Forward
+    }
+
+    /// What a simple query needs, and what it may do. False when it has to wait for replies.
+    fn before_query(
+        &mut self,
+        verdict: Option<&Verdict>,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> bool {
+        if verdict.is_some_and(|verdict| !self.bring_names(verdict, names::Sent::Simple, pipeline, server, out)) {
+            return false;
+        }
+        self.note(verdict, pipeline);
+        true
     }
 
     /// Statement mode has no transaction blocks.
@@ -210,7 +228,7 @@ impl Session {
     ) -> Option<ClientStep> {
         let Deallocate::Named(name) = &verdict.deallocates else { return None };
         // In an open batch only the server can tell whether it comes to this.
-        if verdict.statements != 1 || pipeline.has_open_batch() {
+        if verdict.statements != 1 || pipeline.has_open_batch() || pipeline.effects.uses_name(name.as_bytes()) {
             return None;
         }
         let known = pipeline.is_unsettled(name.as_bytes()) || self.statement(name.as_bytes(), pipeline).is_some();
@@ -366,8 +384,8 @@ impl Session {
 
     /// Remembers what a statement may do to the session; `None` is one that was not judged.
     pub(super) fn note(&mut self, verdict: Option<&Verdict>, pipeline: &mut Pipeline) {
-        let effects = &mut pipeline.effects;
         let Some(verdict) = verdict else {
+            let effects = &mut pipeline.effects;
             effects.probe.add_everything();
             effects.may_commit = true;
             pipeline.deallocating = true;
@@ -381,6 +399,10 @@ impl Session {
         if verdict.vacates.is_some() {
             pipeline.vacates.clone_from(&verdict.vacates);
         }
+        if verdict.touches_session() {
+            self.note_names(verdict, pipeline);
+        }
+        let effects = &mut pipeline.effects;
         effects.may_commit |= match verdict.transaction {
             TransactionControl::None => pipeline.status == Status::Idle,
             TransactionControl::Commit { .. } | TransactionControl::Mixed | TransactionControl::PrepareTransaction => {
@@ -432,6 +454,8 @@ impl Session {
         }
         for pin in verdict.pins.iter() {
             match pin {
+                // Its name is asked for.
+                Pin::Prepare if self.renames() => {}
                 // Nothing in the catalog tells what a library has changed, or what the next random numbers are.
                 Pin::Load | Pin::Seed => effects.pins.insert(pin),
                 _ => effects.probe.add_everything(),

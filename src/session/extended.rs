@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
     client::{JUDGED_BYTES_MAX, moves, violation},
+    names::Sent,
     pipeline::{Judged, Owed, Presence},
     statements::{CLIENT_STATEMENTS_MAX, NAME_PREFIX, Statement, name_of_id},
 };
@@ -47,7 +48,7 @@ impl Session {
         };
         let statement = match judged {
             Some(Judged::Parse(statement)) => statement,
-            _ => self.intern(&parse, judge),
+            _ => self.intern_own(&parse, pipeline, judge),
         };
         if let Some(step) = self.refuse_block(&statement.verdict, Request::Parse, pipeline, out) {
             return step;
@@ -57,13 +58,19 @@ impl Session {
             pipeline.judged = Some(Judged::Parse(statement));
             return ClientStep::NeedServer(need);
         };
-        if moves(pipeline, need) {
+        // EXECUTE is described by what it executes, and that is looked up when it is parsed.
+        if moves(pipeline, need) || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
             return ClientStep::Hold;
         }
         if parse.name.is_empty() {
             server.unnamed = Some(statement.id);
             pipeline.note_unnamed();
             pipeline.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
+            return ClientStep::Forward;
+        }
+        if pipeline.effects.uses_name(parse.name) {
+            // Its own name is the server's, until it has been asked.
+            pipeline.push(Owed::Parse { id: None, names: false });
             return ClientStep::Forward;
         }
         if !self.renames() {
@@ -190,7 +197,8 @@ impl Session {
         if pipeline.is_unsettled(names.statement) {
             return ClientStep::Hold;
         }
-        let statement = self.statement(names.statement, pipeline);
+        let raw = pipeline.effects.uses_name(names.statement);
+        let statement = if raw { None } else { self.statement(names.statement, pipeline) };
         let need = match &statement {
             Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
             None => self.need_of_rest(message.after, pipeline, judge),
@@ -200,7 +208,13 @@ impl Session {
             return ClientStep::Hold;
         }
         match &statement {
-            Some(statement) => self.note(Some(&statement.verdict), pipeline),
+            Some(statement) => {
+                if !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
+                    return ClientStep::Hold;
+                }
+                self.note(Some(&statement.verdict), pipeline);
+            }
+            None if raw => self.note(None, pipeline),
             None => self.wrote = true,
         }
         match statement {
@@ -220,6 +234,7 @@ impl Session {
                 if names.statement.is_empty() {
                     drop_strange_unnamed(pipeline, server, out);
                 }
+                self.close_stranger(names.statement, pipeline, server, out);
                 pipeline.push(Owed::Bind);
                 ClientStep::Forward
             }
@@ -261,8 +276,8 @@ impl Session {
         };
         let statement = match object {
             Object::Statement(name) if pipeline.is_unsettled(name) => return ClientStep::Hold,
-            Object::Statement(name) => self.statement(name, pipeline),
-            Object::Portal(_) => None,
+            Object::Statement(name) if !pipeline.effects.uses_name(name) => self.statement(name, pipeline),
+            Object::Statement(_) | Object::Portal(_) => None,
         };
         let need = match &statement {
             Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
@@ -270,6 +285,11 @@ impl Session {
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
         if pipeline.is_full() || moves(pipeline, need) {
+            return ClientStep::Hold;
+        }
+        if let Some(statement) = &statement
+            && !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out)
+        {
             return ClientStep::Hold;
         }
         match (object, statement) {
@@ -286,8 +306,10 @@ impl Session {
             }
             (Object::Statement(name), None) if name.starts_with(NAME_PREFIX) => reserved_name(),
             (object, _) => {
-                if object == Object::Statement(b"") {
-                    drop_strange_unnamed(pipeline, server, out);
+                match object {
+                    Object::Statement(b"") => drop_strange_unnamed(pipeline, server, out),
+                    Object::Statement(name) => self.close_stranger(name, pipeline, server, out),
+                    Object::Portal(_) => {}
                 }
                 pipeline.push(Owed::Describe);
                 ClientStep::Forward
@@ -331,12 +353,19 @@ impl Session {
                 pipeline.push_change(Owed::Close { unnamed: true }, b"", None);
                 ClientStep::Forward
             }
+            Object::Statement(name) if pipeline.effects.uses_name(name) => {
+                pipeline.push(Owed::Close { unnamed: false });
+                ClientStep::Forward
+            }
             Object::Statement(name) if name.starts_with(NAME_PREFIX) || self.statement(name, pipeline).is_some() => {
                 pipeline.push_change(Owed::CloseKnown, name, None);
                 self.answer_known(pipeline, out.to_client);
                 ClientStep::Answered
             }
-            _ => {
+            object => {
+                if let Object::Statement(name) = object {
+                    self.close_stranger(name, pipeline, server, out);
+                }
                 pipeline.push(Owed::Close { unnamed: false });
                 ClientStep::Forward
             }
@@ -345,7 +374,7 @@ impl Session {
 }
 
 /// Makes the server drop a statement that it holds, or may hold.
-fn drop_held(id: u64, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
+pub(super) fn drop_held(id: u64, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
     request::about_statement(b'C', &name_of_id(id), out.to_server);
     pipeline.note_sent(id, false);
     pipeline.push(Owed::OurClose { id: Some(id) });

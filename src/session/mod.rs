@@ -9,6 +9,7 @@ mod carried;
 mod client;
 mod extended;
 mod loss;
+mod names;
 mod pipeline;
 mod reported;
 mod restore;

@@ -62,6 +62,22 @@ pub enum Owed {
     OurClose {
         id: Option<u64>,
     },
+    /// A Parse of ours under the client's own name, for SQL.
+    OwnParse {
+        name: Box<[u8]>,
+        id: u64,
+    },
+    /// A Close of ours of a client's own name: perhaps a stranger's.
+    OwnClose {
+        name: Box<[u8]>,
+    },
+    /// A query of ours that prepares a statement by SQL, under the client's own name.
+    OwnPrepare {
+        name: Box<[u8]>,
+        id: u64,
+    },
+    /// A Sync of ours, for messages of ours in front of a simple query.
+    OurSync,
     /// A query of ours that brings the session's settings.
     Replay {
         settings: Arc<Carried>,
@@ -75,7 +91,11 @@ pub enum Owed {
 impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
-        matches!(self, Owed::Query { .. } | Owed::Sync | Owed::Replay { .. } | Owed::Probe { .. })
+        match self {
+            Owed::Query { .. } | Owed::Sync | Owed::Replay { .. } | Owed::Probe { .. } => true,
+            Owed::OwnPrepare { .. } | Owed::OurSync => true,
+            _ => false,
+        }
     }
 
     /// Whether the ReadyForQuery is for the client.
@@ -85,7 +105,11 @@ impl Owed {
 
     /// Whether the client must not see the reply.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::Replay { .. } | Owed::Probe { .. })
+        match self {
+            Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::Replay { .. } | Owed::Probe { .. } => true,
+            Owed::OwnParse { .. } | Owed::OwnClose { .. } | Owed::OwnPrepare { .. } | Owed::OurSync => true,
+            _ => false,
+        }
     }
 
     /// Whether the reply comes from us, in its turn.
@@ -166,6 +190,9 @@ pub struct Effects {
     pub undone: bool,
     /// State that the server cannot tell of, by the verdicts of what was sent.
     pub pins: PinSet,
+    /// Names of prepared statements that SQL has made or taken away: until the server is asked, only it knows what they
+    /// mean.
+    pub names: Vec<Box<[u8]>>,
     /// The end of a transaction, or a write outside a block, was sent and is not answered yet.
     pub may_commit: bool,
 }
@@ -186,7 +213,23 @@ impl Effects {
 
     /// Whether the server connection may carry state that is not known.
     pub fn is_dirty(&self) -> bool {
-        self.probe != Probe::Nothing || !self.pins.is_empty()
+        self.is_asked() || !self.pins.is_empty()
+    }
+
+    /// Whether the server has to be asked what the session has become.
+    pub fn is_asked(&self) -> bool {
+        self.probe != Probe::Nothing || !self.names.is_empty()
+    }
+
+    /// Whether only the server knows what a name of a prepared statement means now.
+    pub fn uses_name(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|used| **used == *name)
+    }
+
+    pub fn use_name(&mut self, name: &[u8]) {
+        if !self.uses_name(name) {
+            self.names.push(name.into());
+        }
     }
 }
 
@@ -229,6 +272,8 @@ pub struct Pipeline {
     pub answer: Answer,
     /// What the server said before it closed the connection.
     pub last_words: Option<ErrorFields>,
+    /// Why a statement could not be prepared under the client's own name: the answer to what needed it.
+    pub own_error: Option<ErrorFields>,
     /// The server connection may only read: the node is a replica.
     pub read_only: bool,
     /// Messages of the client that were answered up to ReadyForQuery, to tell one statement from the next.
@@ -399,6 +444,7 @@ impl Pipeline {
         self.judged = None;
         self.vacates = None;
         self.last_words = None;
+        self.own_error = None;
         if self.answer != Answer::default() {
             self.answer = Answer::default();
         }

@@ -88,7 +88,7 @@ impl Session {
                 false
             }
             (Owed::Query { .. }, _) => false,
-            (Owed::Replay { .. }, _) => return ServerStep::Swallow,
+            (Owed::Replay { .. } | Owed::OwnPrepare { .. }, _) => return ServerStep::Swallow,
             (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
@@ -96,6 +96,7 @@ impl Session {
             (Owed::Describe, Reply::ParameterDescription) => false,
             (Owed::Describe, Reply::RowDescription | Reply::NoData) => true,
             (Owed::Close { .. } | Owed::OurClose { .. }, Reply::CloseComplete) => true,
+            (Owed::OwnParse { .. }, Reply::ParseComplete) | (Owed::OwnClose { .. }, Reply::CloseComplete) => true,
             (Owed::Execute, Reply::EmptyQueryResponse | Reply::PortalSuspended) => true,
             (Owed::Execute, Reply::DataRow | Reply::CopyOutResponse | Reply::CopyData | Reply::CopyDone) => false,
             _ => return nonsense(wire::Error::UnknownMessage(message.head.tag)),
@@ -110,6 +111,11 @@ impl Session {
         let Some(done) = pipeline.pop() else { return ServerStep::Forward };
         if let Some(sent) = done.sent {
             server.statements.set(sent.id, sent.held);
+        }
+        match &done.owed {
+            Owed::OwnParse { name, id } => server.statements.set_own(name, Some(*id)),
+            Owed::OwnClose { name } => server.statements.remove_own(name),
+            _ => {}
         }
         if done.owed.is_ours() {
             return ServerStep::Swallow;
@@ -175,12 +181,27 @@ impl Session {
                 pipeline.last_words = Some(fields);
                 return ServerStep::Swallow;
             }
-            Some(Owed::Query { .. }) => {}
+            Some(Owed::OwnPrepare { .. } | Owed::OurSync) => return ServerStep::Swallow,
+            Some(Owed::Query { .. }) => {
+                // What the statement needed was refused before: that is why it fails.
+                if let Some(why) = pipeline.own_error.take()
+                    && matches!(fields.code(), "26000" | "25P02")
+                {
+                    why.write(b'E', out.to_client);
+                    return ServerStep::Swallow;
+                }
+            }
             Some(front) => {
                 if matches!(front, Owed::Bind | Owed::Describe | Owed::OurParse { .. }) {
                     learn(&fields, server);
                 }
                 taken = self.skip(pipeline, server);
+                if matches!(pipeline.owed.front(), Some(Owed::OurSync)) {
+                    // Only messages of ours were before it.
+                    pipeline.failed = false;
+                    pipeline.own_error = Some(fields);
+                    return ServerStep::Swallow;
+                }
             }
         }
         self.forward_error(message, fields, taken.as_deref(), out)
@@ -193,7 +214,7 @@ impl Session {
         let mut front = true;
         server.unnamed = None;
         pipeline.long_unnamed = false;
-        while !matches!(pipeline.owed.front(), Some(Owed::Sync)) {
+        while !matches!(pipeline.owed.front(), Some(Owed::Sync | Owed::OurSync)) {
             let Some(done) = pipeline.pop() else {
                 pipeline.skipping = true;
                 break;
@@ -259,7 +280,13 @@ impl Session {
             Owed::Replay { settings } => self.on_replayed(failed, settings, pipeline, server, out),
             Owed::Probe { probe } if failed && self.may_ask_again(pipeline) => self.ask(probe, pipeline, server, out),
             Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server),
+            Owed::OurSync => ServerStep::Swallow,
+            Owed::OwnPrepare { name, id } => {
+                server.statements.set_own(&name, (!failed).then_some(id));
+                ServerStep::Swallow
+            }
             _ => {
+                pipeline.own_error = None;
                 pipeline.status = status;
                 self.accept(done.change);
                 self.on_clients_ready(pipeline, server, out)
@@ -289,7 +316,7 @@ impl Session {
         for pin in pipeline.effects.pins.iter() {
             self.pins.insert(pin);
         }
-        if pipeline.effects.probe != Probe::Nothing {
+        if pipeline.effects.is_asked() {
             let probe = std::mem::take(&mut pipeline.effects.probe);
             if let (true, Probe::Settings(names)) = (pipeline.effects.undone, &probe) {
                 pipeline.effects.reset.extend(names.iter().cloned());
@@ -308,7 +335,9 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        let sql = probe.sql_after_reset(&self.settings, &pipeline.effects.reset);
+        let used = &pipeline.effects.names;
+        let strange: Vec<_> = server.statements.all_own().into_iter().map(|(name, _)| name).collect();
+        let sql = probe.question(&self.settings, &pipeline.effects.reset, used, &strange);
         request::query(&sql, out.to_server);
         server.unnamed = None;
         pipeline.holding = true;
@@ -383,6 +412,7 @@ impl Session {
         if matches!(probe, Probe::Everything(_)) {
             self.pinned_by_probe = answer.pin.is_some() || creates_temporary(&self.settings);
         }
+        self.pinned_by_probe |= !self.learn_names(&effects.names, &answer.prepared, server);
         if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
     }
 

@@ -135,7 +135,15 @@ impl Shard {
     }
 }
 
-type ByName = HashMap<Box<[u8]>, Arc<Statement>, RandomState>;
+/// What one of a client's names means.
+#[derive(Debug, Clone)]
+pub struct Named {
+    pub statement: Arc<Statement>,
+    /// The text of the PREPARE that made it; `None` when it was prepared by the protocol.
+    pub prepare: Option<Box<[u8]>>,
+}
+
+type ByName = HashMap<Box<[u8]>, Named, RandomState>;
 
 /// One client's names. Empty clients hold nothing.
 #[derive(Debug, Default)]
@@ -145,14 +153,27 @@ pub struct ClientNames {
 
 impl ClientNames {
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.names.as_ref()?.get(name)
+        self.names.as_ref()?.get(name).map(|named| &named.statement)
     }
 
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
-        self.names.get_or_insert_default().insert(name, statement);
+        self.insert_named(name, Named { statement, prepare: None });
     }
 
-    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+    pub fn insert_named(&mut self, name: Box<[u8]>, named: Named) {
+        self.names.get_or_insert_default().insert(name, named);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
+        self.names.iter().flat_map(|names| names.iter()).map(|(name, named)| (&**name, named))
+    }
+
+    /// All names.
+    pub fn all(&self) -> Vec<Box<[u8]>> {
+        self.iter().map(|(name, _)| name.into()).collect()
+    }
+
+    pub fn remove(&mut self, name: &[u8]) -> Option<Named> {
         let names = self.names.as_mut()?;
         let removed = names.remove(name);
         if names.is_empty() {
@@ -172,7 +193,7 @@ impl ClientNames {
     /// The client's name for one of ours, for error texts.
     pub fn name_of(&self, ours: &[u8]) -> Option<&[u8]> {
         let names = self.names.as_ref()?;
-        names.iter().find(|(_, statement)| *statement.name == *ours).map(|(name, _)| &**name)
+        names.iter().find(|(_, named)| *named.statement.name == *ours).map(|(name, _)| &**name)
     }
 }
 
@@ -182,7 +203,11 @@ pub struct ServerStatements {
     /// Statement id to the tick of its last use.
     used: HashMap<u64, u64, RandomState>,
     tick: u64,
+    /// Statements under clients' own names, for SQL's EXECUTE: the id of each, `None` when it may be there or not.
+    own: Option<Box<OwnNames>>,
 }
+
+type OwnNames = HashMap<Box<[u8]>, Option<u64>, RandomState>;
 
 impl ServerStatements {
     /// Whether the connection holds it; marks it as used.
@@ -218,10 +243,46 @@ impl ServerStatements {
 
     pub fn clear(&mut self) {
         self.used.clear();
+        self.own = None;
     }
 
     pub fn len(&self) -> usize {
         self.used.len()
+    }
+
+    /// The ids of all.
+    pub fn ids(&self) -> Vec<u64> {
+        self.used.keys().copied().collect()
+    }
+
+    /// What stands under a client's own name: nothing, surely this statement, or perhaps something.
+    pub fn own(&self, name: &[u8]) -> Option<Option<u64>> {
+        self.own.as_ref()?.get(name).copied()
+    }
+
+    pub fn set_own(&mut self, name: &[u8], id: Option<u64>) {
+        self.own.get_or_insert_default().insert(name.into(), id);
+    }
+
+    pub fn remove_own(&mut self, name: &[u8]) {
+        let Some(own) = &mut self.own else { return };
+        own.remove(name);
+        if own.is_empty() {
+            self.own = None;
+        }
+    }
+
+    pub fn has_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    pub fn own_len(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.len())
+    }
+
+    /// All own names, with what stands under them.
+    pub fn all_own(&self) -> Vec<(Box<[u8]>, Option<u64>)> {
+        self.own.iter().flat_map(|own| own.iter()).map(|(name, id)| (name.clone(), *id)).collect()
     }
 
     pub fn is_empty(&self) -> bool {

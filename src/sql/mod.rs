@@ -33,7 +33,7 @@ use std::borrow::Cow;
 pub use cache::Cache;
 pub use verdict::{Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
 
-use lexer::{Kind, Lexer};
+use lexer::{Kind, Lexer, Token};
 use parser::Strings;
 use tree::Tree;
 use walk::Judgement;
@@ -50,31 +50,60 @@ pub fn judge_bytes(sql: &[u8]) -> Verdict {
     judge_source(Source::of(sql)).verdict
 }
 
-/// The statement inside of a PREPARE, without the end of the text: `SELECT $1` of `PREPARE a (int) AS SELECT $1;`. `None`
-/// when the text is not exactly one PREPARE, or its tokens depend on the session's settings.
-pub fn prepared_text(sql: &[u8]) -> Option<&[u8]> {
-    let (mut words, mut depth, mut start) = (0, 0_u32, None);
-    let mut end = None;
+/// The statement inside of the PREPARE that gives `name` its meaning: `SELECT $1` of `PREPARE a (int) AS SELECT $1; …`.
+/// Where a text has several for one name, the last. `None` when there is none, or the tokens depend on the session's
+/// settings.
+pub fn prepared_text<'a>(sql: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut tokens = Vec::new();
     let mut lexer = Lexer::new(sql);
     while let Some(token) = lexer.next() {
-        let bytes = &sql[token.start..token.end];
         match token.kind {
-            Kind::Space => continue,
+            Kind::Space => {}
             Kind::Irregular | Kind::Text { ambiguous: true } => return None,
-            _ if end.is_some() => return None,
-            Kind::Mark if bytes == b"(" => depth += 1,
-            Kind::Mark if bytes == b")" => depth = depth.checked_sub(1)?,
-            Kind::Mark if bytes == b";" && depth == 0 => end = Some(token.start),
-            Kind::Word if words == 0 && bytes.eq_ignore_ascii_case(b"prepare") => {}
-            _ if words == 0 => return None,
-            Kind::Word if words >= 2 && depth == 0 && start.is_none() && bytes.eq_ignore_ascii_case(b"as") => {
-                start = Some(token.end);
-            }
-            _ => {}
+            _ => tokens.push(token),
         }
-        words += 1;
     }
-    Some(sql.get(start?..end.unwrap_or(sql.len()))?.trim_ascii())
+    let ends = |token: &Token| &sql[token.start..token.end] == b";";
+    tokens.split(ends).rev().find_map(|statement| {
+        let [prepare, named, rest @ ..] = statement else { return None };
+        let text = |token: &Token| &sql[token.start..token.end];
+        if !text(prepare).eq_ignore_ascii_case(b"prepare") || *identifier(named.kind, text(named))? != *name {
+            return None;
+        }
+        let (mut depth, mut start) = (0_u32, None);
+        for token in rest {
+            match text(token) {
+                b"(" => depth += 1,
+                b")" => depth = depth.checked_sub(1)?,
+                word if depth == 0 && word.eq_ignore_ascii_case(b"as") => {
+                    start = Some(token.end);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        Some(sql.get(start?..rest.last()?.end)?.trim_ascii()).filter(|text| !text.is_empty())
+    })
+}
+
+/// What a token names: unquoted names are folded to lower case (manual, "Identifiers and Key Words").
+fn identifier(kind: Kind, text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    match kind {
+        Kind::Word => Some(text.to_ascii_lowercase().into()),
+        Kind::QuotedName => {
+            let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+            let mut name = Vec::with_capacity(inner.len());
+            let mut bytes = inner.iter();
+            while let Some(byte) = bytes.next() {
+                name.push(*byte);
+                if *byte == b'"' {
+                    bytes.next();
+                }
+            }
+            Some(name.into())
+        }
+        _ => None,
+    }
 }
 
 /// A text, by what its bytes are known to be.

@@ -1041,24 +1041,21 @@ proptest! {
 
 #[test]
 fn the_statement_inside_of_a_prepare() {
-    let check = |sql: &str, expected: Option<&str>| {
-        assert_eq!(prepared_text(sql.as_bytes()), expected.map(str::as_bytes), "{sql}");
+    let check = |sql: &str, name: &str, expected: Option<&str>| {
+        assert_eq!(prepared_text(sql.as_bytes(), name.as_bytes()), expected.map(str::as_bytes), "{sql}");
     };
-    check("PREPARE a AS SELECT 1", Some("SELECT 1"));
-    check(
-        " /* x */ prepare \"as\" (int, text) as select $1 as b, (select ';'); -- end",
-        Some("select $1 as b, (select ';')"),
-    );
-    check("PREPARE a (numeric(3, 1)) AS VALUES (1) /* last */", Some("VALUES (1) /* last */"));
-    check("PREPARE as_ AS SELECT E'\\'' AS x", Some("SELECT E'\\'' AS x"));
-    for other in [
-        "PREPARE a AS SELECT 1; SELECT 2",
-        "SELECT 1 AS a",
-        "PREPARE TRANSACTION 'x'",
-        "",
-        "EXECUTE a",
-        "PREPARE a AS SELECT 'a\\'b'",
-    ] {
-        check(other, None);
+    check("PREPARE a AS SELECT 1", "a", Some("SELECT 1"));
+    let inner = "select $1 as b, (select ';')";
+    check(&format!(" /* x */ prepare \"as\" (int, text) as {inner}; -- end"), "as", Some(inner));
+    check("PREPARE A (numeric(3, 1)) AS VALUES (1) /* last */", "a", Some("VALUES (1)"));
+    check("PREPARE \"q\"\"Q\" AS SELECT E'\\'' AS x", "q\"Q", Some("SELECT E'\\'' AS x"));
+    let several = "PREPARE a AS SELECT 1; PREPARE b AS SELECT 2; DEALLOCATE a; PREPARE a AS SELECT 3; EXECUTE a";
+    check(several, "a", Some("SELECT 3"));
+    check(several, "b", Some("SELECT 2"));
+    check(several, "c", None);
+    for other in
+        ["SELECT 1 AS a", "PREPARE TRANSACTION 'a'", "", "EXECUTE a", "PREPARE a AS SELECT 'a\\'b'", "PREPARE a AS"]
+    {
+        check(other, "a", None);
     }
 }

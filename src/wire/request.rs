@@ -108,9 +108,19 @@ pub fn begin(tag: u8, body: usize, out: &mut Vec<u8>) {
 
 /// Writes a Query message.
 pub fn query(sql: &str, out: &mut Vec<u8>) {
+    query_bytes(sql.as_bytes(), out);
+}
+
+/// Writes a Query message with a text in any encoding; it must not hold a zero.
+pub fn query_bytes(sql: &[u8], out: &mut Vec<u8>) {
     begin(b'Q', sql.len() + 1, out);
-    out.extend_from_slice(sql.as_bytes());
+    out.extend_from_slice(sql);
     out.push(0);
+}
+
+/// Writes a Sync message.
+pub fn sync(out: &mut Vec<u8>) {
+    begin(b'S', 0, out);
 }
 
 /// Writes a Close or Describe (`tag`) message about a prepared statement.

@@ -12,4 +12,5 @@ mod pooling;
 mod protocol;
 mod replication;
 mod split;
+mod statements;
 mod tidy;

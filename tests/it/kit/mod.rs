@@ -16,7 +16,7 @@ use std::{
 pub use self::{
     client::connect,
     fault::{Cut, Direction, Fault},
-    pooler::Config,
+    pooler::{Config, Pooler},
     raw::{Message, RawClient, messages},
 };
 pub use poolhouse::cli::demo::cluster::{Builder, Cluster, Login};

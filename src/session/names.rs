@@ -1,0 +1,210 @@
+//! Names of prepared statements in SQL: PREPARE, EXECUTE, DEALLOCATE, and the view that lists them.
+//!
+//! On a direct connection SQL and the protocol share one namespace. Here the protocol's statements stand on a server
+//! connection under names of ours, so before a text that uses a name in SQL the client's statement is prepared there
+//! under the client's *own* name as well, and a stranger's under that name is closed. What a transaction did to names
+//! is then asked from the server at its end, since only it knows the types of parameters and what has succeeded.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use super::{
+    Judge, Outboxes, Pipeline, ServerState, Session,
+    carried::Prepared,
+    pipeline::Owed,
+    statements::{Named, Statement},
+};
+use crate::{
+    sql::{NameUse, Verdict, judge_bytes, prepared_text},
+    wire::{
+        reply::Status,
+        request::{self, Parse},
+    },
+};
+
+/// Most of clients' own names on one server connection; when there are more, strangers' are closed.
+const OWN_NAMES_MAX: usize = 200;
+
+/// What a text is sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// A Query message: what stands before it needs a Sync of its own.
+    Simple,
+    /// A batch of the extended protocol, whose Sync comes.
+    Batch,
+}
+
+impl Session {
+    /// As [`Session::intern`]; a text that executes other statements is shared only with clients for which the names
+    /// mean the same.
+    pub(super) fn intern_own(&self, parse: &Parse<'_>, pipeline: &Pipeline, judge: &impl Judge) -> Arc<Statement> {
+        let statement = self.intern(parse, judge);
+        if statement.verdict.names.is_empty() || !self.renames() {
+            return statement;
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.settings.planner_hash().hash(&mut hasher);
+        for name in &statement.verdict.names {
+            let meaning = self.statement(name.name().as_bytes(), pipeline);
+            meaning.map(|statement| statement.id).hash(&mut hasher);
+        }
+        let verdict = || statement.verdict.clone();
+        self.shared.statements.intern(parse.sql, parse.types, hasher.finish(), verdict)
+    }
+
+    /// Prepares the server connection for a text that uses names of prepared statements in SQL. False when what the
+    /// names mean depends on replies that have not come.
+    pub(super) fn bring_names(
+        &mut self,
+        verdict: &Verdict,
+        sent: Sent,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> bool {
+        let strangers = verdict.opaque && server.statements.has_own();
+        let touches = !verdict.names.is_empty() || verdict.lists_statements || strangers;
+        if !touches || !self.renames() || pipeline.status == Status::Failed {
+            return true;
+        }
+        let unsettled = |name: &NameUse| pipeline.is_unsettled(name.name().as_bytes());
+        let all = verdict.lists_statements || strangers;
+        if all && pipeline.ready_owed > 0 || verdict.names.iter().any(unsettled) {
+            return false;
+        }
+        let before = pipeline.owed.len();
+        let alone = sent == Sent::Simple && !pipeline.has_open_batch();
+        if all || server.statements.own_len() > OWN_NAMES_MAX {
+            self.close_strangers(pipeline, server, out);
+        }
+        for name in &verdict.names {
+            self.bring(name.name().as_bytes(), pipeline, server, out);
+        }
+        if verdict.lists_statements {
+            self.bring_all(pipeline, server, out);
+        }
+        if pipeline.owed.len() > before && alone {
+            request::sync(out.to_server);
+            pipeline.push(Owed::OurSync);
+        }
+        if verdict.lists_statements && alone {
+            self.prepare_again(pipeline, server, out);
+        }
+        true
+    }
+
+    /// Makes one name mean on the server what it means to the client.
+    fn bring(&self, name: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        if pipeline.effects.uses_name(name) {
+            return;
+        }
+        match self.statement(name, pipeline) {
+            Some(statement) if server.statements.own(name) == Some(Some(statement.id)) => {}
+            Some(statement) => {
+                close_own(name, pipeline, server, out);
+                let parse = Parse { name, sql: &statement.sql, types: &statement.types };
+                parse.write(name, out.to_server);
+                pipeline.push(Owed::OwnParse { name: name.into(), id: statement.id });
+            }
+            None => self.close_stranger(name, pipeline, server, out),
+        }
+    }
+
+    /// The client does not know this name, so nobody else's statement may answer to it.
+    pub(super) fn close_stranger(
+        &self,
+        name: &[u8],
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) {
+        if !pipeline.effects.uses_name(name) && server.statements.own(name).is_some() {
+            close_own(name, pipeline, server, out);
+        }
+    }
+
+    /// Closes every own name on the server that is not this client's.
+    fn close_strangers(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        for (name, id) in server.statements.all_own() {
+            let mine = id.is_some() && self.statement(&name, pipeline).map(|statement| statement.id) == id;
+            if !mine && !pipeline.effects.uses_name(&name) {
+                close_own(&name, pipeline, server, out);
+            }
+        }
+    }
+
+    /// The server is to hold exactly the client's statements, under the client's names.
+    fn bring_all(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        for id in server.statements.ids() {
+            super::extended::drop_held(id, pipeline, out);
+        }
+        for name in self.names.all() {
+            self.bring(&name, pipeline, server, out);
+        }
+    }
+
+    /// What was prepared by SQL is to be listed as that: prepares it anew with its own text.
+    fn prepare_again(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        for (name, named) in self.names.iter() {
+            let Some(text) = &named.prepare else { continue };
+            close_own(name, pipeline, server, out);
+            request::sync(out.to_server);
+            pipeline.push(Owed::OurSync);
+            request::query_bytes(text, out.to_server);
+            pipeline.push(Owed::OwnPrepare { name: name.into(), id: named.statement.id });
+        }
+    }
+
+    /// Notes what a text may do to names, and what the statements that it executes may do to the session.
+    pub(super) fn note_names(&mut self, verdict: &Verdict, pipeline: &mut Pipeline) {
+        for name in &verdict.names {
+            let bytes = name.name().as_bytes();
+            match name {
+                NameUse::Executes(_) => {
+                    let statement =
+                        if pipeline.effects.uses_name(bytes) { None } else { self.statement(bytes, pipeline) };
+                    self.note(statement.as_ref().map(|statement| &*statement.verdict), pipeline);
+                }
+                NameUse::Deallocates(_) if self.statement(bytes, pipeline).is_none() => {}
+                NameUse::Prepares(_) | NameUse::Deallocates(_) => pipeline.effects.use_name(bytes),
+            }
+        }
+    }
+
+    /// The server has told which of the names in use, and which others made by SQL, it knows now. False when there is
+    /// one that cannot be carried to another server connection.
+    pub(super) fn learn_names(&mut self, used: &[Box<[u8]>], told: &[Prepared], server: &mut ServerState) -> bool {
+        let mut all = true;
+        for prepared in told {
+            all &= self.learn_name(prepared, server);
+        }
+        for name in used.iter().filter(|name| told.iter().all(|prepared| prepared.name != **name)) {
+            self.names.remove(name);
+            server.statements.remove_own(name);
+        }
+        all
+    }
+
+    fn learn_name(&mut self, prepared: &Prepared, server: &mut ServerState) -> bool {
+        let Prepared { name, by_sql, types, text } = prepared;
+        let sql = if *by_sql { prepared_text(text, name) } else { Some(&**text) };
+        let Some(sql) = sql.filter(|_| self.renames()) else { return false };
+        let planned_under = if self.settings.is_empty() { 0 } else { self.settings.planner_hash() };
+        let judge = || Arc::new(judge_bytes(sql));
+        let statement = self.shared.statements.intern(sql, types, planned_under, judge);
+        server.statements.set_own(name, Some(statement.id));
+        let prepare = by_sql.then(|| text.clone());
+        self.names.insert_named(name.clone(), Named { statement, prepare });
+        true
+    }
+}
+
+/// Closes a name of a client's own on the server.
+fn close_own(name: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+    // Until the reply has come, it may be there or not.
+    server.statements.set_own(name, None);
+    request::about_statement(b'C', name, out.to_server);
+    pipeline.push(Owed::OwnClose { name: name.into() });
+}

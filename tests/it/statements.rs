@@ -1,0 +1,204 @@
+//! Prepared statements of SQL and of the protocol in one namespace, as on a direct connection: each script of messages
+//! is run directly and through a pool of one server connection on which a stranger uses the same names in between.
+
+use super::kit::{
+    Cluster, Config, Message, Pooler, RawClient, cluster,
+    messages::{bind, close, describe, execute, parse, query, sync},
+};
+
+fn started() -> Cluster {
+    cluster().trust_user("app").start().unwrap()
+}
+
+fn login(port: u16) -> RawClient {
+    RawClient::login(port, "postgres", "app", "")
+}
+
+fn pooled(cluster: &Cluster) -> Pooler {
+    Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1").start()
+}
+
+/// A whole turn of the extended protocol: all messages, then Sync.
+fn batch(messages: &[Vec<u8>]) -> Vec<u8> {
+    [messages.concat(), sync()].concat()
+}
+
+/// What a stranger does to the server connection between two turns.
+const STRANGER: [&str; 4] = [
+    "PREPARE one AS SELECT 'a stranger''s'",
+    "PREPARE \"Two\" (text) AS SELECT 'a stranger''s', $1",
+    "DEALLOCATE ALL",
+    "PREPARE three AS SELECT 'a stranger''s'",
+];
+
+/// Runs the turns directly and through the pool, and compares every message.
+#[track_caller]
+fn same(cluster: &Cluster, turns: &[Vec<u8>]) {
+    let pooler = pooled(cluster);
+    let (mut direct, mut client, mut stranger) =
+        (login(cluster.node(0).port()), login(pooler.port()), login(pooler.port()));
+    let mut strange = STRANGER.iter().cycle();
+    let mut free = true;
+    for (number, turn) in turns.iter().enumerate() {
+        if free {
+            stranger.query(strange.next().unwrap());
+        }
+        direct.send(turn);
+        client.send(turn);
+        let (expected, got) = (direct.read_until_ready(), client.read_until_ready());
+        assert_eq!(got, expected, "turn {number}: {}", String::from_utf8_lossy(turn));
+        free = expected.last().is_some_and(|ready: &Message| ready.body == b"I");
+    }
+    // The stranger still has what it had, and nothing else.
+    let listed = stranger.value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%stranger%'");
+    let others = stranger.value("SELECT count(*) FROM pg_prepared_statements WHERE statement NOT LIKE '%stranger%'");
+    assert_eq!(others.as_deref(), Some("0"));
+    assert!(listed.is_some_and(|count| count != "0") || turns.is_empty() || !free || turns.len() % 4 == 3);
+}
+
+#[test]
+fn sql_statements_follow_their_client() {
+    let cluster = started();
+    same(
+        &cluster,
+        &[
+            query("PREPARE one (int) AS SELECT $1 + 1 AS a"),
+            query("EXECUTE one (1)"),
+            query("PREPARE one AS SELECT 2"),
+            query("EXECUTE one (2)"),
+            query("PREPARE \"Two\" AS SELECT 'mine' AS b"),
+            query("EXECUTE \"Two\""),
+            query("EXECUTE two"),
+            query("EXPLAIN (COSTS OFF) EXECUTE one (3)"),
+            query("CREATE TEMP TABLE made AS EXECUTE one (4)"),
+            query("SELECT a + 0 FROM made"),
+            query("DROP TABLE made"),
+            query("DEALLOCATE one"),
+            query("EXECUTE one (5)"),
+            query("DEALLOCATE one"),
+            query("EXECUTE \"Two\""),
+            query("EXECUTE three"),
+            query("DEALLOCATE three"),
+            query("DEALLOCATE ALL"),
+            query("EXECUTE \"Two\""),
+        ],
+    );
+}
+
+#[test]
+fn sql_and_the_protocol_share_names() {
+    let cluster = started();
+    same(
+        &cluster,
+        &[
+            batch(&[parse("one", "SELECT $1::int + 10"), describe(b'S', "one")]),
+            query("EXECUTE one (1)"),
+            query("PREPARE one AS SELECT 0"),
+            query("PREPARE three (int, text) AS SELECT $1 AS x, $2 AS y"),
+            batch(&[bind("", "three", &[Some("1"), Some("z")]), describe(b'P', ""), execute("", 0)]),
+            batch(&[describe(b'S', "three")]),
+            batch(&[parse("three", "SELECT 1")]),
+            query("DEALLOCATE one"),
+            batch(&[bind("", "one", &[Some("1")]), execute("", 0)]),
+            batch(&[close(b'S', "three")]),
+            query("EXECUTE three (1, 'x')"),
+            batch(&[parse("", "PREPARE \"Two\" AS SELECT 22"), bind("", "", &[]), execute("", 0)]),
+            batch(&[parse("", "EXECUTE \"Two\""), bind("", "", &[]), describe(b'P', ""), execute("", 0)]),
+            batch(&[parse("run", "EXECUTE \"Two\""), describe(b'S', "run")]),
+            batch(&[bind("", "run", &[]), execute("", 0)]),
+            batch(&[parse("", "DEALLOCATE \"Two\""), bind("", "", &[]), execute("", 0)]),
+            batch(&[bind("", "run", &[]), execute("", 0)]),
+            query("EXECUTE \"Two\""),
+            batch(&[bind("", "Two", &[]), execute("", 0)]),
+        ],
+    );
+}
+
+#[test]
+fn names_do_not_follow_transactions() {
+    let cluster = started();
+    same(
+        &cluster,
+        &[
+            query("BEGIN"),
+            query("PREPARE one AS SELECT 1"),
+            query("EXECUTE one"),
+            query("ROLLBACK"),
+            query("EXECUTE one"),
+            query("BEGIN"),
+            query("DEALLOCATE one"),
+            query("EXECUTE one"),
+            query("ROLLBACK"),
+            query("EXECUTE one"),
+            query("BEGIN"),
+            query("PREPARE one AS SELECT 3"),
+            batch(&[bind("", "one", &[]), execute("", 0)]),
+            batch(&[parse("one", "SELECT 4")]),
+            query("PREPARE one AS SELECT 5"),
+            query("COMMIT"),
+            query("EXECUTE one"),
+            query("PREPARE three AS SELECT 1/0 AS x; SELECT 1"),
+            query("DEALLOCATE one; PREPARE one AS SELECT 6"),
+            query("EXECUTE one"),
+            query("PREPARE two AS SELECT nothing"),
+            query("EXECUTE two"),
+            query("DO $$BEGIN EXECUTE 'PREPARE four AS SELECT 4'; END$$"),
+            query("EXECUTE four"),
+        ],
+    );
+}
+
+#[test]
+fn the_list_of_statements_is_the_clients_own() {
+    let cluster = started();
+    let list = "SELECT name, statement, from_sql, parameter_types FROM pg_prepared_statements ORDER BY name";
+    same(
+        &cluster,
+        &[
+            query(list),
+            query("PREPARE one (int) AS SELECT $1;"),
+            batch(&[parse("three", "SELECT $1::text")]),
+            query(list),
+            query("EXECUTE one (1)"),
+            query("DEALLOCATE three"),
+            query(list),
+            batch(&[parse("", list), bind("", "", &[]), execute("", 0), close(b'S', "one")]),
+            query(list),
+        ],
+    );
+}
+
+#[test]
+fn a_statement_that_cannot_be_prepared_any_more_says_why() {
+    let cluster = started();
+    cluster.node(0).query("CREATE TABLE public.gone (x int); GRANT ALL ON gone TO PUBLIC").unwrap();
+    let pooler = pooled(&cluster);
+    let (mut client, mut stranger) = (login(pooler.port()), login(pooler.port()));
+    client.query("PREPARE one AS SELECT * FROM gone");
+    stranger.query("DEALLOCATE ALL");
+    cluster.node(0).query("DROP TABLE gone").unwrap();
+    for _ in 0..2 {
+        let answer = client.query("EXECUTE one");
+        assert_eq!(answer[0].sqlstate(), "42P01", "{answer:?}");
+    }
+    client.query("BEGIN");
+    assert_eq!(client.query("EXECUTE one")[0].sqlstate(), "42P01");
+    assert_eq!(client.query("EXECUTE one")[0].sqlstate(), "25P02");
+    client.query("ROLLBACK");
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn sql_statements_do_not_hold_the_server_connection() {
+    let cluster = started();
+    let pooler = pooled(&cluster);
+    let mut clients: Vec<_> = (0..5).map(|_| login(pooler.port())).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.query(&format!("PREPARE one AS SELECT {number}"));
+    }
+    for _ in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.value("EXECUTE one"), Some(number.to_string()));
+        }
+    }
+}
