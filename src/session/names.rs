@@ -97,7 +97,8 @@ impl Session {
 
     /// Makes one name mean on the server what it means to the client.
     fn bring(&self, name: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        if pipeline.effects.uses_name(name) {
+        let doubtful = server.statements.own(name) == Some(None) && !pipeline.owes_own(name);
+        if pipeline.effects.uses_name(name) && !doubtful {
             return;
         }
         match self.statement(name, pipeline) {
@@ -159,6 +160,9 @@ impl Session {
 
     /// Notes what a text may do to names, and what the statements that it executes may do to the session.
     pub(super) fn note_names(&mut self, verdict: &Verdict, pipeline: &mut Pipeline) {
+        if pipeline.status == Status::Failed {
+            return;
+        }
         for name in &verdict.names {
             let bytes = name.name().as_bytes();
             match name {
@@ -178,7 +182,10 @@ impl Session {
     pub(super) fn learn_names(&mut self, used: &[Box<[u8]>], told: &[Prepared], server: &mut ServerState) -> bool {
         let mut all = true;
         for prepared in told {
-            all &= self.learn_name(prepared, server);
+            // A stranger's could not be closed, so the client's own is not there.
+            if server.statements.own(&prepared.name) != Some(None) {
+                all &= self.learn_name(prepared, server);
+            }
         }
         for name in used.iter().filter(|name| told.iter().all(|prepared| prepared.name != **name)) {
             self.names.remove(name);

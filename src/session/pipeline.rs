@@ -91,11 +91,8 @@ pub enum Owed {
 impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
-        match self {
-            Owed::Query { .. } | Owed::Sync | Owed::Replay { .. } | Owed::Probe { .. } => true,
-            Owed::OwnPrepare { .. } | Owed::OurSync => true,
-            _ => false,
-        }
+        let ours = matches!(self, Owed::Replay { .. } | Owed::Probe { .. } | Owed::OwnPrepare { .. } | Owed::OurSync);
+        ours || self.ends_the_clients()
     }
 
     /// Whether the ReadyForQuery is for the client.
@@ -105,11 +102,9 @@ impl Owed {
 
     /// Whether the client must not see the reply.
     pub fn is_ours(&self) -> bool {
-        match self {
-            Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::Replay { .. } | Owed::Probe { .. } => true,
-            Owed::OwnParse { .. } | Owed::OwnClose { .. } | Owed::OwnPrepare { .. } | Owed::OurSync => true,
-            _ => false,
-        }
+        let of_statements = matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::OwnClose { .. });
+        let own = matches!(self, Owed::OwnParse { .. } | Owed::OwnPrepare { .. });
+        of_statements || own || matches!(self, Owed::Replay { .. } | Owed::Probe { .. } | Owed::OurSync)
     }
 
     /// Whether the reply comes from us, in its turn.
@@ -337,6 +332,16 @@ impl Pipeline {
     #[inline]
     pub fn asks(&self) -> bool {
         matches!(self.owed.front(), Some(Owed::Replay { .. } | Owed::Probe { .. }))
+    }
+
+    /// Whether a message of ours about a client's own name of a statement is under way.
+    pub fn owes_own(&self, name: &[u8]) -> bool {
+        self.owed.iter().any(|owed| match owed {
+            Owed::OwnParse { name: own, .. } | Owed::OwnClose { name: own } | Owed::OwnPrepare { name: own, .. } => {
+                **own == *name
+            }
+            _ => false,
+        })
     }
 
     /// Whether anything of the client is under way; what we inject stands in front of what it is for.
