@@ -154,3 +154,64 @@ fn write_error(words: &Option<ErrorFields>, report: &Report, fatal: bool, to_cli
         None => Report { fatal, ..report.clone() }.write(to_client),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{session::Shared, wire::header};
+
+    fn words(severity: &str, code: &str) -> ErrorFields {
+        let text = |text: &str| text.as_bytes().to_vec();
+        // The severity that people read is in the server's language.
+        let fields = vec![(b'S', text("FATALE")), (b'V', text(severity)), (b'C', text(code)), (b'M', text("così"))];
+        ErrorFields { fields }
+    }
+
+    #[test]
+    fn the_last_words_tell_what_has_ended() {
+        let ending = |words: Option<ErrorFields>| {
+            let mut pipeline = Pipeline::default();
+            pipeline.last_words = words;
+            pipeline.ending()
+        };
+        assert_eq!(ending(None), Ending::Node);
+        assert_eq!(ending(Some(words("FATAL", "57P02"))), Ending::Node);
+        assert_eq!(ending(Some(words("PANIC", "57P03"))), Ending::Node);
+        assert_eq!(ending(Some(words("FATAL", "57P01"))), Ending::Unclear);
+        for code in ["25P03", "25P04", "57P04", "57P05", "53200", "40001", "08P01"] {
+            assert_eq!(ending(Some(words("FATAL", code))), Ending::Connection, "{code}");
+        }
+        // The error of a query of ours is nobody's last word.
+        assert_eq!(ending(Some(words("ERROR", "57014"))), Ending::Node);
+    }
+
+    /// What a client is told whose query was under way.
+    fn told(alone: bool) -> (AfterLoss, Vec<u8>) {
+        let shared = Shared { mode: Mode::Transaction, statements_max: 1, routed: false, statements: Arc::default() };
+        let mut session = Session::new(Arc::new(shared), Arc::default(), Arc::default());
+        let mut pipeline = Pipeline::default();
+        pipeline.last_words = Some(words("FATAL", "57P01"));
+        pipeline.push(Owed::Query { drops_unnamed: false });
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
+        let after = session.on_loss(Loss { node: "n", mid_message: false, alone }, &mut pipeline, &mut out);
+        (after, to_client)
+    }
+
+    #[test]
+    fn a_connection_ends_in_the_servers_words_and_a_node_does_not_end_sessions() {
+        let (after, bytes) = told(true);
+        let mut verbatim = Vec::new();
+        words("FATAL", "57P01").write(b'E', &mut verbatim);
+        assert_eq!((after, bytes), (AfterLoss::Ends, verbatim));
+
+        let (after, bytes) = told(false);
+        let error = header(&bytes).unwrap().unwrap();
+        let fields = ErrorFields::read(&bytes[5..error.message()]);
+        assert_eq!(after, AfterLoss::GoesOn);
+        assert_eq!((fields.text(b'V'), fields.code(), fields.message()), (Some("ERROR"), "57P01", "così"));
+        assert_eq!(&bytes[error.message()..], b"Z\0\0\0\x05I");
+    }
+}
