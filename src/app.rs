@@ -92,19 +92,17 @@ async fn serve(settings: Settings, bound: Vec<(Listen, Bound)>) -> Result<(), Er
     let mut signals = Signals::new()?;
     // From the top down: each is stopped after what uses it.
     let (watching, accepting, clients) = (Scope::new(), Scope::new(), Scope::new());
-    let clusters: Vec<_> = settings.clusters.iter().map(|cluster| build_cluster(cluster, &watching)).collect();
-    let frontend = Arc::new(build_frontend(&settings, &clusters)?);
-    keep_pools(&clusters, &frontend, &watching);
-
-    let (workers, arrivals) = Workers::new(settings.workers.max(1));
-    let threads = start_workers(arrivals, &frontend, &clients)?;
+    let (clusters, frontend) = assemble(&settings, &watching)?;
+    let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
+    let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
     for (address, listener) in bound {
         let listener = listener.open()?;
         let (workers, scope) = (workers.clone(), accepting.clone());
         accepting.spawn("accept", async move { frontend::accept(listener, workers, scope).await });
         tracing::info!(%address, "listening");
     }
-    drop(workers);
+    let balancing = accepting.clone();
+    accepting.spawn("balance", async move { frontend::balance(workers, balancing).await });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = threads.len() + 1, "Poolhouse runs");
 
     let why = signals.next().await;
@@ -148,6 +146,17 @@ async fn drain(frontend: &Frontend, clients: &Scope) {
         frontend.registry.order_all(Order::Abort);
         let _ = timeout(ABORT_LIMIT, clients.ended()).await;
     }
+}
+
+/// The clusters, watched and kept by tasks of this scope, and what serves clients in front of them.
+///
+/// # Errors
+/// [`Error::Random`].
+pub fn assemble(settings: &Settings, watching: &Scope) -> Result<(Vec<Arc<Cluster>>, Arc<Frontend>), Error> {
+    let clusters: Vec<_> = settings.clusters.iter().map(|cluster| build_cluster(cluster, watching)).collect();
+    let frontend = Arc::new(build_frontend(settings, &clusters)?);
+    keep_pools(&clusters, &frontend, watching);
+    Ok((clusters, frontend))
 }
 
 fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster> {
@@ -236,30 +245,25 @@ fn keep_cluster(cluster: &Cluster, seen: &mut u64) {
 fn start_workers(
     arrivals: Vec<Arrivals>,
     frontend: &Arc<Frontend>,
+    workers: &Workers,
     clients: &Scope,
 ) -> Result<Vec<JoinHandle<()>>, Error> {
     let mut threads = Vec::new();
     for (number, arrivals) in arrivals.into_iter().enumerate() {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)?;
-        let (frontend, clients, seed) = (frontend.clone(), clients.clone(), u64::from_ne_bytes(seed));
-        let serve = move |clients: Scope| async move {
-            let worker = Arc::new(Worker::new(seed, clients.clone()));
-            frontend::serve(arrivals, frontend, worker, clients).await;
+        let (frontend, workers, clients) = (frontend.clone(), workers.clone(), clients.clone());
+        let serve = async move {
+            let worker = Arc::new(Worker::new(&arrivals, u64::from_ne_bytes(seed), clients));
+            frontend::serve(arrivals, frontend, worker, workers).await;
         };
         if number == 0 {
-            let serving = serve(clients.clone());
             // Not one of the clients' tasks, which a drain waits for.
-            Scope::new().spawn("serve", serving);
+            Scope::new().spawn("serve", serve);
             continue;
         }
         let runtime = runtime()?;
-        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            runtime.block_on(async move {
-                serve(clients.clone()).await;
-                clients.ended().await;
-            });
-        })?;
+        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || runtime.block_on(serve))?;
         threads.push(thread);
     }
     Ok(threads)

@@ -4,13 +4,22 @@
 use std::future::Future;
 
 use tokio::runtime::Handle;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 /// A branch of the tree of tasks. Clones are the same branch.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     tracker: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Counts as a task of its branch for as long as it lives: for what is between two tasks.
+#[derive(Debug)]
+pub struct Token {
+    _token: TaskTrackerToken,
 }
 
 impl Scope {
@@ -32,6 +41,10 @@ impl Scope {
             future.await;
         };
         self.tracker.spawn_on(task, &runtime);
+    }
+
+    pub fn token(&self) -> Token {
+        Token { _token: self.tracker.token() }
     }
 
     /// Asks every task of this branch and below to end.

@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use crate::{
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
-    session::{AfterLoss, Ending, Loss, Mode, Need, Session},
+    session::{self, AfterLoss, Ending, Loss, Mode, Need, Session},
     topology::NodeId,
     wire::{error::Report, reply::Status},
 };
@@ -61,6 +61,15 @@ pub struct Client {
     timer: Option<Box<Timer>>,
     /// Statements so far, for the timer and as the seed of choices.
     turns: u32,
+    /// The last order to move that has been put to it.
+    order_answered: u32,
+}
+
+/// How a client leaves its thread.
+pub enum Leave {
+    Ended,
+    /// It goes on, on the thread of this number.
+    ToMove(Box<Client>, usize),
 }
 
 /// The limit that is running, if the pool has any.
@@ -70,6 +79,14 @@ struct Timer {
     armed: Armed,
     /// The statement that has been cancelled already; it has a little time to end.
     canceled: Option<u32>,
+}
+
+impl Timer {
+    /// Belongs to the calling thread; `None` when there are no limits.
+    fn new(limits: &session::Settings) -> Option<Box<Timer>> {
+        let limit = limits.query_timeout.or(limits.idle_transaction_timeout).or(limits.client_idle_timeout)?;
+        Some(Box::new(Timer { sleep: Box::pin(sleep(limit)), armed: Armed::Nothing, canceled: None }))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +107,8 @@ enum Wake {
     Canceled,
     Order(Order),
     Limit(Armed),
+    /// It becomes active, and is to be served by the thread of this number from now on.
+    Move(usize),
 }
 
 impl Client {
@@ -101,10 +120,7 @@ impl Client {
         entry: Entry,
         place: Place,
     ) -> Box<Client> {
-        let limits = &target.limits;
-        let any = limits.query_timeout.or(limits.idle_transaction_timeout).or(limits.client_idle_timeout);
-        let timer =
-            any.map(|limit| Box::new(Timer { sleep: Box::pin(sleep(limit)), armed: Armed::Nothing, canceled: None }));
+        let timer = Timer::new(&target.limits);
         Box::new(Client {
             stream,
             session,
@@ -118,6 +134,7 @@ impl Client {
             last_write: None,
             timer,
             turns: 0,
+            order_answered: 0,
         })
     }
 
@@ -127,8 +144,20 @@ impl Client {
         self.attach(acquired, Need::Write);
     }
 
-    /// Serves the client until it leaves, fails, or is ordered to leave.
-    pub async fn run(mut self: Box<Self>) {
+    /// The client is served by the calling thread from now on; it holds nothing but its socket.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the client is lost then.
+    pub fn arrive(&mut self, worker: Arc<Worker>) -> io::Result<()> {
+        self.stream.rehome()?;
+        self.worker = worker;
+        // A timer belongs to its thread, too.
+        self.timer = Timer::new(&self.target.limits);
+        Ok(())
+    }
+
+    /// Serves the client until it leaves, fails, is ordered to leave, or is to move to another thread.
+    pub async fn run(mut self: Box<Self>) -> Leave {
         poll_fn(|cx| {
             self.entry.slot.set_waker(cx.waker().clone());
             Poll::Ready(())
@@ -139,7 +168,7 @@ impl Client {
                 Wake::Event(event) => event,
                 Wake::Served(served, node, need) => {
                     if !self.take_served(served, node, need) && Box::pin(self.lend(need)).await.is_err() {
-                        return;
+                        return Leave::Ended;
                     }
                     continue;
                 }
@@ -147,18 +176,25 @@ impl Client {
                     self.refuse_front(&AcquireError::Canceled);
                     continue;
                 }
-                Wake::Order(order) => return Box::pin(self.obey(order)).await,
+                Wake::Move(to) => return Leave::ToMove(self, to),
+                Wake::Order(order) => {
+                    Box::pin(self.obey(order)).await;
+                    return Leave::Ended;
+                }
                 Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => {
                     // The server's own error follows, and the session goes on.
                     Box::pin(self.cancel_statement()).await;
                     continue;
                 }
-                Wake::Limit(armed) => return Box::pin(self.end_by_limit(armed)).await,
+                Wake::Limit(armed) => {
+                    Box::pin(self.end_by_limit(armed)).await;
+                    return Leave::Ended;
+                }
             };
             match event {
                 Event::NeedServer(need) => {
                     if !self.lend_or_queue(need) && Box::pin(self.lend(need)).await.is_err() {
-                        return;
+                        return Leave::Ended;
                     }
                 }
                 Event::Released => {
@@ -166,12 +202,19 @@ impl Client {
                         Box::pin(self.give_back_late()).await;
                     }
                 }
-                Event::Left | Event::Done | Event::Idle => return Box::pin(self.desert()).await,
-                Event::Failed(report) => return Box::pin(self.fail(Words::Ours(*report))).await,
+                Event::Left | Event::Done | Event::Idle => {
+                    Box::pin(self.desert()).await;
+                    return Leave::Ended;
+                }
+                Event::Failed(report) => {
+                    Box::pin(self.fail(Words::Ours(*report))).await;
+                    return Leave::Ended;
+                }
                 Event::ServerLost(error) => {
                     let alone = Box::pin(self.is_alone()).await;
                     if self.lose_server(&error, alone) == AfterLoss::Ends {
-                        return Box::pin(self.farewell()).await;
+                        Box::pin(self.farewell()).await;
+                        return Leave::Ended;
                     }
                 }
             }
@@ -188,21 +231,31 @@ impl Client {
         if self.queued.is_some() {
             return self.poll_queued(cx);
         }
+        if self.exchange.is_none()
+            && let Poll::Ready(wake) = self.poll_activity(cx)
+        {
+            return Poll::Ready(wake);
+        }
         if let Poll::Ready(event) = self.poll_event(cx) {
             return Poll::Ready(Wake::Event(event));
         }
         if self.timer.is_some() { self.poll_limit(cx).map(Wake::Limit) } else { Poll::Pending }
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.exchange.is_none() {
-            match self.stream.poll_readable(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Left),
-                Poll::Pending => return Poll::Pending,
-            }
-            self.exchange = Some(self.worker.exchange());
+    /// An idle client: it gets an exchange when it becomes active, or is to move.
+    fn poll_activity(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        match ready!(self.stream.poll_readable(cx)) {
+            Ok(()) => {}
+            Err(_) => return Poll::Ready(Wake::Event(Event::Left)),
         }
+        if let Some(to) = self.worker.post.destination(&mut self.order_answered) {
+            return Poll::Ready(Wake::Move(to));
+        }
+        self.exchange = Some(self.worker.exchange());
+        Poll::Pending
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
         let event = exchange.poll(cx, &mut self.stream, &mut self.session, server, &*self.worker);

@@ -10,10 +10,12 @@ mod acquire;
 mod begin;
 mod client;
 mod exchange;
+mod intake;
 mod login;
 mod registry;
 mod replication;
 mod report;
+mod spread;
 mod startup;
 mod target;
 mod worker;
@@ -24,8 +26,10 @@ use std::{
     time::Duration,
 };
 
-pub use accept::{Arrivals, Workers, accept, serve};
+pub use accept::accept;
+pub use intake::{Arrivals, Workers, balance, serve};
 pub use registry::{Order, Registry};
+pub use spread::Order as Move;
 pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
 pub use worker::Worker;
 

@@ -8,7 +8,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{exchange::Exchange, registry::Canceling};
+use super::{
+    exchange::Exchange,
+    intake::{Arrivals, Post},
+    registry::Canceling,
+};
 use crate::{
     backend,
     session::Judge,
@@ -34,6 +38,8 @@ type Stock = Vec<Box<Exchange>>;
 #[derive(Debug)]
 pub struct Worker {
     pub id: ThreadId,
+    /// Where the thread is told which of its clients are to move.
+    pub post: Arc<Post>,
     exchanges: Mutex<Stock>,
     verdicts: Mutex<Cache>,
     /// Where cancel requests to servers run.
@@ -42,9 +48,10 @@ pub struct Worker {
 
 impl Worker {
     /// For the calling thread. `seed` keeps others from making statements collide in the cache.
-    pub fn new(seed: u64, cancels: Scope) -> Worker {
+    pub fn new(arrivals: &Arrivals, seed: u64, cancels: Scope) -> Worker {
         Worker {
             id: std::thread::current().id(),
+            post: arrivals.post.clone(),
             exchanges: Mutex::default(),
             verdicts: Mutex::new(Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed)),
             cancels,

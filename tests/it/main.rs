@@ -8,6 +8,7 @@ mod failover;
 mod identity;
 mod kit;
 mod login;
+mod moving;
 mod pooling;
 mod protocol;
 mod replication;

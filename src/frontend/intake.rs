@@ -1,0 +1,378 @@
+//! The threads that serve clients: how each takes clients in, from the accepting task and from other threads, and how as
+//! few of them as suffice are kept busy. `spread` decides; here its orders are carried out.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Frontend, Worker,
+    client::{Client, Leave},
+    login::{self, Served},
+    spread::{ALL, BUSY, Load, Order, Spread},
+};
+use crate::{
+    net::listener::Accepted,
+    tasks::{Scope, Token},
+};
+
+/// How often the workers' loads are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The threads that serve clients. Clones are the same ones.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    intakes: Arc<[Intake]>,
+    /// The first so many take new clients.
+    in_use: Arc<AtomicUsize>,
+    clients: Scope,
+}
+
+#[derive(Debug)]
+struct Intake {
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    post: Arc<Post>,
+}
+
+/// What a thread takes its clients from.
+#[derive(Debug)]
+pub struct Arrivals {
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    pub post: Arc<Post>,
+}
+
+/// A client on its way to a thread.
+#[derive(Debug)]
+struct Arrival {
+    client: Who,
+    /// Whoever waits for the clients to end waits for this one, too.
+    _token: Token,
+}
+
+#[derive(Debug)]
+enum Who {
+    New(Accepted),
+    /// One that has been served by another thread.
+    Moved(Box<Client>),
+}
+
+/// What a thread and those who steer it tell each other.
+#[derive(Debug, Default)]
+pub struct Post {
+    clients: AtomicUsize,
+    /// What the thread used of a core of late, in thousandths.
+    busy: AtomicU32,
+    /// The order that stands: its number, to whom, and the share; 0 for none.
+    order: AtomicU64,
+    /// Clients that it has been put to.
+    asked: AtomicU32,
+}
+
+impl Post {
+    fn load(&self) -> Load {
+        Load { busy: self.busy.load(Ordering::Relaxed), clients: self.clients.load(Ordering::Relaxed) }
+    }
+
+    /// `number` tells this order from earlier ones, unless it is the same as the one that stands.
+    fn put_order(&self, order: Option<Order>, number: u32) {
+        let standing = self.order.load(Ordering::Relaxed);
+        let Some(Order { to, share, .. }) = order else {
+            if standing != 0 {
+                self.order.store(0, Ordering::Relaxed);
+            }
+            return;
+        };
+        let what = (to as u64 & 0xffff) << 16 | u64::from(share);
+        if standing & 0xffff_ffff != what {
+            self.asked.store(0, Ordering::Relaxed);
+            self.order.store(u64::from(number) << 32 | what, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread to which a client that becomes active is to go. `answered` is the number of the last order that has
+    /// been put to this client: each is put once, and of those in a row a share goes that is exact.
+    #[inline]
+    pub fn destination(&self, answered: &mut u32) -> Option<usize> {
+        match self.order.load(Ordering::Relaxed) {
+            0 => None,
+            order => self.answer(order, answered),
+        }
+    }
+
+    fn answer(&self, order: u64, answered: &mut u32) -> Option<usize> {
+        let number = (order >> 32) as u32;
+        if *answered == number {
+            return None;
+        }
+        *answered = number;
+        let (to, share) = ((order >> 16 & 0xffff) as usize, order & 0xffff);
+        let turn = u64::from(self.asked.fetch_add(1, Ordering::Relaxed));
+        let all = u64::from(ALL);
+        ((turn + 1) * share / all > turn * share / all).then_some(to)
+    }
+}
+
+impl Workers {
+    /// For `count` threads; each gets one of the arrivals. `clients` is where the clients' tasks belong.
+    pub fn new(count: usize, clients: Scope) -> (Workers, Vec<Arrivals>) {
+        let pair = || {
+            let (sender, arrivals) = mpsc::unbounded_channel();
+            let post = Arc::<Post>::default();
+            (Intake { arrivals: sender, post: post.clone() }, Arrivals { arrivals, post })
+        };
+        let (intakes, arrivals): (Vec<Intake>, _) = (0..count).map(|_| pair()).unzip();
+        let in_use = Arc::new(AtomicUsize::new(1));
+        (Workers { intakes: intakes.into(), in_use, clients }, arrivals)
+    }
+
+    /// Hands a new client to the thread in use with fewest clients; one that is busy gets none while others are not.
+    pub fn take_in(&self, client: Accepted) {
+        let in_use = &self.intakes[..self.in_use.load(Ordering::Relaxed)];
+        let loads = in_use.iter().map(|intake| intake.post.load()).enumerate();
+        let fewest = loads.min_by_key(|(_, load)| (load.busy >= BUSY, load.clients));
+        if let Some((to, _)) = fewest {
+            self.hand_over(Who::New(client), to);
+        }
+    }
+
+    fn hand_over(&self, client: Who, to: usize) {
+        let intake = &self.intakes[to];
+        intake.post.clients.fetch_add(1, Ordering::Relaxed);
+        // Fails only when all clients have been waited for long enough: the client sees its socket closed.
+        let _ = intake.arrivals.send(Arrival { client, _token: self.clients.token() });
+    }
+
+    /// Replaces the orders that stand. `number` is larger each time, and not 0.
+    pub fn put_orders(&self, orders: &[Order], number: u32) {
+        for (from, intake) in self.intakes.iter().enumerate() {
+            intake.post.put_order(orders.iter().copied().find(|order| order.from == from), number);
+        }
+    }
+
+    /// How many clients each thread has.
+    pub fn clients(&self) -> Vec<usize> {
+        self.intakes.iter().map(|intake| intake.post.load().clients).collect()
+    }
+}
+
+/// Keeps as few threads busy as suffice, until the scope is asked to stop. Nothing to do for one.
+pub async fn balance(workers: Workers, scope: Scope) {
+    if workers.intakes.len() == 1 {
+        return;
+    }
+    let mut spread = Spread::new(workers.intakes.len());
+    let mut looks = looks();
+    for number in (1..=u32::MAX).cycle() {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = scope.stopping() => return,
+        }
+        let loads: Vec<Load> = workers.intakes.iter().map(|intake| intake.post.load()).collect();
+        let orders = spread.look(&loads);
+        let before = workers.in_use.swap(spread.in_use(), Ordering::Relaxed);
+        if before != spread.in_use() {
+            tracing::debug!(workers = spread.in_use(), before, ?loads, "more or fewer threads serve clients");
+        }
+        workers.put_orders(&orders, number);
+    }
+}
+
+fn looks() -> tokio::time::Interval {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}
+
+/// Serves the clients that are handed to the calling thread, until their scope has been asked to stop and all have ended.
+pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<Worker>, workers: Workers) {
+    let post = arrivals.post.clone();
+    let several = workers.intakes.len() > 1;
+    let mut meter = Meter::new();
+    let mut looks = looks();
+    let clients = workers.clients.clone();
+    let mut ended = pin!(async {
+        clients.stopping().await;
+        clients.ended().await;
+    });
+    loop {
+        // Without clients a thread has nothing to say, and sleeps.
+        let metered = several && post.load() != Load::default();
+        tokio::select! {
+            arrival = arrivals.arrivals.recv() => {
+                let Some(arrival) = arrival else { return };
+                let leaving = Leaving { post: post.clone() };
+                let (frontend, worker, workers) = (frontend.clone(), worker.clone(), workers.clone());
+                clients.spawn("client", serve_one(arrival, leaving, frontend, worker, workers));
+            }
+            _ = looks.tick(), if metered => {
+                let busy = if post.clients.load(Ordering::Relaxed) > 0 { meter.look() } else { 0 };
+                post.busy.store(busy, Ordering::Relaxed);
+            }
+            () = &mut ended => return,
+        }
+    }
+}
+
+async fn serve_one(
+    arrival: Arrival,
+    _leaving: Leaving,
+    frontend: Arc<Frontend>,
+    worker: Arc<Worker>,
+    workers: Workers,
+) {
+    let client = match arrival.client {
+        Who::New(accepted) => match accepted.open() {
+            // The login holds much that the client's later life does not need.
+            Ok(stream) => {
+                let served = Box::pin(login::log_in(stream, frontend, worker, workers.clients.clone())).await;
+                match served {
+                    Some(Served::Client(client)) => Some(client),
+                    Some(Served::Relay(relay)) => return Box::pin(relay.run()).await,
+                    None => None,
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a client had gone before it was served");
+                None
+            }
+        },
+        Who::Moved(mut client) => match client.arrive(worker) {
+            Ok(()) => Some(client),
+            Err(error) => {
+                tracing::warn!(%error, "closed a client that could not be moved to another thread");
+                None
+            }
+        },
+    };
+    let Some(client) = client else { return };
+    if let Leave::ToMove(client, to) = client.run().await {
+        workers.hand_over(Who::Moved(client), to);
+    }
+}
+
+/// What the calling thread uses of a core.
+struct Meter {
+    used: Duration,
+    since: Instant,
+}
+
+impl Meter {
+    fn new() -> Meter {
+        Meter { used: thread_time(), since: Instant::now() }
+    }
+
+    /// In thousandths, since the last look.
+    fn look(&mut self) -> u32 {
+        let (used, now) = (thread_time(), Instant::now());
+        let (spent, passed) = (used.saturating_sub(self.used), now.saturating_duration_since(self.since));
+        (self.used, self.since) = (used, now);
+        let busy = spent.as_nanos() * u128::from(ALL) / passed.as_nanos().max(1);
+        busy.min(u128::from(ALL)) as u32
+    }
+}
+
+fn thread_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(tv_sec.unsigned_abs(), tv_nsec.unsigned_abs() as u32)
+}
+
+/// Counts a client out of its thread.
+struct Leaving {
+    post: Arc<Post>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.post.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of so many clients go, each of which becomes active several times.
+    fn gone(post: &Post, answered: &mut [u32]) -> usize {
+        let mut gone = 0;
+        for _ in 0..3 {
+            gone += answered.iter_mut().filter_map(|answered| post.destination(answered)).count();
+        }
+        gone
+    }
+
+    #[test]
+    fn the_share_of_an_order_is_exact_and_each_client_is_asked_once() {
+        let post = Post::default();
+        for (number, share, clients, expected) in
+            [(1, 500, 2, 1), (2, 500, 10, 5), (3, 250, 10, 2), (4, 1000, 7, 7), (5, 1, 999, 0), (6, 1, 1000, 1)]
+        {
+            let mut answered = vec![0; clients];
+            post.put_order(Some(Order { from: 0, to: 1, share }), number);
+            assert_eq!(gone(&post, &mut answered), expected, "{share} of {clients}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_stands_is_not_put_again_and_one_that_fell_is_not_followed() {
+        let post = Post::default();
+        let order = Some(Order { from: 0, to: 3, share: 500 });
+        let mut answered = [0; 4];
+        post.put_order(order, 7);
+        assert_eq!(gone(&post, &mut answered[..2]), 1);
+        post.put_order(order, 8);
+        assert_eq!(gone(&post, &mut answered), 1, "the other two");
+        post.put_order(None, 9);
+        assert_eq!(gone(&post, &mut [0; 4]), 0);
+        post.put_order(order, 10);
+        assert_eq!(gone(&post, &mut answered), 2, "a new one is put to all");
+        assert_eq!(post.destination(&mut 0), None);
+        assert_eq!(post.destination(&mut 0), Some(3), "to whom it says");
+    }
+
+    #[test]
+    fn a_meter_tells_sleep_from_work() {
+        let mut meter = Meter::new();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(meter.look() < ALL);
+        let start = thread_time();
+        while thread_time() - start < Duration::from_millis(5) {}
+        assert!(meter.look() > 0);
+    }
+
+    #[tokio::test]
+    async fn new_clients_go_to_the_threads_in_use_first_to_those_that_are_not_busy() {
+        let clients = Scope::new();
+        let (workers, mut arrivals) = Workers::new(3, clients.clone());
+        let arrive = || {
+            let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+            workers.take_in(Accepted::Unix(one));
+            other
+        };
+        let mut kept = vec![arrive(), arrive()];
+        assert_eq!(workers.clients(), [2, 0, 0], "one is in use");
+        workers.in_use.store(2, Ordering::Relaxed);
+        kept.extend([arrive(), arrive()]);
+        assert_eq!(workers.clients(), [2, 2, 0]);
+        workers.intakes[1].post.busy.store(BUSY, Ordering::Relaxed);
+        kept.extend([arrive(), arrive()]);
+        assert_eq!(workers.clients(), [4, 2, 0], "the other is busy");
+        workers.intakes[0].post.busy.store(BUSY, Ordering::Relaxed);
+        kept.extend([arrive(), arrive()]);
+        assert_eq!(workers.clients(), [4, 4, 0]);
+        assert_eq!(clients.len(), 8, "those on their way are waited for");
+        while arrivals[0].arrivals.try_recv().is_ok() {}
+        while arrivals[1].arrivals.try_recv().is_ok() {}
+        assert!(clients.is_empty());
+    }
+}
