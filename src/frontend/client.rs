@@ -168,7 +168,7 @@ impl Client {
                 Wake::Event(event) => event,
                 Wake::Served(served, node, need) => {
                     if !self.take_served(served, node, need) && Box::pin(self.lend(need)).await.is_err() {
-                        return Leave::Ended;
+                        break;
                     }
                     continue;
                 }
@@ -177,24 +177,18 @@ impl Client {
                     continue;
                 }
                 Wake::Move(to) => return Leave::ToMove(self, to),
-                Wake::Order(order) => {
-                    Box::pin(self.obey(order)).await;
-                    return Leave::Ended;
-                }
+                Wake::Order(order) => break Box::pin(self.obey(order)).await,
                 Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => {
                     // The server's own error follows, and the session goes on.
                     Box::pin(self.cancel_statement()).await;
                     continue;
                 }
-                Wake::Limit(armed) => {
-                    Box::pin(self.end_by_limit(armed)).await;
-                    return Leave::Ended;
-                }
+                Wake::Limit(armed) => break Box::pin(self.end_by_limit(armed)).await,
             };
             match event {
                 Event::NeedServer(need) => {
                     if !self.lend_or_queue(need) && Box::pin(self.lend(need)).await.is_err() {
-                        return Leave::Ended;
+                        break;
                     }
                 }
                 Event::Released => {
@@ -202,23 +196,17 @@ impl Client {
                         Box::pin(self.give_back_late()).await;
                     }
                 }
-                Event::Left | Event::Done | Event::Idle => {
-                    Box::pin(self.desert()).await;
-                    return Leave::Ended;
-                }
-                Event::Failed(report) => {
-                    Box::pin(self.fail(Words::Ours(*report))).await;
-                    return Leave::Ended;
-                }
+                Event::Left | Event::Done | Event::Idle => break Box::pin(self.desert()).await,
+                Event::Failed(report) => break Box::pin(self.fail(Words::Ours(*report))).await,
                 Event::ServerLost(error) => {
                     let alone = Box::pin(self.is_alone()).await;
                     if self.lose_server(&error, alone) == AfterLoss::Ends {
-                        Box::pin(self.farewell()).await;
-                        return Leave::Ended;
+                        break Box::pin(self.farewell()).await;
                     }
                 }
             }
         }
+        Leave::Ended
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
