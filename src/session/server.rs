@@ -318,7 +318,7 @@ impl Session {
         }
         if pipeline.effects.is_asked() {
             let probe = std::mem::take(&mut pipeline.effects.probe);
-            if let (true, Probe::Settings(names)) = (pipeline.effects.undone, &probe) {
+            if let (true, Probe::Settings(names) | Probe::Everything(names)) = (pipeline.effects.undone, &probe) {
                 pipeline.effects.reset.extend(names.iter().cloned());
             }
             self.ask(probe, pipeline, server, out);

@@ -6,6 +6,7 @@ mod noise;
 mod not_yet;
 mod play;
 mod probe;
+mod random;
 mod script;
 mod stage;
 
@@ -48,4 +49,17 @@ fn protocol_differential_messages() {
 #[test]
 fn protocol_differential_notifications() {
     play(include_str!("scripts/listen.txt"));
+}
+
+#[test]
+fn protocol_differential_found_by_chance() {
+    play(include_str!("scripts/found.txt"));
+}
+
+/// DIFFERENTIAL_CASES plays more scripts than usual, DIFFERENTIAL_SEED others.
+#[test]
+fn differential_random() {
+    let number = |name: &str, usual: u64| env::var(name).map_or(usual, |text| text.parse().unwrap());
+    let cases = u32::try_from(number("DIFFERENTIAL_CASES", 40)).unwrap();
+    on_stage(|stage| random::play(stage, cases, number("DIFFERENTIAL_SEED", 1)));
 }
