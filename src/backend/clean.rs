@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Server;
-use crate::session::Carried;
+use crate::session::{Carried, Drawn};
 
 /// What a client has left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +31,7 @@ impl Server {
             self.state.settings = Arc::new(Carried::default());
             self.state.statements.clear();
             self.state.unnamed = None;
+            self.state.drawn = Drawn::Nobodys;
         }
         true
     }

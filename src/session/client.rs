@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown, names,
     pipeline::{Change, Judged, Owed},
+    sequences::may_draw,
     server::NO_BLOCKS,
     statements::Statement,
 };
@@ -129,7 +130,7 @@ impl Session {
         message: Shown<'_>,
         judged: Option<Judged>,
         pipeline: &mut Pipeline,
-        server: Option<&mut ServerState>,
+        mut server: Option<&mut ServerState>,
         judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
@@ -152,6 +153,7 @@ impl Session {
             if let Some(step) = self.refuse_block(verdict, Request::Query, pipeline, out) {
                 return step;
             }
+            self.ask_sequences(verdict, pipeline, server.as_deref_mut(), out);
             if let Some(step) = self.deallocate(verdict, pipeline, server.is_some(), out) {
                 return step;
             }
@@ -389,7 +391,7 @@ impl Session {
             effects.probe.add_everything();
             effects.may_commit = true;
             pipeline.deallocating = true;
-            self.wrote = true;
+            (self.wrote, self.drew) = (true, true);
             return;
         };
         if verdict.access == Access::Read {
@@ -399,6 +401,7 @@ impl Session {
         if verdict.vacates.is_some() {
             pipeline.vacates.clone_from(&verdict.vacates);
         }
+        self.drew |= may_draw(verdict);
         if verdict.touches_session() {
             self.note_names(verdict, pipeline);
         }

@@ -53,6 +53,7 @@ impl Session {
         if let Some(step) = self.refuse_block(&statement.verdict, Request::Parse, pipeline, out) {
             return step;
         }
+        self.asks_sequences |= statement.verdict.asks_sequences;
         let need = self.need_of_batch(&statement.verdict, Some(parse.name), message.after, pipeline, judge);
         let Some(server) = server else {
             pipeline.judged = Some(Judged::Parse(statement));
@@ -199,6 +200,7 @@ impl Session {
         }
         let raw = pipeline.effects.uses_name(names.statement);
         let statement = if raw { None } else { self.statement(names.statement, pipeline) };
+        self.asks_sequences |= statement.as_ref().is_some_and(|statement| statement.verdict.asks_sequences);
         let need = match &statement {
             Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
             None => self.need_of_rest(message.after, pipeline, judge),
@@ -213,6 +215,8 @@ impl Session {
                     return ClientStep::Hold;
                 }
                 self.note(Some(&statement.verdict), pipeline);
+                // What is bound need not be executed.
+                pipeline.effects.undone |= !statement.verdict.settings.is_empty();
             }
             None if raw => self.note(None, pipeline),
             None => self.wrote = true,

@@ -13,6 +13,7 @@ mod names;
 mod pipeline;
 mod reported;
 mod restore;
+mod sequences;
 mod server;
 mod statements;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use carried::{Answer, Carried, Probe, Replay};
 pub use loss::{AfterLoss, Ending, Loss};
 pub use pipeline::Pipeline;
 pub use reported::Reported;
+pub use sequences::Drawn;
 pub use statements::{ServerStatements, Statement, Statements};
 
 use crate::{
@@ -154,6 +156,8 @@ pub struct ServerState {
     /// The id of the statement that its unnamed statement surely is, once what was sent has run. Any simple query takes
     /// that away.
     pub unnamed: Option<u64>,
+    /// Whose values of sequences it may hold.
+    pub drawn: Drawn,
 }
 
 impl ServerState {
@@ -222,12 +226,19 @@ pub struct Session {
     lost: Option<Box<Report>>,
     /// Everything sent since the last release only reads.
     wrote: bool,
+    /// Something was sent since the last release that may draw from a sequence.
+    drew: bool,
+    /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
+    asks_sequences: bool,
+    /// A number of its own, for [`Drawn`].
+    number: u64,
 }
 
 impl Session {
     /// A session that has logged in with `settings` and was told `reported`.
     pub fn new(shared: Arc<Shared>, settings: Arc<Carried>, reported: Arc<Reported>) -> Session {
         Session {
+            number: shared.statements.next_session(),
             shared,
             startup: settings.clone(),
             settings,
@@ -239,6 +250,8 @@ impl Session {
             skip_to_sync: false,
             lost: None,
             wrote: false,
+            drew: false,
+            asks_sequences: false,
         }
     }
 
@@ -247,24 +260,28 @@ impl Session {
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
         pipeline.read_only = need == Need::Read;
         pipeline.status = Status::Idle;
-        self.wrote = false;
-        if Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
+        (self.wrote, self.drew) = (false, false);
+        let forgets = self.forgets_strange_draws(server);
+        if !forgets && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
             return;
         }
-        match server.settings.replay(&self.settings) {
-            Some(replay) => {
-                wire::request::query(&replay.sql, out.to_server);
-                server.unnamed = None;
+        let replay = server.settings.replay(&self.settings);
+        if replay.is_none() {
+            self.tell_news(&server.reported, out.to_client);
+            // Equal by now: one copy of each serves this session and the connection, and is known to be the same by its
+            // address when they meet again.
+            server.settings = self.settings.clone();
+            server.reported = self.reported.clone();
+        }
+        if forgets || replay.is_some() {
+            let mut sql = String::from(if forgets { sequences::FORGET } else { "" });
+            if let Some(replay) = replay {
+                sql.push_str(&replay.sql);
                 pipeline.holding = replay.may_fail;
-                pipeline.push(pipeline::Owed::Replay { settings: self.settings.clone() });
             }
-            None => {
-                self.tell_news(&server.reported, out.to_client);
-                // Equal by now: one copy of each serves this session and the connection, and is known to be the same
-                // by its address when they meet again.
-                server.settings = self.settings.clone();
-                server.reported = self.reported.clone();
-            }
+            wire::request::query(&sql, out.to_server);
+            server.unnamed = None;
+            pipeline.push(pipeline::Owed::Replay { settings: self.settings.clone() });
         }
     }
 

@@ -134,9 +134,11 @@ impl Session {
         match tag {
             b"DISCARD ALL\0" => {
                 self.pins = self.pins.that_last();
+                self.forget_draws(server);
                 pipeline.effects.probe.add_everything();
                 pipeline.effects.reset_all = true;
             }
+            b"DISCARD SEQUENCES\0" => return self.forget_draws(server),
             b"DEALLOCATE ALL\0" => {}
             _ => return,
         }
@@ -316,6 +318,7 @@ impl Session {
         for pin in pipeline.effects.pins.iter() {
             self.pins.insert(pin);
         }
+        self.note_draws(server);
         if pipeline.effects.is_asked() {
             let probe = std::mem::take(&mut pipeline.effects.probe);
             if let (true, Probe::Settings(names) | Probe::Everything(names)) = (pipeline.effects.undone, &probe) {

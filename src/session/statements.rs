@@ -44,6 +44,7 @@ pub struct Statements {
     hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
     next_id: AtomicU64,
+    next_session: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +61,12 @@ const SWEEP_MIN: usize = 256;
 impl Default for Statements {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard { sweep_at: SWEEP_MIN, ..Shard::default() })).collect();
-        Statements { hasher: RandomState::default(), shards, next_id: AtomicU64::new(1) }
+        Statements {
+            hasher: RandomState::default(),
+            shards,
+            next_id: AtomicU64::new(1),
+            next_session: AtomicU64::new(1),
+        }
     }
 }
 
@@ -99,6 +105,11 @@ impl Statements {
         bucket.push(statement.clone());
         shard.count += 1;
         statement
+    }
+
+    /// A number for a session, which no other one is ever given.
+    pub fn next_session(&self) -> u64 {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
     }
 
     /// How many statements are known.

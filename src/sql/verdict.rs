@@ -54,13 +54,15 @@ pub enum Pin {
     Prepare,
     /// The seed of random(), by setseed() or SET seed.
     Seed,
+    /// What currval() and lastval() tell. No text pins by it alone: a session must have asked for it.
+    Sequence,
     /// The text could not be read. When the server accepts it all the same (it is newer, older or extended), anything
     /// may have happened to the session; when the server refuses it, nothing did.
     Unreadable,
 }
 
 /// Every pin, in the order of their bits in a `PinSet`.
-const PINS: [Pin; 8] = [
+const PINS: [Pin; 9] = [
     Pin::TemporaryTable,
     Pin::HoldCursor,
     Pin::AdvisoryLock,
@@ -68,20 +70,21 @@ const PINS: [Pin; 8] = [
     Pin::Load,
     Pin::Prepare,
     Pin::Seed,
+    Pin::Sequence,
     Pin::Unreadable,
 ];
 
-/// A set of pins, in one byte.
+/// A set of pins, in two bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct PinSet(u8);
+pub struct PinSet(u16);
 
 impl PinSet {
     pub fn insert(&mut self, pin: Pin) {
-        self.0 |= 1 << pin as u8;
+        self.0 |= 1 << pin as u16;
     }
 
     pub fn contains(self, pin: Pin) -> bool {
-        self.0 & (1 << pin as u8) != 0
+        self.0 & (1 << pin as u16) != 0
     }
 
     pub fn is_empty(self) -> bool {
@@ -90,6 +93,10 @@ impl PinSet {
 
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         PINS.into_iter().filter(move |pin| self.contains(*pin))
+    }
+
+    pub fn remove(&mut self, pin: Pin) {
+        self.0 &= !(1 << pin as u16);
     }
 
     /// Those that nothing takes away from a server connection, not even DISCARD ALL.
@@ -216,6 +223,8 @@ pub struct Verdict {
     /// DISCARD ALL.
     pub discards: bool,
     pub deallocates: Deallocate,
+    /// It calls currval() or lastval().
+    pub asks_sequences: bool,
     /// The names of prepared statements that it uses, in the order of the text.
     pub names: Box<[NameUse]>,
     /// It asks which prepared statements the session has.

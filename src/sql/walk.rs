@@ -40,6 +40,7 @@ struct Judge {
     deallocates: Option<Deallocate>,
     names: Vec<NameUse>,
     lists_statements: bool,
+    asks_sequences: bool,
     opaque: bool,
     vacates: Option<Box<str>>,
     literal: bool,
@@ -70,6 +71,7 @@ impl Judge {
             deallocates: self.deallocates.unwrap_or(Deallocate::None),
             names: self.names.into(),
             lists_statements: self.lists_statements,
+            asks_sequences: self.asks_sequences,
             opaque: self.opaque,
             vacates: self.vacates,
         };
@@ -218,6 +220,7 @@ impl Judge {
         }
         match name {
             "set_config" if kind == Kind::Volatile => self.set_config(call),
+            "currval" | "lastval" if kind == Kind::Volatile => self.asks_sequences = true,
             "setseed" if kind == Kind::Volatile => self.pins.insert(Pin::Seed),
             "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared"
                 if kind == Kind::Volatile =>

@@ -10,21 +10,14 @@ const NOT_YET: &[(&str, &str)] = &[
         "a custom setting that others have set",
         "PostgreSQL forgets the name of a custom setting only with the connection",
     ),
-    ("a custom setting of one transaction is empty afterwards", "SET LOCAL is not followed"),
     ("startup parameters and options are what reset returns to", STARTUP),
     ("reset in the extended protocol with startup parameters", STARTUP),
     ("reset in a transaction with startup parameters", STARTUP),
-    ("sequences", SEQUENCES),
-    ("sequence values of an insert", SEQUENCES),
-    ("sequences and rollback", SEQUENCES),
-    ("sequences without values", SEQUENCES),
-    ("discard sequences", SEQUENCES),
 ];
 
 const HEALED: &str = "a statement that is prepared anew on another connection has the new columns, and says so";
 const HIDDEN: &str = "what a function sets is not found out";
 const STARTUP: &str = "RESET goes to the value of the server connection first, and to the startup parameter afterwards";
-const SEQUENCES: &str = "values of sequences stay on the server connection";
 
 /// Whether it depends on the server connections that the script gets if it differs.
 pub fn only_sometimes(name: &str) -> bool {
