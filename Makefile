@@ -1,12 +1,13 @@
 # Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
-# DEMO, TESTS, CONFORMANCE and BENCH hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
+# DEMO, TESTS, CONFORMANCE, REGRESS and BENCH hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
 
-.PHONY: help demo test conformance bench fuzz lint build check-deps
+.PHONY: help demo test conformance regress bench fuzz lint build check-deps
 
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
 	@echo "make test        all tests, on real PostgreSQL servers"
 	@echo "make conformance the own test suites of psycopg2 and asyncpg, directly and through Poolhouse"
+	@echo "make regress     PostgreSQL's own regression tests, directly and through Poolhouse (on Debian)"
 	@echo "make bench       Poolhouse measured against other poolers"
 	@echo "make fuzz        each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)"
 	@echo "make lint        formatting and lints"
@@ -25,6 +26,11 @@ conformance:
 	@scripts/deps.sh build postgres python
 	cargo build --release
 	@scripts/conformance/run.sh $(CONFORMANCE)
+
+regress:
+	@scripts/deps.sh build postgres python
+	cargo build --release
+	@scripts/conformance/regress.sh $(REGRESS)
 
 bench:
 	@scripts/deps.sh build postgres bench

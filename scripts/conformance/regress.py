@@ -1,9 +1,18 @@
 #!/usr/bin/env python3
 """PostgreSQL's own regression tests, directly and through Poolhouse in transaction mode; prints what differs.
 
-Each run has a fresh cluster. The tests run one after the other in the order of their schedule, while other clients do
-short transactions in the same database (and, through Poolhouse, in the same pool of server connections). Two direct
-runs tell which tests are stable; those count. regress.sh fetches and builds what this needs.
+Each run has a fresh cluster. The tests of the core run one after the other in the order of their schedule, then those
+of the extensions that the server has, each extension in a database of its own, while other clients do short
+transactions in the same database (and, through Poolhouse, in the same pool of server connections). Two direct runs,
+one of them without the others, tell which tests are stable; those count. regress.sh fetches and builds what this needs.
+
+What may differ, since a server connection has served others before, which a new one has not:
+- stats: statistics reach others up to ten seconds late, and pg_stat_force_next_flush() hurries those of one connection
+  only; a login through the pool is no new session in pg_stat_database.
+- temp: current_schema() with a search path of pg_temp makes a temporary schema only once on each connection.
+- guc: SET of an unknown plpgsql setting is allowed only before plpgsql is loaded.
+- plpgsql_record: the first error in a function's text shows more than those after it, on each connection.
+- triggers: refint and ttdummy keep what they know in variables of the server process.
 """
 
 import argparse
@@ -11,6 +20,7 @@ import difflib
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -20,17 +30,33 @@ import sys
 import threading
 import time
 
-DATABASE = "regression"
 USER = "postgres"
 
 
-def schedule(source, only):
-    """The tests' names in the order of the parallel schedule, or those that are wanted."""
-    tests = []
-    for line in (source / "parallel_schedule").read_text().splitlines():
-        if line.startswith("test:"):
-            tests += line.split()[1:]
-    return [test for test in tests if not only or test in only]
+class Suite:
+    """A folder with tests, and the database that they run in."""
+
+    def __init__(self, folder, database, tests):
+        self.folder, self.database = folder, database
+        self.tests = [(self, test) for test in tests if (folder / "sql" / f"{test}.sql").exists()]
+
+
+def core(source):
+    """The tests in the order of the parallel schedule."""
+    folder = source / "src/test/regress"
+    lines = (folder / "parallel_schedule").read_text().splitlines()
+    return Suite(folder, "regression", [test for line in lines if line.startswith("test:") for test in line.split()[1:]])
+
+
+def extensions(source, postgres_bin):
+    """One suite for each extension that the server has."""
+    found = subprocess.run([postgres_bin / "pg_config", "--sharedir"], capture_output=True, text=True, check=True)
+    installed = {path.stem for path in pathlib.Path(found.stdout.strip(), "extension").glob("*.control")}
+    folders = [folder for folder in sorted((source / "contrib").iterdir()) if folder.name in installed]
+    for folder in [*folders, source / "src/pl/plpgsql/src"]:
+        makefile = (folder / "Makefile").read_text().replace("\\\n", " ")
+        lines = [line.split("=", 1)[1] for line in makefile.splitlines() if re.match(r"REGRESS\s*\+?=", line)]
+        yield Suite(folder, f"contrib_{folder.name}", " ".join(lines).split())
 
 
 def free_port():
@@ -105,9 +131,9 @@ NOISE = [
 class Noise:
     """Other clients of the same pool, until the end of the block."""
 
-    def __init__(self, port, clients, pause):
+    def __init__(self, port, database, clients, pause):
         self.stop = threading.Event()
-        self.port, self.pause = port, pause
+        self.port, self.database, self.pause = port, database, pause
         self.threads = [threading.Thread(target=self.run, args=(at,)) for at in range(clients)]
         self.rounds = 0
 
@@ -115,7 +141,7 @@ class Noise:
         client = None
         while not self.stop.is_set():
             try:
-                client = client or Client(self.port, DATABASE)
+                client = client or Client(self.port, self.database)
                 for text in NOISE[at % len(NOISE)]:
                     client.query(text)
                     self.stop.wait(self.pause)
@@ -173,20 +199,25 @@ class Run:
         port = free_port()
         settings = {
             "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.directory, "fsync": "off",
-            "max_prepared_transactions": 2, "autovacuum_naptime": "1d", "shared_buffers": "128MB",
+            "max_prepared_transactions": 2, "autovacuum_naptime": "1d", "wal_level": "logical", "max_connections": 200, "shared_buffers": "128MB",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         log = open(self.directory / "log" / "server", "wb")
-        server = self.spawn([self.bin / "postgres", "-D", data, *options], stdout=log, stderr=log)
+        # dblink and postgres_fdw connect to their own server.
+        environment = os.environ | {"PGHOST": str(self.directory)}
+        command = [self.bin / "postgres", "-D", data, *options]
+        server = self.spawn(command, stdout=log, stderr=log, env=environment)
         self.processes.append((server, signal.SIGINT))
         wait_for(port, server)
+        return port
+
+    def create_database(self, port, database):
         client = Client(port, "postgres")
-        client.query(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
+        client.query(f"CREATE DATABASE {database} TEMPLATE template0")
         for setting in ("lc_messages TO 'C'", "lc_monetary TO 'C'", "lc_numeric TO 'C'", "lc_time TO 'C'",
                         "bytea_output TO 'hex'", "timezone_abbreviations TO 'Default'"):
-            client.query(f"ALTER DATABASE {DATABASE} SET {setting}")
+            client.query(f"ALTER DATABASE {database} SET {setting}")
         client.close()
-        return port
 
     def start_poolhouse(self, server_port):
         port = free_port()
@@ -212,25 +243,26 @@ level = "{self.arguments.log}"
         wait_for(port, process)
         return port
 
-    def environment(self, port, test):
+    def environment(self, port, suite, test):
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-        source = self.arguments.source
         return kept | {
             "LC_MESSAGES": "C", "PGTZ": "PST8PDT", "PGDATESTYLE": "Postgres, MDY",
             "PGOPTIONS": "-c intervalstyle=postgres_verbose", "PGAPPNAME": f"pg_regress/{test}",
-            "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": USER, "PG_ABS_SRCDIR": str(source),
+            "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": USER, "PG_ABS_SRCDIR": str(suite.folder),
             "PG_ABS_BUILDDIR": str(self.directory), "PG_LIBDIR": str(self.arguments.library), "PG_DLSUFFIX": ".so",
         }
 
-    def one(self, port, test):
+    def result(self, suite, test):
+        return self.directory / "results" / f"{suite.database}.{test}.out"
+
+    def one(self, port, suite, test):
         """One test's time in seconds; what it printed is in results/."""
         started = time.monotonic()
-        with open(self.arguments.source / "sql" / f"{test}.sql") as script, \
-                open(self.directory / "results" / f"{test}.out", "wb") as result:
+        with open(suite.folder / "sql" / f"{test}.sql") as script, open(self.result(suite, test), "wb") as result:
             psql = self.spawn(
-                [self.bin / "psql", "-X", "-a", "-q", "-d", DATABASE, "-v", "HIDE_TABLEAM=on",
+                [self.bin / "psql", "-X", "-a", "-q", "-d", suite.database, "-v", "HIDE_TABLEAM=on",
                  "-v", "HIDE_TOAST_COMPRESSION=on"],
-                stdin=script, stdout=result, stderr=result, env=self.environment(port, test))
+                stdin=script, stdout=result, stderr=result, env=self.environment(port, suite, test))
             try:
                 psql.wait(self.arguments.timeout)
             except subprocess.TimeoutExpired:
@@ -238,15 +270,19 @@ level = "{self.arguments.log}"
                 result.write(b"\nregress: took too long\n")
         return time.monotonic() - started
 
-    def run(self, tests):
+    def run(self, suites):
+        """How long each test took, in seconds."""
         self.prepare()
+        took, others = {}, 0
         try:
-            port = self.start_server()
-            if self.poolhouse:
-                port = self.start_poolhouse(port)
-            with Noise(port, self.noise, self.arguments.pause) as noise:
-                took = {test: self.one(port, test) for test in tests}
-            print(f"{self.name}: {sum(took.values()):.0f} s, {noise.rounds} transactions of others", flush=True)
+            server_port = self.start_server()
+            port = self.start_poolhouse(server_port) if self.poolhouse else server_port
+            for suite in suites:
+                self.create_database(server_port, suite.database)
+                with Noise(port, suite.database, self.noise, self.arguments.pause) as noise:
+                    took.update({test: self.one(port, *test) for test in suite.tests})
+                others += noise.rounds
+            print(f"{self.name}: {sum(took.values()):.0f} s, {others} transactions of others", flush=True)
             return took
         finally:
             for process, ending in reversed(self.processes):
@@ -255,11 +291,15 @@ level = "{self.arguments.log}"
             shutil.rmtree(self.directory / "data", ignore_errors=True)
 
     def output(self, test):
-        text = (self.directory / "results" / f"{test}.out").read_bytes().decode(errors="backslashreplace")
+        text = self.result(*test).read_bytes().decode(errors="backslashreplace")
         return text.replace(str(self.directory), "BUILD").splitlines()
 
 
-def report(arguments, tests, direct, again, through, took):
+def report(arguments, tests, direct, again, through):
+    """Prints how the runs compare; true when all that is stable is the same through Poolhouse."""
+    def name(test):
+        return f"{test[0].database}.{test[1]}"
+
     stable = [test for test in tests if direct.output(test) == again.output(test)]
     differing = [test for test in stable if direct.output(test) != through.output(test)]
     diffs = arguments.work / "diffs"
@@ -267,18 +307,16 @@ def report(arguments, tests, direct, again, through, took):
     diffs.mkdir()
     for test in differing:
         lines = difflib.unified_diff(direct.output(test), through.output(test), "direct", "through", n=6, lineterm="")
-        (diffs / f"{test}.diff").write_text("\n".join(lines) + "\n")
-    print(f"not stable directly ({len(tests) - len(stable)}):", *[test for test in tests if test not in stable])
-    print(f"differ through Poolhouse ({len(differing)}), see {diffs}:", *differing)
-    slow = sorted(tests, key=lambda test: took[0][test] - took[1][test])[:5]
-    print("slowest against direct:", *[f"{test} {took[1][test]:.1f} s/{took[0][test]:.1f} s" for test in slow])
+        (diffs / f"{name(test)}.diff").write_text("\n".join(lines) + "\n")
+    print(f"not stable directly ({len(tests) - len(stable)}):", *[name(test) for test in tests if test not in stable])
+    print(f"differ through Poolhouse ({len(differing)}), see {diffs}:", *[name(test) for test in differing])
     print(f"the same through Poolhouse: {len(stable) - len(differing)} of {len(stable)}")
     return not differing
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", type=pathlib.Path, required=True, help="src/test/regress of PostgreSQL's source")
+    parser.add_argument("--source", type=pathlib.Path, required=True, help="PostgreSQL's source")
     parser.add_argument("--library", type=pathlib.Path, required=True, help="folder of regress.so, refint.so, autoinc.so")
     parser.add_argument("--postgres-bin", type=pathlib.Path, required=True)
     parser.add_argument("--poolhouse", type=pathlib.Path, required=True, help="the binary")
@@ -289,19 +327,19 @@ def main():
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one test")
     parser.add_argument("--log", default="warn", help="Poolhouse's log level")
     parser.add_argument("--keep-direct", action="store_true", help="use the direct results of the run before")
-    parser.add_argument("tests", nargs="*", help="only these (which may lack what others leave behind)")
+    parser.add_argument("suites", nargs="*", help="only these databases' tests: regression, contrib_hstore, …")
     arguments = parser.parse_args()
-    for name in ("source", "library", "poolhouse", "work"):
-        setattr(arguments, name, getattr(arguments, name).resolve())
-    tests = schedule(arguments.source, arguments.tests)
+    for path in ("source", "library", "poolhouse", "work"):
+        setattr(arguments, path, getattr(arguments, path).resolve())
+    suites = [core(arguments.source), *extensions(arguments.source, arguments.postgres_bin)]
+    suites = [suite for suite in suites if not arguments.suites or suite.database in arguments.suites]
     direct = Run(arguments, "direct", None, 0)
     again = Run(arguments, "again", None, arguments.noise)
     through = Run(arguments, "through", arguments.poolhouse, arguments.noise)
-    took = dict.fromkeys(tests, 0.0)
-    if not arguments.keep_direct:
-        took = direct.run(tests)
-        again.run(tests)
-    return 0 if report(arguments, tests, direct, again, through, (took, through.run(tests))) else 1
+    for run in [through] if arguments.keep_direct else [direct, again, through]:
+        run.run(suites)
+    tests = [test for suite in suites for test in suite.tests]
+    return 0 if report(arguments, tests, direct, again, through) else 1
 
 
 if __name__ == "__main__":
