@@ -19,7 +19,9 @@ use tokio::{
 use crate::{
     auth::{Credential, Directory},
     config::{Database, Pooling, Settings},
-    frontend::{self, Arrivals, Cluster, ClusterNode, DatabaseSettings, Databases, Frontend, Order, Worker, Workers},
+    frontend::{
+        self, Arrivals, Cluster, ClusterNode, DatabaseSettings, Databases, Frontend, Hubs, Order, Worker, Workers,
+    },
     monitor::{self, Monitor},
     net::{
         Listen,
@@ -118,6 +120,7 @@ async fn serve(settings: Settings, bound: Vec<(Listen, Bound)>) -> Result<(), Er
         }
     }
     for cluster in &clusters {
+        let _ = timeout(Duration::from_secs(1), cluster.hubs.close()).await;
         for node in &cluster.nodes {
             node.pools.renew();
         }
@@ -172,6 +175,8 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
         nodes: nodes.collect(),
         hold: settings.hold,
         connect_timeout: settings.connect_timeout,
+        hubs: Hubs::new(watching.child()),
+        senders: Arc::default(),
     })
 }
 

@@ -28,6 +28,9 @@
 //! `pool` lends one of its connections. Both directions are then moved by the client's own task until `session` says
 //! that the server is free, and the connection goes back to its pool. Nothing else runs on this way: no channel, no
 //! second task, and the pool is touched twice per transaction.
+//!
+//! The one thing that reaches a client from elsewhere are notifications: `frontend::listen` has a task with a connection
+//! for each database that somebody listens to, and a mailbox for each client that does.
 
 pub mod app;
 pub mod auth;

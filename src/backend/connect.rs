@@ -109,6 +109,7 @@ async fn log_in(login: &Login) -> Result<Server, ConnectError> {
         canceler: key.map(|key| Arc::new(Canceler { address: login.address.clone(), key })),
         greeting,
         home: std::thread::current().id(),
+        sender: None,
     })
 }
 

@@ -1,8 +1,8 @@
 //! How a pool opens, judges and ends server connections.
 
-use std::{io, thread::ThreadId, time::Duration};
+use std::{io, sync::Arc, thread::ThreadId, time::Duration};
 
-use super::{ConnectError, Login, Server, connect};
+use super::{ConnectError, Login, Senders, Server, connect};
 use crate::{
     pool::Manager,
     wire::{frame::HEADER_BYTES, header, request},
@@ -12,12 +12,15 @@ use crate::{
 #[derive(Debug)]
 pub struct ServerManager {
     login: Login,
+    node: u16,
+    senders: Arc<Senders>,
     connect_timeout: Duration,
 }
 
 impl ServerManager {
-    pub fn new(login: Login, connect_timeout: Duration) -> ServerManager {
-        ServerManager { login, connect_timeout }
+    /// `node` is the number of the node in its cluster.
+    pub fn new(login: Login, node: u16, senders: Arc<Senders>, connect_timeout: Duration) -> ServerManager {
+        ServerManager { login, node, senders, connect_timeout }
     }
 
     /// The database that its connections are in, by its name on the server.
@@ -39,7 +42,11 @@ impl Manager for ServerManager {
             Err(error) => tracing::debug!(address = %self.login.address, database = self.login.database,
                 user = self.login.user, %error, "could not open a server connection"),
         }
-        opened.map(Box::new)
+        opened.map(|mut server| {
+            server.state.node = self.node;
+            server.sender = Some(self.senders.enter(self.node, server.process()));
+            Box::new(server)
+        })
     }
 
     /// What an idle server may have said is taken in: changed parameters and notices. The end of the stream or anything

@@ -6,6 +6,7 @@ mod connect;
 mod greeting;
 mod manager;
 mod query;
+mod senders;
 
 use std::{sync::Arc, thread::ThreadId};
 
@@ -15,6 +16,7 @@ pub use connect::{ConnectError, connect, knock};
 pub use greeting::Greeting;
 pub use manager::ServerManager;
 pub use query::QueryError;
+pub use senders::{Sender, Senders};
 
 use crate::{
     auth::Credential,
@@ -45,6 +47,8 @@ pub struct Server {
     pub greeting: Option<Arc<Greeting>>,
     /// The thread whose event loop the socket is on.
     pub home: ThreadId,
+    /// Tells who has sent a notification; `None` for connections that are not a pool's.
+    pub sender: Option<Sender>,
 }
 
 /// Where to ask for a cancel of what one server connection does, and its key.

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::{
     acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
     exchange::{Event, Exchange},
+    listen::{Attended, Listener, Subscription},
     registry::{Entry, Order, Place},
     report::{self, AcquireError, Words},
     target::Target,
@@ -59,6 +60,8 @@ pub struct Client {
     /// When its last write was answered; its reads must see it.
     last_write: Option<Instant>,
     timer: Option<Box<Timer>>,
+    /// Its place at the hub, when it listens.
+    subscription: Option<Box<Subscription>>,
     /// Statements so far, for the timer and as the seed of choices.
     turns: u32,
     /// The last order to move that has been put to it.
@@ -133,6 +136,7 @@ impl Client {
             queued: None,
             last_write: None,
             timer,
+            subscription: None,
             turns: 0,
             order_answered: 0,
         })
@@ -224,10 +228,37 @@ impl Client {
         {
             return Poll::Ready(wake);
         }
-        if let Poll::Ready(event) = self.poll_event(cx) {
+        let mut event = self.poll_event(cx);
+        if event.is_pending() && self.session.listens() {
+            event = self.poll_listening(cx);
+        }
+        if let Poll::Ready(event) = event {
             return Poll::Ready(Wake::Event(event));
         }
         if self.timer.is_some() { self.poll_limit(cx).map(Wake::Limit) } else { Poll::Pending }
+    }
+
+    /// Nothing else can be done for a session that listens: what the hub has for it.
+    fn poll_listening(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let mut listener = Listener {
+                target: &self.target,
+                slot: &self.entry.slot,
+                worker: &self.worker,
+                session: &mut self.session,
+                subscription: &mut self.subscription,
+                exchange: &mut self.exchange,
+                server: self.lent.as_mut().map(|(lease, _)| &mut ***lease),
+            };
+            match listener.attend() {
+                Attended::Nothing => return Poll::Pending,
+                Attended::Moved => {}
+                Attended::Failed(report) => return Poll::Ready(Event::Failed(report)),
+            }
+            if let Poll::Ready(event) = self.poll_event(cx) {
+                return Poll::Ready(event);
+            }
+        }
     }
 
     /// An idle client: it gets an exchange when it becomes active, or is to move.
@@ -382,9 +413,13 @@ impl Client {
     fn attach(&mut self, mut acquired: Acquired, need: Need) {
         let Some(exchange) = &mut self.exchange else { return };
         let server = &mut *acquired.0;
-        exchange.attach(&mut self.session, server, need);
+        let process = self.entry.slot.process;
+        exchange.attach(&mut self.session, server, need, process);
         exchange.shielded = exchange.pipeline.asks();
         if self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {
+            if let Some(sender) = &server.sender {
+                sender.lend(process);
+            }
             self.lent = Some(acquired);
             return;
         }
@@ -431,6 +466,9 @@ impl Client {
         }
         let Some(lent) = self.lent.take() else { return };
         let (lease, node) = lent;
+        if let Some(sender) = &lease.sender {
+            sender.give_back(self.entry.slot.process, self.session.wrote());
+        }
         if fit {
             lease.give_back();
         } else {

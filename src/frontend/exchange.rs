@@ -16,6 +16,7 @@ use crate::{
         error::{Report, SqlState},
         frame::{HEADER_BYTES, Reply},
         header,
+        reply::{notification_parts, set_notification_process},
     },
 };
 
@@ -50,6 +51,8 @@ pub struct Exchange {
     released: bool,
     /// Cancel requests are held back while the server is asked something of ours.
     pub shielded: bool,
+    /// The client's process id, as it knows it.
+    process: u32,
     /// The client has left: what is still owed to it is read and thrown away.
     pub deserted: bool,
 }
@@ -104,7 +107,8 @@ struct Outbox {
 
 impl Exchange {
     /// A server connection has been lent.
-    pub fn attach(&mut self, session: &mut Session, server: &mut Server, need: Need) {
+    pub fn attach(&mut self, session: &mut Session, server: &mut Server, need: Need, process: u32) {
+        self.process = process;
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
         self.repeat = (need == Need::Read).then(Vec::new);
@@ -173,6 +177,21 @@ impl Exchange {
     pub fn session_parts(&mut self) -> (&mut Pipeline, Outboxes<'_>) {
         let out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         (&mut self.pipeline, out)
+    }
+
+    /// The pipeline and both outboxes, and how many bytes may wait for the client, when something may be said now that
+    /// answers no message: not in the middle of another one.
+    pub fn between_messages(&mut self) -> Option<(&mut Pipeline, Outboxes<'_>, usize)> {
+        if self.is_mid_message() || self.is_cut() || self.released {
+            return None;
+        }
+        let (pipeline, out) = self.session_parts();
+        Some((pipeline, out, OUTBOX_BYTES_MAX))
+    }
+
+    /// The session may let the client go on that it has held.
+    pub fn resume(&mut self) {
+        self.held = false;
     }
 
     /// The type of the message at the front of the client's inbox.
@@ -353,6 +372,9 @@ impl Exchange {
             if !self.from_server.has_control(head) {
                 self.from_server.want(head.message().min(CONTROL_BYTES_MAX), &mut run, &mut self.to_client);
                 break;
+            }
+            if head.tag == b'A' {
+                self.from_server.name_sender(head, server, self.process);
             }
             let shown = self.from_server.shown(head);
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
@@ -568,6 +590,22 @@ impl Inbox {
         let bytes = self.unused();
         let end = bytes.len().min(head.message());
         Shown { head, body: &bytes[HEADER_BYTES..end], after: &bytes[end..] }
+    }
+
+    /// In the notification at the front, names the client that sent it, if it was one of ours; `own` is who holds the
+    /// server connection.
+    fn name_sender(&mut self, head: wire::Header, server: &Server, own: u32) {
+        let message = self.used..self.used + head.message();
+        let Some(message) = self.bytes.get_mut(message) else { return };
+        let Ok(parts) = notification_parts(&message[HEADER_BYTES..]) else { return };
+        let client = match &server.sender {
+            _ if parts.process == server.process() => Some(own),
+            Some(sender) => sender.client(parts.process),
+            None => None,
+        };
+        if let Some(client) = client {
+            set_notification_process(message, client);
+        }
     }
 
     /// Whether a server's message is there, whole or, when it is long, enough of its front.

@@ -2,8 +2,9 @@
 //!
 //! `accept` takes them in and hands each to a thread; `startup` reads what they ask for, `login` finds out who they are,
 //! and `begin` how their sessions begin; `client` is the life of one that is logged in, with `exchange` moving the bytes
-//! and `acquire` finding it a server connection, and `replication` that of one that replicates; `registry` is how others
-//! reach it (cancel, drain); `target` is what one database and user share; `report` says every error.
+//! and `acquire` finding it a server connection, and `replication` that of one that replicates; `listen` lets one listen
+//! without a server connection; `registry` is how others reach it (cancel, drain); `target` is what one database and user
+//! share; `report` says every error.
 
 mod accept;
 mod acquire;
@@ -11,6 +12,7 @@ mod begin;
 mod client;
 mod exchange;
 mod intake;
+mod listen;
 mod login;
 mod registry;
 mod replication;
@@ -28,6 +30,7 @@ use std::{
 
 pub use accept::accept;
 pub use intake::{Arrivals, Workers, balance, serve};
+pub use listen::Hubs;
 pub use registry::{Order, Registry};
 pub use spread::Order as Move;
 pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};

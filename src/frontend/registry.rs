@@ -225,7 +225,8 @@ impl Slot {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Lets the client's task look at what there is for it.
+    pub fn wake(&self) {
         let waker = lock(&self.inner).waker.clone();
         if let Some(waker) = waker {
             waker.wake();

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use super::listen::Hubs;
 use crate::{
     auth::Credential,
-    backend::{Greeting, Login, ServerManager},
+    backend::{Greeting, Login, Senders, ServerManager},
     monitor::Monitor,
     net::Address,
     pool,
@@ -26,6 +27,10 @@ pub struct Cluster {
     /// How long statements wait for a node that can serve them.
     pub hold: Duration,
     pub connect_timeout: Duration,
+    /// They listen for clients.
+    pub hubs: Hubs,
+    /// Who sends the notifications that clients hear.
+    pub senders: Arc<Senders>,
 }
 
 #[derive(Debug)]
@@ -146,12 +151,26 @@ impl Target {
         parameters: Vec<(String, String)>,
     ) -> Arc<pool::Pool<ServerManager>> {
         let login = Login { parameters, ..self.login(node) };
-        self.cluster.node(node).pools.pool(settings, ServerManager::new(login, self.cluster.connect_timeout))
+        let senders = self.cluster.senders.clone();
+        let manager = ServerManager::new(login, node.0, senders, self.cluster.connect_timeout);
+        self.cluster.node(node).pools.pool(settings, manager)
     }
 
     /// As whom the clients log in at a node.
     pub fn login(&self, node: NodeId) -> Login {
         Login { address: self.cluster.node(node).address.clone(), ..self.login.clone() }
+    }
+
+    /// How the hub of this database logs in, wherever the primary is, for clients with this encoding.
+    pub fn login_for_listening(&self, encoding: &str) -> Login {
+        let parameters = [("application_name", "poolhouse"), ("client_encoding", encoding)];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Login { parameters: parameters.into(), ..self.login.clone() }
+    }
+
+    /// The database's name on the server.
+    pub fn server_database(&self) -> &str {
+        &self.login.database
     }
 
     /// How long a client waits for a connection; `None` for ever.

@@ -5,6 +5,8 @@
 
 use std::{fmt::Write, hash::Hasher};
 
+use super::listen::Channel;
+
 /// Settings by name, sorted; values in the server's own spelling once they have been on a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Carried {
@@ -248,7 +250,8 @@ impl Probe {
     }
 
     /// The question. Each row of the answer is (kind, name, value): kind `s` is a setting with its value, NULL when the
-    /// name is unknown; kind `p` is state that pins, its name says which.
+    /// name is unknown; kind `p` is state that pins, its name says which;
+    /// kind `l` is a channel that is listened to.
     pub fn sql(&self, carried: &Carried) -> String {
         let mut sql = String::new();
         let names = match self {
@@ -283,7 +286,7 @@ impl Probe {
                  WHERE refclassid=2615 AND refobjid=pg_catalog.pg_my_temp_schema() LIMIT 1)\
                  UNION ALL (SELECT 'p','advisory lock',objid::text FROM pg_catalog.pg_locks \
                  WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid() LIMIT 1)\
-                 UNION ALL (SELECT 'p','listen',c FROM pg_catalog.pg_listening_channels() c LIMIT 1)\
+                 UNION ALL SELECT 'l',NULL,c FROM pg_catalog.pg_listening_channels() c \
                  UNION ALL (SELECT 'p','hold cursor',name FROM pg_catalog.pg_cursors WHERE is_holdable LIMIT 1)"
             );
         }
@@ -346,6 +349,8 @@ pub struct Answer {
     /// The first state found that cannot move.
     pub pin: Option<String>,
     pub prepared: Vec<Prepared>,
+    /// What the connection listens to.
+    pub channels: Vec<Channel>,
 }
 
 /// A prepared statement that a server has told of.
@@ -383,6 +388,7 @@ impl Answer {
         match text(0).as_deref() {
             Some("s") => self.settings.push((text(1).unwrap_or_default(), text(2))),
             Some("r") => self.reset.extend(text(1)),
+            Some("l") => self.channels.extend(columns.get(2).copied().flatten().map(Channel::from)),
             Some("p") if self.pin.is_none() => self.pin = text(1),
             Some("q") => {
                 if let [_, Some(name), Some(value)] = columns {
@@ -510,9 +516,11 @@ mod tests {
         probe.add_everything();
         answer.row(&[Some(b"s"), Some(b"role"), Some(b"none")]);
         answer.row(&[Some(b"s"), Some(b"app.gone"), None]);
-        answer.row(&[Some(b"p"), Some(b"listen"), Some(b"channel")]);
+        answer.row(&[Some(b"l"), None, Some(b"channel")]);
+        answer.row(&[Some(b"p"), Some(b"prepare"), Some(b"name")]);
         assert_eq!(answer.apply(&probe, &before), carried(&[("timezone", "UTC")]));
-        assert_eq!(answer.pin.as_deref(), Some("listen"));
+        assert_eq!(answer.pin.as_deref(), Some("prepare"));
+        assert_eq!(answer.channels, [Channel::from(&b"channel"[..])]);
     }
 
     proptest! {

@@ -32,7 +32,7 @@ impl Session {
         &mut self,
         message: Shown<'_>,
         pipeline: &mut Pipeline,
-        server: Option<&mut ServerState>,
+        mut server: Option<&mut ServerState>,
         judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
@@ -55,6 +55,11 @@ impl Session {
         }
         if must_settle(request, pipeline) {
             return ClientStep::Hold;
+        }
+        if self.listens()
+            && let Some(step) = self.bring_back(request, message, pipeline, server.as_deref_mut(), judge, out)
+        {
+            return step;
         }
         match request {
             Request::Query => self.on_query(message, judged, pipeline, server, judge, out),
@@ -423,7 +428,7 @@ impl Session {
             TransactionControl::Rollback { .. } | TransactionControl::RollbackTo | TransactionControl::Mixed
         );
         // Code that is not seen here may do anything to the session, and what pins it may be gone now: the server knows.
-        if verdict.opaque || self.pinned_by_probe && may_unpin(verdict) {
+        if verdict.opaque || (self.pinned_by_probe || self.listens_on_server()) && may_unpin(verdict) {
             effects.probe.add_everything();
         }
         if !verdict.touches_session() {

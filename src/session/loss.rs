@@ -84,10 +84,11 @@ impl Session {
             return AfterLoss::Ends;
         }
         let probing = pipeline.owed.iter().any(|owed| matches!(owed, Owed::Probe { .. }));
-        if self.is_pinned() || probing {
+        if self.is_pinned_otherwise() || self.listens_here_only() || probing {
             write_error(&words, &self.report(loss.node, pipeline), true, out.to_client);
             return AfterLoss::Ends;
         }
+        self.lose_listening_server();
         if pipeline.owed.iter().all(Owed::is_ours) {
             if pipeline.skipping {
                 self.skip_to_sync = true;

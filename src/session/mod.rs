@@ -8,6 +8,7 @@
 mod carried;
 mod client;
 mod extended;
+mod listen;
 mod loss;
 mod names;
 mod pipeline;
@@ -22,6 +23,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 pub use carried::{Answer, Carried, Probe, Replay};
+pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
 pub use pipeline::Pipeline;
 pub use reported::Reported;
@@ -158,6 +160,8 @@ pub struct ServerState {
     pub unnamed: Option<u64>,
     /// Whose values of sequences it may hold.
     pub drawn: Drawn,
+    /// The node of its cluster that it is on.
+    pub node: u16,
 }
 
 impl ServerState {
@@ -218,6 +222,8 @@ pub struct Session {
     unnamed: Option<Arc<Statement>>,
     /// Why the server connection stays with the client between transactions.
     pins: PinSet,
+    /// What the client listens to, if anything.
+    listen: Option<Box<listen::Listening>>,
     /// State that only the server could tell of keeps the server connection, too.
     pinned_by_probe: bool,
     /// An error has been answered without a server; everything up to Sync is skipped.
@@ -246,6 +252,7 @@ impl Session {
             names: statements::ClientNames::default(),
             unnamed: None,
             pins: PinSet::default(),
+            listen: None,
             pinned_by_probe: false,
             skip_to_sync: false,
             lost: None,
@@ -287,6 +294,11 @@ impl Session {
 
     /// Whether the session keeps its server connection between transactions.
     pub fn is_pinned(&self) -> bool {
+        self.is_pinned_otherwise() || self.listens_on_server()
+    }
+
+    /// Whether it would keep it if it listened to nothing.
+    fn is_pinned_otherwise(&self) -> bool {
         self.shared.mode == Mode::Session || !self.pins.is_empty() || self.pinned_by_probe
     }
 

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     carried::{Answer, Carried, Probe},
+    listen::Move,
     statements::Statement,
 };
 use crate::{
@@ -82,6 +83,10 @@ pub enum Owed {
     Replay {
         settings: Arc<Carried>,
     },
+    /// A query of ours that moves the session's channels.
+    Move {
+        step: Move,
+    },
     /// A query of ours that asks what the session has become.
     Probe {
         probe: Probe,
@@ -91,7 +96,10 @@ pub enum Owed {
 impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
-        let ours = matches!(self, Owed::Replay { .. } | Owed::Probe { .. } | Owed::OwnPrepare { .. } | Owed::OurSync);
+        let ours = matches!(
+            self,
+            Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. } | Owed::OwnPrepare { .. } | Owed::OurSync
+        );
         ours || self.ends_the_clients()
     }
 
@@ -104,7 +112,9 @@ impl Owed {
     pub fn is_ours(&self) -> bool {
         let of_statements = matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::OwnClose { .. });
         let own = matches!(self, Owed::OwnParse { .. } | Owed::OwnPrepare { .. });
-        of_statements || own || matches!(self, Owed::Replay { .. } | Owed::Probe { .. } | Owed::OurSync)
+        of_statements
+            || own
+            || matches!(self, Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. } | Owed::OurSync)
     }
 
     /// Whether the reply comes from us, in its turn.
@@ -328,10 +338,10 @@ impl Pipeline {
         self.owed.front().is_some_and(|owed| !owed.is_ours())
     }
 
-    /// Whether the server is busy with a query of ours: settings that are brought, or a question.
+    /// Whether the server is busy with a query of ours: settings or channels that are brought, or a question.
     #[inline]
     pub fn asks(&self) -> bool {
-        matches!(self.owed.front(), Some(Owed::Replay { .. } | Owed::Probe { .. }))
+        matches!(self.owed.front(), Some(Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. }))
     }
 
     /// Whether a message of ours about a client's own name of a statement is under way.
@@ -375,6 +385,11 @@ impl Pipeline {
     /// Whether an implicit transaction is open that the client has not ended by Sync yet.
     pub fn has_open_batch(&self) -> bool {
         self.open_batch
+    }
+
+    /// Whether nothing of the client is under way, not even a transaction.
+    pub fn is_quiet(&self) -> bool {
+        self.owed.is_empty() && self.status == Status::Idle && !self.open_batch
     }
 
     /// The message pushed last neither opens nor ends a batch.

@@ -23,6 +23,11 @@ impl Reported {
         Some(&self.pairs[at].1)
     }
 
+    /// The encoding of texts, which each connection has its own.
+    pub fn encoding(&self) -> Box<str> {
+        self.get("client_encoding").unwrap_or("UTF8").into()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|(name, value)| (&**name, &**value))
     }

@@ -40,9 +40,8 @@ impl Session {
             Reply::ParameterStatus => self.on_parameter(message.body, pipeline, server),
             Reply::NoticeResponse if pipeline.owed.front().is_some_and(Owed::is_ours) => ServerStep::Swallow,
             Reply::NoticeResponse => ServerStep::Forward,
-            // A connection that listens is lent to nobody else, so it can only be this client's; also while we still ask
-            // whether LISTEN has succeeded.
-            Reply::NotificationResponse => ServerStep::Forward,
+            // A connection that listens is lent to nobody else, so it can only be this client's.
+            Reply::NotificationResponse => self.on_notification(message.body),
             Reply::ErrorResponse => self.on_error(message, pipeline, server, out),
             Reply::ReadyForQuery => match Status::read(message.body) {
                 Ok(status) => self.on_ready(status, pipeline, server, out),
@@ -88,7 +87,7 @@ impl Session {
                 false
             }
             (Owed::Query { .. }, _) => false,
-            (Owed::Replay { .. } | Owed::OwnPrepare { .. }, _) => return ServerStep::Swallow,
+            (Owed::Replay { .. } | Owed::Move { .. } | Owed::OwnPrepare { .. }, _) => return ServerStep::Swallow,
             (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
@@ -179,7 +178,7 @@ impl Session {
         let mut taken = None;
         match pipeline.owed.front() {
             None => return ServerStep::Swallow,
-            Some(Owed::Replay { .. } | Owed::Probe { .. }) => {
+            Some(Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. }) => {
                 pipeline.last_words = Some(fields);
                 return ServerStep::Swallow;
             }
@@ -280,8 +279,9 @@ impl Session {
         let Some(done) = pipeline.pop() else { return ServerStep::Forward };
         match done.owed {
             Owed::Replay { settings } => self.on_replayed(failed, settings, pipeline, server, out),
+            Owed::Move { step } => self.on_moved(step, failed, pipeline, server, out),
             Owed::Probe { probe } if failed && self.may_ask_again(pipeline) => self.ask(probe, pipeline, server, out),
-            Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server),
+            Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server, out),
             Owed::OurSync => ServerStep::Swallow,
             Owed::OwnPrepare { name, id } => {
                 server.statements.set_own(&name, (!failed).then_some(id));
@@ -325,6 +325,9 @@ impl Session {
                 pipeline.effects.reset.extend(names.iter().cloned());
             }
             self.ask(probe, pipeline, server, out);
+            return ServerStep::Forward;
+        }
+        if self.listens() && self.hand_over(pipeline, server, out) {
             return ServerStep::Forward;
         }
         if self.is_pinned() { ServerStep::Forward } else { ServerStep::ForwardAndRelease }
@@ -390,6 +393,7 @@ impl Session {
         probe: &Probe,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
+        out: &mut Outboxes<'_>,
     ) -> ServerStep {
         pipeline.holding = false;
         pipeline.asked_again = false;
@@ -414,8 +418,13 @@ impl Session {
         server.settings = if carried == *self.settings { self.settings.clone() } else { Arc::new(carried) };
         if matches!(probe, Probe::Everything(_)) {
             self.pinned_by_probe = answer.pin.is_some() || creates_temporary(&self.settings);
+            self.set_channels(answer.channels);
         }
         self.pinned_by_probe |= !self.learn_names(&effects.names, &answer.prepared, server);
+        if self.listens() {
+            self.check_encoding();
+            self.hand_over(pipeline, server, out);
+        }
         if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
     }
 

@@ -229,6 +229,7 @@ fn unreadable() -> Verdict {
         asks_sequences: false,
         names: Box::default(),
         lists_statements: false,
+        listens: true,
         opaque: true,
         vacates: None,
     }
@@ -254,6 +255,7 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         asks_sequences: one.asks_sequences || other.asks_sequences,
         names: one.names.into_iter().chain(other.names).collect(),
         lists_statements: one.lists_statements || other.lists_statements,
+        listens: one.listens || other.listens,
         opaque: true,
         vacates: one.vacates.or(other.vacates),
     }

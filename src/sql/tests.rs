@@ -49,6 +49,8 @@ fn words(verdict: &Verdict) -> String {
         NameUse::Deallocates(_) => None,
     }));
     words.push(if verdict.lists_statements { "lists" } else { "" }.into());
+    // What cannot be seen may do anything, so that of it this says nothing.
+    words.push(if verdict.listens && !verdict.opaque { "listens" } else { "" }.into());
     words.push(if verdict.opaque { "opaque" } else { "" }.into());
     words.extend(verdict.vacates.iter().map(|database| format!("vacates:{database}")));
     words.retain(|word| !word.is_empty());
@@ -303,8 +305,10 @@ fn what_does_not_only_read() {
         write | REINDEX TABLE t
         write | CHECKPOINT
         write | LOCK TABLE t
-        write | NOTIFY c, 'x'
-        write | UNLISTEN *
+        write listens | NOTIFY c, 'x'
+        write listens | UNLISTEN *
+        write listens | SELECT pg_notify('c', x) FROM t
+        write listens | SELECT * FROM pg_listening_channels()
         write | CLOSE c
         write | FETCH 10 FROM c
         write | MOVE c
@@ -347,7 +351,7 @@ fn what_does_not_only_read() {
         write | SELECT pg_sleep(1), random()
         write | SELECT txid_current()
         write | SELECT pg_current_xact_id()
-        write | SELECT pg_notify('c', 'x')
+        write listens | SELECT pg_notify('c', 'x')
         write | SELECT lo_get(1), lo_create(2)
         write | SELECT lowrite(1, 'x')
         write | SELECT pg_advisory_xact_lock(1)
@@ -525,11 +529,11 @@ fn pins() {
         write pin:AdvisoryLock | COPY (SELECT pg_advisory_lock(1)) TO STDOUT
         write pin:AdvisoryLock | EXPLAIN ANALYZE SELECT pg_advisory_lock(1)
         read | EXPLAIN SELECT pg_advisory_lock(1)
-        write pin:Listen | LISTEN c
+        write pin:Listen listens | LISTEN c
         write pin:Load | LOAD 'plpgsql'
         write pin:Prepare prep:p | PREPARE p AS SELECT 1
         write pin:Prepare prep:p | PREPARE p (int) AS SELECT pg_advisory_lock($1)
-        write n=2 pin:Listen pin:Load | LISTEN c; LOAD 'x'
+        write n=2 pin:Listen pin:Load listens | LISTEN c; LOAD 'x'
         write n=3 pin:Prepare deallocate:p prep:p exec:Q | PREPARE p AS SELECT 1; EXECUTE "Q"; DEALLOCATE p
         write deallocate:p | DEALLOCATE p
         write deallocate:P | DEALLOCATE PREPARE "P"

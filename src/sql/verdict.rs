@@ -225,6 +225,8 @@ pub struct Verdict {
     pub deallocates: Deallocate,
     /// It calls currval() or lastval().
     pub asks_sequences: bool,
+    /// It changes, uses or asks for what the session listens to: LISTEN, UNLISTEN, NOTIFY and the functions for that.
+    pub listens: bool,
     /// The names of prepared statements that it uses, in the order of the text.
     pub names: Box<[NameUse]>,
     /// It asks which prepared statements the session has.

@@ -41,6 +41,7 @@ struct Judge {
     names: Vec<NameUse>,
     lists_statements: bool,
     asks_sequences: bool,
+    listens: bool,
     opaque: bool,
     vacates: Option<Box<str>>,
     literal: bool,
@@ -72,6 +73,7 @@ impl Judge {
             names: self.names.into(),
             lists_statements: self.lists_statements,
             asks_sequences: self.asks_sequences,
+            listens: self.listens,
             opaque: self.opaque,
             vacates: self.vacates,
         };
@@ -96,6 +98,7 @@ impl Judge {
             }
             kind => self.write(|| Reason::Statement(statement_name(kind))),
         }
+        self.listens |= matches!(node.key(), "ListenStmt" | "UnlistenStmt" | "NotifyStmt");
         match node.key() {
             "TransactionStmt" => self.transaction(node),
             "VariableSetStmt" => self.variable(node),
@@ -219,6 +222,7 @@ impl Judge {
             }
         }
         match name {
+            "pg_notify" | "pg_listening_channels" if kind != Kind::Unknown => self.listens = true,
             "set_config" if kind == Kind::Volatile => self.set_config(call),
             "currval" | "lastval" if kind == Kind::Volatile => self.asks_sequences = true,
             "setseed" if kind == Kind::Volatile => self.pins.insert(Pin::Seed),

@@ -7,6 +7,7 @@ use super::{frame::split_text, request::begin};
 pub struct SqlState(pub &'static str);
 
 impl SqlState {
+    pub const WARNING: SqlState = SqlState("01000");
     pub const CONNECTION_UNREACHABLE: SqlState = SqlState("08001");
     pub const CONNECTION_LOST: SqlState = SqlState("08006");
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
@@ -58,7 +59,15 @@ impl Report {
 
     /// Writes the ErrorResponse.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let severity = if self.fatal { "FATAL" } else { "ERROR" };
+        self.write_as(b'E', if self.fatal { "FATAL" } else { "ERROR" }, out);
+    }
+
+    /// Writes a NoticeResponse of this severity, such as `WARNING`.
+    pub fn write_notice(&self, severity: &str, out: &mut Vec<u8>) {
+        self.write_as(b'N', severity, out);
+    }
+
+    fn write_as(&self, tag: u8, severity: &str, out: &mut Vec<u8>) {
         let fields = [
             (b'S', Some(severity)),
             (b'V', Some(severity)),
@@ -68,7 +77,7 @@ impl Report {
             (b'H', self.hint.as_deref()),
         ];
         let fields = fields.iter().filter_map(|(tag, text)| text.map(|text| (*tag, text.as_bytes())));
-        write_fields(b'E', fields, out);
+        write_fields(tag, fields, out);
     }
 }
 

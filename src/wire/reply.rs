@@ -1,6 +1,10 @@
 //! What servers send: writing the messages that Poolhouse answers itself, and reading the few that it looks into.
 
-use super::{Error, frame::split_text, request::begin};
+use super::{
+    Error,
+    frame::{HEADER_BYTES, split_text},
+    request::begin,
+};
 
 /// The transaction status in a ReadyForQuery message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +54,32 @@ pub fn parameter_status_parts(body: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     let (name, rest) = split_text(body).ok_or(MALFORMED)?;
     let (value, _) = split_text(rest).ok_or(MALFORMED)?;
     Ok((name, value))
+}
+
+/// What a NotificationResponse message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// The server process that has sent it.
+    pub process: u32,
+    pub channel: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+/// Reads a NotificationResponse message.
+///
+/// # Errors
+/// [`Error::Malformed`] when a part is missing.
+pub fn notification_parts(body: &[u8]) -> Result<Notification<'_>, Error> {
+    const MALFORMED: Error = Error::Malformed("NotificationResponse");
+    let (process, rest) = body.split_first_chunk::<4>().ok_or(MALFORMED)?;
+    let (channel, rest) = split_text(rest).ok_or(MALFORMED)?;
+    let (payload, _) = split_text(rest).ok_or(MALFORMED)?;
+    Ok(Notification { process: u32::from_be_bytes(*process), channel, payload })
+}
+
+/// Names another process as the sender in a whole NotificationResponse message.
+pub fn set_notification_process(message: &mut [u8], process: u32) {
+    message[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&process.to_be_bytes());
 }
 
 /// Writes a ParameterStatus message.
@@ -204,6 +234,15 @@ mod tests {
         assert_eq!(data_row(body).unwrap(), [Some(&b"hi"[..]), None, Some(&b""[..])]);
         assert!(data_row(b"\0\x01\0\0\0\x09hi").is_err());
         assert!(data_row(b"\0\x01\xff\xff\xff\xfe").is_err());
+    }
+
+    #[test]
+    fn notifications() {
+        let parts = notification_parts(b"\0\0\0\x07bell\0rung\0").unwrap();
+        assert_eq!((parts.process, parts.channel, parts.payload), (7, &b"bell"[..], &b"rung"[..]));
+        for bad in [&b""[..], b"\0\0\0", b"\0\0\0\x07bell", b"\0\0\0\x07bell\0rung"] {
+            assert!(notification_parts(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod identity;
 mod kit;
 mod login;
 mod moving;
+mod notify;
 mod pooling;
 mod protocol;
 mod replication;

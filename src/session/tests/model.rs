@@ -703,7 +703,11 @@ impl Model {
                 }
             }
             for pin in self.pins.clone() {
-                self.row(&[Some("p"), Some(pin), Some("it")]);
+                self.row(&if pin == "listen" {
+                    [Some("l"), None, Some("c")]
+                } else {
+                    [Some("p"), Some(pin), Some("it")]
+                });
                 rows += 1;
             }
         }
