@@ -45,6 +45,10 @@ pub struct Exchange {
     repeat: Option<Vec<u8>>,
     /// The beginning of an answer that came together with the server's last words: the client has seen nothing of it yet.
     withheld: Vec<u8>,
+    /// What the client has sent since the server connection was lent, while nothing of an answer has come and `mends`: a
+    /// prepared statement that the server has lost, or that has become stale there, is mended and all is sent once more.
+    again: Vec<u8>,
+    mends: bool,
     /// The client waits until the server has answered what it owes.
     held: bool,
     /// The session has let go of the server connection.
@@ -112,6 +116,8 @@ impl Exchange {
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
         self.repeat = (need == Need::Read).then(Vec::new);
+        self.mends = session.has_statements();
+        self.again.clear();
     }
 
     /// The server connection is gone from this client, one way or the other.
@@ -125,6 +131,7 @@ impl Exchange {
         self.shielded = false;
         self.repeat = None;
         self.withheld = Vec::new();
+        self.mends = false;
     }
 
     /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
@@ -378,6 +385,8 @@ impl Exchange {
             }
             let shown = self.from_server.shown(head);
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
+            self.pipeline.can_repeat =
+                self.mends && run == self.from_server.used && self.to_client.is_empty() && self.from_client.rest == 0;
             let step = session.on_server(shown, &mut self.pipeline, &mut server.state, &mut out);
             let forward = match step {
                 ServerStep::Forward => true,
@@ -390,6 +399,11 @@ impl Exchange {
                     true
                 }
                 ServerStep::Swallow => false,
+                ServerStep::Repeat => {
+                    self.mends = false;
+                    self.from_client.put_back(&self.again);
+                    false
+                }
                 ServerStep::Release => {
                     self.released = true;
                     false
@@ -424,6 +438,7 @@ impl Exchange {
     /// Once the client sees something of an answer, nothing can be repeated. What answers ourselves, or is a server's last
     /// word, leaves all to be repeated.
     fn note_answer(&mut self) {
+        self.mends &= self.to_client.is_empty();
         if self.repeat.is_none() || self.to_client.is_empty() {
             return;
         }
@@ -516,10 +531,15 @@ impl Exchange {
             }
             if !self.said_to_client.is_empty() {
                 self.repeat = None;
+                self.mends = false;
                 self.to_client.bytes.append(&mut self.said_to_client);
             }
+            let goes = matches!(step, ClientStep::Forward | ClientStep::Replaced { .. } | ClientStep::Answered);
+            if self.mends && goes {
+                self.mends = self.from_client.copy_front(head, &mut self.again);
+            }
             if let Some(repeat) = &mut self.repeat
-                && matches!(step, ClientStep::Forward | ClientStep::Replaced { .. } | ClientStep::Answered)
+                && goes
                 && !self.from_client.copy_front(head, repeat)
             {
                 self.repeat = None;

@@ -476,10 +476,7 @@ impl Session {
         while pipeline.owed.front().is_some_and(Owed::is_known) {
             let Some(done) = pipeline.pop() else { return };
             self.accept(done.change);
-            to_client.extend_from_slice(match done.owed {
-                Owed::ParseKnown => &reply::PARSE_COMPLETE,
-                _ => &reply::CLOSE_COMPLETE,
-            });
+            to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
         }
     }
 

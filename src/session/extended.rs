@@ -23,6 +23,18 @@ use crate::{
 /// Longest names at the front of a Bind message that are gathered.
 const NAMES_BYTES_MAX: usize = 8 << 10;
 
+/// A statement of ours that is on no server: a Bind to it is refused.
+const STALE_NAME: &[u8] = b"__poolhouse_stale";
+
+/// Whether a statement gives what the client was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Same,
+    Changed,
+    /// The server has been asked.
+    Unknown,
+}
+
 impl Session {
     pub(super) fn on_parse(
         &mut self,
@@ -135,14 +147,8 @@ impl Session {
             pipeline.push(Owed::ParseTaken { name: parse.name.into() });
             return ClientStep::Answered;
         }
-        let certain = pipeline.ready_owed == 0 && pipeline.status != Status::Failed;
         match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
-            Presence::Held if certain => {
-                pipeline.push_change(Owed::ParseKnown, parse.name, Some(statement));
-                self.answer_known(pipeline, out.to_client);
-                return ClientStep::Answered;
-            }
-            // Whether the transaction has failed cannot be known yet: the server decides, so it has to parse again.
+            // What the text means may have changed since: tables, types, functions. The client asks now.
             Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
             Presence::Lacking => self.make_room(pipeline, server, out),
         }
@@ -160,15 +166,47 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) {
-        match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
-            Presence::Held => return,
-            Presence::Unsure => drop_held(statement.id, pipeline, out),
+        let held = server.statements.touch(statement.id);
+        match pipeline.presence(statement.id, held) {
+            Presence::Held if !server.statements.is_stale(statement.id) => return,
+            Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
             Presence::Lacking => self.make_room(pipeline, server, out),
         }
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
         pipeline.note_sent(statement.id, true);
         pipeline.push(Owed::OurParse { id: Some(statement.id) });
+    }
+
+    /// Whether a statement's result on this server is what the client was told of it. A client that knows the columns
+    /// from before would take values of other types for what they are not. Asks the server when it is not known.
+    fn fits(
+        &self,
+        name: &[u8],
+        statement: &Arc<Statement>,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> Fit {
+        let Some(told) = self.names.told(name).filter(|_| pipeline.status != Status::Failed) else { return Fit::Same };
+        let asking = |owed: &Owed| matches!(owed, Owed::OurDescribe { id } if *id == statement.id);
+        if pipeline.owed.iter().any(asking) {
+            return Fit::Unknown;
+        }
+        // Once everything is answered, what the server has said of it last counts.
+        let held = server.statements.touch(statement.id);
+        let held = pipeline.owed.is_empty() || pipeline.presence(statement.id, held) == Presence::Held;
+        match server.statements.shape(statement.id).filter(|_| held && !server.statements.is_stale(statement.id)) {
+            Some(shape) if shape == told => Fit::Same,
+            Some(_) => Fit::Changed,
+            None => {
+                self.ensure(statement, pipeline, server, out);
+                request::about_statement(b'D', &statement.name, out.to_server);
+                request::flush(out.to_server);
+                pipeline.push(Owed::OurDescribe { id: statement.id });
+                Fit::Unknown
+            }
+        }
     }
 
     /// Makes room for one more statement on the server.
@@ -209,11 +247,18 @@ impl Session {
         if moves(pipeline, need) {
             return ClientStep::Hold;
         }
+        let mut fit = Fit::Same;
+        if let Some(statement) = &statement {
+            if !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
+                return ClientStep::Hold;
+            }
+            fit = self.fits(names.statement, statement, pipeline, server, out);
+            if fit == Fit::Unknown {
+                return ClientStep::Hold;
+            }
+        }
         match &statement {
             Some(statement) => {
-                if !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
-                    return ClientStep::Hold;
-                }
                 self.note(Some(&statement.verdict), pipeline);
                 // What is bound need not be executed.
                 pipeline.effects.undone |= !statement.verdict.settings.is_empty();
@@ -224,13 +269,18 @@ impl Session {
         match statement {
             Some(statement) if names.statement.is_empty() => {
                 self.ensure_unnamed(&statement, pipeline, server, out);
-                pipeline.push(Owed::Bind);
+                pipeline.push(Owed::Bind { id: None });
                 ClientStep::Forward
             }
             Some(statement) => {
+                if fit == Fit::Changed {
+                    names.write_front(message.head.body, STALE_NAME, out.to_server);
+                    pipeline.push(Owed::StaleBind);
+                    return ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes };
+                }
                 self.ensure(&statement, pipeline, server, out);
                 names.write_front(message.head.body, &statement.name, out.to_server);
-                pipeline.push(Owed::Bind);
+                pipeline.push(Owed::Bind { id: Some(statement.id) });
                 ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes }
             }
             None if names.statement.starts_with(NAME_PREFIX) => reserved_name(),
@@ -239,7 +289,7 @@ impl Session {
                     drop_strange_unnamed(pipeline, server, out);
                 }
                 self.close_stranger(names.statement, pipeline, server, out);
-                pipeline.push(Owed::Bind);
+                pipeline.push(Owed::Bind { id: None });
                 ClientStep::Forward
             }
         }
@@ -299,13 +349,13 @@ impl Session {
         match (object, statement) {
             (Object::Statement(b""), Some(statement)) => {
                 self.ensure_unnamed(&statement, pipeline, server, out);
-                pipeline.push(Owed::Describe);
+                pipeline.push(Owed::Describe { id: None });
                 ClientStep::Forward
             }
             (Object::Statement(_), Some(statement)) => {
                 self.ensure(&statement, pipeline, server, out);
                 request::about_statement(b'D', &statement.name, out.to_server);
-                pipeline.push(Owed::Describe);
+                pipeline.push(Owed::Describe { id: Some(statement.id) });
                 ClientStep::Answered
             }
             (Object::Statement(name), None) if name.starts_with(NAME_PREFIX) => reserved_name(),
@@ -315,7 +365,7 @@ impl Session {
                     Object::Statement(name) => self.close_stranger(name, pipeline, server, out),
                     Object::Portal(_) => {}
                 }
-                pipeline.push(Owed::Describe);
+                pipeline.push(Owed::Describe { id: None });
                 ClientStep::Forward
             }
         }

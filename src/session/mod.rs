@@ -28,7 +28,7 @@ pub use loss::{AfterLoss, Ending, Loss};
 pub use pipeline::Pipeline;
 pub use reported::Reported;
 pub use sequences::Drawn;
-pub use statements::{ServerStatements, Statement, Statements};
+pub use statements::{ServerStatements, Shape, Statement, Statements};
 
 use crate::{
     sql::{PinSet, Verdict},
@@ -123,6 +123,8 @@ pub enum ServerStep {
     ForwardAndRelease,
     /// It goes no further; the session may have written something in its place.
     Swallow,
+    /// It goes no further; what the client has sent since the server connection was lent is to be shown once more.
+    Repeat,
     /// It goes no further; the server connection is free.
     Release,
     /// The client gets this error and is disconnected; the server connection is not to be used again.
@@ -310,6 +312,11 @@ impl Session {
     /// Whether what was sent since the server connection was lent may have written.
     pub fn wrote(&self) -> bool {
         self.wrote
+    }
+
+    /// Whether the client has named statements.
+    pub fn has_statements(&self) -> bool {
+        self.names.len() > 0
     }
 
     pub fn settings(&self) -> &Arc<Carried> {

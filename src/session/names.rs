@@ -203,7 +203,7 @@ impl Session {
         let statement = self.shared.statements.intern(sql, types, planned_under, judge);
         server.statements.set_own(name, Some(statement.id));
         let prepare = by_sql.then(|| text.clone());
-        self.names.insert_named(name.clone(), Named { statement, prepare });
+        self.names.insert_named(name.clone(), Named { statement, prepare, told: None });
         true
     }
 }

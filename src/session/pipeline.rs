@@ -37,70 +37,56 @@ pub enum Owed {
         names: bool,
     },
     /// The client's Parse of a name that it has already: the server has to refuse it.
-    ParseTaken {
-        name: Box<[u8]>,
+    ParseTaken { name: Box<[u8]> },
+    Bind {
+        /// The statement, when it goes under our name.
+        id: Option<u64>,
     },
-    /// The client's Parse, not sent since the server holds the statement: ParseComplete from us.
-    ParseKnown,
-    Bind,
+    /// A Bind to a statement whose result is not what the client was told: the server refuses it.
+    StaleBind,
     /// Describe of a statement or portal: RowDescription or NoData ends it.
-    Describe,
+    Describe {
+        /// The statement, when it goes under our name.
+        id: Option<u64>,
+    },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended ends it; so does CopyDone's CommandComplete.
     Execute,
     /// The client's Close, sent on.
-    Close {
-        unnamed: bool,
-    },
+    Close { unnamed: bool },
     /// The client's Close of a name that the server does not know: CloseComplete from us.
     CloseKnown,
     /// The client's CopyDone or CopyFail: no reply of its own, but Syncs before it do not count during COPY.
     CopyEnd,
     /// A Parse of ours: the server lacked a statement that the client has; the unnamed one without an id.
-    OurParse {
-        id: Option<u64>,
-    },
+    OurParse { id: Option<u64> },
+    /// A Describe of ours: whether the result of a statement is what the client was told.
+    OurDescribe { id: u64 },
+    /// The client's Sync after a batch that is to be sent once more.
+    Again,
     /// A Close of ours: room for another statement, or for the same one anew; the unnamed one without an id.
-    OurClose {
-        id: Option<u64>,
-    },
+    OurClose { id: Option<u64> },
     /// A Parse of ours under the client's own name, for SQL.
-    OwnParse {
-        name: Box<[u8]>,
-        id: u64,
-    },
+    OwnParse { name: Box<[u8]>, id: u64 },
     /// A Close of ours of a client's own name: perhaps a stranger's.
-    OwnClose {
-        name: Box<[u8]>,
-    },
+    OwnClose { name: Box<[u8]> },
     /// A query of ours that prepares a statement by SQL, under the client's own name.
-    OwnPrepare {
-        name: Box<[u8]>,
-        id: u64,
-    },
+    OwnPrepare { name: Box<[u8]>, id: u64 },
     /// A Sync of ours, for messages of ours in front of a simple query.
     OurSync,
     /// A query of ours that brings the session's settings.
-    Replay {
-        settings: Arc<Carried>,
-    },
+    Replay { settings: Arc<Carried> },
     /// A query of ours that moves the session's channels.
-    Move {
-        step: Move,
-    },
+    Move { step: Move },
     /// A query of ours that asks what the session has become.
-    Probe {
-        probe: Probe,
-    },
+    Probe { probe: Probe },
 }
 
 impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
-        let ours = matches!(
-            self,
-            Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. } | Owed::OwnPrepare { .. } | Owed::OurSync
-        );
-        ours || self.ends_the_clients()
+        let queries = matches!(self, Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. });
+        let ours = matches!(self, Owed::OwnPrepare { .. } | Owed::OurSync | Owed::Again);
+        queries || ours || self.ends_the_clients()
     }
 
     /// Whether the ReadyForQuery is for the client.
@@ -112,14 +98,14 @@ impl Owed {
     pub fn is_ours(&self) -> bool {
         let of_statements = matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::OwnClose { .. });
         let own = matches!(self, Owed::OwnParse { .. } | Owed::OwnPrepare { .. });
-        of_statements
-            || own
-            || matches!(self, Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. } | Owed::OurSync)
+        let others = matches!(self, Owed::OurDescribe { .. } | Owed::Again | Owed::OurSync);
+        let queries = matches!(self, Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. });
+        of_statements || own || others || queries
     }
 
     /// Whether the reply comes from us, in its turn.
     pub fn is_known(&self) -> bool {
-        matches!(self, Owed::ParseKnown | Owed::CloseKnown)
+        matches!(self, Owed::CloseKnown)
     }
 
     /// Whether a [`Change`] belongs to it.
@@ -127,7 +113,6 @@ impl Owed {
         matches!(
             self,
             Owed::Parse { names: true, .. }
-                | Owed::ParseKnown
                 | Owed::CloseKnown
                 | Owed::Close { unnamed: true }
                 | Owed::Query { drops_unnamed: true }
@@ -279,6 +264,9 @@ pub struct Pipeline {
     pub last_words: Option<ErrorFields>,
     /// Why a statement could not be prepared under the client's own name: the answer to what needed it.
     pub own_error: Option<ErrorFields>,
+    /// Everything of the client since the server connection was lent is there to be sent once more, and the client has
+    /// seen nothing of an answer.
+    pub can_repeat: bool,
     /// The server connection may only read: the node is a replica.
     pub read_only: bool,
     /// Messages of the client that were answered up to ReadyForQuery, to tell one statement from the next.
@@ -352,6 +340,16 @@ impl Pipeline {
             }
             _ => false,
         })
+    }
+
+    /// The id of the statement that the entry in front is about, for a batch that is all there, and of which nothing has
+    /// been answered.
+    pub fn repeatable(&self) -> Option<u64> {
+        let (Some(Owed::Bind { id } | Owed::Describe { id }), Some(Owed::Sync)) = (self.owed.front(), self.owed.back())
+        else {
+            return None;
+        };
+        id.filter(|_| self.can_repeat && self.ready_owed == 1 && self.status == Status::Idle)
     }
 
     /// Whether anything of the client is under way; what we inject stands in front of what it is for.
@@ -465,6 +463,7 @@ impl Pipeline {
         self.vacates = None;
         self.last_words = None;
         self.own_error = None;
+        self.can_repeat = false;
         if self.answer != Answer::default() {
             self.answer = Answer::default();
         }

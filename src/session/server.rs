@@ -6,7 +6,7 @@ use super::{
     Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::{Answer, Carried, Probe, creates_temporary},
     pipeline::Owed,
-    statements::NAME_PREFIX,
+    statements::{NAME_PREFIX, Shape},
 };
 use crate::wire::{
     self, ErrorFields,
@@ -91,9 +91,13 @@ impl Session {
             (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
-            (Owed::Bind, Reply::BindComplete) => true,
-            (Owed::Describe, Reply::ParameterDescription) => false,
-            (Owed::Describe, Reply::RowDescription | Reply::NoData) => true,
+            (Owed::Bind { .. }, Reply::BindComplete) => true,
+            (Owed::Describe { .. }, Reply::ParameterDescription) => false,
+            (Owed::OurDescribe { .. }, Reply::ParameterDescription) => return ServerStep::Swallow,
+            (Owed::Describe { .. } | Owed::OurDescribe { .. }, Reply::RowDescription | Reply::NoData) => {
+                self.on_description(reply, message.body, pipeline, server);
+                true
+            }
             (Owed::Close { .. } | Owed::OurClose { .. }, Reply::CloseComplete) => true,
             (Owed::OwnParse { .. }, Reply::ParseComplete) | (Owed::OwnClose { .. }, Reply::CloseComplete) => true,
             (Owed::Execute, Reply::EmptyQueryResponse | Reply::PortalSuspended) => true,
@@ -193,8 +197,21 @@ impl Session {
                 }
             }
             Some(front) => {
-                if matches!(front, Owed::Bind | Owed::Describe | Owed::OurParse { .. }) {
+                let stale = matches!(front, Owed::StaleBind) && fields.code() == "26000";
+                if matches!(front, Owed::Bind { .. } | Owed::Describe { .. } | Owed::OurParse { .. }) {
                     learn(&fields, server);
+                }
+                if let Owed::Bind { id: Some(id) } | Owed::Describe { id: Some(id) } | Owed::OurDescribe { id } = front
+                    && fields.code() == "0A000"
+                {
+                    server.statements.set_stale(*id);
+                }
+                if stale {
+                    return self.refuse_stale(fields, pipeline, server, out);
+                }
+                if repeats(&fields, pipeline) {
+                    pipeline.failed = false;
+                    return send_again(pipeline, server);
                 }
                 taken = self.skip(pipeline, server);
                 if matches!(pipeline.owed.front(), Some(Owed::OurSync)) {
@@ -206,6 +223,41 @@ impl Session {
             }
         }
         self.forward_error(message, fields, taken.as_deref(), out)
+    }
+
+    /// What a statement gives has been described, to the client or to us.
+    fn on_description(&mut self, reply: Reply, body: &[u8], pipeline: &Pipeline, server: &mut ServerState) {
+        let (Some(Owed::Describe { id: Some(id) }) | Some(Owed::OurDescribe { id })) = pipeline.owed.front() else {
+            return;
+        };
+        let shape = Shape::of((reply == Reply::RowDescription).then_some(body));
+        server.statements.set_shape(*id, shape);
+        if !pipeline.owed.front().is_some_and(Owed::is_ours) {
+            self.names.tell(*id, shape);
+        }
+    }
+
+    /// The words of PostgreSQL for a statement whose result has changed since it was described.
+    fn refuse_stale(
+        &mut self,
+        mut fields: ErrorFields,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
+        for (field, text) in &mut fields.fields {
+            let words: &[u8] = match field {
+                b'C' => b"0A000",
+                b'M' => b"cached plan must not change result type",
+                b'F' => b"plancache.c",
+                b'R' => b"RevalidateCachedQuery",
+                _ => continue,
+            };
+            *text = words.to_vec();
+        }
+        self.skip(pipeline, server);
+        fields.write(b'E', out.to_client);
+        ServerStep::Swallow
     }
 
     /// An error in the extended protocol: the server skips everything up to Sync, so nothing of that changes anything.
@@ -283,6 +335,10 @@ impl Session {
             Owed::Probe { probe } if failed && self.may_ask_again(pipeline) => self.ask(probe, pipeline, server, out),
             Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server, out),
             Owed::OurSync => ServerStep::Swallow,
+            Owed::Again => {
+                pipeline.holding = false;
+                ServerStep::Repeat
+            }
             Owed::OwnPrepare { name, id } => {
                 server.statements.set_own(&name, (!failed).then_some(id));
                 ServerStep::Swallow
@@ -438,6 +494,24 @@ impl Session {
             Arc::new(settings)
         }
     }
+}
+
+/// Whether a batch failed only for the state of a statement on the server, and can be sent once more: its plan gives
+/// another result than before, or somebody has taken it away (SQLSTATE 0A000, 26000).
+fn repeats(fields: &ErrorFields, pipeline: &Pipeline) -> bool {
+    let of_ours = our_name(fields.message().as_bytes()).is_some();
+    let mends = fields.code() == "0A000" || fields.code() == "26000" && of_ours;
+    mends && pipeline.repeatable().is_some()
+}
+
+/// The batch under way is answered by nothing; after its Sync it comes once more.
+fn send_again(pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
+    server.unnamed = None;
+    pipeline.can_repeat = false;
+    pipeline.holding = true;
+    while pipeline.pop().is_some() {}
+    pipeline.push(Owed::Again);
+    ServerStep::Swallow
 }
 
 /// A message that completes something passes, and what we owe may be due after it.

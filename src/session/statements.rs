@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    hash::BuildHasher,
+    hash::{BuildHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +14,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use crate::sql::Verdict;
+use crate::{sql::Verdict, wire};
 
 /// What our names of statements begin with. A client's own name that begins so is never sent to a server.
 pub const NAME_PREFIX: &[u8] = b"__poolhouse_";
@@ -152,6 +152,29 @@ pub struct Named {
     pub statement: Arc<Statement>,
     /// The text of the PREPARE that made it; `None` when it was prepared by the protocol.
     pub prepare: Option<Box<[u8]>>,
+    /// The shape of its result that the client was told, if it has asked.
+    pub told: Option<Shape>,
+}
+
+/// Names and types of the columns of a result, as a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape(u64);
+
+impl Shape {
+    /// From the body of RowDescription; `None` stands for NoData. What a column is called and what it is counts, as for
+    /// PostgreSQL ("cached plan must not change result type"), not which table it is from.
+    pub fn of(row: Option<&[u8]>) -> Shape {
+        const COLUMN_BYTES: usize = 18;
+        let mut hasher = std::hash::DefaultHasher::new();
+        let mut rest = row.and_then(|body| body.get(2..)).unwrap_or_default();
+        row.map(|body| body.get(..2)).hash(&mut hasher);
+        while let Some((name, after)) = wire::frame::split_text(rest) {
+            let Some((column, after)) = after.split_at_checked(COLUMN_BYTES) else { break };
+            (name, &column[6..16]).hash(&mut hasher);
+            rest = after;
+        }
+        Shape(hasher.finish())
+    }
 }
 
 type ByName = HashMap<Box<[u8]>, Named, RandomState>;
@@ -168,11 +191,22 @@ impl ClientNames {
     }
 
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
-        self.insert_named(name, Named { statement, prepare: None });
+        self.insert_named(name, Named { statement, prepare: None, told: None });
     }
 
     pub fn insert_named(&mut self, name: Box<[u8]>, named: Named) {
         self.names.get_or_insert_default().insert(name, named);
+    }
+
+    /// What the client was told of a statement's result.
+    pub fn told(&self, name: &[u8]) -> Option<Shape> {
+        self.names.as_ref()?.get(name)?.told
+    }
+
+    /// The client is told of a statement's result.
+    pub fn tell(&mut self, id: u64, shape: Shape) {
+        let all = self.names.iter_mut().flat_map(|names| names.values_mut());
+        all.filter(|named| named.statement.id == id).for_each(|named| named.told = Some(shape));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
@@ -211,11 +245,22 @@ impl ClientNames {
 /// What one server connection holds, as its replies have told.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    /// Statement id to the tick of its last use.
-    used: HashMap<u64, u64, RandomState>,
+    /// By the statement's id.
+    used: HashMap<u64, Held, RandomState>,
     tick: u64,
     /// Statements under clients' own names, for SQL's EXECUTE: the id of each, `None` when it may be there or not.
     own: Option<Box<OwnNames>>,
+}
+
+/// One statement on a server connection.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// When it was used last.
+    tick: u64,
+    /// What its result looks like, when the server has said.
+    shape: Option<Shape>,
+    /// The server has refused to run it: it has to be prepared anew.
+    stale: bool,
 }
 
 type OwnNames = HashMap<Box<[u8]>, Option<u64>, RandomState>;
@@ -225,8 +270,8 @@ impl ServerStatements {
     pub fn touch(&mut self, id: u64) -> bool {
         self.tick += 1;
         match self.used.get_mut(&id) {
-            Some(tick) => {
-                *tick = self.tick;
+            Some(held) => {
+                held.tick = self.tick;
                 true
             }
             None => false,
@@ -236,7 +281,7 @@ impl ServerStatements {
     /// The one that was used least recently, of those that may go.
     pub fn oldest(&self, may_go: impl Fn(u64) -> bool) -> Option<u64> {
         let able = self.used.iter().filter(|(id, _)| may_go(**id));
-        able.min_by_key(|(_, tick)| **tick).map(|(id, _)| *id)
+        able.min_by_key(|(_, held)| held.tick).map(|(id, _)| *id)
     }
 
     pub fn set(&mut self, id: u64, held: bool) {
@@ -245,7 +290,27 @@ impl ServerStatements {
 
     pub fn insert(&mut self, id: u64) {
         self.tick += 1;
-        self.used.insert(id, self.tick);
+        self.used.insert(id, Held { tick: self.tick, shape: None, stale: false });
+    }
+
+    pub fn shape(&self, id: u64) -> Option<Shape> {
+        self.used.get(&id)?.shape
+    }
+
+    pub fn set_shape(&mut self, id: u64, shape: Shape) {
+        if let Some(held) = self.used.get_mut(&id) {
+            held.shape = Some(shape);
+        }
+    }
+
+    pub fn is_stale(&self, id: u64) -> bool {
+        self.used.get(&id).is_some_and(|held| held.stale)
+    }
+
+    pub fn set_stale(&mut self, id: u64) {
+        if let Some(held) = self.used.get_mut(&id) {
+            held.stale = true;
+        }
     }
 
     pub fn remove(&mut self, id: u64) {

@@ -118,6 +118,11 @@ pub fn query_bytes(sql: &[u8], out: &mut Vec<u8>) {
     out.push(0);
 }
 
+/// Writes a Flush message.
+pub fn flush(out: &mut Vec<u8>) {
+    begin(b'H', 0, out);
+}
+
 /// Writes a Sync message.
 pub fn sync(out: &mut Vec<u8>) {
     begin(b'S', 0, out);

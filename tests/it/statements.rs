@@ -202,3 +202,91 @@ fn sql_statements_do_not_hold_the_server_connection() {
         }
     }
 }
+
+/// The tags of the messages, and the code of an error.
+fn outline(client: &mut RawClient) -> String {
+    let answer = client.read_until_ready();
+    let told = answer.iter().map(|message| match message.tag {
+        b'E' => format!("E{} ", message.sqlstate()),
+        tag => char::from(tag).to_string(),
+    });
+    told.collect()
+}
+
+fn run(client: &mut RawClient, messages: &[Vec<u8>]) -> String {
+    client.send(&batch(messages));
+    outline(client)
+}
+
+/// A statement of two clients on one server connection, and what they see when its table changes.
+struct Changing {
+    cluster: Cluster,
+    pooler: Pooler,
+}
+
+impl Changing {
+    fn start() -> Changing {
+        let cluster = started();
+        cluster
+            .node(0)
+            .query("CREATE TABLE public.t (x int); GRANT ALL ON t TO PUBLIC; INSERT INTO t VALUES (1)")
+            .unwrap();
+        let pooler = pooled(&cluster);
+        Changing { cluster, pooler }
+    }
+
+    fn alter(&self) {
+        self.cluster.node(0).query("ALTER TABLE t ADD y text DEFAULT 'new'").unwrap();
+    }
+}
+
+#[test]
+fn a_plan_that_gives_other_columns_is_made_anew_for_a_client_that_asks_for_them() {
+    let changing = Changing::start();
+    let mut client = login(changing.pooler.port());
+    assert_eq!(run(&mut client, &[parse("s", "SELECT * FROM t")]), "1Z");
+    let each = [bind("", "s", &[]), describe(b'P', ""), execute("", 0)];
+    assert_eq!(run(&mut client, &each), "2TDCZ");
+    changing.alter();
+    // As libpq does: the columns are described each time.
+    assert_eq!(run(&mut client, &each), "2TDCZ");
+    changing.cluster.node(0).query("ALTER TABLE t DROP y").unwrap();
+    client.query("BEGIN");
+    assert_eq!(run(&mut client, &each), "E0A000 Z");
+    client.query("ROLLBACK");
+    assert_eq!(run(&mut client, &each), "2TDCZ");
+}
+
+#[test]
+fn a_client_that_was_told_of_columns_never_gets_others() {
+    let changing = Changing::start();
+    let (mut client, mut other) = (login(changing.pooler.port()), login(changing.pooler.port()));
+    let each = [bind("", "s", &[]), execute("", 0)];
+    assert_eq!(run(&mut client, &[parse("s", "SELECT * FROM t"), describe(b'S', "s")]), "1tTZ");
+    assert_eq!(run(&mut client, &each), "2DCZ");
+    changing.alter();
+    // Another client has it prepared anew: the same server connection gives new columns now.
+    assert_eq!(run(&mut other, &[parse("mine", "SELECT * FROM t"), describe(b'S', "mine")]), "1tTZ");
+    assert_eq!(run(&mut other, &[bind("", "mine", &[]), execute("", 0)]), "2DCZ");
+    for _ in 0..2 {
+        assert_eq!(run(&mut client, &each), "E0A000 Z");
+    }
+    client.query("BEGIN");
+    assert_eq!(run(&mut client, &each), "E0A000 Z");
+    assert_eq!(client.query("SELECT 1")[0].sqlstate(), "25P02");
+    client.query("ROLLBACK");
+    assert_eq!(run(&mut client, &[close(b'S', "s"), parse("s", "SELECT * FROM t"), describe(b'S', "s")]), "31tTZ");
+    assert_eq!(run(&mut client, &each), "2DCZ");
+    assert_eq!(run(&mut other, &[bind("", "mine", &[]), execute("", 0)]), "2DCZ");
+}
+
+#[test]
+fn statements_that_the_server_has_lost_are_prepared_again() {
+    let changing = Changing::start();
+    let mut client = login(changing.pooler.port());
+    assert_eq!(run(&mut client, &[parse("s", "SELECT * FROM t")]), "1Z");
+    client.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$");
+    assert_eq!(run(&mut client, &[bind("", "s", &[]), execute("", 0)]), "2DCZ");
+    client.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$");
+    assert_eq!(run(&mut client, &[describe(b'S', "s")]), "tTZ");
+}

@@ -126,7 +126,7 @@ fn nobody_binds_the_unnamed_statement_of_another_client() {
 }
 
 #[test]
-fn a_known_statement_is_parsed_without_the_server() {
+fn a_statement_that_the_server_holds_is_parsed_anew_for_each_client() {
     check(
         servers(1),
         r#"
@@ -139,11 +139,13 @@ fn a_known_statement_is_parsed_without_the_server() {
           A < Ready I
         B> Parse b SELECT 1 | Bind - b | Execute - | Sync
           S1 lent to B
-          B < ParseComplete
+          S1 > Close statement __poolhouse_1
+          S1 > Parse __poolhouse_1 SELECT 1
           S1 > Bind - __poolhouse_1
           S1 > Execute -
           S1 > Sync
           S1 free
+          B < ParseComplete
           B < BindComplete
           B < Row 10
           B < Complete SELECT 1
@@ -153,7 +155,7 @@ fn a_known_statement_is_parsed_without_the_server() {
 }
 
 #[test]
-fn a_known_parse_is_answered_after_the_replay_in_front_of_it() {
+fn a_parse_comes_after_the_replay_in_front_of_it() {
     check(
         servers(1),
         r#"
@@ -174,6 +176,8 @@ fn a_known_parse_is_answered_after_the_replay_in_front_of_it() {
         A> Parse b SELECT 1 | Bind - b | Execute - | Sync
           S1 lent to A
           S1 > Query RESET "work_mem";
+          S1 > Close statement __poolhouse_1
+          S1 > Parse __poolhouse_1 SELECT 1
           S1 > Bind - __poolhouse_1
           S1 > Execute -
           S1 > Sync
@@ -195,6 +199,8 @@ fn a_name_that_is_taken_is_refused_in_the_clients_own_spelling() {
         r#"
         A> Parse one SELECT 1 | Parse two SELECT 1 | Sync
           S1 lent to A
+          S1 > Parse __poolhouse_1 SELECT 1
+          S1 > Close statement __poolhouse_1
           S1 > Parse __poolhouse_1 SELECT 1
           S1 > Sync
           S1 free
