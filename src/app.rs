@@ -20,7 +20,8 @@ use crate::{
     auth::{Credential, Directory},
     config::{Database, Pooling, Settings},
     frontend::{
-        self, Arrivals, Cluster, ClusterNode, DatabaseSettings, Databases, Frontend, Hubs, Order, Worker, Workers,
+        self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Frontend, Hubs, Order, Worker,
+        Workers,
     },
     monitor::{self, Monitor},
     net::{
@@ -177,6 +178,7 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
         connect_timeout: settings.connect_timeout,
         hubs: Hubs::new(watching.child()),
         senders: Arc::default(),
+        codes: Codes::new(watching.child()),
     })
 }
 

@@ -7,7 +7,7 @@
 //! | module     | what it is                                                                      | may import |
 //! |------------|---------------------------------------------------------------------------------|------------|
 //! | `wire`     | PURE: bytes ⇄ messages of PostgreSQL protocol 3.x, startup packets, errors       | nothing of ours |
-//! | `sql`      | PURE: what a statement is: the lexer, verdicts, the cache of verdicts            | nothing of ours |
+//! | `sql`      | PURE: what a statement is: the lexer, verdicts, their cache, a census of functions  | nothing of ours |
 //! | `auth`     | PURE: who somebody is: SCRAM, md5, user lists                                    | nothing of ours |
 //! | `session`  | PURE: one client's conversation: pipeline, transaction, prepared statements, settings | wire, sql, auth |
 //! | `topology` | PURE: the nodes as a value: states, failover decisions, routing                  | sql |

@@ -69,7 +69,8 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
     }
 }
 
-fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<NodeId, RouteError> {
+/// The node that serves a statement, if any can.
+pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<NodeId, RouteError> {
     let topology = target.cluster.monitor.topology();
     // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
     let alone = topology.nodes.len() == 1 && topology.primary.is_none();

@@ -404,7 +404,7 @@ impl Client {
         let Some(exchange) = &mut self.exchange else { return };
         let tag = exchange.front_tag().unwrap_or(b'Q');
         exchange.drop_front();
-        exchange.pipeline.judged = None;
+        exchange.pipeline.forget_message();
         let (_, mut out) = exchange.session_parts();
         error.report().write(false, out.to_client);
         self.session.after_refusal(tag, &mut out);

@@ -4,11 +4,12 @@
 //! and `begin` how their sessions begin; `client` is the life of one that is logged in, with `exchange` moving the bytes
 //! and `acquire` finding it a server connection, and `replication` that of one that replicates; `listen` lets one listen
 //! without a server connection; `registry` is how others reach it (cancel, drain); `target` is what one database and user
-//! share; `report` says every error.
+//! share, `census` what is known of a database's own code; `report` says every error.
 
 mod accept;
 mod acquire;
 mod begin;
+mod census;
 mod client;
 mod exchange;
 mod intake;
@@ -29,6 +30,7 @@ use std::{
 };
 
 pub use accept::accept;
+pub use census::Codes;
 pub use intake::{Arrivals, Workers, balance, serve};
 pub use listen::Hubs;
 pub use registry::{Order, Registry};
@@ -117,7 +119,9 @@ impl Frontend {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (database.to_owned(), user.to_owned());
         let target = targets.entry(key).or_insert_with(|| {
-            Arc::new(Target::new(settings.clone(), database, user, credential, self.statements.clone()))
+            let target = Arc::new(Target::new(settings.clone(), database, user, credential, self.statements.clone()));
+            target.keep_census();
+            target
         });
         Some(target.clone())
     }

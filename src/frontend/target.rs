@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::census::{Codes, Kept};
 use super::listen::Hubs;
 use crate::{
     auth::Credential,
@@ -31,6 +32,7 @@ pub struct Cluster {
     pub hubs: Hubs,
     /// Who sends the notifications that clients hear.
     pub senders: Arc<Senders>,
+    pub codes: Codes,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,8 @@ pub struct Target {
     /// Made when first needed.
     pools: Vec<OnceLock<Arc<pool::Pool<ServerManager>>>>,
     beginnings: Mutex<HashMap<Vec<(String, String)>, Beginning>>,
+    /// What is known of the database's own code is kept as long as this is.
+    kept: Arc<Kept>,
 }
 
 impl Target {
@@ -107,11 +111,14 @@ impl Target {
     ) -> Target {
         let (user, credential) = settings.login.unwrap_or_else(|| (user.to_owned(), credential));
         let cluster = settings.cluster;
+        let database = settings.database.unwrap_or_else(|| database.to_owned());
+        let kept = cluster.codes.of(&database);
         let shared = Shared {
             mode: settings.session.mode,
             statements_max: settings.session.prepared_statements,
             routed: cluster.nodes.len() > 1 && settings.session.mode != Mode::Session,
             statements,
+            code: kept.code.clone(),
         };
         Target {
             routing: settings.routing,
@@ -120,7 +127,7 @@ impl Target {
             pool: settings.pool,
             login: Login {
                 address: cluster.nodes[0].address.clone(),
-                database: settings.database.unwrap_or_else(|| database.to_owned()),
+                database,
                 user,
                 credential,
                 parameters: Vec::new(),
@@ -128,6 +135,15 @@ impl Target {
             pools: cluster.nodes.iter().map(|_| OnceLock::new()).collect(),
             cluster,
             beginnings: Mutex::default(),
+            kept,
+        }
+    }
+
+    /// Lets what is known of the database's own code be kept for its sessions, unless they are of session mode, where
+    /// nobody wants to know.
+    pub fn keep_census(self: &Arc<Self>) {
+        if self.shared.mode != Mode::Session {
+            self.kept.join(self);
         }
     }
 

@@ -113,6 +113,11 @@ impl Monitor {
         &self.shared.settings
     }
 
+    /// As who checks its health, but to another database.
+    pub fn login(&self, node: NodeId, database: &str) -> Login {
+        Login { database: database.to_owned(), ..self.shared.settings.login(node) }
+    }
+
     /// What is known now. Cheap; hold it for one decision, not across an await.
     pub fn topology(&self) -> Guard<Arc<Topology>> {
         self.shared.topology.load()

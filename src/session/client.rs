@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown, names,
-    pipeline::{Change, Judged, Owed},
+    pipeline::{Change, Effects, Judged, Owed},
     sequences::may_draw,
     server::NO_BLOCKS,
     statements::Statement,
 };
 use crate::{
-    sql::{Access, Deallocate, Pin, Reason, SettingChange, TransactionControl, Verdict},
+    sql::{Access, Deallocate, Finding, Hidden, Pin, Reason, SettingChange, TransactionControl, Unseen, Verdict},
     wire::{
         self,
         error::{Report, SqlState},
@@ -163,7 +163,7 @@ impl Session {
                 return step;
             }
         }
-        let need = self.need(verdict.as_deref());
+        let need = self.need(verdict.as_deref(), pipeline);
         let Some(server) = server else {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::NeedServer(need);
@@ -321,8 +321,8 @@ impl Session {
         self.shared.mode != Mode::Session && self.shared.statements_max > 0
     }
 
-    fn need(&self, verdict: Option<&Verdict>) -> Need {
-        let reads = verdict.is_some_and(|verdict| verdict.access == Access::Read);
+    fn need(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> Need {
+        let reads = verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
         if self.shared.routed && reads && self.shared.mode != Mode::Session { Need::Read } else { Need::Write }
     }
 
@@ -336,7 +336,7 @@ impl Session {
         pipeline: &Pipeline,
         judge: &impl Judge,
     ) -> Need {
-        match self.need(Some(verdict)) {
+        match self.need(Some(verdict), pipeline) {
             Need::Read if pipeline.read_only && pipeline.has_open_batch() => Need::Read,
             Need::Read if self.batch_reads(parsed, after, pipeline, judge) => Need::Read,
             _ => Need::Write,
@@ -361,7 +361,7 @@ impl Session {
     ) -> bool {
         let mut parsed: Vec<&[u8]> = parsed.into_iter().collect();
         let known_reads = |name: &[u8], parsed: &[&[u8]]| {
-            let known = || self.statement(name, pipeline).is_none_or(|known| known.verdict.access == Access::Read);
+            let known = || self.statement(name, pipeline).is_none_or(|known| self.reads(&known.verdict, pipeline));
             parsed.contains(&name) || known()
         };
         while let Ok(Some(head)) = frame::header(after) {
@@ -376,7 +376,7 @@ impl Session {
                 },
                 Ok(Request::Parse) => Parse::read(body).is_ok_and(|parse| {
                     parsed.push(parse.name);
-                    self.intern(&parse, judge).verdict.access == Access::Read
+                    self.reads(&self.intern(&parse, judge).verdict, pipeline)
                 }),
                 Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| known_reads(names.statement, &parsed)),
                 _ => false,
@@ -391,15 +391,18 @@ impl Session {
 
     /// Remembers what a statement may do to the session; `None` is one that was not judged.
     pub(super) fn note(&mut self, verdict: Option<&Verdict>, pipeline: &mut Pipeline) {
+        let hidden = self.shared.code.hidden();
         let Some(verdict) = verdict else {
             let effects = &mut pipeline.effects;
-            effects.probe.add_everything();
+            self.ask_for_everything(effects);
             effects.may_commit = true;
+            self.note_definition(&[], effects);
             pipeline.deallocating = true;
             (self.wrote, self.drew) = (true, true);
             return;
         };
-        if verdict.access == Access::Read {
+        self.note_unseen(verdict, hidden, &mut pipeline.effects);
+        if self.reads(verdict, pipeline) {
             return;
         }
         self.wrote |= !only_controls(verdict);
@@ -427,8 +430,11 @@ impl Session {
             verdict.transaction,
             TransactionControl::Rollback { .. } | TransactionControl::RollbackTo | TransactionControl::Mixed
         );
-        // Code that is not seen here may do anything to the session, and what pins it may be gone now: the server knows.
-        if verdict.opaque || (self.pinned_by_probe || self.listens_on_server()) && may_unpin(verdict) {
+        if verdict.defines || effects.defined && effects.may_commit {
+            self.note_definition(&verdict.customs, effects);
+        }
+        // What pins the session may be gone now: the server knows.
+        if (self.pinned_by_probe || self.listens_on_server()) && may_unpin(verdict) {
             effects.probe.add_everything();
         }
         if !verdict.touches_session() {
@@ -444,6 +450,9 @@ impl Session {
                         effects.probe.add_setting("role");
                     }
                     effects.reset.retain(|reset| reset != name);
+                    if name.contains('.') {
+                        effects.set_customs.push(name.clone());
+                    }
                 }
                 SettingChange::Reset(name) => {
                     effects.probe.add_setting(name);
@@ -468,6 +477,54 @@ impl Session {
                 Pin::Load | Pin::Seed => effects.pins.insert(pin),
                 _ => effects.probe.add_everything(),
             }
+        }
+    }
+
+    /// Whether a text only reads, as far as it tells by itself or by what is known of the functions in it.
+    fn reads(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
+        let by_census = |unseen: &Unseen| {
+            let census = || pipeline.census(&self.shared.code);
+            unseen.reads_but_for_functions && census().is_some_and(|census| census.reads(verdict))
+        };
+        verdict.access == Access::Read || self.shared.routed && verdict.unseen.as_deref().is_some_and(by_census)
+    }
+
+    /// Notes what code that is not seen in a text may do to the session: the server is asked then.
+    fn note_unseen(&self, verdict: &Verdict, hidden: Hidden, effects: &mut Effects) {
+        // What the transaction has changed itself is not known before its end.
+        let hidden = if effects.defined { Hidden::ANYTHING } else { hidden };
+        let reached = match verdict.access {
+            Access::Read => hidden.reads,
+            Access::Write => hidden.writes && !only_controls(verdict),
+        };
+        if verdict.unseen.is_none() && !reached {
+            return;
+        }
+        let census = if effects.defined { None } else { self.shared.code.census() };
+        match census.map_or(Finding::MayTouch, |census| census.find(verdict)) {
+            Finding::Harmless => return,
+            Finding::MayTouch => {}
+            // The server cannot tell of it, so the session keeps the server connection.
+            Finding::MaySetAny => effects.pins.insert(Pin::Unreadable),
+            Finding::Unknown => self.shared.code.doubt(),
+        }
+        self.ask_for_everything(effects);
+        verdict.customs.iter().for_each(|name| effects.probe.add_setting(name));
+    }
+
+    /// The server is asked for all that it can tell of the session.
+    fn ask_for_everything(&self, effects: &mut Effects) {
+        effects.probe.add_everything();
+        self.shared.code.customs().iter().for_each(|name| effects.probe.add_setting(name));
+    }
+
+    /// The transaction changes code of the database: nothing is known of it from the moment at which that may be
+    /// committed. `customs` are settings that the new code names.
+    fn note_definition(&self, customs: &[Box<str>], effects: &mut Effects) {
+        effects.defined = true;
+        self.shared.code.learn_customs(customs);
+        if effects.may_commit && effects.change.is_none() {
+            effects.change = Some(self.shared.code.change());
         }
     }
 

@@ -318,7 +318,7 @@ fn touches(verdict: &Verdict) -> bool {
     // What EXECUTE runs is not seen in its own text.
     let executes = |name: &NameUse| !matches!(name, NameUse::Deallocates(_));
     verdict.listens
-        || verdict.opaque
+        || verdict.is_opaque()
         || verdict.names.iter().any(executes)
         || verdict.discards
         || matches!(verdict.transaction, TransactionControl::Begin { .. } | TransactionControl::Mixed)

@@ -190,7 +190,13 @@ mod tests {
 
     /// What a client is told whose query was under way.
     fn told(alone: bool) -> (AfterLoss, Vec<u8>) {
-        let shared = Shared { mode: Mode::Transaction, statements_max: 1, routed: false, statements: Arc::default() };
+        let shared = Shared {
+            mode: Mode::Transaction,
+            statements_max: 1,
+            routed: false,
+            statements: Arc::default(),
+            code: Arc::default(),
+        };
         let mut session = Session::new(Arc::new(shared), Arc::default(), Arc::default());
         let mut pipeline = Pipeline::default();
         pipeline.last_words = Some(words("FATAL", "57P01"));

@@ -11,6 +11,7 @@ mod extended;
 mod listen;
 mod loss;
 mod names;
+mod own_code;
 mod pipeline;
 mod reported;
 mod restore;
@@ -25,6 +26,7 @@ use std::{sync::Arc, time::Duration};
 pub use carried::{Answer, Carried, Probe, Replay};
 pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
+pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use pipeline::Pipeline;
 pub use reported::Reported;
 pub use sequences::Drawn;
@@ -146,6 +148,8 @@ pub struct Shared {
     /// Whether there is more than one node to choose from.
     pub routed: bool,
     pub statements: Arc<Statements>,
+    /// Shared with all users of the same database.
+    pub code: Arc<OwnCode>,
 }
 
 /// What is known of one server connection, from one client to the next.

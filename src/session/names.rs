@@ -64,7 +64,7 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> bool {
-        let strangers = verdict.opaque && server.statements.has_own();
+        let strangers = verdict.is_opaque() && server.statements.has_own();
         let touches = !verdict.names.is_empty() || verdict.lists_statements || strangers;
         if !touches || !self.renames() || pipeline.status == Status::Failed {
             return true;

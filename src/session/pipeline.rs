@@ -4,15 +4,17 @@
 //! front. Entries of our own (replayed settings, injected Parse messages) are in the same queue, so a reply's owner is
 //! never guessed.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{cell::OnceCell, collections::VecDeque, sync::Arc};
 
 use super::{
+    OwnCode,
     carried::{Answer, Carried, Probe},
     listen::Move,
+    own_code::Change as CodeChange,
     statements::Statement,
 };
 use crate::{
-    sql::{PinSet, Verdict},
+    sql::{Census, PinSet, Verdict},
     wire::{ErrorFields, reply::Status},
 };
 
@@ -178,6 +180,8 @@ pub struct Effects {
     pub reset_all: bool,
     /// An error or a ROLLBACK may have undone what was set, so that settings may not be the session's any more.
     pub undone: bool,
+    /// Settings with a dot in their names that were SET.
+    pub set_customs: Vec<Box<str>>,
     /// State that the server cannot tell of, by the verdicts of what was sent.
     pub pins: PinSet,
     /// Names of prepared statements that SQL has made or taken away: until the server is asked, only it knows what they
@@ -185,11 +189,16 @@ pub struct Effects {
     pub names: Vec<Box<[u8]>>,
     /// The end of a transaction, or a write outside a block, was sent and is not answered yet.
     pub may_commit: bool,
+    /// The transaction has changed code of the database.
+    pub defined: bool,
+    /// It may have been committed.
+    pub change: Option<CodeChange>,
 }
 
 impl Effects {
     pub fn reset(&mut self) {
         self.may_commit = false;
+        self.end_transaction();
         if self.is_dirty() || self.undone || self.reset_all || !self.reset.is_empty() {
             *self = Effects::default();
         }
@@ -198,7 +207,15 @@ impl Effects {
     /// Whether what was sent can be broken off, when nobody waits for it any more, and nothing is lost by it: it only
     /// reads, or its transaction could not be committed any more.
     pub fn is_idle_talk(&self) -> bool {
-        !self.may_commit && !self.is_dirty()
+        // What it did to the session goes with the client.
+        !self.may_commit
+    }
+
+    /// The transaction is over: what it has changed can be looked at.
+    pub fn end_transaction(&mut self) {
+        if self.defined {
+            (self.defined, self.change) = (false, None);
+        }
     }
 
     /// Whether the server connection may carry state that is not known.
@@ -277,6 +294,9 @@ pub struct Pipeline {
     pub judged: Option<Judged>,
     /// Idle connections to this database are in the way of what was sent; whoever closes them takes it.
     pub vacates: Option<Box<str>>,
+    /// What was known of the database's own code when it was first asked where a message may go: a batch that has gone
+    /// to a replica goes on there.
+    census: OnceCell<Option<Arc<Census>>>,
 }
 
 impl Pipeline {
@@ -380,6 +400,17 @@ impl Pipeline {
         }
     }
 
+    /// What was known when it was first asked for since a server connection was lent or wanted.
+    pub fn census(&self, code: &OwnCode) -> Option<&Census> {
+        self.census.get_or_init(|| code.census()).as_deref()
+    }
+
+    /// The message at hand goes nowhere.
+    pub fn forget_message(&mut self) {
+        self.judged = None;
+        self.census.take();
+    }
+
     /// Whether an implicit transaction is open that the client has not ended by Sync yet.
     pub fn has_open_batch(&self) -> bool {
         self.open_batch
@@ -459,8 +490,8 @@ impl Pipeline {
         (self.read_only, self.open_batch, self.asked_again) = (false, false, false);
         (self.deallocating, self.long_unnamed) = (false, false);
         self.effects.reset();
-        self.judged = None;
         self.vacates = None;
+        self.forget_message();
         self.last_words = None;
         self.own_error = None;
         self.can_repeat = false;

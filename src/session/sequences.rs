@@ -90,7 +90,7 @@ impl Session {
 
 /// Whether a statement may draw from a sequence: it adds rows, or runs code that is not seen here.
 pub(super) fn may_draw(verdict: &Verdict) -> bool {
-    verdict.opaque
+    verdict.is_opaque()
         || verdict.statements > 1
         || match &verdict.reason {
             Reason::Statement(kind) => matches!(&**kind, "Insert" | "Copy" | "Merge" | "Execute"),

@@ -367,6 +367,7 @@ impl Session {
             return forward_to(pipeline);
         }
         pipeline.deallocating = false;
+        pipeline.effects.end_transaction();
         if self.shared.mode == Mode::Session {
             let effects = std::mem::take(&mut pipeline.effects);
             return self.restore_startup(&effects, pipeline, server, out);
@@ -461,9 +462,12 @@ impl Session {
             return ServerStep::Swallow;
         }
         let mut carried = answer.apply(probe, &self.settings);
+        // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text, which one
+        // that was asked for without being the session's has from another client.
         let is_reset = |name: &str| effects.reset_all || effects.reset.iter().any(|reset| **reset == *name);
-        // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text.
-        carried.retain(|name, value| !(name.contains('.') && value.is_empty() && is_reset(name)));
+        let is_strange =
+            |name: &str| self.settings.get(name).is_none() && !effects.set_customs.iter().any(|set| **set == *name);
+        carried.retain(|name, value| !(name.contains('.') && value.is_empty() && (is_reset(name) || is_strange(name))));
         let mut wanted = carried.clone();
         for (name, value) in self.startup.iter() {
             if is_reset(name) && carried.get(name).is_none() {

@@ -48,7 +48,7 @@ pub(super) fn is_node_relation(name: &str) -> bool {
         || NODE_RELATIONS.contains(&name)
 }
 
-const RUNS_TEXT: &[&str] = &[
+pub(super) const RUNS_TEXT: &[&str] = &[
     "cursor_to_xml",
     "cursor_to_xmlschema",
     "query_to_xml",

@@ -4,6 +4,8 @@
 //! applies the rules (`walk`, `functions`) to get a `Verdict`. `Cache` does the same for the many texts that differ
 //! only in literals, by a form of the text (`fingerprint`) that a small lexer of our own makes (`lexer`).
 //!
+//! What no text shows is told by a `census` of the database's own code.
+//!
 //! A verdict takes the text as UTF-8. Any other client encoding that contains ASCII gives the same verdict as long as
 //! the text is ASCII; a text that is not valid UTF-8 never counts as reading, because in some encodings (Big5, GBK,
 //! Shift JIS) a byte that looks like a backslash may be half of a letter.
@@ -18,6 +20,8 @@
 //! scanner busy (`SCAN_STEPS_MAX`) count as such.
 
 mod cache;
+pub mod census;
+mod definitions;
 mod fingerprint;
 mod functions;
 mod lexer;
@@ -31,7 +35,10 @@ mod walk;
 use std::borrow::Cow;
 
 pub use cache::Cache;
-pub use verdict::{Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
+pub use census::{Catalog, Census, Finding, Hidden};
+pub use verdict::{
+    Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
+};
 
 use lexer::{Kind, Lexer, Token};
 use parser::Strings;
@@ -156,8 +163,11 @@ fn judge_source(source: Source<'_>) -> Judgement {
         if judgement.verdict.access == Access::Read {
             (judgement.verdict.access, judgement.verdict.reason) = (Access::Write, Reason::Encoding);
         }
+        if let Some(unseen) = &mut judgement.verdict.unseen {
+            unseen.reads_but_for_functions = false;
+        }
         if backslash {
-            judgement.verdict.opaque = true;
+            judgement.verdict.unseen = Some(dark());
             judgement.verdict.pins.insert(Pin::Unreadable);
         }
     }
@@ -230,9 +240,16 @@ fn unreadable() -> Verdict {
         names: Box::default(),
         lists_statements: false,
         listens: true,
-        opaque: true,
         vacates: None,
+        unseen: Some(dark()),
+        defines: false,
+        customs: Box::default(),
     }
+}
+
+/// Code of which nothing can be said.
+fn dark() -> Box<Unseen> {
+    Box::new(Unseen { dark: true, ..Unseen::default() })
 }
 
 /// The verdict of a text that means one of two things: the worse of both in everything.
@@ -256,7 +273,9 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         names: one.names.into_iter().chain(other.names).collect(),
         lists_statements: one.lists_statements || other.lists_statements,
         listens: one.listens || other.listens,
-        opaque: true,
         vacates: one.vacates.or(other.vacates),
+        unseen: Some(dark()),
+        defines: one.defines || other.defines,
+        customs: one.customs.into_iter().chain(other.customs).collect(),
     }
 }

@@ -50,8 +50,8 @@ fn words(verdict: &Verdict) -> String {
     }));
     words.push(if verdict.lists_statements { "lists" } else { "" }.into());
     // What cannot be seen may do anything, so that of it this says nothing.
-    words.push(if verdict.listens && !verdict.opaque { "listens" } else { "" }.into());
-    words.push(if verdict.opaque { "opaque" } else { "" }.into());
+    words.push(if verdict.listens && !verdict.is_opaque() { "listens" } else { "" }.into());
+    words.push(if verdict.is_opaque() { "opaque" } else { "" }.into());
     words.extend(verdict.vacates.iter().map(|database| format!("vacates:{database}")));
     words.retain(|word| !word.is_empty());
     words.join(" ")

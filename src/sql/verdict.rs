@@ -233,12 +233,36 @@ pub struct Verdict {
     pub lists_statements: bool,
     /// It runs code that is not seen here: a function that is not built in, DO, CALL, or a text that cannot be read.
     /// (What EXECUTE runs is the session's to know.) Triggers, rules, views, operators and casts may run code too, and leave no trace in a text.
-    pub opaque: bool,
     /// A database that nobody else may be connected to while the text runs: it is dropped, renamed, moved or copied.
     pub vacates: Option<Box<str>>,
+    pub unseen: Option<Box<Unseen>>,
+    /// It may change what code there is in the database, or what calls it: functions, triggers, views, defaults.
+    pub defines: bool,
+    /// Settings with a dot in their names that code in the text names: a DO block, or a function that is created.
+    pub customs: Box<[Box<str>]>,
+}
+
+/// What a text runs that is not seen in it. A `Census` of the database tells what that may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// Functions and procedures that are not built in, by their names without schema.
+    pub functions: Box<[Box<str>]>,
+    /// Names in DO blocks that are called if they are functions.
+    pub perhaps: Box<[Box<str>]>,
+    /// Code that no catalog tells of: EXECUTE, SQL in an argument, a DO block that may touch the session by itself.
+    pub dark: bool,
+    /// A DO block may change what the server cannot tell of.
+    pub sets_any: bool,
+    /// Nothing speaks against reading but `functions`.
+    pub reads_but_for_functions: bool,
 }
 
 impl Verdict {
+    /// Whether the text runs code that is not seen in it.
+    pub fn is_opaque(&self) -> bool {
+        self.unseen.is_some()
+    }
+
     /// Whether the text is known to change the state of the session.
     pub fn touches_session(&self) -> bool {
         !self.settings.is_empty()

@@ -3,12 +3,19 @@
 //!
 //! What no text shows: functions behind views, rules, triggers, casts and operators; a user's function that is found
 //! before the built-in one of the same name (other argument types, or a schema placed before `pg_catalog`); a function
-//! called in the form of a column (`row.function`). Such a statement is sent to a replica, which refuses to write
+//! called in the form of a column (`row.function`). Whether any of these touches the session is told by a census of the
+//! database's code. As for reading, such a statement is sent to a replica, which refuses to write
 //! (SQLSTATE 25006), so that nothing is lost but the chance to run it at once.
 
+use std::collections::BTreeSet;
+
+use super::census::body;
+use super::definitions;
 use super::functions::{self, Kind};
 use super::tree::{Tree, Value, unescape};
-use super::verdict::{Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Verdict};
+use super::verdict::{
+    Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
+};
 
 /// A verdict, and whether it depends on the value of a literal rather than on the form of the text alone.
 pub(super) struct Judgement {
@@ -42,8 +49,19 @@ struct Judge {
     lists_statements: bool,
     asks_sequences: bool,
     listens: bool,
+    /// There is code that is not seen.
     opaque: bool,
     vacates: Option<Box<str>>,
+    /// What is known of it.
+    unseen: Unseen,
+    functions: Vec<Box<str>>,
+    /// Something else than functions speaks against reading.
+    writes: bool,
+    defines: bool,
+    customs: BTreeSet<Box<str>>,
+    /// It names the view in which an UPDATE is a SET; and it updates something.
+    names_settings: bool,
+    updates: bool,
     literal: bool,
 }
 
@@ -56,7 +74,14 @@ enum Calls {
 }
 
 impl Judge {
-    fn finish(self) -> Judgement {
+    fn finish(mut self) -> Judgement {
+        if self.names_settings && self.updates {
+            (self.opaque, self.unseen.dark) = (true, true);
+        }
+        self.functions.sort();
+        self.functions.dedup();
+        self.unseen.reads_but_for_functions = !self.writes && !self.functions.is_empty();
+        self.unseen.functions = self.functions.into();
         let verdict = Verdict {
             access: if self.reason.is_none() { Access::Read } else { Access::Write },
             reason: self.reason.unwrap_or(if self.statements == 0 { Reason::Nothing } else { Reason::Reads }),
@@ -74,20 +99,32 @@ impl Judge {
             lists_statements: self.lists_statements,
             asks_sequences: self.asks_sequences,
             listens: self.listens,
-            opaque: self.opaque,
             vacates: self.vacates,
+            unseen: self.opaque.then(|| Box::new(self.unseen)),
+            defines: self.defines,
+            customs: self.customs.into_iter().collect(),
         };
         Judgement { verdict, literal: self.literal }
     }
 
     /// Notes a reason to write; the first one stays.
     fn write(&mut self, reason: impl FnOnce() -> Reason) {
+        self.writes = true;
         self.reason.get_or_insert_with(reason);
+    }
+
+    /// Notes a call of a function that is not built in.
+    fn unknown_function(&mut self, name: Box<str>) {
+        self.opaque = true;
+        self.functions.push(name.clone());
+        self.reason.get_or_insert(Reason::UnknownFunction(name));
     }
 
     /// Judges one statement, by its node.
     fn statement(&mut self, node: Value<'_, '_>) {
         self.statements += 1;
+        self.defines |= definitions::defines(node);
+        self.updates |= node.key() == "UpdateStmt";
         match node.key() {
             "SelectStmt" => {}
             "CopyStmt" if copies_to_client(node) => {}
@@ -113,12 +150,43 @@ impl Judge {
             "DeclareCursorStmt" if node.get("options").map_or(0, Value::number) & CURSOR_OPT_HOLD != 0 => {
                 self.pins.insert(Pin::HoldCursor);
             }
-            "DoStmt" | "CallStmt" => self.opaque = true,
+            "DoStmt" => self.block(node),
+            "CreateFunctionStmt" => self.new_function(node),
+            "CallStmt" => self.opaque = true,
             "DropdbStmt" | "CreatedbStmt" | "AlterDatabaseStmt" | "RenameStmt" => self.database(node),
             "ExecuteStmt" | "CreateTableAsStmt" => self.executes(node),
             _ => {}
         }
         self.contents(node, calls_of(node.key()));
+    }
+
+    /// Code that nothing more can be said of.
+    fn dark(&mut self) {
+        (self.opaque, self.unseen.dark) = (true, true);
+    }
+
+    /// DO: its text is looked at when it is of a language that can be.
+    fn block(&mut self, node: Value<'_, '_>) {
+        (self.opaque, self.literal) = (true, true);
+        let language = option(node, "language").and_then(option_text).map(unescape);
+        let plain = language.is_none_or(|language| language == "plpgsql");
+        match option(node, "as").and_then(option_text) {
+            Some(text) if plain => {
+                let body = body::scan(&unescape(text));
+                self.defines |= body.defines;
+                Unseen::of_block(&body, &mut self.unseen);
+                self.customs.extend(body.customs);
+            }
+            _ => (self.unseen.dark, self.defines) = (true, true),
+        }
+    }
+
+    /// CREATE FUNCTION: until the catalog has been read anew, only its text tells which settings it may change.
+    fn new_function(&mut self, node: Value<'_, '_>) {
+        self.literal = true;
+        let texts = option(node, "as").into_iter().flat_map(Value::walk);
+        let texts = texts.filter(|value| value.key() == "sval").map(|value| unescape(value.text()));
+        self.customs.extend(texts.flat_map(|text| body::scan(&text).customs));
     }
 
     /// EXPLAIN reads what it explains without running it, and with ANALYZE is what it runs. The value of the option
@@ -168,10 +236,10 @@ impl Judge {
                     self.write(|| Reason::UnknownOperator);
                 }
                 "method" if value.is_array() && !is_built_in_sampling(value) => {
-                    self.opaque = true;
-                    self.write(|| Reason::UnknownFunction(unescape(last_part(value)).into()));
+                    self.unknown_function(unescape(last_part(value)).into());
                 }
                 kind if is_statement(kind) && kind != "SelectStmt" && calls == Calls::Now => {
+                    self.updates |= kind == "UpdateStmt";
                     self.write(|| Reason::WritingPart(statement_name(kind)));
                 }
                 _ => {}
@@ -191,6 +259,7 @@ impl Judge {
         if is_temporary(schema) {
             self.temporary();
         } else if functions::is_node_relation(name) {
+            self.names_settings |= name == "pg_settings";
             self.write(|| Reason::NodeLocal(unescape(name).into()));
         }
     }
@@ -213,13 +282,10 @@ impl Judge {
             Kind::Session => self.write(|| Reason::SessionState(owned())),
             Kind::Node => self.write(|| Reason::NodeLocal(owned())),
             Kind::RunsText => {
-                self.opaque = true;
+                self.dark();
                 self.write(|| Reason::VolatileFunction(owned()));
             }
-            Kind::Unknown => {
-                self.opaque = true;
-                self.write(|| Reason::UnknownFunction(owned()));
-            }
+            Kind::Unknown => self.unknown_function(owned()),
         }
         match name {
             "pg_notify" | "pg_listening_channels" if kind != Kind::Unknown => self.listens = true,
@@ -423,9 +489,10 @@ fn is_temporary(schema: &str) -> bool {
     schema == "pg_temp" || schema.starts_with("pg_temp_")
 }
 
-/// One of a statement's options, by its name.
+/// One of a statement's options, by its name. DO has them in a list of another name.
 fn option<'t, 'a>(node: Value<'t, 'a>, name: &str) -> Option<Value<'t, 'a>> {
-    let options = node.get("options").into_iter().flat_map(Value::children).filter_map(Value::only);
+    let list = node.get(if node.key() == "DoStmt" { "args" } else { "options" });
+    let options = list.into_iter().flat_map(Value::children).filter_map(Value::only);
     options.filter(|option| option.text_of("defname") == name).last()
 }
 

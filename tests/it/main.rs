@@ -5,6 +5,7 @@ mod bad_input;
 mod cancel;
 mod differential;
 mod failover;
+mod hidden_state;
 mod identity;
 mod kit;
 mod login;

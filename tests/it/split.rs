@@ -151,3 +151,49 @@ fn reads_go_on_without_a_replica_that_died() {
     lost.start().unwrap();
     wait_until("it is used again", PATIENCE, || port(&mut client, PORT) == lost.port());
 }
+
+#[test]
+fn functions_that_surely_only_read_are_called_on_replicas() {
+    const CODE: &str = "CREATE SCHEMA app AUTHORIZATION app; SET ROLE app;
+        CREATE FUNCTION app.sum(int) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT sum(number) + $1 FROM ticket';
+        CREATE FUNCTION app.steady(int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN app.sum($1); END';
+        CREATE FUNCTION app.writes(int) RETURNS int LANGUAGE sql AS 'INSERT INTO ticket VALUES ($1) RETURNING $1';
+        CREATE FUNCTION app.claims(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1 FROM app.writes(1)'";
+    let cluster = replicated();
+    cluster.node(0).query(CODE).unwrap();
+    cluster.catch_up().unwrap();
+    let primary = cluster.node(0).port();
+    let pooler = in_front(&cluster, "pool.size", "2").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+
+    let steady = "SELECT port, app.steady(1) FROM place";
+    wait_until("steady functions are known", PATIENCE, || port(&mut client, steady) != primary);
+    for sql in [steady, "SELECT port FROM place WHERE app.sum(2) > 0", "SELECT port FROM place, app.sum(1) AS s(a)"] {
+        for _ in 0..3 {
+            assert_ne!(port(&mut client, sql), primary, "{sql}");
+            assert_ne!(batch(&mut client, sql), primary, "{sql}");
+        }
+    }
+    client.send(&[messages::parse("named", steady), messages::sync()].concat());
+    client.read_until_ready();
+    client.send(&[messages::bind("", "named", &[]), messages::execute("", 0), messages::sync()].concat());
+    assert_ne!(answered(&mut client), primary);
+    for sql in [
+        "SELECT port, app.writes(1) FROM place",
+        "SELECT port, app.claims(1) FROM place",
+        "SELECT port, app.steady(1), app.writes(1) FROM place",
+        "SELECT port, app.steady(1), random() FROM place",
+        "SELECT port, app.steady(1) FROM place, ticket LIMIT 1 FOR UPDATE OF ticket",
+    ] {
+        let mut client = login(pooler.port());
+        assert_eq!(port(&mut client, sql), primary, "{sql}");
+        assert_eq!(batch(&mut login(pooler.port()), sql), primary, "{sql}");
+    }
+    // Once it may write, no more.
+    let writes = "CREATE OR REPLACE FUNCTION app.steady(int) RETURNS int LANGUAGE sql AS 'SELECT app.writes($1)'";
+    let mut other = login(pooler.port());
+    assert!(other.query(writes).iter().all(|message| message.tag != b'E'));
+    assert_eq!(port(&mut client, steady), primary);
+    assert_eq!(batch(&mut other, steady), primary);
+}

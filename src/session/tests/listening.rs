@@ -191,7 +191,8 @@ struct World {
 impl World {
     fn new() -> World {
         let statements = Arc::new(Statements::default());
-        let shared = Shared { mode: Mode::Transaction, statements_max: 10, routed: false, statements };
+        let shared =
+            Shared { mode: Mode::Transaction, statements_max: 10, routed: false, statements, code: Arc::default() };
         let session = Session::new(Arc::new(shared), Arc::new(Carried::default()), Arc::new(Reported::default()));
         World {
             queue: Queue::new(),

@@ -99,7 +99,8 @@ pub struct World {
 impl World {
     /// `replicas` of the servers only read.
     pub fn new(servers: usize, replicas: usize, statements_max: usize, mode: Mode) -> World {
-        let shared = Shared { mode, statements_max, routed: replicas > 0, statements: Arc::new(Statements::default()) };
+        let statements = Arc::new(Statements::default());
+        let shared = Shared { mode, statements_max, routed: replicas > 0, statements, code: Arc::default() };
         World {
             servers: (0..servers).map(|at| Server::new(at >= servers - replicas)).collect(),
             clients: Vec::new(),

@@ -74,6 +74,7 @@ fn wild(mode: u8, bytes: &[u8]) {
         statements_max: choices.take() % 4,
         routed: choices.take() % 2 == 1,
         statements: Arc::new(Statements::default()),
+        code: Arc::default(),
     };
     let mut session = Session::new(Arc::new(shared), Arc::new(Carried::default()), Arc::new(Reported::default()));
     let (mut pipeline, mut server) = (Pipeline::default(), ServerState::default());

@@ -174,6 +174,11 @@ impl Pooler {
         self.log.lock().unwrap().iter().any(|line| line.contains(words))
     }
 
+    /// All lines that it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
     /// Announces that warnings and errors with these words may be logged in this test.
     pub fn allow_warnings(&self, words: &str) {
         self.announced.lock().unwrap().push(words.to_owned());

@@ -1,0 +1,312 @@
+//! A database's own code, as far as it matters to pooling: which functions may change the state of a session, which
+//! only read, and whether code that no statement names may change the state of a session. Pure: `question` has the
+//! queries, whoever asks them hands the rows to a `Catalog`, and `Census::of` draws the conclusions.
+//!
+//! Functions are known by their names alone, all overloads and schemas together: what a call means is decided by
+//! argument types and the search path, which are not known here.
+//!
+//! What can be reached without being named is taken from `pg_depend`: whatever a trigger, a view, a rule, a cast, an
+//! operator, a default, a constraint, a policy, an index or a type refers to. Functions of PostgreSQL's own leave no
+//! trace there, so the stored expressions are searched for those that matter. Not seen: libraries that the server has
+//! loaded to change its own behaviour (`shared_preload_libraries`), and what `assumed` takes for granted.
+
+mod assumed;
+pub(in crate::sql) mod body;
+mod question;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(in crate::sql) use assumed::touches_session;
+pub use question::{BEGIN, END, FUNCTIONS_PAGE, STAMP, functions_after, references};
+
+use super::{
+    functions::{self, Kind},
+    verdict::{Access, Unseen, Verdict},
+};
+
+/// A row of an answer; `None` is NULL.
+pub type Row = Vec<Option<String>>;
+
+/// What was read from the server's catalog, before any conclusion.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    functions: Vec<Function>,
+    /// Functions that something refers to, by oid.
+    reached: BTreeMap<u32, Hidden>,
+    /// Functions of PostgreSQL's own that this build does not know, with whether they are volatile.
+    newer: Vec<(Box<str>, bool)>,
+    /// Functions of PostgreSQL's own that may touch the session are called by stored expressions.
+    direct: Hidden,
+}
+
+/// One function of the database's own.
+#[derive(Debug)]
+struct Function {
+    oid: u32,
+    name: Box<str>,
+    steady: bool,
+    touches: bool,
+    sets_any: bool,
+    customs: BTreeSet<Box<str>>,
+    calls: BTreeSet<Box<str>>,
+    /// It can be called in the form of a column, `row.function`.
+    column: bool,
+}
+
+/// What statements may run code that they do not name and that may touch the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// Any statement: behind a view, a cast, an operator, a policy.
+    pub reads: bool,
+    /// Statements that write: behind a trigger, a default, a constraint.
+    pub writes: bool,
+}
+
+impl Hidden {
+    const READS: Hidden = Hidden { reads: true, writes: true };
+    const WRITES: Hidden = Hidden { reads: false, writes: true };
+    /// As long as nothing is known.
+    pub const ANYTHING: Hidden = Hidden::READS;
+
+    fn of(text: Option<&str>) -> Hidden {
+        if text == Some("w") { Hidden::WRITES } else { Hidden::READS }
+    }
+
+    fn join(&mut self, other: Hidden) {
+        self.reads |= other.reads;
+        self.writes |= other.writes;
+    }
+}
+
+/// What all functions of one name have in common, at worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Traits {
+    /// It surely only reads what every server holds.
+    steady: bool,
+    /// It may change the state of the session.
+    touches: bool,
+    /// It may change state of the session that the server cannot tell of.
+    sets_any: bool,
+}
+
+/// What is known of a database's own code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    functions: BTreeMap<Box<str>, Traits>,
+    hidden: Hidden,
+    /// Hidden code may change state of the session that the server cannot tell of.
+    hidden_sets_any: bool,
+    customs: Box<[Box<str>]>,
+}
+
+/// Most names of settings that are remembered: each makes the question longer that the server is asked.
+pub const CUSTOMS_MAX: usize = 64;
+
+/// What a text may do that is not seen in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Nothing that outlives its transaction but what the verdict tells.
+    Harmless,
+    MayTouch,
+    /// Also what the server cannot tell of: a setting whose name is not known to us and listed nowhere.
+    MaySetAny,
+    /// It calls a function that did not exist when the census was taken.
+    Unknown,
+}
+
+impl Catalog {
+    /// Takes in rows of `functions_after` and of `references`, which tell themselves apart by their first column.
+    /// Rows of any other kind are passed over.
+    pub fn take(&mut self, rows: &[Row]) {
+        for row in rows {
+            let text = |column: usize| row.get(column).and_then(Option::as_deref);
+            match text(0) {
+                Some("f") => self.functions.extend(Function::read(&text)),
+                Some("r") => {
+                    if let Some(oid) = text(1).and_then(|oid| oid.parse().ok()) {
+                        self.reached.entry(oid).or_default().join(Hidden::of(text(2)));
+                    }
+                }
+                Some("b") => {
+                    let name = text(1).unwrap_or_default();
+                    if functions::kind(name) == Kind::Unknown {
+                        self.newer.push((name.into(), text(2) != Some("f")));
+                    }
+                }
+                Some("d") => self.direct.join(Hidden::of(text(1))),
+                _ => {}
+            }
+        }
+    }
+
+    /// The oid of the last function, for the next page.
+    pub fn last_oid(&self) -> u32 {
+        self.functions.last().map_or(0, |function| function.oid)
+    }
+
+    pub fn len(&self) -> usize {
+        self.functions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+}
+
+impl Function {
+    /// Columns: see `question::functions_after`.
+    fn read<'r>(text: &impl Fn(usize) -> Option<&'r str>) -> Option<Function> {
+        let (oid, name) = (text(1)?.parse().ok()?, text(2)?);
+        let (language, volatility, kind) = (text(3).unwrap_or_default(), text(4), text(5));
+        let (source, defaults, settings) = (text(6).unwrap_or_default(), text(7), text(8).unwrap_or_default());
+        let extension = text(9);
+        let mut body = body::Body::default();
+        let mut steady = volatility == Some("i") || volatility == Some("s");
+        let touches = if kind == Some("a") || matches!(language, "sql" | "plpgsql") {
+            body = body::scan(source);
+            steady &= !body.writes;
+            // What is created may go to the temporary schema, if that stands in the function's own search path.
+            body.touches || body.creates && body::names_temporary(settings)
+        } else {
+            match (language, extension) {
+                ("c" | "internal", Some(extension)) => {
+                    steady &= !assumed::extension_is_local(extension);
+                    assumed::extension_touches(extension, name)
+                }
+                ("internal", None) => !assumed::comes_with_a_range(source),
+                _ => true,
+            }
+        };
+        let defaults = defaults.map(body::scan).unwrap_or_default();
+        body.names.extend(defaults.names);
+        body.customs.extend(defaults.customs);
+        let touches = touches || defaults.touches;
+        Some(Function {
+            oid,
+            name: name.into(),
+            steady: steady && !touches && !defaults.writes,
+            touches,
+            sets_any: body.sets_any || defaults.sets_any,
+            customs: body.customs,
+            calls: body.names,
+            column: text(10) == Some("t"),
+        })
+    }
+}
+
+impl Census {
+    pub fn of(catalog: &Catalog) -> Census {
+        let mut functions: BTreeMap<Box<str>, Traits> = BTreeMap::new();
+        let mut callers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut note = |name: &str, found: Traits| {
+            let all = functions.entry(name.into()).or_insert(found);
+            (all.steady, all.touches) = (all.steady && found.steady, all.touches || found.touches);
+            all.sets_any |= found.sets_any;
+        };
+        for function in &catalog.functions {
+            let Function { steady, touches, sets_any, .. } = *function;
+            note(&function.name, Traits { steady, touches, sets_any });
+            for called in &function.calls {
+                callers.entry(called).or_default().push(&function.name);
+            }
+        }
+        for (name, volatile) in &catalog.newer {
+            note(name, Traits { steady: !volatile, touches: *volatile, sets_any: false });
+        }
+        spread(&mut functions, &callers, |all| all.touches, |all| (all.touches, all.steady) = (true, false));
+        spread(&mut functions, &callers, |all| !all.steady, |all| all.steady = false);
+        spread(&mut functions, &callers, |all| all.sets_any, |all| all.sets_any = true);
+        let (mut hidden, mut hidden_sets_any) = (catalog.direct, false);
+        for function in &catalog.functions {
+            // A function of the same name as one of PostgreSQL's own is not noticed in a statement.
+            let unnoticed = function.column || functions::kind(&function.name) != Kind::Unknown;
+            let reached = catalog.reached.get(&function.oid).copied().or(unnoticed.then_some(Hidden::READS));
+            let Some(all) = functions.get(&function.name).filter(|all| all.touches) else { continue };
+            if let Some(mut reached) = reached {
+                reached.reads |= unnoticed;
+                hidden.join(reached);
+                hidden_sets_any |= all.sets_any;
+            }
+        }
+        let customs: BTreeSet<_> = catalog.functions.iter().flat_map(|function| &function.customs).collect();
+        let customs = customs.into_iter().take(CUSTOMS_MAX).cloned().collect();
+        Census { functions, hidden, hidden_sets_any, customs }
+    }
+
+    /// What may be reached by statements that name nothing of it.
+    pub fn hidden(&self) -> Hidden {
+        self.hidden
+    }
+
+    /// Settings with a dot in their names that functions name. The server lists such settings nowhere, so it has to be
+    /// asked for each when code that is not seen may have changed them.
+    pub fn customs(&self) -> &[Box<str>] {
+        &self.customs
+    }
+
+    /// What a text may do to the session by code that is not seen in it.
+    pub fn find(&self, verdict: &Verdict) -> Finding {
+        let reads = verdict.access == Access::Read || self.reads(verdict);
+        let hidden = if reads { self.hidden.reads } else { self.hidden.writes };
+        let Some(unseen) = verdict.unseen.as_deref() else {
+            return self.finding(hidden, hidden);
+        };
+        if unseen.functions.iter().any(|name| !self.functions.contains_key(name)) {
+            return Finding::Unknown;
+        }
+        let called = || unseen.functions.iter().chain(&unseen.perhaps).filter_map(|name| self.functions.get(name));
+        if unseen.sets_any || called().any(|all| all.sets_any) {
+            return Finding::MaySetAny;
+        }
+        self.finding(hidden || unseen.dark || called().any(|all| all.touches), hidden)
+    }
+
+    fn finding(&self, touches: bool, hidden: bool) -> Finding {
+        match touches {
+            true if hidden && self.hidden_sets_any => Finding::MaySetAny,
+            true => Finding::MayTouch,
+            false => Finding::Harmless,
+        }
+    }
+
+    /// Whether a text that calls functions only reads what every server holds.
+    pub fn reads(&self, verdict: &Verdict) -> bool {
+        let Some(unseen) = verdict.unseen.as_deref().filter(|unseen| unseen.reads_but_for_functions) else {
+            return false;
+        };
+        let steady = |name| self.functions.get(name).is_some_and(|all: &Traits| all.steady);
+        !unseen.dark && unseen.functions.iter().all(steady)
+    }
+}
+
+/// Carries what some functions have over to all that call them, and to those that call these.
+fn spread(
+    functions: &mut BTreeMap<Box<str>, Traits>,
+    callers: &BTreeMap<&str, Vec<&str>>,
+    has: impl Fn(&Traits) -> bool,
+    take: impl Fn(&mut Traits),
+) {
+    let mut left: Vec<Box<str>> = functions.iter().filter(|(_, all)| has(all)).map(|(name, _)| name.clone()).collect();
+    while let Some(name) = left.pop() {
+        for caller in callers.get(&*name).into_iter().flatten() {
+            if let Some(all) = functions.get_mut(*caller).filter(|all| !has(all)) {
+                take(all);
+                left.push((*caller).into());
+            }
+        }
+    }
+}
+
+impl Unseen {
+    /// What a DO block of SQL or PL/pgSQL runs, by its text.
+    pub(in crate::sql) fn of_block(body: &body::Body, unseen: &mut Unseen) {
+        unseen.dark |= body.touches;
+        unseen.sets_any |= body.sets_any;
+        let perhaps = std::mem::take(&mut unseen.perhaps).into_vec();
+        // PostgreSQL's own have been judged with the body.
+        let others = body.names.iter().filter(|name| functions::kind(name) == Kind::Unknown).cloned();
+        unseen.perhaps = perhaps.into_iter().chain(others).collect();
+    }
+}
