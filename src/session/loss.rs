@@ -89,6 +89,7 @@ impl Session {
             return AfterLoss::Ends;
         }
         self.lose_listening_server();
+        pipeline.owe_the_batch_again();
         if pipeline.owed.iter().all(Owed::is_ours) {
             if pipeline.skipping {
                 self.skip_to_sync = true;
@@ -190,6 +191,10 @@ mod tests {
 
     /// What a client is told whose query was under way.
     fn told(alone: bool) -> (AfterLoss, Vec<u8>) {
+        told_under(Owed::Query { drops_unnamed: false }, alone)
+    }
+
+    fn told_under(way: Owed, alone: bool) -> (AfterLoss, Vec<u8>) {
         let shared = Shared {
             mode: Mode::Transaction,
             statements_max: 1,
@@ -200,7 +205,7 @@ mod tests {
         let mut session = Session::new(Arc::new(shared), Arc::default(), Arc::default());
         let mut pipeline = Pipeline::default();
         pipeline.last_words = Some(words("FATAL", "57P01"));
-        pipeline.push(Owed::Query { drops_unnamed: false });
+        pipeline.push(way);
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
         let after = session.on_loss(Loss { node: "n", mid_message: false, alone }, &mut pipeline, &mut out);
@@ -220,5 +225,11 @@ mod tests {
         assert_eq!(after, AfterLoss::GoesOn);
         assert_eq!((fields.text(b'V'), fields.code(), fields.message()), (Some("ERROR"), "57P01", "così"));
         assert_eq!(&bytes[error.message()..], b"Z\0\0\0\x05I");
+    }
+
+    #[test]
+    fn a_batch_that_was_to_be_sent_once_more_is_answered() {
+        let (after, bytes) = told_under(Owed::Again, false);
+        assert_eq!((after, bytes), told(false));
     }
 }

@@ -196,13 +196,15 @@ impl Session {
 
     fn learn_name(&mut self, prepared: &Prepared, server: &mut ServerState) -> bool {
         let Prepared { name, by_sql, types, text } = prepared;
-        let sql = if *by_sql { prepared_text(text, name) } else { Some(&**text) };
+        let found = by_sql.then(|| prepared_text(text, name));
+        let sql = found.map_or(Some(&**text), |found| found.map(|found| found.inner));
         let Some(sql) = sql.filter(|_| self.renames()) else { return false };
         let planned_under = if self.settings.is_empty() { 0 } else { self.settings.planner_hash() };
         let judge = || Arc::new(judge_bytes(sql));
         let statement = self.shared.statements.intern(sql, types, planned_under, judge);
         server.statements.set_own(name, Some(statement.id));
-        let prepare = by_sql.then(|| text.clone());
+        // What came in one text with it must not be done again.
+        let prepare = found.flatten().map(|found| found.command.into());
         self.names.insert_named(name.clone(), Named { statement, prepare, told: None });
         true
     }

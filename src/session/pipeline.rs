@@ -372,6 +372,14 @@ impl Pipeline {
         id.filter(|_| self.can_repeat && self.ready_owed == 1 && self.status == Status::Idle)
     }
 
+    /// A batch was to be sent once more, and cannot be: its answer is owed to the client.
+    pub fn owe_the_batch_again(&mut self) {
+        for owed in self.owed.iter_mut().filter(|owed| matches!(owed, Owed::Again)) {
+            *owed = Owed::Sync;
+            self.ready_owed += 1;
+        }
+    }
+
     /// Whether anything of the client is under way; what we inject stands in front of what it is for.
     pub fn owes_client(&self) -> bool {
         self.owed.back().is_some_and(|owed| !owed.is_ours())

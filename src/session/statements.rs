@@ -150,7 +150,7 @@ impl Shard {
 #[derive(Debug, Clone)]
 pub struct Named {
     pub statement: Arc<Statement>,
-    /// The text of the PREPARE that made it; `None` when it was prepared by the protocol.
+    /// The PREPARE that made it, alone; `None` when it was prepared by the protocol.
     pub prepare: Option<Box<[u8]>>,
     /// The shape of its result that the client was told, if it has asked.
     pub told: Option<Shape>,

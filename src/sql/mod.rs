@@ -57,10 +57,19 @@ pub fn judge_bytes(sql: &[u8]) -> Verdict {
     judge_source(Source::of(sql)).verdict
 }
 
-/// The statement inside of the PREPARE that gives `name` its meaning: `SELECT $1` of `PREPARE a (int) AS SELECT $1; …`.
-/// Where a text has several for one name, the last. `None` when there is none, or the tokens depend on the session's
-/// settings.
-pub fn prepared_text<'a>(sql: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// The PREPARE that gives a name its meaning, out of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrepareText<'a> {
+    /// The whole command, and nothing else that would be done again if it ran again. A text that holds only this is
+    /// given as it is.
+    pub command: &'a [u8],
+    /// The statement inside: `SELECT $1` of `PREPARE a (int) AS SELECT $1; …`.
+    pub inner: &'a [u8],
+}
+
+/// Finds the PREPARE of `name`; where a text has several, the last. `None` when there is none, or the tokens depend on
+/// the session's settings.
+pub fn prepared_text<'a>(sql: &'a [u8], name: &[u8]) -> Option<PrepareText<'a>> {
     let mut tokens = Vec::new();
     let mut lexer = Lexer::new(sql);
     while let Some(token) = lexer.next() {
@@ -71,6 +80,7 @@ pub fn prepared_text<'a>(sql: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         }
     }
     let ends = |token: &Token| &sql[token.start..token.end] == b";";
+    let alone = tokens.split(ends).filter(|statement| !statement.is_empty()).count() == 1;
     tokens.split(ends).rev().find_map(|statement| {
         let [prepare, named, rest @ ..] = statement else { return None };
         let text = |token: &Token| &sql[token.start..token.end];
@@ -89,7 +99,10 @@ pub fn prepared_text<'a>(sql: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
                 _ => {}
             }
         }
-        Some(sql.get(start?..rest.last()?.end)?.trim_ascii()).filter(|text| !text.is_empty())
+        let end = rest.last()?.end;
+        let inner = sql.get(start?..end)?.trim_ascii();
+        let command = if alone { sql } else { &sql[prepare.start..end] };
+        (!inner.is_empty()).then_some(PrepareText { command, inner })
     })
 }
 

@@ -1046,7 +1046,8 @@ proptest! {
 #[test]
 fn the_statement_inside_of_a_prepare() {
     let check = |sql: &str, name: &str, expected: Option<&str>| {
-        assert_eq!(prepared_text(sql.as_bytes(), name.as_bytes()), expected.map(str::as_bytes), "{sql}");
+        let found = prepared_text(sql.as_bytes(), name.as_bytes());
+        assert_eq!(found.map(|found| found.inner), expected.map(str::as_bytes), "{sql}");
     };
     check("PREPARE a AS SELECT 1", "a", Some("SELECT 1"));
     let inner = "select $1 as b, (select ';')";
@@ -1062,4 +1063,17 @@ fn the_statement_inside_of_a_prepare() {
     {
         check(other, "a", None);
     }
+}
+
+#[test]
+fn a_prepare_that_runs_again_takes_no_other_statement_with_it() {
+    let check = |sql: &str, expected: &str| {
+        let found = prepared_text(sql.as_bytes(), b"a").unwrap();
+        assert_eq!(std::str::from_utf8(found.command), Ok(expected));
+    };
+    for alone in ["PREPARE a AS SELECT 1", " /* x */ PREPARE a (int) AS SELECT $1; ; -- end"] {
+        check(alone, alone);
+    }
+    check("INSERT INTO t VALUES (1); PREPARE a AS SELECT 1", "PREPARE a AS SELECT 1");
+    check("prepare a (int) as delete from t; EXECUTE a (1);", "prepare a (int) as delete from t");
 }

@@ -169,6 +169,19 @@ fn the_list_of_statements_is_the_clients_own() {
 }
 
 #[test]
+fn what_came_in_one_text_with_a_prepare_is_done_once() {
+    let cluster = started();
+    cluster.node(0).query("CREATE TABLE public.done (x int); GRANT ALL ON done TO PUBLIC").unwrap();
+    let pooler = pooled(&cluster);
+    let (mut client, mut stranger) = (login(pooler.port()), login(pooler.port()));
+    client.query("INSERT INTO done VALUES (1); PREPARE one AS SELECT 1");
+    stranger.query("SELECT 1");
+    let listed = client.value("SELECT count(*) FROM pg_prepared_statements WHERE from_sql");
+    assert_eq!(listed.as_deref(), Some("1"));
+    assert_eq!(client.value("SELECT count(*) FROM done").as_deref(), Some("1"));
+}
+
+#[test]
 fn a_statement_that_cannot_be_prepared_any_more_says_why() {
     let cluster = started();
     cluster.node(0).query("CREATE TABLE public.gone (x int); GRANT ALL ON gone TO PUBLIC").unwrap();
