@@ -80,6 +80,8 @@ pub struct PoolOverride {
     pub query_timeout: Option<Option<std::time::Duration>>,
     pub idle_transaction_timeout: Option<Option<std::time::Duration>>,
     pub client_idle_timeout: Option<Option<std::time::Duration>>,
+    pub on_pin: Option<session::OnPin>,
+    pub pin_timeout: Option<Option<std::time::Duration>>,
     pub prepared_statements: Option<usize>,
 }
 
@@ -95,6 +97,8 @@ impl PoolOverride {
         put(self.query_timeout, &mut session.query_timeout);
         put(self.idle_transaction_timeout, &mut session.idle_transaction_timeout);
         put(self.client_idle_timeout, &mut session.client_idle_timeout);
+        put(self.on_pin, &mut session.on_pin);
+        put(self.pin_timeout, &mut session.pin_timeout);
         put(self.size, &mut lending.size);
         put(self.min_idle, &mut lending.min_idle);
         put(self.checkout_timeout, &mut lending.checkout_timeout);

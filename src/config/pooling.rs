@@ -6,13 +6,16 @@ use super::{
     raw::{self, Item},
     value::Choice,
 };
-use crate::session::Mode;
+use crate::session::{Mode, OnPin};
 
 const SIZE_MAX: usize = 100_000;
 const PREPARED_STATEMENTS_MAX: usize = 100_000;
 
 const MODES: &[Choice<'static, Mode>] =
     &[("session", Some(Mode::Session)), ("transaction", Some(Mode::Transaction)), ("statement", Some(Mode::Statement))];
+
+const ON_PIN: &[Choice<'static, OnPin>] =
+    &[("allow", Some(OnPin::Allow)), ("warn", Some(OnPin::Warn)), ("refuse", Some(OnPin::Refuse))];
 
 /// One section of pool keys, read, with the places of what must fit together.
 #[derive(Debug, Default)]
@@ -33,6 +36,7 @@ impl Section {
             query_timeout: limit(&raw.query_timeout),
             idle_transaction_timeout: limit(&raw.idle_transaction_timeout),
             client_idle_timeout: limit(&raw.client_idle_timeout),
+            pin_timeout: limit(&raw.pin_timeout),
             ..PoolOverride::default()
         };
         let mut whole =
@@ -44,8 +48,9 @@ impl Section {
             ..overrides
         };
         let mode = raw.mode.as_ref().and_then(|item| item.choice(MODES, "", findings));
+        let on_pin = raw.on_pin.as_ref().and_then(|item| item.choice(ON_PIN, "", findings));
         Section {
-            overrides: PoolOverride { mode, ..overrides },
+            overrides: PoolOverride { mode, on_pin, ..overrides },
             size: raw.size.map(|item| item.place),
             min_idle: raw.min_idle.map(|item| item.place),
         }

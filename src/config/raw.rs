@@ -54,7 +54,7 @@ section!(
     /// `[pool]`, `[databases.X.pool]` and `[users.X.pool]`.
     Pool at "pool" {
         mode, size, min_idle, checkout_timeout, idle_timeout, max_lifetime, query_timeout,
-        idle_transaction_timeout, client_idle_timeout, prepared_statements,
+        idle_transaction_timeout, client_idle_timeout, on_pin, pin_timeout, prepared_statements,
     }
 );
 section!(Cluster at "clusters.*" { nodes, max_connections, connect_timeout, tls, health, failover, routing });

@@ -60,6 +60,8 @@ pub struct Client {
     /// When its last write was answered; its reads must see it.
     last_write: Option<Instant>,
     timer: Option<Box<Timer>>,
+    /// Since when the session keeps its server connection between transactions.
+    pinned_since: Option<Instant>,
     /// Its place at the hub, when it listens.
     subscription: Option<Box<Subscription>>,
     /// Statements so far, for the timer and as the seed of choices.
@@ -87,7 +89,8 @@ struct Timer {
 impl Timer {
     /// Belongs to the calling thread; `None` when there are no limits.
     fn new(limits: &session::Settings) -> Option<Box<Timer>> {
-        let limit = limits.query_timeout.or(limits.idle_transaction_timeout).or(limits.client_idle_timeout)?;
+        let limit = limits.query_timeout.or(limits.idle_transaction_timeout);
+        let limit = limit.or(limits.client_idle_timeout).or(limits.pin_timeout)?;
         Some(Box::new(Timer { sleep: Box::pin(sleep(limit)), armed: Armed::Nothing, canceled: None }))
     }
 }
@@ -99,6 +102,8 @@ enum Armed {
     Query(u32),
     IdleTransaction(u32),
     ClientIdle(u32),
+    /// It keeps its server connection.
+    Pin(u32),
 }
 
 /// What the client's task waits for.
@@ -136,6 +141,7 @@ impl Client {
             queued: None,
             last_write: None,
             timer,
+            pinned_since: None,
             subscription: None,
             turns: 0,
             order_answered: 0,
@@ -286,6 +292,10 @@ impl Client {
             self.rest();
             return Poll::Pending;
         }
+        if self.session.holding().is_some() != self.pinned_since.is_some() {
+            self.note_pin();
+        }
+        let Some(exchange) = &self.exchange else { return Poll::Pending };
         let asks = exchange.pipeline.asks();
         if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
             self.shield(asks);
@@ -594,6 +604,7 @@ impl Client {
             Armed::Query(_) | Armed::Nothing => (limits.query_timeout, report::query_timeout),
             Armed::IdleTransaction(_) => (limits.idle_transaction_timeout, report::idle_transaction_timeout),
             Armed::ClientIdle(_) => (limits.client_idle_timeout, report::client_idle_timeout),
+            Armed::Pin(_) => (limits.pin_timeout, report::pin_timeout),
         };
         self.cancel_statement().await;
         self.fail(Words::Ours(report(limit.unwrap_or_default()))).await;
@@ -651,6 +662,46 @@ impl Client {
         first
     }
 
+    /// A client that idles, and keeps its server connection meanwhile: the limit that ends first.
+    fn idle_limit(&self, turn: u32) -> (Armed, Option<Duration>) {
+        let limits = &self.target.limits;
+        let pinned = limits.pin_timeout.zip(self.pinned_since);
+        let left = pinned.map(|(limit, since)| limit.saturating_sub(since.elapsed()));
+        match (left, limits.client_idle_timeout) {
+            (Some(left), idle) if idle.is_none_or(|idle| left < idle) => (Armed::Pin(turn), Some(left)),
+            (_, idle) => (Armed::ClientIdle(turn), idle),
+        }
+    }
+
+    /// Notes when the session begins to keep its server connection, and when it does no more.
+    fn note_pin(&mut self) {
+        let holding = self.session.holding();
+        match (holding, self.pinned_since) {
+            (Some(holding), None) => {
+                let process = self.entry.slot.process;
+                tracing::debug!(
+                    client = self.stream.peer(),
+                    process,
+                    reason = holding.reason,
+                    statement = holding.statement,
+                    "a session keeps its server connection"
+                );
+                self.pinned_since = Some(Instant::now());
+            }
+            (None, Some(since)) => {
+                let (process, kept) = (self.entry.slot.process, since.elapsed());
+                tracing::debug!(
+                    client = self.stream.peer(),
+                    process,
+                    ?kept,
+                    "a session lets go of its server connection"
+                );
+                self.pinned_since = None;
+            }
+            _ => {}
+        }
+    }
+
     fn limit_wanted(&self) -> (Armed, Option<Duration>) {
         let limits = &self.target.limits;
         match (&self.lent, &self.exchange) {
@@ -661,7 +712,7 @@ impl Client {
                 } else if exchange.pipeline.status != Status::Idle || exchange.pipeline.has_open_batch() {
                     (Armed::IdleTransaction(turn), limits.idle_transaction_timeout)
                 } else {
-                    (Armed::ClientIdle(turn), limits.client_idle_timeout)
+                    self.idle_limit(turn)
                 }
             }
             _ => (Armed::ClientIdle(self.turns), limits.client_idle_timeout),

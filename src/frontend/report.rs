@@ -159,6 +159,14 @@ pub fn idle_transaction_timeout(limit: Duration) -> Report {
         .hint(format!("pool.idle_transaction_timeout is {limit:?}."))
 }
 
+pub fn pin_timeout(limit: Duration) -> Report {
+    Report::fatal(
+        SqlState::IDLE_SESSION_TIMEOUT,
+        "terminating connection because its session has kept a server connection for too long",
+    )
+    .hint(format!("pool.pin_timeout is {limit:?}."))
+}
+
 pub fn client_idle_timeout(limit: Duration) -> Report {
     Report::fatal(SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
         .hint(format!("pool.client_idle_timeout is {limit:?}."))

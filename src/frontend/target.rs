@@ -116,6 +116,7 @@ impl Target {
         let shared = Shared {
             mode: settings.session.mode,
             statements_max: settings.session.prepared_statements,
+            on_pin: settings.session.on_pin,
             routed: cluster.nodes.len() > 1 && settings.session.mode != Mode::Session,
             statements,
             code: kept.code.clone(),

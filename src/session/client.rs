@@ -6,7 +6,6 @@ use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown, names,
     pipeline::{Change, Effects, Judged, Owed},
     sequences::may_draw,
-    server::NO_BLOCKS,
     statements::Statement,
 };
 use crate::{
@@ -109,7 +108,7 @@ impl Session {
     }
 
     /// Answers a message with an error in the server's place, outside a transaction.
-    fn refuse(&mut self, report: &Report, request: Request, out: &mut Outboxes<'_>) -> ClientStep {
+    pub(super) fn refuse(&mut self, report: &Report, request: Request, out: &mut Outboxes<'_>) -> ClientStep {
         report.write(out.to_client);
         match request {
             Request::Query | Request::FunctionCall | Request::Sync => {
@@ -155,7 +154,7 @@ impl Session {
             None
         };
         if let Some(verdict) = &verdict {
-            if let Some(step) = self.refuse_block(verdict, Request::Query, pipeline, out) {
+            if let Some(step) = self.refuse_text(verdict, Request::Query, pipeline, out) {
                 return step;
             }
             self.ask_sequences(verdict, pipeline, server.as_deref_mut(), out);
@@ -176,6 +175,7 @@ impl Session {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::Hold;
         }
+        self.note_cause(message.body, pipeline);
         server.unnamed = None;
         pipeline.long_unnamed = false;
         if self.unnamed.is_some() || pipeline.change(b"").is_some() {
@@ -199,30 +199,6 @@ impl Session {
         }
         self.note(verdict, pipeline);
         true
-    }
-
-    /// Statement mode has no transaction blocks.
-    pub(super) fn refuse_block(
-        &mut self,
-        verdict: &Verdict,
-        request: Request,
-        pipeline: &Pipeline,
-        out: &mut Outboxes<'_>,
-    ) -> Option<ClientStep> {
-        let opens = matches!(verdict.transaction, TransactionControl::Begin { .. } | TransactionControl::Mixed);
-        if self.shared.mode != Mode::Statement || !opens {
-            return None;
-        }
-        if pipeline.has_open_batch() {
-            // What was sent of the batch cannot be taken back.
-            return Some(ClientStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, NO_BLOCKS)));
-        }
-        if !pipeline.owed.is_empty() {
-            return Some(ClientStep::Hold);
-        }
-        let report = Report::error(SqlState::FEATURE_NOT_SUPPORTED, NO_BLOCKS)
-            .hint("Set pool.mode to \"transaction\" for this database.");
-        Some(self.refuse(&report, request, out))
     }
 
     /// SQL DEALLOCATE of a statement that was prepared by the protocol: the server does not know the client's name.

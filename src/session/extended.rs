@@ -62,7 +62,7 @@ impl Session {
             Some(Judged::Parse(statement)) => statement,
             _ => self.intern_own(&parse, pipeline, judge),
         };
-        if let Some(step) = self.refuse_block(&statement.verdict, Request::Parse, pipeline, out) {
+        if let Some(step) = self.refuse_text(&statement.verdict, Request::Parse, pipeline, out) {
             return step;
         }
         self.asks_sequences |= statement.verdict.asks_sequences;
@@ -260,6 +260,7 @@ impl Session {
         match &statement {
             Some(statement) => {
                 self.note(Some(&statement.verdict), pipeline);
+                self.note_cause(&statement.sql, pipeline);
                 // What is bound need not be executed.
                 pipeline.effects.undone |= !statement.verdict.settings.is_empty();
             }

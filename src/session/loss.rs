@@ -198,6 +198,7 @@ mod tests {
         let shared = Shared {
             mode: Mode::Transaction,
             statements_max: 1,
+            on_pin: crate::session::OnPin::Allow,
             routed: false,
             statements: Arc::default(),
             code: Arc::default(),

@@ -12,6 +12,7 @@ mod listen;
 mod loss;
 mod names;
 mod own_code;
+mod pinning;
 mod pipeline;
 mod reported;
 mod restore;
@@ -27,6 +28,7 @@ pub use carried::{Answer, Carried, Probe, Replay};
 pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
+pub use pinning::{Holding, OnPin};
 pub use pipeline::Pipeline;
 pub use reported::Reported;
 pub use sequences::Drawn;
@@ -62,6 +64,10 @@ pub struct Settings {
     pub idle_transaction_timeout: Option<Duration>,
     /// A client that idles longer outside a transaction is disconnected with SQLSTATE 57P05.
     pub client_idle_timeout: Option<Duration>,
+    pub on_pin: OnPin,
+    /// A session that keeps its server connection for longer is disconnected with SQLSTATE 57P05, between two
+    /// transactions.
+    pub pin_timeout: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -72,6 +78,8 @@ impl Default for Settings {
             query_timeout: None,
             idle_transaction_timeout: None,
             client_idle_timeout: None,
+            on_pin: OnPin::Allow,
+            pin_timeout: None,
         }
     }
 }
@@ -145,6 +153,7 @@ pub struct Shared {
     pub mode: Mode,
     /// As in [`Settings::prepared_statements`].
     pub statements_max: usize,
+    pub on_pin: OnPin,
     /// Whether there is more than one node to choose from.
     pub routed: bool,
     pub statements: Arc<Statements>,
@@ -232,6 +241,8 @@ pub struct Session {
     listen: Option<Box<listen::Listening>>,
     /// State that only the server could tell of keeps the server connection, too.
     pinned_by_probe: bool,
+    /// Why, once that is settled.
+    holding: Option<Box<Holding>>,
     /// An error has been answered without a server; everything up to Sync is skipped.
     skip_to_sync: bool,
     /// The server connection was lost while the client idled in a transaction: told at its next message.
@@ -260,6 +271,7 @@ impl Session {
             pins: PinSet::default(),
             listen: None,
             pinned_by_probe: false,
+            holding: None,
             skip_to_sync: false,
             lost: None,
             wrote: false,

@@ -187,6 +187,8 @@ pub struct Effects {
     /// Names of prepared statements that SQL has made or taken away: until the server is asked, only it knows what they
     /// mean.
     pub names: Vec<Box<[u8]>>,
+    /// The first statement for which the server has to be asked, or its beginning.
+    pub cause: String,
     /// The end of a transaction, or a write outside a block, was sent and is not answered yet.
     pub may_commit: bool,
     /// The transaction has changed code of the database.

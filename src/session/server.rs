@@ -384,6 +384,12 @@ impl Session {
             self.ask(probe, pipeline, server, out);
             return ServerStep::Forward;
         }
+        if self.is_pinned_otherwise() || self.holding.is_some() {
+            let cause = std::mem::take(&mut pipeline.effects.cause);
+            if let Some(step) = self.settle_pin(None, cause, out) {
+                return step;
+            }
+        }
         if self.listens() && self.hand_over(pipeline, server, out) {
             return ServerStep::Forward;
         }
@@ -481,6 +487,9 @@ impl Session {
             self.set_channels(answer.channels);
         }
         self.pinned_by_probe |= !self.learn_names(&effects.names, &answer.prepared, server);
+        if let Some(step) = self.settle_pin(answer.pin, effects.cause, out) {
+            return step;
+        }
         if self.listens() {
             self.check_encoding();
             self.hand_over(pipeline, server, out);

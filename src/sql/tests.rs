@@ -497,7 +497,9 @@ fn pins() {
         r#"
         write pin:TemporaryTable | CREATE TEMP TABLE x (a int)
         write pin:TemporaryTable | CREATE TEMPORARY TABLE IF NOT EXISTS x AS SELECT 1
-        write pin:TemporaryTable | CREATE LOCAL TEMP TABLE x (a int) ON COMMIT DROP
+        write | CREATE LOCAL TEMP TABLE x (a int) ON COMMIT DROP
+        write | CREATE TEMP TABLE x ON COMMIT DROP AS SELECT 1
+        write pin:TemporaryTable | CREATE TEMP TABLE x (a int) ON COMMIT DELETE ROWS
         write pin:TemporaryTable | CREATE TEMP SEQUENCE s
         write pin:TemporaryTable | CREATE TEMP VIEW v AS SELECT 1
         write pin:TemporaryTable | CREATE OR REPLACE TEMP RECURSIVE VIEW v (a) AS SELECT 1

@@ -216,6 +216,8 @@ impl Judge {
     /// Looks at everything inside a statement.
     fn contents(&mut self, statement: Value<'_, '_>, calls: Calls) {
         let mut schema = "";
+        // A temporary table that ends with its transaction keeps nothing beyond it.
+        let drops = statement.walk().any(|value| value.text() == "ONCOMMIT_DROP");
         for value in statement.walk().skip(1) {
             match value.key() {
                 "FuncCall" | "funccall" if calls == Calls::Now => self.call(value),
@@ -226,7 +228,7 @@ impl Judge {
                     self.relation(schema, value.text());
                     schema = "";
                 }
-                "relpersistence" if value.text() == "t" => self.pins.insert(Pin::TemporaryTable),
+                "relpersistence" if value.text() == "t" && !drops => self.pins.insert(Pin::TemporaryTable),
                 // Lists of the parts of a name that is not a relation's: functions, types, operators, families.
                 "funcname" | "names" | "typeName" | "defnames" | "domainname" if first_part_is_temporary(value) => {
                     self.temporary();

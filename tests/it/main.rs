@@ -11,6 +11,7 @@ mod kit;
 mod login;
 mod moving;
 mod notify;
+mod pins;
 mod pooling;
 mod protocol;
 mod replication;

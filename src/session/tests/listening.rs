@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::player::Verdicts;
 use crate::{
     session::{
-        AfterLoss, Carried, Channel, ClientStep, Errand, HubAddress, Loss, Mail, Mode, Need, Outboxes, Pipeline,
+        AfterLoss, Carried, Channel, ClientStep, Errand, HubAddress, Loss, Mail, Mode, Need, OnPin, Outboxes, Pipeline,
         Reported, ServerState, ServerStep, Session, Shared, Shown, Statements, read_marker,
     },
     wire::{frame::HEADER_BYTES, header, reply, reply::Status, request},
@@ -191,8 +191,14 @@ struct World {
 impl World {
     fn new() -> World {
         let statements = Arc::new(Statements::default());
-        let shared =
-            Shared { mode: Mode::Transaction, statements_max: 10, routed: false, statements, code: Arc::default() };
+        let shared = Shared {
+            mode: Mode::Transaction,
+            statements_max: 10,
+            routed: false,
+            statements,
+            on_pin: OnPin::Allow,
+            code: Arc::default(),
+        };
         let session = Session::new(Arc::new(shared), Arc::new(Carried::default()), Arc::new(Reported::default()));
         World {
             queue: Queue::new(),

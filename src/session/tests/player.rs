@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     session::{
-        AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, Outboxes, Pipeline, Reported, ServerState, ServerStep,
-        Session, Shared, Shown, Statements,
+        AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, OnPin, Outboxes, Pipeline, Reported, ServerState,
+        ServerStep, Session, Shared, Shown, Statements,
     },
     sql::{self, Verdict},
     wire::{frame::HEADER_BYTES, frame::Reply, header, reply::Status},
@@ -100,7 +100,14 @@ impl World {
     /// `replicas` of the servers only read.
     pub fn new(servers: usize, replicas: usize, statements_max: usize, mode: Mode) -> World {
         let statements = Arc::new(Statements::default());
-        let shared = Shared { mode, statements_max, routed: replicas > 0, statements, code: Arc::default() };
+        let shared = Shared {
+            mode,
+            statements_max,
+            routed: replicas > 0,
+            statements,
+            on_pin: OnPin::Allow,
+            code: Arc::default(),
+        };
         World {
             servers: (0..servers).map(|at| Server::new(at >= servers - replicas)).collect(),
             clients: Vec::new(),

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     session::{
-        Carried, ClientStep, Loss, Mode, Outboxes, Pipeline, Reported, ServerState, ServerStep, Session, Shared, Shown,
-        Statements,
+        Carried, ClientStep, Loss, Mode, OnPin, Outboxes, Pipeline, Reported, ServerState, ServerStep, Session, Shared,
+        Shown, Statements,
     },
     wire::{
         self, ErrorFields,
@@ -74,6 +74,7 @@ fn wild(mode: u8, bytes: &[u8]) {
         statements_max: choices.take() % 4,
         routed: choices.take() % 2 == 1,
         statements: Arc::new(Statements::default()),
+        on_pin: OnPin::Allow,
         code: Arc::default(),
     };
     let mut session = Session::new(Arc::new(shared), Arc::new(Carried::default()), Arc::new(Reported::default()));

@@ -1,0 +1,98 @@
+//! Sessions that keep their server connection: what the pool says to that, how long it lets them, and when they let go.
+
+use super::kit::{
+    Cluster, Config, PATIENCE, RawClient, cluster,
+    messages::{bind, execute, parse, sync},
+    wait_until,
+};
+
+fn started() -> Cluster {
+    cluster().trust_user("app").start().unwrap()
+}
+
+fn config(cluster: &Cluster) -> Config {
+    Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1").set("log.level", "'debug'")
+}
+
+fn login(port: u16) -> RawClient {
+    RawClient::login(port, "postgres", "app", "")
+}
+
+/// The code of the first error in the answer to a statement, or nothing.
+fn refused(client: &mut RawClient, sql: &str) -> Option<String> {
+    let answer = client.query(sql);
+    answer.iter().find(|message| message.tag == b'E').map(|message| message.sqlstate())
+}
+
+#[test]
+fn a_pool_can_refuse_pins() {
+    let cluster = started();
+    cluster
+        .node(0)
+        .query("CREATE FUNCTION public.hides() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(7)'")
+        .unwrap();
+    let pooler = config(&cluster).set("pool.on_pin", "'refuse'").start();
+    let (mut client, mut other) = (login(pooler.port()), login(pooler.port()));
+    for sql in [
+        "CREATE TEMP TABLE t (x int)",
+        "SELECT 1 AS x INTO TEMP t",
+        "SELECT pg_advisory_lock(1)",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "LOAD 'auto_explain'",
+    ] {
+        assert_eq!(refused(&mut client, sql).as_deref(), Some("0A000"), "{sql}");
+        assert_eq!(other.value("SELECT 1").as_deref(), Some("1"));
+    }
+    client.send(&[parse("", "CREATE TEMP TABLE t (x int)"), bind("", "", &[]), execute("", 0), sync()].concat());
+    assert_eq!(client.read_until_ready()[0].sqlstate(), "0A000");
+    // What ends with the transaction is not refused, and a transaction with a refused statement has failed.
+    client.query("BEGIN");
+    assert_eq!(refused(&mut client, "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS x"), None);
+    assert_eq!(refused(&mut client, "SELECT pg_advisory_xact_lock(1)"), None);
+    assert_eq!(refused(&mut client, "SELECT pg_advisory_lock(1)").as_deref(), Some("0A000"));
+    assert_eq!(refused(&mut client, "SELECT 1").as_deref(), Some("25P02"));
+    client.query("ROLLBACK");
+    assert_eq!(refused(&mut client, "SET search_path = public"), None);
+    assert_eq!(other.value("SELECT 1").as_deref(), Some("1"));
+    // A pin that only the server knows of ends the session, and the lock ends with it.
+    client.query("SELECT hides()");
+    let last = client.read_to_end().pop().unwrap();
+    assert_eq!(last.sqlstate(), "0A000");
+    assert_eq!(other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").as_deref(), Some("0"));
+}
+
+#[test]
+fn a_pool_can_warn_of_pins() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.on_pin", "'warn'").start();
+    let (mut client, mut other) = (login(pooler.port()), login(pooler.port()));
+    assert_eq!(refused(&mut client, "CREATE TEMP TABLE t (x int)"), None);
+    let warning = client.read();
+    assert_eq!((warning.field(b'S').as_deref(), warning.field(b'C').as_deref()), (Some("WARNING"), Some("01000")));
+    assert!(warning.field(b'M').unwrap().contains("temporary object"), "{warning:?}");
+    assert_eq!(client.query("INSERT INTO t VALUES (1)").len(), 2);
+    assert_eq!(refused(&mut client, "DROP TABLE t"), None);
+    assert_eq!(other.value("SELECT 1").as_deref(), Some("1"));
+    wait_until("the reason is logged", PATIENCE, || pooler.logs("keeps its server connection"));
+    assert!(pooler.logs("CREATE TEMP TABLE t (x int)"));
+}
+
+#[test]
+fn a_pin_has_a_longest_time() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.pin_timeout", "'1s'").start();
+    let (mut client, mut other) = (login(pooler.port()), login(pooler.port()));
+    client.query("SELECT pg_advisory_lock(1)");
+    // A transaction is let to end.
+    client.query("BEGIN");
+    client.query("SELECT pg_sleep(1.5)");
+    assert_eq!(client.query("COMMIT").last().map(|message| message.tag), Some(b'Z'));
+    let last = client.read_to_end().pop().unwrap();
+    assert_eq!(last.sqlstate(), "57P05");
+    assert_eq!(other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").as_deref(), Some("0"));
+    // One that lets go in time stays.
+    other.query("SELECT pg_advisory_lock(1)");
+    other.query("SELECT pg_advisory_unlock(1)");
+    assert_eq!(login(pooler.port()).value("SELECT pg_sleep(1.5) IS NULL").as_deref(), Some("f"));
+    assert_eq!(other.value("SELECT 1").as_deref(), Some("1"));
+}
