@@ -606,7 +606,10 @@ impl Client {
             Armed::ClientIdle(_) => (limits.client_idle_timeout, report::client_idle_timeout),
             Armed::Pin(_) => (limits.pin_timeout, report::pin_timeout),
         };
-        self.cancel_statement().await;
+        // A server connection that idles must not be cancelled: that would hit its cleaning.
+        if matches!(armed, Armed::Query(_)) {
+            self.cancel_statement().await;
+        }
         self.fail(Words::Ours(report(limit.unwrap_or_default()))).await;
     }
 
