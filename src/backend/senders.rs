@@ -13,6 +13,9 @@ use std::{
 /// What was sent over a connection longer ago than this has been heard by everybody.
 const HEARD: Duration = Duration::from_secs(1);
 
+/// Who has said NOTIFY is more likely the sender than who has only written, and is heard at once.
+const HEARD_AT_ONCE: Duration = Duration::from_millis(100);
+
 /// The server connections of one cluster, by the number of their node and the process that serves them.
 #[derive(Debug, Default)]
 pub struct Senders {
@@ -27,8 +30,12 @@ type ByProcess = HashMap<(u16, u32), Arc<Mutex<Users>>>;
 #[derive(Debug, Default)]
 struct Users {
     now: Option<u32>,
+    /// That one has said NOTIFY.
+    notifies: bool,
     /// With the time at which they let go, the last one first.
     writers: [Option<(u32, Instant)>; 2],
+    /// Those who have said NOTIFY, in the same way.
+    notifiers: [Option<(u32, Instant)>; 2],
 }
 
 /// One connection's entry, removed when dropped.
@@ -61,9 +68,16 @@ impl Senders {
 
 impl Users {
     fn sender(&self, now: Instant) -> Option<u32> {
-        let lately = |time: &Instant| now.saturating_duration_since(*time) < HEARD;
-        let writers = self.writers.iter().flatten();
-        let mut able = self.now.into_iter().chain(writers.filter(|(_, time)| lately(time)).map(|(client, _)| *client));
+        let lately = |ends: [Option<(u32, Instant)>; 2], limit| {
+            let lately = move |time: &Instant| now.saturating_duration_since(*time) < limit;
+            ends.into_iter().flatten().filter(move |(_, time)| lately(time)).map(|(client, _)| client)
+        };
+        let notifying = self.now.filter(|_| self.notifies).into_iter();
+        let mut notifiers = notifying.chain(lately(self.notifiers, HEARD_AT_ONCE));
+        if let Some(one) = notifiers.next() {
+            return notifiers.all(|other| other == one).then_some(one);
+        }
+        let mut able = self.now.into_iter().chain(lately(self.writers, HEARD));
         match able.next() {
             Some(one) => able.all(|other| other == one).then_some(one),
             None => self.writers[0].map(|(client, _)| client),
@@ -76,8 +90,14 @@ impl Sender {
     #[inline]
     pub fn lend(&self, client: u32) {
         if self.senders.wanted.load(Ordering::Relaxed) {
-            lock(&self.users).now = Some(client);
+            let mut users = lock(&self.users);
+            (users.now, users.notifies) = (Some(client), false);
         }
+    }
+
+    /// The client to which the connection is lent is about to notify.
+    pub fn note_notify(&self) {
+        lock(&self.users).notifies = true;
     }
 
     /// The client lets go of the connection, over which it may have written.
@@ -85,10 +105,13 @@ impl Sender {
     pub fn give_back(&self, client: u32, wrote: bool) {
         if self.senders.wanted.load(Ordering::Relaxed) {
             let mut users = lock(&self.users);
+            let notified = std::mem::take(&mut users.notifies);
             users.now = None;
             if wrote {
-                let before = users.writers[0].filter(|(before, _)| *before != client);
-                users.writers = [Some((client, Instant::now())), before.or(users.writers[1])];
+                put_first(&mut users.writers, client);
+            }
+            if notified {
+                put_first(&mut users.notifiers, client);
             }
         }
     }
@@ -107,6 +130,11 @@ impl Drop for Sender {
             users.remove(&self.key);
         }
     }
+}
+
+fn put_first(ends: &mut [Option<(u32, Instant)>; 2], client: u32) {
+    let before = ends[0].filter(|(before, _)| *before != client);
+    *ends = [Some((client, Instant::now())), before.or(ends[1])];
 }
 
 /// No code under these locks can panic half-way through a change.
@@ -147,7 +175,7 @@ mod tests {
         let now = Instant::now() + 100 * HEARD;
         let (just, long_ago) = (now - HEARD / 2, now - 2 * HEARD);
         let check = |using: Option<u32>, writers: [Option<(u32, Instant)>; 2], expected: Option<u32>| {
-            let users = Users { now: using, writers };
+            let users = Users { now: using, writers, ..Users::default() };
             assert_eq!(users.sender(now), expected, "{users:?}");
         };
         check(None, [None, None], None);
@@ -158,6 +186,31 @@ mod tests {
         check(None, [Some((1, just)), Some((2, just))], None);
         check(None, [Some((1, just)), Some((2, long_ago))], Some(1));
         check(None, [Some((1, long_ago)), Some((2, long_ago))], Some(1));
+    }
+
+    #[test]
+    fn who_says_notify_is_the_sender_among_those_who_write() {
+        let senders = Arc::new(Senders::default());
+        senders.want();
+        let sender = senders.enter(0, 7);
+        let write = |client| {
+            sender.lend(client);
+            sender.give_back(client, true);
+        };
+        // Before all of it, so that nothing is long ago.
+        let now = Instant::now();
+        let client = || lock(&sender.users).sender(now);
+        write(1);
+        sender.lend(2);
+        assert_eq!(client(), None);
+        sender.note_notify();
+        assert_eq!(client(), Some(2), "while it is at it");
+        sender.give_back(2, true);
+        write(3);
+        assert_eq!(client(), Some(2));
+        sender.lend(4);
+        sender.note_notify();
+        assert_eq!(client(), None, "one of two");
     }
 
     #[test]

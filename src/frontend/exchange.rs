@@ -525,6 +525,11 @@ impl Exchange {
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
             let state = server.as_deref_mut().map(|server| &mut server.state);
             let step = session.on_client(shown, &mut self.pipeline, state, judge, &mut out);
+            if session.notified()
+                && let Some(sender) = server.as_deref().and_then(|server| server.sender.as_ref())
+            {
+                sender.note_notify();
+            }
             if !self.said_to_server.is_empty() {
                 self.from_client.end_run(&mut run, &mut self.to_server);
                 self.to_server.bytes.append(&mut self.said_to_server);

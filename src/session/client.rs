@@ -382,6 +382,7 @@ impl Session {
             return;
         }
         self.wrote |= !only_controls(verdict);
+        self.notified |= verdict.listens;
         if verdict.vacates.is_some() {
             pipeline.vacates.clone_from(&verdict.vacates);
         }

@@ -251,6 +251,8 @@ pub struct Session {
     wrote: bool,
     /// Something was sent since the last release that may draw from a sequence.
     drew: bool,
+    /// A text was sent since the last release that may itself notify.
+    notified: bool,
     /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
     asks_sequences: bool,
     /// A number of its own, for [`Drawn`].
@@ -276,6 +278,7 @@ impl Session {
             lost: None,
             wrote: false,
             drew: false,
+            notified: false,
             asks_sequences: false,
         }
     }
@@ -285,7 +288,7 @@ impl Session {
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
         pipeline.read_only = need == Need::Read;
         pipeline.status = Status::Idle;
-        (self.wrote, self.drew) = (false, false);
+        (self.wrote, self.drew, self.notified) = (false, false, false);
         let forgets = self.forgets_strange_draws(server);
         if !forgets && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
             return;
@@ -328,6 +331,11 @@ impl Session {
     /// Whether what was sent since the server connection was lent may have written.
     pub fn wrote(&self) -> bool {
         self.wrote
+    }
+
+    /// Whether a text was sent since the server connection was lent that itself notifies, and not only by a trigger.
+    pub fn notified(&self) -> bool {
+        self.notified
     }
 
     /// Whether the client has named statements.
