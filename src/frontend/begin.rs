@@ -64,7 +64,10 @@ pub async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, 
             Ok(Begun { beginning, held: None })
         }
         Err(QueryError::Server { fields }) => {
-            acquired.0.give_back();
+            // Perhaps it was what the connection carries of others that could not be taken back.
+            if acquired.0.state.settings.is_empty() {
+                acquired.0.give_back();
+            }
             Err(Refusal::Told(Words::Servers(fields.as_ref().clone())))
         }
         Err(error) => {

@@ -468,7 +468,9 @@ impl Client {
         if self.session.wrote() {
             self.last_write = Some(Instant::now());
         }
+        let mut refused = false;
         if let Some(exchange) = &mut self.exchange {
+            refused = exchange.pipeline.unfit;
             // The last line of defence: nothing unsent or unread may go to the next client.
             fit &= exchange.is_clean() && exchange.pipeline.owed.is_empty();
             fit &= exchange.pipeline.status == Status::Idle;
@@ -479,10 +481,16 @@ impl Client {
         if let Some(sender) = &lease.sender {
             sender.give_back(self.entry.slot.process, self.session.wrote());
         }
-        if fit {
+        let node = &self.target.cluster.node(node).name;
+        if fit && refused {
+            tracing::info!(
+                node,
+                process = lease.process(),
+                "closed a server connection that refused the settings of a session"
+            );
+        } else if fit {
             lease.give_back();
         } else {
-            let node = &self.target.cluster.node(node).name;
             tracing::warn!(node, process = lease.process(), "closed a server connection that was not clean");
         }
     }

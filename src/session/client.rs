@@ -55,6 +55,12 @@ impl Session {
         if must_settle(request, pipeline) {
             return ClientStep::Hold;
         }
+        if self.refused.is_some()
+            && server.is_none()
+            && let Some(step) = self.answer_refused(request, message, pipeline, judge, out)
+        {
+            return step;
+        }
         if self.listens()
             && let Some(step) = self.bring_back(request, message, pipeline, server.as_deref_mut(), judge, out)
         {
@@ -414,6 +420,8 @@ impl Session {
         if (self.pinned_by_probe || self.listens_on_server()) && may_unpin(verdict) {
             effects.probe.add_everything();
         }
+        self.note_restores(verdict, pipeline);
+        let effects = &mut pipeline.effects;
         if !verdict.touches_session() {
             return;
         }
@@ -525,12 +533,13 @@ impl Session {
     }
 }
 
-/// After a statement that takes all prepared statements away, what is sent next has to wait for its end. What the server
+/// After a statement that takes all prepared statements away, or resets values of the login, what is sent next has to
+/// wait for its end. What the server
 /// has not answered since there was no Sync can not be waited for.
 fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
     let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail | Request::Flush);
     let all_sent = pipeline.ready_owed > 0 && !pipeline.has_open_batch();
-    pipeline.deallocating && all_sent && !pipeline.copy_in && !of_copy
+    (pipeline.deallocating || pipeline.restores) && all_sent && !pipeline.copy_in && !of_copy
 }
 
 /// Whether a statement may take away state that pins: a temporary table, a lock, a cursor, a channel, a statement, or a

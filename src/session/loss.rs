@@ -89,7 +89,7 @@ impl Session {
             return AfterLoss::Ends;
         }
         self.lose_listening_server();
-        pipeline.owe_the_batch_again();
+        pipeline.owe_what_is_waited_for();
         if pipeline.owed.iter().all(Owed::is_ours) {
             if pipeline.skipping {
                 self.skip_to_sync = true;

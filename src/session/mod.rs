@@ -8,6 +8,7 @@
 mod carried;
 mod client;
 mod extended;
+mod identity;
 mod listen;
 mod loss;
 mod names;
@@ -247,6 +248,8 @@ pub struct Session {
     skip_to_sync: bool,
     /// The server connection was lost while the client idled in a transaction: told at its next message.
     lost: Option<Box<Report>>,
+    /// A server has refused the session's settings: what to do with the message for which they were brought.
+    refused: Option<Box<identity::Refused>>,
     /// Everything sent since the last release only reads.
     wrote: bool,
     /// Something was sent since the last release that may draw from a sequence.
@@ -276,6 +279,7 @@ impl Session {
             holding: None,
             skip_to_sync: false,
             lost: None,
+            refused: None,
             wrote: false,
             drew: false,
             notified: false,
@@ -290,16 +294,17 @@ impl Session {
         pipeline.status = Status::Idle;
         (self.wrote, self.drew, self.notified) = (false, false, false);
         let forgets = self.forgets_strange_draws(server);
-        if !forgets && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
+        let settled = self.refused.is_none() && !forgets;
+        if settled && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
             return;
         }
-        let replay = server.settings.replay(&self.settings);
+        let wanted = self.wanted();
+        let replay = server.settings.replay(&wanted);
         if replay.is_none() {
-            self.tell_news(&server.reported, out.to_client);
-            // Equal by now: one copy of each serves this session and the connection, and is known to be the same by its
-            // address when they meet again.
-            server.settings = self.settings.clone();
-            server.reported = self.reported.clone();
+            // Equal by now: one copy serves this session and the connection, and is known to be the same by its address
+            // when they meet again.
+            server.settings = wanted.clone();
+            self.note_brought(pipeline, server, out);
         }
         if forgets || replay.is_some() {
             let mut sql = String::from(if forgets { sequences::FORGET } else { "" });
@@ -309,7 +314,7 @@ impl Session {
             }
             wire::request::query(&sql, out.to_server);
             server.unnamed = None;
-            pipeline.push(pipeline::Owed::Replay { settings: self.settings.clone() });
+            pipeline.push(pipeline::Owed::Replay { settings: wanted });
         }
     }
 

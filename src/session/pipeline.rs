@@ -77,6 +77,8 @@ pub enum Owed {
     OurSync,
     /// A query of ours that brings the session's settings.
     Replay { settings: Arc<Carried> },
+    /// A query of ours that brings values of the login behind a RESET; the client waits for its ReadyForQuery.
+    Restore,
     /// A query of ours that moves the session's channels.
     Move { step: Move },
     /// A query of ours that asks what the session has become.
@@ -86,7 +88,7 @@ pub enum Owed {
 impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
-        let queries = matches!(self, Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. });
+        let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
         let ours = matches!(self, Owed::OwnPrepare { .. } | Owed::OurSync | Owed::Again);
         queries || ours || self.ends_the_clients()
     }
@@ -101,7 +103,7 @@ impl Owed {
         let of_statements = matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::OwnClose { .. });
         let own = matches!(self, Owed::OwnParse { .. } | Owed::OwnPrepare { .. });
         let others = matches!(self, Owed::OurDescribe { .. } | Owed::Again | Owed::OurSync);
-        let queries = matches!(self, Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. });
+        let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
         of_statements || own || others || queries
     }
 
@@ -277,6 +279,16 @@ pub struct Pipeline {
     pub holding: bool,
     /// A question of ours was cancelled and asked once more.
     pub asked_again: bool,
+    /// What was sent resets values of the login, which have to be brought again.
+    pub restores: bool,
+    /// ParameterStatus waits for the client's ReadyForQuery.
+    pub withholds: bool,
+    /// The server connection lacks who the session is, which could not be brought.
+    pub reduced: bool,
+    /// What changes or ends that has run there.
+    pub mended: bool,
+    /// The server connection is not to be lent again.
+    pub unfit: bool,
     pub effects: Effects,
     pub answer: Answer,
     /// What the server said before it closed the connection.
@@ -351,7 +363,9 @@ impl Pipeline {
     /// Whether the server is busy with a query of ours: settings or channels that are brought, or a question.
     #[inline]
     pub fn asks(&self) -> bool {
-        matches!(self.owed.front(), Some(Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. }))
+        let asks =
+            |owed: &Owed| matches!(owed, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
+        self.owed.front().is_some_and(asks)
     }
 
     /// Whether a message of ours about a client's own name of a statement is under way.
@@ -374,9 +388,10 @@ impl Pipeline {
         id.filter(|_| self.can_repeat && self.ready_owed == 1 && self.status == Status::Idle)
     }
 
-    /// A batch was to be sent once more, and cannot be: its answer is owed to the client.
-    pub fn owe_the_batch_again(&mut self) {
-        for owed in self.owed.iter_mut().filter(|owed| matches!(owed, Owed::Again)) {
+    /// A batch was to be sent once more, or values of the login were to be brought, and cannot be: the end of the answer is
+    /// owed to the client.
+    pub fn owe_what_is_waited_for(&mut self) {
+        for owed in self.owed.iter_mut().filter(|owed| matches!(owed, Owed::Again | Owed::Restore)) {
             *owed = Owed::Sync;
             self.ready_owed += 1;
         }
@@ -499,6 +514,8 @@ impl Pipeline {
         (self.copy_data, self.copy_sync) = (false, false);
         (self.read_only, self.open_batch, self.asked_again) = (false, false, false);
         (self.deallocating, self.long_unnamed) = (false, false);
+        (self.reduced, self.mended, self.unfit) = (false, false, false);
+        (self.restores, self.withholds) = (false, false);
         self.effects.reset();
         self.vacates = None;
         self.forget_message();

@@ -1,5 +1,7 @@
-//! What a client asked for at its login is what RESET returns to, as on a direct connection. In session mode, where the
-//! server keeps the settings, they are brought to it again when they were reset.
+//! What a client asked for at its login is what RESET returns to, as on a direct connection, but the server connection
+//! knows only its own defaults. So behind a RESET the values of the login are brought, before the client gets its
+//! ReadyForQuery: in the same transaction, so that a ROLLBACK takes both back. Meanwhile ParameterStatus is withheld, so
+//! that the client hears only of what comes of both.
 
 use std::fmt::Write;
 
@@ -8,28 +10,100 @@ use super::{
     carried::push_literal,
     pipeline::{Effects, Owed},
 };
-use crate::wire::request;
+use crate::{
+    sql::{SettingChange, TransactionControl, Verdict},
+    wire::{
+        reply::{self, Status},
+        request,
+    },
+};
 
 impl Session {
-    /// A transaction of session mode has ended that did this.
-    pub(super) fn restore_startup(
-        &self,
-        effects: &Effects,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ServerStep {
+    /// A text with this verdict is sent, and its changes are noted: values of the login may have to be brought behind it.
+    pub(super) fn note_restores(&self, verdict: &Verdict, pipeline: &mut Pipeline) {
+        if self.startup.is_empty() {
+            return;
+        }
+        let resets = verdict.settings.iter().any(|change| match change {
+            SettingChange::Reset(name) => self.startup.get(name).is_some(),
+            SettingChange::ResetAll => true,
+            SettingChange::Set(_) | SettingChange::Unknown => false,
+        });
+        // It may take back what was brought, and not the RESET.
+        let effects = &pipeline.effects;
+        let undoes = matches!(verdict.transaction, TransactionControl::RollbackTo | TransactionControl::Mixed)
+            && (effects.reset_all || !effects.reset.is_empty());
+        if resets || undoes {
+            (pipeline.restores, pipeline.withholds) = (true, true);
+        }
+    }
+
+    /// The client's statements are answered but for ReadyForQuery: brings the values of the login that were reset. False
+    /// when there are none.
+    pub(super) fn restore(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) -> bool {
+        if !pipeline.restores || !pipeline.owed.is_empty() || pipeline.status == Status::Failed {
+            return false;
+        }
+        pipeline.restores = false;
+        let sql = self.restoring(&pipeline.effects);
+        if sql.is_empty() {
+            return false;
+        }
+        request::query(&sql, out.to_server);
+        server.unnamed = None;
+        pipeline.holding = true;
+        pipeline.push(Owed::Restore);
+        true
+    }
+
+    fn restoring(&self, effects: &Effects) -> String {
         let is_reset = |name: &str| effects.reset_all || effects.reset.iter().any(|reset| **reset == *name);
         let mut sql = String::new();
         for (name, value) in self.startup.iter().filter(|(name, _)| is_reset(name)) {
             push_restore(name, value, &mut sql);
         }
-        if !sql.is_empty() {
-            request::query(&sql, out.to_server);
-            server.unnamed = None;
-            pipeline.push(Owed::Replay { settings: self.settings.clone() });
+        sql
+    }
+
+    /// The values of the login are there again. Refused outside a transaction they are brought with the next server
+    /// connection; inside of one the client has to know that it failed.
+    pub(super) fn on_restored(
+        &mut self,
+        failed: bool,
+        status: Status,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
+        pipeline.holding = false;
+        let words = pipeline.last_words.take();
+        if let (true, Status::Failed, Some(words)) = (failed, status, words) {
+            words.write(b'E', out.to_client);
         }
-        ServerStep::Forward
+        pipeline.status = status;
+        self.finish_withheld(pipeline, server, out)
+    }
+
+    /// The client's ReadyForQuery, and before it what was withheld.
+    pub(super) fn finish_withheld(
+        &mut self,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
+        if !self.stays_refused(pipeline) {
+            self.tell_news(&server.reported, out.to_client);
+        }
+        pipeline.withholds = pipeline.restores || !pipeline.owed.is_empty();
+        reply::ready_for_query(pipeline.status, out.to_client);
+        match self.on_clients_ready(pipeline, server, out) {
+            ServerStep::Forward | ServerStep::ForwardThenAnswer => {
+                self.answer_known(pipeline, out.to_client);
+                ServerStep::Swallow
+            }
+            ServerStep::ForwardAndRelease => ServerStep::Release,
+            other => other,
+        }
     }
 }
 

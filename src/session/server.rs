@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::{Answer, Carried, Probe, creates_temporary},
-    pipeline::Owed,
+    pipeline::{Effects, Owed},
     statements::{NAME_PREFIX, Shape},
 };
 use crate::wire::{
@@ -61,6 +61,9 @@ impl Session {
         if matches!(pipeline.owed.front(), Some(Owed::Replay { .. })) || !concerns {
             return ServerStep::Swallow;
         }
+        if pipeline.withholds && of_the_session {
+            return ServerStep::Swallow;
+        }
         self.reported = server.reported.clone();
         ServerStep::Forward
     }
@@ -87,7 +90,9 @@ impl Session {
                 false
             }
             (Owed::Query { .. }, _) => false,
-            (Owed::Replay { .. } | Owed::Move { .. } | Owed::OwnPrepare { .. }, _) => return ServerStep::Swallow,
+            (Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::OwnPrepare { .. }, _) => {
+                return ServerStep::Swallow;
+            }
             (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
@@ -134,6 +139,7 @@ impl Session {
 
     /// Some commands take statements with them, whoever prepared them.
     fn on_command_complete(&mut self, tag: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) {
+        pipeline.mended |= pipeline.reduced && matches!(tag, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0");
         match tag {
             b"DISCARD ALL\0" => {
                 self.pins = self.pins.that_last();
@@ -172,7 +178,7 @@ impl Session {
             pipeline.last_words = Some(fields);
             return ServerStep::Swallow;
         }
-        pipeline.failed = true;
+        (pipeline.failed, pipeline.mended) = (true, false);
         pipeline.effects.undone |= pipeline.owed.front().is_some_and(|front| !front.is_ours());
         if pipeline.copy_in && pipeline.copy_sync {
             let why = Report::fatal(SqlState::PROTOCOL_VIOLATION, "a COPY failed that had a Sync among its data");
@@ -182,7 +188,7 @@ impl Session {
         let mut taken = None;
         match pipeline.owed.front() {
             None => return ServerStep::Swallow,
-            Some(Owed::Replay { .. } | Owed::Move { .. } | Owed::Probe { .. }) => {
+            Some(Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. }) => {
                 pipeline.last_words = Some(fields);
                 return ServerStep::Swallow;
             }
@@ -334,6 +340,7 @@ impl Session {
             Owed::Move { step } => self.on_moved(step, failed, pipeline, server, out),
             Owed::Probe { probe } if failed && self.may_ask_again(pipeline) => self.ask(probe, pipeline, server, out),
             Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server, out),
+            Owed::Restore => self.on_restored(failed, status, pipeline, server, out),
             Owed::OurSync => ServerStep::Swallow,
             Owed::Again => {
                 pipeline.holding = false;
@@ -347,12 +354,18 @@ impl Session {
                 pipeline.own_error = None;
                 pipeline.status = status;
                 self.accept(done.change);
-                self.on_clients_ready(pipeline, server, out)
+                if !pipeline.withholds {
+                    self.on_clients_ready(pipeline, server, out)
+                } else if self.restore(pipeline, server, out) {
+                    ServerStep::Swallow
+                } else {
+                    self.finish_withheld(pipeline, server, out)
+                }
             }
         }
     }
 
-    fn on_clients_ready(
+    pub(super) fn on_clients_ready(
         &mut self,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
@@ -369,8 +382,8 @@ impl Session {
         pipeline.deallocating = false;
         pipeline.effects.end_transaction();
         if self.shared.mode == Mode::Session {
-            let effects = std::mem::take(&mut pipeline.effects);
-            return self.restore_startup(&effects, pipeline, server, out);
+            pipeline.effects = Effects::default();
+            return ServerStep::Forward;
         }
         for pin in pipeline.effects.pins.iter() {
             self.pins.insert(pin);
@@ -435,19 +448,11 @@ impl Session {
         let held = std::mem::take(&mut pipeline.holding);
         if !failed {
             server.settings = settings;
-            self.tell_news(&server.reported, out.to_client);
-            server.reported = self.reported.clone();
+            self.note_brought(pipeline, server, out);
             self.answer_known(pipeline, out.to_client);
             return ServerStep::Swallow;
         }
-        let words = pipeline.last_words.take().unwrap_or_default();
-        let code = SqlState::CONNECTION_LOST;
-        let why = format!("the session's settings could not be brought to a server connection: {}", words.message());
-        if !held || !pipeline.owed.is_empty() {
-            return ServerStep::fail(Report::fatal(code, why));
-        }
-        self.lost = Some(Box::new(Report::error(code, why).detail(format!("The server said {}.", words.code()))));
-        ServerStep::Release
+        self.on_refused(held, pipeline)
     }
 
     fn on_probed(
@@ -466,6 +471,9 @@ impl Session {
             // What the session has become is unknown, so nobody else may have this connection.
             self.pinned_by_probe = true;
             return ServerStep::Swallow;
+        }
+        if self.stays_refused(pipeline) {
+            return ServerStep::Release;
         }
         let mut carried = answer.apply(probe, &self.settings);
         // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text, which one

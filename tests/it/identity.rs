@@ -43,3 +43,27 @@ fn another_session_user_ends_the_role() {
     assert_eq!(second.value("SELECT current_user").as_deref(), Some("app"));
     assert_eq!(first.value("SELECT session_user || ' ' || current_user").as_deref(), Some("app app"));
 }
+
+#[test]
+fn a_role_that_is_gone_is_the_answer_to_what_needs_it() {
+    let (cluster, login) = started();
+    let (mut first, mut second) = (login(), login());
+    first.query("SET ROLE other");
+    assert_eq!(second.value("SELECT current_user").as_deref(), Some("app"));
+    cluster.node(0).query("DROP ROLE other").unwrap();
+    let process = second.value("SELECT pg_backend_pid()");
+    let error = |client: &mut RawClient, sql: &str| {
+        let messages = client.query(sql);
+        let error = messages.iter().find(|message| message.tag == b'E').unwrap_or_else(|| panic!("{sql} is answered"));
+        (error.sqlstate(), error.field(b'M').unwrap())
+    };
+    for sql in ["SELECT 1", "BEGIN", "RESET ROLE; SELECT 1"] {
+        assert_eq!(error(&mut first, sql), ("22023".into(), "role \"other\" does not exist".into()), "{sql}");
+    }
+    // A connection on which something was refused is not used again.
+    assert_ne!(second.value("SELECT pg_backend_pid()"), process);
+    assert_eq!(error(&mut first, "SET ROLE nobody").1, "role \"nobody\" does not exist");
+    assert_eq!(error(&mut first, "SELECT 1").1, "role \"other\" does not exist");
+    first.query("RESET ROLE");
+    assert_eq!(first.value("SELECT current_user").as_deref(), Some("app"));
+}

@@ -445,9 +445,16 @@ impl World {
         assert_eq!(party.pipeline.status, Status::Idle, "released inside a transaction");
         assert!(party.from_server.is_empty(), "released with replies unread");
         assert!(!party.session.is_pinned(), "released though pinned");
+        let unfit = party.pipeline.unfit;
         detach(party);
         party.lent = None;
         server.lent_to = None;
+        if unfit {
+            let Model { read_only, no_roles, .. } = server.model;
+            *server = Server::new(read_only);
+            server.model.no_roles = no_roles;
+            return self.tell(format!("  S{} closed", at + 1));
+        }
         self.check_free(at);
         self.tell(format!("  S{} free", at + 1));
     }

@@ -699,15 +699,15 @@ fn settings_that_may_be_refused_come_alone_and_refuse_the_statement() {
           S1 lent to A
           A held
           S1 > Query SELECT pg_catalog.set_config(E'role',E'gone',false)
-          S1 free
-          A < Error 08006 the session's settings could not be brought to a server connection: role "gone" does not exist (The server said 22023.)
+          S1 closed
+          A < Error 22023 role "gone" does not exist
           A < Ready I
         A> Parse - SELECT 1 | Bind - - | Sync
           S1 lent to A
           A held
           S1 > Query SELECT pg_catalog.set_config(E'role',E'gone',false)
-          S1 free
-          A < Error 08006 the session's settings could not be brought to a server connection: role "gone" does not exist (The server said 22023.)
+          S1 closed
+          A < Error 22023 role "gone" does not exist
           A < Ready I
         ! next is S2
         A> Query SELECT 1
@@ -716,6 +716,53 @@ fn settings_that_may_be_refused_come_alone_and_refuse_the_statement() {
           S2 > Query SELECT pg_catalog.set_config(E'role',E'gone',false)
           S2 > Query SELECT 1
           S2 free
+          A < Columns
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready I
+        "#,
+    );
+}
+
+#[test]
+fn a_session_whose_role_is_gone_can_become_somebody_else() {
+    check(
+        servers(1),
+        r#"
+        A> Query SET role = gone
+          S1 lent to A
+          S1 > Query SET role = gone
+          A < Complete SET
+          A < Ready I
+          S1 > probe role
+          S1 free
+        B> Query SELECT 1
+          S1 lent to B
+          B held
+          S1 > Query RESET "role";
+          S1 > Query SELECT 1
+          S1 free
+          B < Columns
+          B < Row 10
+          B < Complete SELECT 1
+          B < Ready I
+        ! no roles on S1
+        A> Query RESET role | Query SELECT 1
+          S1 lent to A
+          A held
+          S1 > Query SELECT pg_catalog.set_config(E'role',E'gone',false)
+          S1 closed
+          S1 lent to A
+          A held
+          S1 > Query RESET role
+          A < Complete RESET
+          A < Ready I
+          A held
+          S1 > probe role
+          S1 free
+          S1 lent to A
+          S1 > Query SELECT 1
+          S1 free
           A < Columns
           A < Row 10
           A < Complete SELECT 1
@@ -847,6 +894,7 @@ fn a_reset_returns_to_the_value_of_the_startup() {
           S1 lent to A
           S1 > Query RESET work_mem
           A < Complete RESET
+          S1 > Query SELECT pg_catalog.set_config(E'work_mem',E'8MB',false) FROM pg_catalog.pg_settings WHERE source<>'session' AND pg_catalog.lower(name)=E'work_mem';
           A < Ready I
           S1 > probe work_mem
           S1 free

@@ -10,9 +10,7 @@ const NOT_YET: &[(&str, &str)] = &[
         "a custom setting that others have set",
         "PostgreSQL forgets the name of a custom setting only with the connection",
     ),
-    ("startup parameters and options are what reset returns to", STARTUP),
     ("reset in the extended protocol with startup parameters", STARTUP),
-    ("reset in a transaction with startup parameters", STARTUP),
 ];
 
 const HEALED: &str = "a statement that is prepared anew on another connection has the new columns, and says so";
