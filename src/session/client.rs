@@ -200,6 +200,10 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> bool {
+        // Its ParameterStatus is withheld, unlike those of what is under way.
+        if pipeline.ready_owed > 0 && verdict.is_some_and(|verdict| self.resets_login(verdict)) {
+            return false;
+        }
         if verdict.is_some_and(|verdict| !self.bring_names(verdict, names::Sent::Simple, pipeline, server, out)) {
             return false;
         }

@@ -283,6 +283,8 @@ pub struct Pipeline {
     pub restores: bool,
     /// ParameterStatus waits for the client's ReadyForQuery.
     pub withholds: bool,
+    /// The names in those that have come, in their order.
+    pub withheld: Vec<Box<str>>,
     /// The server connection lacks who the session is, which could not be brought.
     pub reduced: bool,
     /// What changes or ends that has run there.
@@ -516,6 +518,7 @@ impl Pipeline {
         (self.deallocating, self.long_unnamed) = (false, false);
         (self.reduced, self.mended, self.unfit) = (false, false, false);
         (self.restores, self.withholds) = (false, false);
+        self.withheld.clear();
         self.effects.reset();
         self.vacates = None;
         self.forget_message();

@@ -19,21 +19,23 @@ use crate::{
 };
 
 impl Session {
-    /// A text with this verdict is sent, and its changes are noted: values of the login may have to be brought behind it.
-    pub(super) fn note_restores(&self, verdict: &Verdict, pipeline: &mut Pipeline) {
-        if self.startup.is_empty() {
-            return;
-        }
-        let resets = verdict.settings.iter().any(|change| match change {
+    /// Whether a text with this verdict resets values of the login.
+    pub(super) fn resets_login(&self, verdict: &Verdict) -> bool {
+        let resets = |change: &SettingChange| match change {
             SettingChange::Reset(name) => self.startup.get(name).is_some(),
             SettingChange::ResetAll => true,
             SettingChange::Set(_) | SettingChange::Unknown => false,
-        });
+        };
+        !self.startup.is_empty() && verdict.settings.iter().any(resets)
+    }
+
+    /// A text with this verdict is sent, and its changes are noted: values of the login may have to be brought behind it.
+    pub(super) fn note_restores(&self, verdict: &Verdict, pipeline: &mut Pipeline) {
         // It may take back what was brought, and not the RESET.
         let effects = &pipeline.effects;
         let undoes = matches!(verdict.transaction, TransactionControl::RollbackTo | TransactionControl::Mixed)
             && (effects.reset_all || !effects.reset.is_empty());
-        if resets || undoes {
+        if self.resets_login(verdict) || undoes && !self.startup.is_empty() {
             (pipeline.restores, pipeline.withholds) = (true, true);
         }
     }
@@ -91,8 +93,12 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
+        let withheld = std::mem::take(&mut pipeline.withheld);
         if !self.stays_refused(pipeline) {
-            self.tell_news(&server.reported, out.to_client);
+            let mut news: Vec<_> = self.reported.news(&server.reported).collect();
+            news.sort_by_key(|(name, _)| withheld.iter().position(|known| **known == **name));
+            news.iter().for_each(|(name, value)| reply::parameter_status(name, value, out.to_client));
+            self.reported = server.reported.clone();
         }
         pipeline.withholds = pipeline.restores || !pipeline.owed.is_empty();
         reply::ready_for_query(pipeline.status, out.to_client);

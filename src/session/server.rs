@@ -51,7 +51,7 @@ impl Session {
         }
     }
 
-    fn on_parameter(&mut self, body: &[u8], pipeline: &Pipeline, server: &mut ServerState) -> ServerStep {
+    fn on_parameter(&mut self, body: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
         let of_the_session = match server.take_parameter(body) {
             Ok(of_the_session) => of_the_session,
             Err(error) => return nonsense(error),
@@ -62,6 +62,9 @@ impl Session {
             return ServerStep::Swallow;
         }
         if pipeline.withholds && of_the_session {
+            if let Ok((name, _)) = reply::parameter_status_parts(body) {
+                pipeline.withheld.push(String::from_utf8_lossy(name).into());
+            }
             return ServerStep::Swallow;
         }
         self.reported = server.reported.clone();

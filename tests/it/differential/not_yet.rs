@@ -4,8 +4,6 @@
 /// Name of the script, reason.
 const NOT_YET: &[(&str, &str)] = &[
     ("cached plan must not change result type", HEALED),
-    ("settings that hide in a trigger", HIDDEN),
-    ("a custom setting that hides in a function", HIDDEN),
     (
         "a custom setting that others have set",
         "PostgreSQL forgets the name of a custom setting only with the connection",
@@ -14,7 +12,6 @@ const NOT_YET: &[(&str, &str)] = &[
 ];
 
 const HEALED: &str = "a statement that is prepared anew on another connection has the new columns, and says so";
-const HIDDEN: &str = "what a function sets is not found out";
 const STARTUP: &str = "RESET goes to the value of the server connection first, and to the startup parameter afterwards";
 
 /// Whether it depends on the server connections that the script gets if it differs.
