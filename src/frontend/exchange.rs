@@ -267,7 +267,8 @@ impl Exchange {
             }
         }
         let unattached = server.is_none();
-        if self.deserted && (unattached || self.pipeline.owed.is_empty() && self.to_server.is_empty()) {
+        let all_done = self.pipeline.owed.is_empty() || self.pipeline.waits_for_client();
+        if self.deserted && (unattached || all_done && self.to_server.is_empty()) {
             return Poll::Ready(Event::Done);
         }
         if unattached && self.from_client.is_empty() && self.from_client.rest == 0 && self.to_client.is_empty() {

@@ -521,17 +521,17 @@ impl Session {
     pub(super) fn answer_known(&mut self, pipeline: &mut Pipeline, to_client: &mut Vec<u8>) {
         while pipeline.owed.front().is_some_and(Owed::is_known) {
             let Some(done) = pipeline.pop() else { return };
-            self.accept(done.change);
+            self.accept(done.change, 0);
             to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
         }
     }
 
-    /// A message that changes one of the client's names has succeeded.
-    pub(super) fn accept(&mut self, change: Option<Change>) {
+    /// A message that changes one of the client's names has succeeded, which was sent at the moment `since`.
+    pub(super) fn accept(&mut self, change: Option<Change>, since: u64) {
         let Some(Change { name, statement, .. }) = change else { return };
         match statement {
             statement if name.is_empty() => self.unnamed = statement,
-            Some(statement) => self.names.insert(name, statement),
+            Some(statement) => self.names.insert(name, statement, since),
             None => drop(self.names.remove(&name)),
         }
     }

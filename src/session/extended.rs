@@ -142,7 +142,7 @@ impl Session {
         }
         if let Some(taken) = self.statement(parse.name, pipeline) {
             // The server has to refuse it, so that its transaction fails as it would on a direct connection.
-            self.ensure(&taken, pipeline, server, out);
+            self.ensure(&taken, 0, pipeline, server, out);
             parse.write(&taken.name, out.to_server);
             pipeline.push(Owed::ParseTaken { name: parse.name.into() });
             return ClientStep::Answered;
@@ -153,13 +153,31 @@ impl Session {
             Presence::Lacking => self.make_room(pipeline, server, out),
         }
         parse.write(&statement.name, out.to_server);
-        pipeline.note_sent(statement.id, true);
+        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()));
         pipeline.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
         ClientStep::Answered
     }
 
-    /// Prepares a statement of the client's on a server that lacks it, in front of the message that needs it.
+    /// Prepares a statement of the client's on a server that lacks it, in front of the message that needs it. One that
+    /// was prepared there before the moment `since` may mean what the client's does not.
     fn ensure(
+        &self,
+        statement: &Arc<Statement>,
+        since: u64,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) {
+        let id = statement.id;
+        let held = server.statements.touch(id);
+        let fresh = pipeline.has_sent(id) || server.statements.is_since(id, since);
+        let as_it_was = fresh && !server.statements.is_stale(id);
+        if !(as_it_was && pipeline.presence(id, held) == Presence::Held) {
+            self.prepare_anew(statement, pipeline, server, out);
+        }
+    }
+
+    fn prepare_anew(
         &self,
         statement: &Arc<Statement>,
         pipeline: &mut Pipeline,
@@ -168,14 +186,18 @@ impl Session {
     ) {
         let held = server.statements.touch(statement.id);
         match pipeline.presence(statement.id, held) {
-            Presence::Held if !server.statements.is_stale(statement.id) => return,
             Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
             Presence::Lacking => self.make_room(pipeline, server, out),
         }
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
-        pipeline.note_sent(statement.id, true);
+        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()));
         pipeline.push(Owed::OurParse { id: Some(statement.id) });
+    }
+
+    /// When the client prepared what a name means to it; 0 when that is not answered yet.
+    fn since(&self, name: &[u8], pipeline: &Pipeline) -> u64 {
+        if pipeline.change(name).is_some() { 0 } else { self.names.since(name) }
     }
 
     /// Whether a statement's result on this server is what the client was told of it. A client that knows the columns
@@ -189,8 +211,10 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> Fit {
         let Some(told) = self.names.told(name).filter(|_| pipeline.status != Status::Failed) else { return Fit::Same };
+        let asked = pipeline.asked_shape.take();
         let asking = |owed: &Owed| matches!(owed, Owed::OurDescribe { id } if *id == statement.id);
         if pipeline.owed.iter().any(asking) {
+            pipeline.asked_shape = asked;
             return Fit::Unknown;
         }
         // Once everything is answered, what the server has said of it last counts.
@@ -198,9 +222,11 @@ impl Session {
         let held = pipeline.owed.is_empty() || pipeline.presence(statement.id, held) == Presence::Held;
         match server.statements.shape(statement.id).filter(|_| held && !server.statements.is_stale(statement.id)) {
             Some(shape) if shape == told => Fit::Same,
-            Some(_) => Fit::Changed,
-            None => {
-                self.ensure(statement, pipeline, server, out);
+            Some(_) if asked == Some(statement.id) => Fit::Changed,
+            // What is there may have been prepared before the client's: how it is now has to be seen.
+            _ => {
+                self.prepare_anew(statement, pipeline, server, out);
+                pipeline.asked_shape = Some(statement.id);
                 request::about_statement(b'D', &statement.name, out.to_server);
                 request::flush(out.to_server);
                 pipeline.push(Owed::OurDescribe { id: statement.id });
@@ -279,7 +305,10 @@ impl Session {
                     pipeline.push(Owed::StaleBind);
                     return ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes };
                 }
-                self.ensure(&statement, pipeline, server, out);
+                // What gives the columns that the client was told is as good as its own.
+                let told = self.names.told(names.statement).is_some();
+                let since = if told { 0 } else { self.since(names.statement, pipeline) };
+                self.ensure(&statement, since, pipeline, server, out);
                 names.write_front(message.head.body, &statement.name, out.to_server);
                 pipeline.push(Owed::Bind { id: Some(statement.id) });
                 ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes }
@@ -353,8 +382,9 @@ impl Session {
                 pipeline.push(Owed::Describe { id: None });
                 ClientStep::Forward
             }
-            (Object::Statement(_), Some(statement)) => {
-                self.ensure(&statement, pipeline, server, out);
+            (Object::Statement(name), Some(statement)) => {
+                let since = self.since(name, pipeline);
+                self.ensure(&statement, since, pipeline, server, out);
                 request::about_statement(b'D', &statement.name, out.to_server);
                 pipeline.push(Owed::Describe { id: Some(statement.id) });
                 ClientStep::Answered
@@ -431,7 +461,7 @@ impl Session {
 /// Makes the server drop a statement that it holds, or may hold.
 pub(super) fn drop_held(id: u64, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
     request::about_statement(b'C', &name_of_id(id), out.to_server);
-    pipeline.note_sent(id, false);
+    pipeline.note_sent(id, None);
     pipeline.push(Owed::OurClose { id: Some(id) });
 }
 

@@ -102,12 +102,13 @@ impl Session {
             return;
         }
         match self.statement(name, pipeline) {
-            Some(statement) if server.statements.own(name) == Some(Some(statement.id)) => {}
+            Some(statement) if server.statements.has_own_since(name, statement.id, self.names.since(name)) => {}
             Some(statement) => {
                 close_own(name, pipeline, server, out);
                 let parse = Parse { name, sql: &statement.sql, types: &statement.types };
                 parse.write(name, out.to_server);
-                pipeline.push(Owed::OwnParse { name: name.into(), id: statement.id });
+                let since = self.shared.statements.next_moment();
+                pipeline.push(Owed::OwnParse { name: name.into(), id: statement.id, since });
             }
             None => self.close_stranger(name, pipeline, server, out),
         }
@@ -154,7 +155,8 @@ impl Session {
             request::sync(out.to_server);
             pipeline.push(Owed::OurSync);
             request::query_bytes(text, out.to_server);
-            pipeline.push(Owed::OwnPrepare { name: name.into(), id: named.statement.id });
+            let since = self.shared.statements.next_moment();
+            pipeline.push(Owed::OwnPrepare { name: name.into(), id: named.statement.id, since });
         }
     }
 
@@ -202,10 +204,11 @@ impl Session {
         let planned_under = if self.settings.is_empty() { 0 } else { self.settings.planner_hash() };
         let judge = || Arc::new(judge_bytes(sql));
         let statement = self.shared.statements.intern(sql, types, planned_under, judge);
-        server.statements.set_own(name, Some(statement.id));
+        let since = self.shared.statements.next_moment();
+        server.statements.set_own(name, Some((statement.id, since)));
         // What came in one text with it must not be done again.
         let prepare = found.flatten().map(|found| found.command.into());
-        self.names.insert_named(name.clone(), Named { statement, prepare, told: None });
+        self.names.insert_named(name.clone(), Named { statement, prepare, told: None, since });
         true
     }
 }

@@ -68,11 +68,11 @@ pub enum Owed {
     /// A Close of ours: room for another statement, or for the same one anew; the unnamed one without an id.
     OurClose { id: Option<u64> },
     /// A Parse of ours under the client's own name, for SQL.
-    OwnParse { name: Box<[u8]>, id: u64 },
+    OwnParse { name: Box<[u8]>, id: u64, since: u64 },
     /// A Close of ours of a client's own name: perhaps a stranger's.
     OwnClose { name: Box<[u8]> },
     /// A query of ours that prepares a statement by SQL, under the client's own name.
-    OwnPrepare { name: Box<[u8]>, id: u64 },
+    OwnPrepare { name: Box<[u8]>, id: u64, since: u64 },
     /// A Sync of ours, for messages of ours in front of a simple query.
     OurSync,
     /// A query of ours that brings the session's settings.
@@ -144,7 +144,8 @@ pub struct Change {
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
     pub id: u64,
-    pub held: bool,
+    /// When it was prepared; nothing when it is dropped.
+    pub held: Option<u64>,
     /// Only messages of the same batch share its fate when an error makes the server skip.
     batch: u32,
 }
@@ -306,6 +307,8 @@ pub struct Pipeline {
     pub turns: u32,
     /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
     open_batch: bool,
+    /// The statement of which the server was asked what its result is, for the Bind at hand.
+    pub asked_shape: Option<u64>,
     /// The verdict of the message at hand, found before there was a server.
     pub judged: Option<Judged>,
     /// Idle connections to this database are in the way of what was sent; whoever closes them takes it.
@@ -337,7 +340,7 @@ impl Pipeline {
     }
 
     /// Notes that the message which is pushed next makes the server hold a statement, or drop it.
-    pub fn note_sent(&mut self, id: u64, held: bool) {
+    pub fn note_sent(&mut self, id: u64, held: Option<u64>) {
         self.sent.push_back(Sent { id, held, batch: self.batch });
     }
 
@@ -443,6 +446,12 @@ impl Pipeline {
         self.open_batch
     }
 
+    /// Whether the server cannot go on before the client sends more: the data of a COPY, or the Sync of a batch. When
+    /// the client has left, nothing of that can be committed any more.
+    pub fn waits_for_client(&self) -> bool {
+        self.copy_in || self.ready_owed == 0 && self.open_batch
+    }
+
     /// Whether nothing of the client is under way, not even a transaction.
     pub fn is_quiet(&self) -> bool {
         self.owed.is_empty() && self.status == Status::Idle && !self.open_batch
@@ -488,7 +497,7 @@ impl Pipeline {
         match self.sent.iter().rev().find(|sent| sent.id == id) {
             Some(sent) if sent.batch != self.batch => Presence::Unsure,
             _ if self.deallocating => Presence::Unsure,
-            Some(sent) if sent.held => Presence::Held,
+            Some(sent) if sent.held.is_some() => Presence::Held,
             None if held => Presence::Held,
             _ => Presence::Lacking,
         }
@@ -501,7 +510,7 @@ impl Pipeline {
 
     /// How many statements the server will hold, when it holds `held` by its replies.
     pub fn held_then(&self, held: usize) -> usize {
-        let more = self.sent.iter().filter(|sent| sent.held).count();
+        let more = self.sent.iter().filter(|sent| sent.held.is_some()).count();
         (held + more).saturating_sub(self.sent.len() - more)
     }
 
@@ -524,6 +533,7 @@ impl Pipeline {
         self.forget_message();
         self.last_words = None;
         self.own_error = None;
+        self.asked_shape = None;
         self.can_repeat = false;
         if self.answer != Answer::default() {
             self.answer = Answer::default();

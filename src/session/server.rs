@@ -124,14 +124,14 @@ impl Session {
             server.statements.set(sent.id, sent.held);
         }
         match &done.owed {
-            Owed::OwnParse { name, id } => server.statements.set_own(name, Some(*id)),
+            Owed::OwnParse { name, id, since } => server.statements.set_own(name, Some((*id, *since))),
             Owed::OwnClose { name } => server.statements.remove_own(name),
             _ => {}
         }
         if done.owed.is_ours() {
             return ServerStep::Swallow;
         }
-        self.accept(done.change);
+        self.accept(done.change, done.sent.and_then(|sent| sent.held).unwrap_or_default());
         forward_to(pipeline)
     }
 
@@ -276,6 +276,7 @@ impl Session {
         let mut front = true;
         server.unnamed = None;
         pipeline.long_unnamed = false;
+        pipeline.asked_shape = None;
         while !matches!(pipeline.owed.front(), Some(Owed::Sync | Owed::OurSync)) {
             let Some(done) = pipeline.pop() else {
                 pipeline.skipping = true;
@@ -349,14 +350,14 @@ impl Session {
                 pipeline.holding = false;
                 ServerStep::Repeat
             }
-            Owed::OwnPrepare { name, id } => {
-                server.statements.set_own(&name, (!failed).then_some(id));
+            Owed::OwnPrepare { name, id, since } => {
+                server.statements.set_own(&name, (!failed).then_some((id, since)));
                 ServerStep::Swallow
             }
             _ => {
                 pipeline.own_error = None;
                 pipeline.status = status;
-                self.accept(done.change);
+                self.accept(done.change, 0);
                 if !pipeline.withholds {
                     self.on_clients_ready(pipeline, server, out)
                 } else if self.restore(pipeline, server, out) {
@@ -553,8 +554,9 @@ fn our_name(text: &[u8]) -> Option<(usize, usize)> {
 /// SQL that we do not see (in a function) can drop or make statements under our names: the server's word counts.
 fn learn(fields: &ErrorFields, server: &mut ServerState) {
     let held = match fields.code() {
-        "26000" => false,
-        "42P05" => true,
+        "26000" => None,
+        // Since when, nobody knows.
+        "42P05" => Some(0),
         _ => return,
     };
     let Some((at, end)) = our_name(fields.message().as_bytes()) else { return };

@@ -45,27 +45,34 @@ pub struct Statements {
     shards: Vec<Mutex<Shard>>,
     next_id: AtomicU64,
     next_session: AtomicU64,
+    next_moment: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     by_hash: HashMap<u64, Vec<Arc<Statement>>, RandomState>,
     count: usize,
-    /// When `count` reaches this, statements that nobody holds are dropped.
+    /// Of all texts and types.
+    bytes: usize,
+    /// When `count` or `bytes` reaches its limit, statements that nobody holds are dropped.
     sweep_at: usize,
+    sweep_at_bytes: usize,
 }
 
 const SHARDS: usize = 16;
 const SWEEP_MIN: usize = 256;
+const SWEEP_MIN_BYTES: usize = 256 << 10;
 
 impl Default for Statements {
     fn default() -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard { sweep_at: SWEEP_MIN, ..Shard::default() })).collect();
+        let shard = || Shard { sweep_at: SWEEP_MIN, sweep_at_bytes: SWEEP_MIN_BYTES, ..Shard::default() };
+        let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
         Statements {
             hasher: RandomState::default(),
             shards,
             next_id: AtomicU64::new(1),
             next_session: AtomicU64::new(1),
+            next_moment: AtomicU64::new(1),
         }
     }
 }
@@ -104,6 +111,7 @@ impl Statements {
         }
         bucket.push(statement.clone());
         shard.count += 1;
+        shard.bytes += sql.len() + types.len();
         statement
     }
 
@@ -112,9 +120,20 @@ impl Statements {
         self.next_session.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The moment of a Parse, to tell which of two came first: a client that parses a text after a table was altered
+    /// must not meet what a server connection prepared before.
+    pub fn next_moment(&self) -> u64 {
+        self.next_moment.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many statements are known.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).count).sum()
+    }
+
+    /// How many bytes their texts and types take.
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).bytes).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -134,7 +153,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 impl Shard {
     /// Amortised: the next sweep comes when as many new ones have been added as stayed.
     fn sweep_if_full(&mut self) {
-        if self.count < self.sweep_at {
+        if self.count < self.sweep_at && self.bytes < self.sweep_at_bytes {
             return;
         }
         self.by_hash.retain(|_, bucket| {
@@ -142,7 +161,10 @@ impl Shard {
             !bucket.is_empty()
         });
         self.count = self.by_hash.values().map(Vec::len).sum();
+        let bytes = |statement: &Arc<Statement>| statement.sql.len() + statement.types.len();
+        self.bytes = self.by_hash.values().flatten().map(bytes).sum();
         self.sweep_at = SWEEP_MIN.max(self.count * 2);
+        self.sweep_at_bytes = SWEEP_MIN_BYTES.max(self.bytes * 2);
     }
 }
 
@@ -154,6 +176,8 @@ pub struct Named {
     pub prepare: Option<Box<[u8]>>,
     /// The shape of its result that the client was told, if it has asked.
     pub told: Option<Shape>,
+    /// When the client prepared it, by [`Statements::next_moment`].
+    pub since: u64,
 }
 
 /// Names and types of the columns of a result, as a hash.
@@ -190,8 +214,8 @@ impl ClientNames {
         self.names.as_ref()?.get(name).map(|named| &named.statement)
     }
 
-    pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
-        self.insert_named(name, Named { statement, prepare: None, told: None });
+    pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>, since: u64) {
+        self.insert_named(name, Named { statement, prepare: None, told: None, since });
     }
 
     pub fn insert_named(&mut self, name: Box<[u8]>, named: Named) {
@@ -201,6 +225,11 @@ impl ClientNames {
     /// What the client was told of a statement's result.
     pub fn told(&self, name: &[u8]) -> Option<Shape> {
         self.names.as_ref()?.get(name)?.told
+    }
+
+    /// When the client prepared it; 0 for what it does not have.
+    pub fn since(&self, name: &[u8]) -> u64 {
+        self.names.as_ref().and_then(|names| names.get(name)).map_or(0, |named| named.since)
     }
 
     /// The client is told of a statement's result.
@@ -248,7 +277,7 @@ pub struct ServerStatements {
     /// By the statement's id.
     used: HashMap<u64, Held, RandomState>,
     tick: u64,
-    /// Statements under clients' own names, for SQL's EXECUTE: the id of each, `None` when it may be there or not.
+    /// Statements under clients' own names, for SQL's EXECUTE.
     own: Option<Box<OwnNames>>,
 }
 
@@ -261,9 +290,12 @@ struct Held {
     shape: Option<Shape>,
     /// The server has refused to run it: it has to be prepared anew.
     stale: bool,
+    /// When it was prepared there, by [`Statements::next_moment`].
+    since: u64,
 }
 
-type OwnNames = HashMap<Box<[u8]>, Option<u64>, RandomState>;
+/// For each name what stands under it, and since when; `None` when it may be there or not.
+type OwnNames = HashMap<Box<[u8]>, Option<(u64, u64)>, RandomState>;
 
 impl ServerStatements {
     /// Whether the connection holds it; marks it as used.
@@ -284,13 +316,22 @@ impl ServerStatements {
         able.min_by_key(|(_, held)| held.tick).map(|(id, _)| *id)
     }
 
-    pub fn set(&mut self, id: u64, held: bool) {
-        if held { self.insert(id) } else { self.remove(id) }
+    /// It was prepared at the moment `since`, or dropped.
+    pub fn set(&mut self, id: u64, held: Option<u64>) {
+        match held {
+            Some(since) => self.insert(id, since),
+            None => self.remove(id),
+        }
     }
 
-    pub fn insert(&mut self, id: u64) {
+    pub fn insert(&mut self, id: u64, since: u64) {
         self.tick += 1;
-        self.used.insert(id, Held { tick: self.tick, shape: None, stale: false });
+        self.used.insert(id, Held { tick: self.tick, shape: None, stale: false, since });
+    }
+
+    /// Whether it was prepared at this moment or later.
+    pub fn is_since(&self, id: u64, moment: u64) -> bool {
+        self.used.get(&id).is_some_and(|held| held.since >= moment)
     }
 
     pub fn shape(&self, id: u64) -> Option<Shape> {
@@ -333,11 +374,18 @@ impl ServerStatements {
 
     /// What stands under a client's own name: nothing, surely this statement, or perhaps something.
     pub fn own(&self, name: &[u8]) -> Option<Option<u64>> {
-        self.own.as_ref()?.get(name).copied()
+        Some(self.own.as_ref()?.get(name)?.map(|(id, _)| id))
     }
 
-    pub fn set_own(&mut self, name: &[u8], id: Option<u64>) {
-        self.own.get_or_insert_default().insert(name.into(), id);
+    /// Whether this statement stands under a client's own name, prepared at this moment or later.
+    pub fn has_own_since(&self, name: &[u8], id: u64, moment: u64) -> bool {
+        let own = self.own.as_ref().and_then(|own| own.get(name).copied().flatten());
+        own.is_some_and(|(own, since)| own == id && since >= moment)
+    }
+
+    /// Under a client's own name stands now a statement, prepared at a moment; or perhaps something.
+    pub fn set_own(&mut self, name: &[u8], own: Option<(u64, u64)>) {
+        self.own.get_or_insert_default().insert(name.into(), own);
     }
 
     pub fn remove_own(&mut self, name: &[u8]) {
@@ -358,7 +406,7 @@ impl ServerStatements {
 
     /// All own names, with what stands under them.
     pub fn all_own(&self) -> Vec<(Box<[u8]>, Option<u64>)> {
-        self.own.iter().flat_map(|own| own.iter()).map(|(name, id)| (name.clone(), *id)).collect()
+        self.own.iter().flat_map(|own| own.iter()).map(|(name, own)| (name.clone(), own.map(|(id, _)| id))).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -407,10 +455,25 @@ mod tests {
     }
 
     #[test]
+    fn long_texts_that_nobody_holds_are_swept_before_they_are_many() {
+        let statements = Statements::default();
+        let verdict = Arc::new(judge("select 1"));
+        let long = "x".repeat(SWEEP_MIN_BYTES / 4);
+        for number in 0..1_000 {
+            statements.intern(format!("{number} {long}").as_bytes(), b"\0\0", 0, || verdict.clone());
+        }
+        assert!(statements.bytes() <= SHARDS * 2 * SWEEP_MIN_BYTES, "{}", statements.bytes());
+        let kept: Vec<_> = (0..100).map(|number| intern(&statements, &format!("select {number}, '{long}'"))).collect();
+        for (number, kept) in kept.iter().enumerate() {
+            assert_eq!(kept.id, intern(&statements, &format!("select {number}, '{long}'")).id);
+        }
+    }
+
+    #[test]
     fn a_client_without_names_holds_nothing() {
         let statements = Statements::default();
         let mut names = ClientNames::default();
-        names.insert(b"a".as_slice().into(), intern(&statements, "select 1"));
+        names.insert(b"a".as_slice().into(), intern(&statements, "select 1"), 1);
         assert_eq!(names.name_of(&names.get(b"a").unwrap().name.clone()), Some(&b"a"[..]));
         assert!(names.remove(b"a").is_some());
         assert!(names.remove(b"a").is_none());
@@ -433,7 +496,7 @@ mod tests {
                         prop_assert_eq!(oldest, Some(model.remove(0)));
                         held.remove(oldest.unwrap());
                     }
-                    held.insert(id);
+                    held.insert(id, 0);
                 }
                 model.push(id);
                 prop_assert!(held.len() <= max);

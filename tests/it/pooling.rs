@@ -363,6 +363,29 @@ fn a_connection_that_is_terminated_in_use_ends_its_client_as_directly() {
     assert_eq!(login(pooler.port()).value("SELECT 'on'").as_deref(), Some("on"));
 }
 
+/// On a direct connection the server sees the end of the stream, and its transaction is over. A pool of one has nothing
+/// for others until then.
+#[test]
+fn a_client_that_vanishes_in_the_middle_holds_up_nobody() {
+    let cluster = cluster().trust_user("app").start().unwrap();
+    cluster.node(0).query("CREATE TABLE public.t (x int); GRANT ALL ON t TO PUBLIC").unwrap();
+    let pooler = Config::of_cluster(&cluster)
+        .set("auth.method", "'trust'")
+        .set("pool.size", "1")
+        .set("pool.checkout_timeout", "'4s'")
+        .start();
+    let mut other = RawClient::login(pooler.port(), "postgres", "app", "");
+    let insert = [parse("", "INSERT INTO t VALUES (1)"), bind("", "", &[]), execute("", 0)].concat();
+    for unfinished in [[query("COPY t FROM STDIN"), copy_data(b"1\n")].concat(), insert] {
+        let mut client = RawClient::login(pooler.port(), "postgres", "app", "");
+        client.send(&[query("INSERT INTO t VALUES (0)"), unfinished].concat());
+        client.read();
+        drop(client);
+        assert_eq!(other.value("SELECT count(*) FILTER (WHERE x = 1) FROM t").as_deref(), Some("0"));
+    }
+    assert_eq!(other.value("SELECT count(*) FROM t").as_deref(), Some("2"));
+}
+
 #[test]
 fn a_client_that_vanishes_leaves_nothing() {
     let cluster = started();

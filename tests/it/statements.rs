@@ -293,6 +293,44 @@ fn a_client_that_was_told_of_columns_never_gets_others() {
     assert_eq!(run(&mut other, &[bind("", "mine", &[]), execute("", 0)]), "2DCZ");
 }
 
+/// Two server connections hold a statement from before its table changed. A client that prepares it afterwards is
+/// served by both as if it were alone, also within a transaction, whether it has asked for the columns or not.
+#[test]
+fn what_a_server_prepared_before_a_change_is_nothing_to_a_client_that_prepared_after_it() {
+    for asks in [true, false] {
+        let Changing { cluster, .. } = Changing::start();
+        let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "2").start();
+        let [mut old, mut one, mut two, mut client] = [(); 4].map(|()| login(pooler.port()));
+        let mut prepare = vec![parse("s", "SELECT * FROM t")];
+        prepare.extend(asks.then(|| describe(b'S', "s")));
+        let each = [bind("", "s", &[]), execute("", 0)];
+        let sql = ["PREPARE q AS SELECT * FROM t", "EXECUTE q"].map(query);
+        one.query("BEGIN");
+        run(&mut old, &prepare);
+        run(&mut old, &each);
+        old.send(&sql.concat());
+        old.read_until_ready();
+        assert_eq!(outline(&mut old), "TDCZ");
+        two.query("BEGIN");
+        one.query("COMMIT");
+        run(&mut old, &each);
+        old.send(&sql[1]);
+        assert_eq!(outline(&mut old), "TDCZ");
+        cluster.node(0).query("ALTER TABLE t ADD y text DEFAULT 'new'").unwrap();
+        run(&mut client, &prepare);
+        client.send(&sql[0]);
+        assert_eq!(outline(&mut client), "CZ");
+        assert_eq!(run(&mut client, &each), "2DCZ");
+        one.query("BEGIN");
+        two.query("COMMIT");
+        client.query("BEGIN");
+        assert_eq!(run(&mut client, &each), "2DCZ", "asks: {asks}");
+        client.send(&sql[1]);
+        assert_eq!(outline(&mut client), "TDCZ", "asks: {asks}");
+        client.query("COMMIT");
+    }
+}
+
 #[test]
 fn statements_that_the_server_has_lost_are_prepared_again() {
     let changing = Changing::start();
