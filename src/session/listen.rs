@@ -202,23 +202,23 @@ impl Listening {
         Some(sql)
     }
 
-    /// Whether a notification is the marker of the move under way.
-    fn is_marker(&self, body: &[u8]) -> bool {
-        let Some(HubAddress { marker, subscriber }) = &self.address else { return false };
-        let parts = reply::notification_parts(body);
-        parts.is_ok_and(|parts| {
-            let mine = |(who, number, _)| who == *subscriber && number == self.moves;
-            *parts.channel == *marker.as_bytes() && read_marker(parts.payload).is_some_and(mine)
-        })
+    /// Whether a notification is a marker, and whether it is that of the move under way: while one session moves, it
+    /// hears the markers of all others.
+    fn marker(&self, body: &[u8]) -> Option<bool> {
+        let HubAddress { marker, subscriber } = self.address.as_ref()?;
+        let parts = reply::notification_parts(body).ok()?;
+        let mine = |(who, number, _)| who == *subscriber && number == self.moves;
+        (*parts.channel == *marker.as_bytes()).then(|| read_marker(parts.payload).is_some_and(mine))
     }
 
     fn on_notification(&mut self, body: &[u8]) -> ServerStep {
-        let is_marker = self.is_marker(body);
+        let marker = self.marker(body);
         match &mut self.place {
-            Place::Leaving { server_passed } | Place::Returning { server_passed, .. } if is_marker => {
+            Place::Leaving { server_passed } | Place::Returning { server_passed, .. } if marker == Some(true) => {
                 *server_passed = true;
                 ServerStep::Swallow
             }
+            _ if marker.is_some() => ServerStep::Swallow,
             Place::Server | Place::Hub | Place::Leaving { server_passed: false } => ServerStep::Forward,
             Place::Leaving { server_passed: true } | Place::Returning { server_passed: false, .. } => {
                 ServerStep::Swallow

@@ -129,7 +129,10 @@ impl Hub {
         if let Some((channel, payload)) = queue.get(self.at) {
             self.at += 1;
             if channel == MARKER {
-                let (_, number, to_hub) = read_marker(payload.as_bytes()).expect("a marker");
+                let (subscriber, number, to_hub) = read_marker(payload.as_bytes()).expect("a marker");
+                if subscriber != SUBSCRIBER {
+                    return true;
+                }
                 self.delivering = to_hub;
                 self.mail.push_back(if to_hub { Mail::Started(number) } else { Mail::Ended(number) });
             } else if self.delivering && self.channels.contains(channel) {
@@ -392,7 +395,9 @@ impl World {
 
     fn play(&mut self, step: u8) {
         match step {
-            0..=4 => self.notify(),
+            0..=3 => self.notify(),
+            // Another session moves at the same time.
+            4 => self.queue.push((MARKER.into(), format!("{} 1 hub", SUBSCRIBER + 1))),
             5..=8 if self.asked.is_empty() => {
                 let statement = STATEMENTS[(self.sent + usize::from(step)) % STATEMENTS.len()];
                 // COMMIT outside of a block, or a second BEGIN, would only warn.
