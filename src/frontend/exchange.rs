@@ -267,7 +267,8 @@ impl Exchange {
             }
         }
         let unattached = server.is_none();
-        let all_done = self.pipeline.owed.is_empty() || self.pipeline.waits_for_client();
+        // What waits for a reply has come, and is still to be sent on.
+        let all_done = self.pipeline.owed.is_empty() || self.pipeline.waits_for_client() && !self.held;
         if self.deserted && (unattached || all_done && self.to_server.is_empty()) {
             return Poll::Ready(Event::Done);
         }

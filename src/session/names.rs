@@ -4,6 +4,9 @@
 //! connection under names of ours, so before a text that uses a name in SQL the client's statement is prepared there
 //! under the client's *own* name as well, and a stranger's under that name is closed. What a transaction did to names
 //! is then asked from the server at its end, since only it knows the types of parameters and what has succeeded.
+//!
+//! A name that is not plain ASCII has other bytes in another client's encoding, so a stranger's could not be told by its
+//! name: a session with such a name on the server keeps its connection.
 
 use std::{
     hash::{Hash, Hasher},
@@ -17,7 +20,7 @@ use super::{
     statements::{Named, Statement},
 };
 use crate::{
-    sql::{NameUse, Verdict, judge_bytes, prepared_text},
+    sql::{NameUse, Pin, Verdict, judge_bytes, prepared_text},
     wire::{
         reply::Status,
         request::{self, Parse},
@@ -104,6 +107,9 @@ impl Session {
         match self.statement(name, pipeline) {
             Some(statement) if server.statements.has_own_since(name, statement.id, self.names.since(name)) => {}
             Some(statement) => {
+                if !name.is_ascii() {
+                    pipeline.effects.pins.insert(Pin::Prepare);
+                }
                 close_own(name, pipeline, server, out);
                 let parse = Parse { name, sql: &statement.sql, types: &statement.types };
                 parse.write(name, out.to_server);
@@ -198,6 +204,9 @@ impl Session {
 
     fn learn_name(&mut self, prepared: &Prepared, server: &mut ServerState) -> bool {
         let Prepared { name, by_sql, types, text } = prepared;
+        if !name.is_ascii() {
+            return false;
+        }
         let found = by_sql.then(|| prepared_text(text, name));
         let sql = found.map_or(Some(&**text), |found| found.map(|found| found.inner));
         let Some(sql) = sql.filter(|_| self.renames()) else { return false };

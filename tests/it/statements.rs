@@ -3,7 +3,7 @@
 
 use super::kit::{
     Cluster, Config, Message, Pooler, RawClient, cluster,
-    messages::{bind, close, describe, execute, parse, query, sync},
+    messages::{any, bind, close, describe, execute, parse, query, sync},
 };
 
 fn started() -> Cluster {
@@ -201,6 +201,28 @@ fn a_statement_that_cannot_be_prepared_any_more_says_why() {
     assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
 }
 
+/// The server knows names in its own encoding, clients each in theirs.
+#[test]
+fn nobody_finds_a_strangers_statement_by_its_name_in_another_encoding() {
+    let cluster = started();
+    let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "3").start();
+    let (mut client, mut stranger) = (login(pooler.port()), login(pooler.port()));
+    stranger.query("SET client_encoding TO LATIN1");
+    client.query("PREPARE \"é\" AS SELECT 'mine'");
+    client.send(&batch(&[parse("ü", "SELECT 'mine'")]));
+    client.read_until_ready();
+    for (mine, theirs) in [("é", b"EXECUTE \"\xe9\"\0"), ("ü", b"EXECUTE \"\xfc\"\0")] {
+        for _ in 0..2 {
+            assert_eq!(client.value(&format!("EXECUTE \"{mine}\"")).as_deref(), Some("mine"));
+            stranger.send(&any(b'Q', theirs));
+            assert_eq!(stranger.read_until_ready()[0].sqlstate(), "26000", "{mine}");
+        }
+    }
+    client.query("DISCARD ALL");
+    stranger.send(&any(b'Q', b"PREPARE \"\xe9\" AS SELECT 1\0"));
+    assert_eq!(stranger.read_until_ready()[0].text(), "PREPARE");
+}
+
 #[test]
 fn sql_statements_do_not_hold_the_server_connection() {
     let cluster = started();
@@ -329,6 +351,20 @@ fn what_a_server_prepared_before_a_change_is_nothing_to_a_client_that_prepared_a
         assert_eq!(outline(&mut client), "TDCZ", "asks: {asks}");
         client.query("COMMIT");
     }
+}
+
+/// Its last batch has to wait in the middle, until the server has said what a statement gives.
+#[test]
+fn the_last_batch_of_a_client_that_has_left_is_done() {
+    let changing = Changing::start();
+    let (mut client, mut other) = (login(changing.pooler.port()), login(changing.pooler.port()));
+    run(&mut client, &[parse("s", "SELECT * FROM t"), describe(b'S', "s")]);
+    run(&mut other, &[parse("s", "SELECT * FROM t")]);
+    let insert = [parse("", "INSERT INTO t VALUES (2)"), bind("", "", &[]), execute("", 0)].concat();
+    client.send(&batch(&[insert, bind("", "s", &[]), execute("", 0)]));
+    client.finish_sending();
+    drop(client);
+    assert_eq!(other.value("SELECT count(*) FROM t").as_deref(), Some("2"));
 }
 
 #[test]
