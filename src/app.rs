@@ -179,6 +179,7 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
         hubs: Hubs::new(watching.child()),
         senders: Arc::default(),
         codes: Codes::new(watching.child()),
+        defaults: Default::default(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, thread::ThreadId, time::Duration};
 
-use super::{ConnectError, Login, Senders, Server, connect};
+use super::{ConnectError, Defaults, Login, Senders, Server, connect};
 use crate::{
     pool::Manager,
     wire::{frame::HEADER_BYTES, header, request},
@@ -14,18 +14,31 @@ pub struct ServerManager {
     login: Login,
     node: u16,
     senders: Arc<Senders>,
+    /// Told of what servers report to new connections.
+    defaults: Arc<Defaults>,
     connect_timeout: Duration,
 }
 
 impl ServerManager {
     /// `node` is the number of the node in its cluster.
-    pub fn new(login: Login, node: u16, senders: Arc<Senders>, connect_timeout: Duration) -> ServerManager {
-        ServerManager { login, node, senders, connect_timeout }
+    pub fn new(
+        login: Login,
+        node: u16,
+        senders: Arc<Senders>,
+        defaults: Arc<Defaults>,
+        connect_timeout: Duration,
+    ) -> ServerManager {
+        ServerManager { login, node, senders, defaults, connect_timeout }
     }
 
     /// The database that its connections are in, by its name on the server.
     pub fn database(&self) -> &str {
         &self.login.database
+    }
+
+    /// As whom its connections log in.
+    pub fn user(&self) -> &str {
+        &self.login.user
     }
 }
 
@@ -44,6 +57,7 @@ impl Manager for ServerManager {
         }
         opened.map(|mut server| {
             server.state.node = self.node;
+            self.defaults.note(self.node, &server.state.reported);
             server.sender = Some(self.senders.enter(self.node, server.process()));
             Box::new(server)
         })

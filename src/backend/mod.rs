@@ -3,6 +3,7 @@
 mod cancel;
 mod clean;
 mod connect;
+mod defaults;
 mod greeting;
 mod manager;
 mod query;
@@ -13,6 +14,7 @@ use std::{sync::Arc, thread::ThreadId};
 pub use cancel::cancel;
 pub use clean::Mess;
 pub use connect::{ConnectError, connect, knock};
+pub use defaults::Defaults;
 pub use greeting::Greeting;
 pub use manager::ServerManager;
 pub use query::QueryError;

@@ -46,7 +46,7 @@ impl Begun {
 /// and spelled by the server; the next ones need none, unless each has its own anyway.
 pub async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, String)>) -> Result<Begun, Refusal> {
     let keeps = target.shared.mode == Mode::Session;
-    let known = target.beginning(&startup);
+    let (as_of, known) = (target.as_of(), target.beginning(&startup));
     if let Some(beginning) = known.clone().filter(|_| !keeps) {
         return Ok(Begun { beginning, held: None });
     }
@@ -55,12 +55,12 @@ pub async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, 
     let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     match begin_on(&mut acquired.0, &wanted, known.as_ref()).await {
         Ok(beginning) if keeps => {
-            target.remember(startup, beginning.clone());
+            target.remember(startup, beginning.clone(), as_of);
             Ok(Begun { beginning, held: Some(acquired) })
         }
         Ok(beginning) => {
             acquired.0.give_back();
-            target.remember(startup, beginning.clone());
+            target.remember(startup, beginning.clone(), as_of);
             Ok(Begun { beginning, held: None })
         }
         Err(QueryError::Server { fields }) => {

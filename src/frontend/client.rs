@@ -206,7 +206,7 @@ impl Client {
                         Box::pin(self.give_back_late()).await;
                     }
                 }
-                Event::Left | Event::Done | Event::Idle => break Box::pin(self.desert()).await,
+                Event::Left | Event::Done | Event::Idle | Event::NewDefaults => break Box::pin(self.desert()).await,
                 Event::Failed(report) => break Box::pin(self.fail(Words::Ours(*report))).await,
                 Event::ServerLost(error) => {
                     let alone = Box::pin(self.is_alone()).await;
@@ -283,7 +283,17 @@ impl Client {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
-        let event = exchange.poll(cx, &mut self.stream, &mut self.session, server, &*self.worker);
+        let mut server = server;
+        let event = loop {
+            let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &*self.worker);
+            if let Some(new) = exchange.pipeline.new_defaults.take() {
+                // Before the client hears that it is done.
+                self.target.cluster.take_defaults(&new);
+            }
+            if !matches!(event, Poll::Ready(Event::NewDefaults)) {
+                break event;
+            }
+        };
         if let Some(database) = exchange.pipeline.vacates.take() {
             self.target.cluster.vacate(&database);
         }

@@ -68,6 +68,8 @@ pub enum Event {
     NeedServer(Need),
     /// The server connection is free and clean.
     Released,
+    /// The pipeline tells that sessions begin with other settings; the client is to hear of its end only after that.
+    NewDefaults,
     /// Nothing is left to do: no buffer is needed.
     Idle,
     /// The client said goodbye, or closed its socket.
@@ -348,6 +350,9 @@ impl Exchange {
         }
         if let Some(report) = self.digest_server(session, server) {
             return Some(Event::Failed(report));
+        }
+        if self.pipeline.new_defaults.is_some() {
+            return Some(Event::NewDefaults);
         }
         self.release_if_done()
     }

@@ -3,18 +3,18 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::census::{Codes, Kept};
 use super::listen::Hubs;
 use crate::{
     auth::Credential,
-    backend::{Greeting, Login, Senders, ServerManager},
+    backend::{Defaults, Greeting, Login, Senders, ServerManager},
     monitor::Monitor,
     net::Address,
     pool,
-    session::{self, Carried, Mode, Reported, Shared, Statements},
+    session::{self, Carried, Mode, NewDefaults, Reported, Shared, Statements},
     topology::{NodeId, Routing},
 };
 
@@ -33,6 +33,8 @@ pub struct Cluster {
     /// Who sends the notifications that clients hear.
     pub senders: Arc<Senders>,
     pub codes: Codes,
+    /// Of all databases and users, as far as it was changed through Poolhouse.
+    pub defaults: Defaults,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,21 @@ impl Cluster {
         for node in &self.nodes {
             node.pools.renew_where(|manager| manager.database() == database);
         }
+    }
+
+    /// Sessions begin with other settings from now on: nothing that was found out about that is trusted any more, and
+    /// when servers hold to the old ones on connections that are there, those whom it concerns get new connections.
+    pub fn take_defaults(&self, new: &NewDefaults) {
+        if let NewDefaults::Of(of) = new {
+            let is_meant = |name: &Option<Box<str>>, own: &str| name.as_deref().is_none_or(|name| name == own);
+            for node in &self.nodes {
+                node.pools.renew_where(|manager| {
+                    is_meant(&of.database, manager.database()) && is_meant(&of.user, manager.user())
+                });
+            }
+        }
+        // Last, so that what is found out on an old connection until then is not trusted either.
+        self.defaults.change();
     }
 }
 
@@ -83,6 +100,25 @@ pub struct Beginning {
     pub greeting: Option<Arc<Greeting>>,
 }
 
+/// A [`Beginning`], and when it was found out.
+#[derive(Debug)]
+struct Remembered {
+    beginning: Beginning,
+    as_of: AsOf,
+    since: Instant,
+}
+
+/// A moment, by the changes of settings that were known then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsOf {
+    of_cluster: u64,
+    of_target: u64,
+}
+
+/// How long it is trusted how a session begins, while nothing speaks against it: not every change of a default is
+/// reported by servers.
+const BEGINNING_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// Most distinct sets of startup parameters that are remembered.
 const BEGINNINGS_MAX: usize = 1_000;
 
@@ -96,7 +132,9 @@ pub struct Target {
     login: Login,
     /// Made when first needed.
     pools: Vec<OnceLock<Arc<pool::Pool<ServerManager>>>>,
-    beginnings: Mutex<HashMap<Vec<(String, String)>, Beginning>>,
+    beginnings: Mutex<HashMap<Vec<(String, String)>, Remembered>>,
+    /// Told of by its connections.
+    defaults: Arc<Defaults>,
     /// What is known of the database's own code is kept as long as this is.
     kept: Arc<Kept>,
 }
@@ -136,6 +174,7 @@ impl Target {
             pools: cluster.nodes.iter().map(|_| OnceLock::new()).collect(),
             cluster,
             beginnings: Mutex::default(),
+            defaults: Arc::default(),
             kept,
         }
     }
@@ -150,7 +189,8 @@ impl Target {
 
     /// The pool of one node.
     pub fn pool(&self, node: NodeId) -> &Arc<pool::Pool<ServerManager>> {
-        self.pools[usize::from(node.0)].get_or_init(|| self.open_pool(node, self.pool.clone(), Vec::new()))
+        self.pools[usize::from(node.0)]
+            .get_or_init(|| self.open_pool(node, self.pool.clone(), Vec::new(), self.defaults.clone()))
     }
 
     /// A pool of one connection that is for one client alone, opened with its startup parameters. It has its share of
@@ -158,7 +198,7 @@ impl Target {
     pub fn own_pool(&self, node: NodeId, parameters: Vec<(String, String)>) -> Arc<pool::Pool<ServerManager>> {
         let settings =
             pool::Settings { size: 1, min_idle: 0, idle_timeout: None, max_lifetime: None, ..self.pool.clone() };
-        self.open_pool(node, settings, parameters)
+        self.open_pool(node, settings, parameters, Arc::default())
     }
 
     fn open_pool(
@@ -166,10 +206,11 @@ impl Target {
         node: NodeId,
         settings: pool::Settings,
         parameters: Vec<(String, String)>,
+        defaults: Arc<Defaults>,
     ) -> Arc<pool::Pool<ServerManager>> {
         let login = Login { parameters, ..self.login(node) };
         let senders = self.cluster.senders.clone();
-        let manager = ServerManager::new(login, node.0, senders, self.cluster.connect_timeout);
+        let manager = ServerManager::new(login, node.0, senders, defaults, self.cluster.connect_timeout);
         self.cluster.node(node).pools.pool(settings, manager)
     }
 
@@ -200,16 +241,29 @@ impl Target {
         self.pools.iter().filter_map(OnceLock::get).all(|pool| pool.counts() == pool::PoolCounts::default())
     }
 
-    /// How a session with these startup parameters begins, if one has begun before.
-    pub fn beginning(&self, startup: &[(String, String)]) -> Option<Beginning> {
-        self.beginnings.lock().unwrap_or_else(PoisonError::into_inner).get(startup).cloned()
+    /// Now.
+    pub fn as_of(&self) -> AsOf {
+        AsOf { of_cluster: self.cluster.defaults.changes(), of_target: self.defaults.changes() }
     }
 
-    pub fn remember(&self, startup: Vec<(String, String)>, beginning: Beginning) {
+    /// How a session with these startup parameters begins, if one has begun before, and nothing has changed since.
+    pub fn beginning(&self, startup: &[(String, String)]) -> Option<Beginning> {
+        let now = self.as_of();
+        let mut beginnings = self.beginnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = beginnings.get(startup)?;
+        if remembered.as_of != now || remembered.since.elapsed() > BEGINNING_AGE_MAX {
+            beginnings.remove(startup);
+            return None;
+        }
+        Some(remembered.beginning.clone())
+    }
+
+    /// Remembers how a session begins, which was asked for at `as_of`.
+    pub fn remember(&self, startup: Vec<(String, String)>, beginning: Beginning, as_of: AsOf) {
         let mut beginnings = self.beginnings.lock().unwrap_or_else(PoisonError::into_inner);
         if beginnings.len() >= BEGINNINGS_MAX {
             beginnings.clear();
         }
-        beginnings.insert(startup, beginning);
+        beginnings.insert(startup, Remembered { beginning, as_of, since: Instant::now() });
     }
 }

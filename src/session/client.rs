@@ -392,6 +392,7 @@ impl Session {
             return;
         }
         self.wrote |= !only_controls(verdict);
+        pipeline.note_defaults(verdict);
         self.notified |= verdict.listens;
         if verdict.vacates.is_some() {
             pipeline.vacates.clone_from(&verdict.vacates);

@@ -30,7 +30,7 @@ pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_ma
 pub use loss::{AfterLoss, Ending, Loss};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use pinning::{Holding, OnPin};
-pub use pipeline::Pipeline;
+pub use pipeline::{NewDefaults, Pipeline};
 pub use reported::Reported;
 pub use sequences::Drawn;
 pub use statements::{ServerStatements, Shape, Statement, Statements};

@@ -14,7 +14,7 @@ use super::{
     statements::Statement,
 };
 use crate::{
-    sql::{Census, PinSet, Verdict},
+    sql::{Census, DefaultsOf, PinSet, Reason, Verdict},
     wire::{ErrorFields, reply::Status},
 };
 
@@ -157,6 +157,15 @@ pub enum Presence {
     Lacking,
     /// It depends on replies that have not come.
     Unsure,
+}
+
+/// Sessions begin with other settings from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewDefaults {
+    /// The servers read their configuration anew, and tell the connections that are there.
+    Reloaded,
+    /// Only those of connections that are yet to be opened.
+    Of(Box<DefaultsOf>),
 }
 
 /// An entry that has left the queue, with what it was to change.
@@ -313,6 +322,10 @@ pub struct Pipeline {
     pub judged: Option<Judged>,
     /// Idle connections to this database are in the way of what was sent; whoever closes them takes it.
     pub vacates: Option<Box<str>>,
+    /// What was sent changes the settings with which sessions begin, once its transaction has been committed.
+    stores: Option<NewDefaults>,
+    /// It has been; whoever closes the connections with the old ones takes it.
+    pub new_defaults: Option<NewDefaults>,
     /// What was known of the database's own code when it was first asked where a message may go: a batch that has gone
     /// to a replica goes on there.
     census: OnceCell<Option<Arc<Census>>>,
@@ -514,6 +527,26 @@ impl Pipeline {
         (held + more).saturating_sub(self.sent.len() - more)
     }
 
+    /// A text with this verdict is sent.
+    pub fn note_defaults(&mut self, verdict: &Verdict) {
+        let reloads = matches!(&verdict.reason, Reason::VolatileFunction(name) if **name == *"pg_reload_conf");
+        let new = match &verdict.defaults {
+            Some(of) => NewDefaults::Of(of.clone()),
+            None if reloads => NewDefaults::Reloaded,
+            None => return,
+        };
+        self.stores = Some(match self.stores.take() {
+            Some(NewDefaults::Of(before)) if NewDefaults::Of(before.clone()) != new => NewDefaults::Of(Box::default()),
+            _ => new,
+        });
+    }
+
+    /// No transaction is open any more.
+    pub fn end_transaction(&mut self) {
+        self.effects.end_transaction();
+        self.new_defaults = self.stores.take();
+    }
+
     /// Forgets everything but the room it takes, for the next client. Most of it is as new already.
     pub fn reset(&mut self) {
         self.owed.clear();
@@ -530,6 +563,7 @@ impl Pipeline {
         self.withheld.clear();
         self.effects.reset();
         self.vacates = None;
+        (self.stores, self.new_defaults) = (None, None);
         self.forget_message();
         self.last_words = None;
         self.own_error = None;

@@ -384,7 +384,7 @@ impl Session {
             return forward_to(pipeline);
         }
         pipeline.deallocating = false;
-        pipeline.effects.end_transaction();
+        pipeline.end_transaction();
         if self.shared.mode == Mode::Session {
             pipeline.effects = Effects::default();
             return ServerStep::Forward;

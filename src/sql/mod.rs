@@ -37,7 +37,7 @@ use std::borrow::Cow;
 pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
 pub use verdict::{
-    Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
+    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
 };
 
 use lexer::{Kind, Lexer, Token};
@@ -254,6 +254,7 @@ fn unreadable() -> Verdict {
         lists_statements: false,
         listens: true,
         vacates: None,
+        defaults: None,
         unseen: Some(dark()),
         defines: false,
         customs: Box::default(),
@@ -287,6 +288,7 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         lists_statements: one.lists_statements || other.lists_statements,
         listens: one.listens || other.listens,
         vacates: one.vacates.or(other.vacates),
+        defaults: one.defaults.or(other.defaults),
         unseen: Some(dark()),
         defines: one.defines || other.defines,
         customs: one.customs.into_iter().chain(other.customs).collect(),

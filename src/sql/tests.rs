@@ -53,6 +53,10 @@ fn words(verdict: &Verdict) -> String {
     words.push(if verdict.listens && !verdict.is_opaque() { "listens" } else { "" }.into());
     words.push(if verdict.is_opaque() { "opaque" } else { "" }.into());
     words.extend(verdict.vacates.iter().map(|database| format!("vacates:{database}")));
+    words.extend(verdict.defaults.iter().map(|of| {
+        let name = |name: &Option<Box<str>>| name.as_deref().unwrap_or("*").to_owned();
+        format!("defaults:{}/{}", name(&of.database), name(&of.user))
+    }));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }
@@ -320,8 +324,13 @@ fn what_does_not_only_read() {
         write | SHOW search_path
         write | SHOW ALL
         write | ALTER SYSTEM SET work_mem = '1MB'
-        write | ALTER ROLE r SET search_path = a
-        write | ALTER DATABASE d SET search_path = a
+        write defaults:*/r | ALTER ROLE r SET search_path = a
+        write defaults:d/r | ALTER USER r IN DATABASE d RESET ALL
+        write defaults:*/* | ALTER ROLE ALL SET search_path = a
+        write defaults:*/* | ALTER ROLE CURRENT_USER SET search_path = a
+        write defaults:d/* | ALTER DATABASE d SET search_path = a
+        write defaults:*/* | ALTER DATABASE d SET search_path = a; ALTER ROLE r RESET search_path
+        write | ALTER ROLE r PASSWORD 'x'
         write | ALTER DATABASE d CONNECTION LIMIT 5
         write | ALTER TABLE d RENAME TO e
         write vacates:D 1 | DROP DATABASE IF EXISTS "D 1"

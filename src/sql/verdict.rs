@@ -236,10 +236,21 @@ pub struct Verdict {
     /// A database that nobody else may be connected to while the text runs: it is dropped, renamed, moved or copied.
     pub vacates: Option<Box<str>>,
     pub unseen: Option<Box<Unseen>>,
+    /// It changes the settings with which sessions begin that connect later (ALTER ROLE or DATABASE … SET).
+    pub defaults: Option<Box<DefaultsOf>>,
     /// It may change what code there is in the database, or what calls it: functions, triggers, views, defaults.
     pub defines: bool,
     /// Settings with a dot in their names that code in the text names: a DO block, or a function that is created.
     pub customs: Box<[Box<str>]>,
+}
+
+/// Whose sessions begin with other settings from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultsOf {
+    /// In this database only.
+    pub database: Option<Box<str>>,
+    /// Of this role only.
+    pub user: Option<Box<str>>,
 }
 
 /// What a text runs that is not seen in it. A `Census` of the database tells what that may do.

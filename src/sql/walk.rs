@@ -14,7 +14,7 @@ use super::definitions;
 use super::functions::{self, Kind};
 use super::tree::{Tree, Value, unescape};
 use super::verdict::{
-    Access, Deallocate, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
+    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
 };
 
 /// A verdict, and whether it depends on the value of a literal rather than on the form of the text alone.
@@ -52,6 +52,7 @@ struct Judge {
     /// There is code that is not seen.
     opaque: bool,
     vacates: Option<Box<str>>,
+    defaults: Option<Box<DefaultsOf>>,
     /// What is known of it.
     unseen: Unseen,
     functions: Vec<Box<str>>,
@@ -100,6 +101,7 @@ impl Judge {
             asks_sequences: self.asks_sequences,
             listens: self.listens,
             vacates: self.vacates,
+            defaults: self.defaults,
             unseen: self.opaque.then(|| Box::new(self.unseen)),
             defines: self.defines,
             customs: self.customs.into_iter().collect(),
@@ -154,6 +156,7 @@ impl Judge {
             "CreateFunctionStmt" => self.new_function(node),
             "CallStmt" => self.opaque = true,
             "DropdbStmt" | "CreatedbStmt" | "AlterDatabaseStmt" | "RenameStmt" => self.database(node),
+            "AlterRoleSetStmt" | "AlterDatabaseSetStmt" => self.defaults(node),
             "ExecuteStmt" | "CreateTableAsStmt" => self.executes(node),
             _ => {}
         }
@@ -394,6 +397,19 @@ impl Judge {
             }
             _ => return,
         };
+    }
+
+    /// ALTER ROLE … SET, ALTER DATABASE … SET and their RESET. Several in one text are told as those of everybody.
+    fn defaults(&mut self, node: Value<'_, '_>) {
+        let name = |text: &str| Some(unescape(text)).filter(|name| !name.is_empty()).map(Box::from);
+        let role = node.get("role").filter(|role| role.text_of("roletype") == "ROLESPEC_CSTRING");
+        let database = if node.key() == "AlterDatabaseSetStmt" { "dbname" } else { "database" };
+        let of = DefaultsOf {
+            database: name(node.text_of(database)),
+            user: role.and_then(|role| name(role.text_of("rolename"))),
+        };
+        let of = if self.defaults.is_some() { DefaultsOf::default() } else { of };
+        self.defaults = Some(Box::new(of));
     }
 
     fn discard_all(&mut self) {

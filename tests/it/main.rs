@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cancel;
+mod defaults;
 mod differential;
 mod failover;
 mod hidden_state;
