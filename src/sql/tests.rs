@@ -329,7 +329,7 @@ fn what_does_not_only_read() {
         write defaults:*/* | ALTER ROLE ALL SET search_path = a
         write defaults:*/* | ALTER ROLE CURRENT_USER SET search_path = a
         write defaults:d/* | ALTER DATABASE d SET search_path = a
-        write defaults:*/* | ALTER DATABASE d SET search_path = a; ALTER ROLE r RESET search_path
+        write n=2 defaults:*/* | ALTER DATABASE d SET search_path = a; ALTER ROLE r RESET search_path
         write | ALTER ROLE r PASSWORD 'x'
         write | ALTER DATABASE d CONNECTION LIMIT 5
         write | ALTER TABLE d RENAME TO e
