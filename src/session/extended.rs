@@ -111,7 +111,7 @@ impl Session {
         self.note(None, pipeline);
         if name.is_empty() {
             server.unnamed = None;
-            pipeline.long_unnamed = true;
+            (pipeline.long_unnamed, pipeline.long_unbound) = (true, true);
             pipeline.push_change(Owed::Parse { id: None, names: true }, b"", None);
             return ClientStep::Forward;
         } else if name.starts_with(NAME_PREFIX) {
@@ -316,6 +316,7 @@ impl Session {
             None if names.statement.starts_with(NAME_PREFIX) => reserved_name(),
             None => {
                 if names.statement.is_empty() {
+                    pipeline.long_unbound = false;
                     drop_strange_unnamed(pipeline, server, out);
                 }
                 self.close_stranger(names.statement, pipeline, server, out);

@@ -283,6 +283,8 @@ pub struct Pipeline {
     pub deallocating: bool,
     /// The server's unnamed statement is a text that was too long to be held.
     pub long_unnamed: bool,
+    /// Nothing has been bound to it yet.
+    pub long_unbound: bool,
     /// An error has been seen since the last ReadyForQuery.
     pub failed: bool,
     /// Nothing of the client may be sent until a reply to us has come.
@@ -557,7 +559,7 @@ impl Pipeline {
         (self.skipping, self.copy_in, self.failed, self.holding) = (false, false, false, false);
         (self.copy_data, self.copy_sync) = (false, false);
         (self.read_only, self.open_batch, self.asked_again) = (false, false, false);
-        (self.deallocating, self.long_unnamed) = (false, false);
+        (self.deallocating, self.long_unnamed, self.long_unbound) = (false, false, false);
         (self.reduced, self.mended, self.unfit) = (false, false, false);
         (self.restores, self.withholds) = (false, false);
         self.withheld.clear();

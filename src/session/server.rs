@@ -393,6 +393,10 @@ impl Session {
             self.pins.insert(pin);
         }
         self.note_draws(server);
+        if pipeline.long_unnamed && pipeline.long_unbound {
+            // Only this connection has it, and a question of ours would take it away.
+            return ServerStep::Forward;
+        }
         if pipeline.effects.is_asked() {
             let probe = std::mem::take(&mut pipeline.effects.probe);
             if let (true, Probe::Settings(names) | Probe::Everything(names)) = (pipeline.effects.undone, &probe) {

@@ -367,6 +367,20 @@ fn the_last_batch_of_a_client_that_has_left_is_done() {
     assert_eq!(other.value("SELECT count(*) FROM t").as_deref(), Some("2"));
 }
 
+/// Drivers parse and describe in one round trip, and bind in the next.
+#[test]
+fn an_unnamed_statement_that_is_too_long_to_be_held_outlives_its_sync() {
+    let cluster = started();
+    let pooler = pooled(&cluster);
+    let (mut client, mut other) = (login(pooler.port()), login(pooler.port()));
+    let long = format!("SELECT 1, '{}'", "x".repeat(2 << 20));
+    for _ in 0..2 {
+        assert_eq!(run(&mut client, &[parse("", &long), describe(b'S', "")]), "1tTZ");
+        assert_eq!(run(&mut client, &[bind("", "", &[]), execute("", 0)]), "2DCZ");
+        assert_eq!(other.value("SELECT 1").as_deref(), Some("1"), "it is free again");
+    }
+}
+
 #[test]
 fn statements_that_the_server_has_lost_are_prepared_again() {
     let changing = Changing::start();
