@@ -208,6 +208,7 @@ impl Client {
                 }
                 Event::Left | Event::Done | Event::Idle | Event::NewDefaults => break Box::pin(self.desert()).await,
                 Event::Failed(report) => break Box::pin(self.fail(Words::Ours(*report))).await,
+                Event::Refused => self.leave_replica(),
                 Event::ServerLost(error) => {
                     let alone = Box::pin(self.is_alone()).await;
                     if self.lose_server(&error, alone) == AfterLoss::Ends {
@@ -549,6 +550,18 @@ impl Client {
             self.last_write = Some(Instant::now());
         }
         after
+    }
+
+    /// The replica cannot run what was taken for a read: it goes to the primary. What the connection has prepared
+    /// meanwhile is not known, so it is closed.
+    fn leave_replica(&mut self) {
+        let _ = self.entry.slot.detach();
+        let Some(lent) = self.lent.take() else { return };
+        let node = &self.target.cluster.node(lent.1).name;
+        tracing::debug!(node, process = lent.0.process(), "a replica refused what was taken for a read");
+        if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back()) {
+            self.session.on_refused_read();
+        }
     }
 
     /// The client has left. What it had asked for is done, as on a direct connection; then its server connection is

@@ -78,6 +78,8 @@ pub enum Event {
     Done,
     /// The client is told this and disconnected; the server connection is not to be used again.
     Failed(Box<Report>),
+    /// A replica refuses to run what was taken for a read, and the client has seen nothing of an answer.
+    Refused,
     /// The server connection has ended.
     ServerLost(io::Error),
 }
@@ -348,6 +350,12 @@ impl Exchange {
                 }
             }
         }
+        match self.refusal() {
+            Refusal::Whole => return Some(Event::Refused),
+            // Without room its end could never come.
+            Refusal::Begun if self.from_server.has_room() => return None,
+            Refusal::Begun | Refusal::Not => {}
+        }
         if let Some(report) = self.digest_server(session, server) {
             return Some(Event::Failed(report));
         }
@@ -355,6 +363,15 @@ impl Exchange {
             return Some(Event::NewDefaults);
         }
         self.release_if_done()
+    }
+
+    /// Whether a replica answers that it cannot run what it was asked, so that all of it can be asked of the primary.
+    fn refusal(&self) -> Refusal {
+        let whole = self.repeat.as_ref().is_some_and(|sent| !sent.is_empty()) && self.from_client.rest == 0;
+        if !whole || self.pipeline.ready_owed != 1 {
+            return Refusal::Not;
+        }
+        Refusal::of(self.from_server.unused())
     }
 
     /// The session has let go, and nothing of this client is on its way to the server any more.
@@ -754,4 +771,36 @@ fn violation(error: wire::Error) -> Box<Report> {
 fn nonsense(error: wire::Error) -> Box<Report> {
     let report = Report::fatal(SqlState::CONNECTION_LOST, "the server sent what the protocol does not allow");
     Box::new(report.detail(error.to_string()))
+}
+/// Whether an answer is an error of a replica that the primary would not give: it writes (SQLSTATE 25006), or replication
+/// has taken away what it reads (40001).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Not,
+    /// The error is there, and ReadyForQuery is still to come.
+    Begun,
+    Whole,
+}
+
+impl Refusal {
+    fn of(mut answer: &[u8]) -> Refusal {
+        let mut refusal = Refusal::Not;
+        while let Ok(Some(head)) = header(answer) {
+            let Some((message, rest)) = answer.split_at_checked(head.message()) else { return refusal };
+            match head.tag {
+                b'E' => {
+                    let fields = ErrorFields::read(&message[HEADER_BYTES..]);
+                    if fields.is_fatal() || !matches!(fields.code(), "25006" | "40001") {
+                        return Refusal::Not;
+                    }
+                    refusal = Refusal::Begun;
+                }
+                b'Z' if refusal == Refusal::Begun && rest.is_empty() => return Refusal::Whole,
+                b'Z' => return Refusal::Not,
+                _ => {}
+            }
+            answer = rest;
+        }
+        refusal
+    }
 }

@@ -470,12 +470,22 @@ impl Session {
         }
     }
 
+    /// A replica has refused what was taken for a read, and nothing of an answer was seen: what is shown next is the same
+    /// once more, for the primary.
+    pub fn on_refused_read(&mut self) {
+        self.refused = true;
+    }
+
     /// Whether a text only reads, as far as it tells by itself or by what is known of the functions in it.
     fn reads(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
         let by_census = |unseen: &Unseen| {
             let census = || pipeline.census(&self.shared.code);
             unseen.reads_but_for_functions && census().is_some_and(|census| census.reads(verdict))
         };
+        if self.refused && verdict.access == Access::Read || verdict.refused.is_set() {
+            verdict.refused.set();
+            return false;
+        }
         verdict.access == Access::Read || self.shared.routed && verdict.unseen.as_deref().is_some_and(by_census)
     }
 

@@ -256,6 +256,8 @@ pub struct Session {
     drew: bool,
     /// A text was sent since the last release that may itself notify.
     notified: bool,
+    /// What comes next has been refused by a replica.
+    refused: bool,
     /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
     asks_sequences: bool,
     /// A number of its own, for [`Drawn`].
@@ -283,6 +285,7 @@ impl Session {
             wrote: false,
             drew: false,
             notified: false,
+            refused: false,
             asks_sequences: false,
         }
     }
@@ -292,6 +295,7 @@ impl Session {
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
         pipeline.read_only = need == Need::Read;
         pipeline.status = Status::Idle;
+        self.refused = false;
         (self.wrote, self.drew, self.notified) = (false, false, false);
         let forgets = self.forgets_strange_draws(server);
         let settled = self.refused.is_none() && !forgets;

@@ -37,7 +37,8 @@ use std::borrow::Cow;
 pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
 pub use verdict::{
-    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
+    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, Refused, SettingChange, TransactionControl, Unseen,
+    Verdict,
 };
 
 use lexer::{Kind, Lexer, Token};
@@ -258,6 +259,7 @@ fn unreadable() -> Verdict {
         unseen: Some(dark()),
         defines: false,
         customs: Box::default(),
+        refused: Refused::default(),
     }
 }
 
@@ -292,5 +294,6 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         unseen: Some(dark()),
         defines: one.defines || other.defines,
         customs: one.customs.into_iter().chain(other.customs).collect(),
+        refused: Refused::default(),
     }
 }

@@ -1,6 +1,9 @@
 //! What has been found out about a text of SQL: plain values, without the rules that lead to them (see `walk`).
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// Where a statement may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,6 +245,8 @@ pub struct Verdict {
     pub defines: bool,
     /// Settings with a dot in their names that code in the text names: a DO block, or a function that is created.
     pub customs: Box<[Box<str>]>,
+    /// A replica has refused it.
+    pub refused: Refused,
 }
 
 /// Whose sessions begin with other settings from now on.
@@ -267,6 +272,35 @@ pub struct Unseen {
     /// Nothing speaks against reading but `functions`.
     pub reads_but_for_functions: bool,
 }
+
+/// Whether a replica has refused what looked like a read: then it goes to the primary, for as long as the verdict is known.
+#[derive(Debug, Default)]
+pub struct Refused(AtomicBool);
+
+impl Refused {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Clone for Refused {
+    fn clone(&self) -> Self {
+        Refused(AtomicBool::new(self.is_set()))
+    }
+}
+
+/// It is learned, and no part of what a text says.
+impl PartialEq for Refused {
+    fn eq(&self, _: &Refused) -> bool {
+        true
+    }
+}
+
+impl Eq for Refused {}
 
 impl Verdict {
     /// Whether the text runs code that is not seen in it.

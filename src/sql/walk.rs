@@ -14,7 +14,8 @@ use super::definitions;
 use super::functions::{self, Kind};
 use super::tree::{Tree, Value, unescape};
 use super::verdict::{
-    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, SettingChange, TransactionControl, Unseen, Verdict,
+    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, Refused, SettingChange, TransactionControl, Unseen,
+    Verdict,
 };
 
 /// A verdict, and whether it depends on the value of a literal rather than on the form of the text alone.
@@ -105,6 +106,7 @@ impl Judge {
             unseen: self.opaque.then(|| Box::new(self.unseen)),
             defines: self.defines,
             customs: self.customs.into_iter().collect(),
+            refused: Refused::default(),
         };
         Judgement { verdict, literal: self.literal }
     }

@@ -197,3 +197,34 @@ fn functions_that_surely_only_read_are_called_on_replicas() {
     assert_eq!(port(&mut client, steady), primary);
     assert_eq!(batch(&mut other, steady), primary);
 }
+
+#[test]
+fn what_a_replica_refuses_runs_on_the_primary() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    cluster
+        .node(0)
+        .query(
+            "CREATE SEQUENCE drawn; GRANT ALL ON drawn TO app; \
+             CREATE VIEW drawing AS SELECT nextval('drawn') * 0 + inet_server_port() AS port; GRANT ALL ON drawing TO app",
+        )
+        .unwrap();
+    cluster.catch_up().unwrap();
+    let pooler = in_front(&cluster, "pool.size", "4").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+    for round in 0..3 {
+        assert_eq!(port(&mut client, "SELECT port FROM drawing"), primary, "{round}");
+        assert_eq!(batch(&mut client, "SELECT port FROM drawing"), primary, "{round}");
+        // A session that has not written reads on replicas all the same.
+        assert_ne!(port(&mut login(pooler.port()), PORT), primary);
+    }
+    let prepare = [messages::parse("s", "SELECT port + 0 FROM drawing"), messages::sync()].concat();
+    client.send(&prepare);
+    client.read_until_ready();
+    for _ in 0..2 {
+        client.send(&[messages::bind("", "s", &[]), messages::execute("", 0), messages::sync()].concat());
+        assert_eq!(answered(&mut client), primary);
+    }
+    assert_eq!(client.value("SELECT last_value FROM drawn").as_deref(), Some("8"), "each ran once");
+}

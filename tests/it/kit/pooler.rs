@@ -42,11 +42,12 @@ impl Config {
         Config::default().set("clusters.main.nodes", &format!("{nodes:?}")).set("databases.'*'.cluster", "'main'")
     }
 
-    /// In front of all nodes of a cluster, which it watches as the superuser.
+    /// In front of all nodes of a cluster, which it watches as the superuser. A node that is only slow, on a busy machine, is
+    /// not taken for lost, unless the test sets another `health.timeout`.
     pub fn of_cluster(cluster: &Cluster) -> Config {
         let password = format!("{:?}", cluster.superuser_password());
         let config = Config::of_ports(cluster.nodes().iter().map(|node| node.port()));
-        let config = config.set("clusters.main.health.user", "'postgres'");
+        let config = config.set("clusters.main.health.user", "'postgres'").set("clusters.main.health.timeout", "'30s'");
         config.set("clusters.main.health.password", &password).set("clusters.main.health.database", "'postgres'")
     }
 
