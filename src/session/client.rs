@@ -381,7 +381,7 @@ impl Session {
         let Some(verdict) = verdict else {
             let effects = &mut pipeline.effects;
             self.ask_for_everything(effects);
-            effects.may_commit = true;
+            (effects.may_commit, effects.earnest) = (true, true);
             self.note_definition(&[], effects);
             pipeline.deallocating = true;
             (self.wrote, self.drew) = (true, true);
@@ -424,12 +424,14 @@ impl Session {
         // What pins the session may be gone now: the server knows.
         if (self.pinned_by_probe || self.listens_on_server()) && may_unpin(verdict) {
             effects.probe.add_everything();
+            effects.earnest = true;
         }
         self.note_restores(verdict, pipeline);
         let effects = &mut pipeline.effects;
         if !verdict.touches_session() {
             return;
         }
+        effects.earnest = true;
         pipeline.deallocating |= verdict.discards || verdict.deallocates == Deallocate::All;
         for change in &verdict.settings {
             match change {
@@ -501,6 +503,7 @@ impl Session {
             return;
         }
         let census = if effects.defined { None } else { self.shared.code.census() };
+        let earnest = verdict.unseen.is_some() || census.is_some();
         match census.map_or(Finding::MayTouch, |census| census.find(verdict)) {
             Finding::Harmless => return,
             Finding::MayTouch => {}
@@ -508,6 +511,7 @@ impl Session {
             Finding::MaySetAny => effects.pins.insert(Pin::Unreadable),
             Finding::Unknown => self.shared.code.doubt(),
         }
+        effects.earnest |= earnest;
         self.ask_for_everything(effects);
         verdict.customs.iter().for_each(|name| effects.probe.add_setting(name));
     }

@@ -83,9 +83,9 @@ impl Session {
             words.write(b'E', out.to_client);
             return AfterLoss::Ends;
         }
-        // What a replica ran only reads: that it has changed the session all the same is asked out of caution.
+        // What a replica ran only reads, and what is not earnest is asked out of caution: the session goes on.
         let asks = pipeline.owed.iter().any(|owed| matches!(owed, Owed::Probe { .. }));
-        let probing = asks && !pipeline.read_only;
+        let probing = asks && pipeline.effects.earnest && !pipeline.read_only;
         if self.is_pinned_otherwise() || self.listens_here_only() || probing {
             write_error(&words, &self.report(loss.node, pipeline), true, out.to_client);
             return AfterLoss::Ends;

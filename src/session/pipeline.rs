@@ -187,6 +187,9 @@ pub enum Judged {
 #[derive(Debug, Default)]
 pub struct Effects {
     pub probe: Probe,
+    /// Something of what was sent may well have changed the session. Otherwise the server is asked only since nothing is
+    /// known of the database's own code yet.
+    pub earnest: bool,
     /// Settings that were RESET and not set again.
     pub reset: Vec<Box<str>>,
     pub reset_all: bool,
