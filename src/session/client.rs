@@ -475,7 +475,7 @@ impl Session {
     /// A replica has refused what was taken for a read, and nothing of an answer was seen: what is shown next is the same
     /// once more, for the primary.
     pub fn on_refused_read(&mut self) {
-        self.refused = true;
+        self.refused_read = true;
     }
 
     /// Whether a text only reads, as far as it tells by itself or by what is known of the functions in it.
@@ -484,7 +484,7 @@ impl Session {
             let census = || pipeline.census(&self.shared.code);
             unseen.reads_but_for_functions && census().is_some_and(|census| census.reads(verdict))
         };
-        if self.refused && verdict.access == Access::Read || verdict.refused.is_set() {
+        if self.refused_read && verdict.access == Access::Read || verdict.refused.is_set() {
             verdict.refused.set();
             return false;
         }

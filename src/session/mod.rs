@@ -257,7 +257,7 @@ pub struct Session {
     /// A text was sent since the last release that may itself notify.
     notified: bool,
     /// What comes next has been refused by a replica.
-    refused: bool,
+    refused_read: bool,
     /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
     asks_sequences: bool,
     /// A number of its own, for [`Drawn`].
@@ -285,7 +285,7 @@ impl Session {
             wrote: false,
             drew: false,
             notified: false,
-            refused: false,
+            refused_read: false,
             asks_sequences: false,
         }
     }
@@ -295,7 +295,7 @@ impl Session {
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
         pipeline.read_only = need == Need::Read;
         pipeline.status = Status::Idle;
-        self.refused = false;
+        self.refused_read = false;
         (self.wrote, self.drew, self.notified) = (false, false, false);
         let forgets = self.forgets_strange_draws(server);
         let settled = self.refused.is_none() && !forgets;
