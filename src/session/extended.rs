@@ -7,7 +7,10 @@ use super::{
     client::{JUDGED_BYTES_MAX, moves, violation},
     names::Sent,
     pipeline::{Judged, Owed, Presence},
-    statements::{CLIENT_STATEMENTS_MAX, NAME_PREFIX, Statement, name_of_id},
+    statements::{
+        CLIENT_STATEMENT_BYTES_MAX, CLIENT_STATEMENTS_MAX, NAME_PREFIX, SERVER_STATEMENT_BYTES_MAX, ServerStatements,
+        Statement, name_of_id,
+    },
 };
 use crate::{
     sql::Pin,
@@ -137,6 +140,13 @@ impl Session {
                 format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
             ));
         }
+        if self.names.bytes() + parse.name.len() + parse.sql.len() > CLIENT_STATEMENT_BYTES_MAX {
+            let most = CLIENT_STATEMENT_BYTES_MAX >> 20;
+            return ClientStep::fail(Report::fatal(
+                SqlState::LIMIT_EXCEEDED,
+                format!("one client cannot hold prepared statements of more than {most} MB in all"),
+            ));
+        }
         if pipeline.is_unsettled(parse.name) {
             return ClientStep::Hold;
         }
@@ -150,10 +160,10 @@ impl Session {
         match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
             // What the text means may have changed since: tables, types, functions. The client asks now.
             Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
-            Presence::Lacking => self.make_room(pipeline, server, out),
+            Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
         }
         parse.write(&statement.name, out.to_server);
-        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()));
+        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()), statement.sql.len());
         pipeline.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
         ClientStep::Answered
     }
@@ -187,11 +197,11 @@ impl Session {
         let held = server.statements.touch(statement.id);
         match pipeline.presence(statement.id, held) {
             Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
-            Presence::Lacking => self.make_room(pipeline, server, out),
+            Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
         }
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
-        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()));
+        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()), statement.sql.len());
         pipeline.push(Owed::OurParse { id: Some(statement.id) });
     }
 
@@ -235,9 +245,13 @@ impl Session {
         }
     }
 
-    /// Makes room for one more statement on the server.
-    fn make_room(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        while pipeline.held_then(server.statements.len()) >= self.shared.statements_max.max(1) {
+    /// Makes room on the server for one more statement with a text of so many bytes.
+    fn make_room(&self, bytes: usize, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        let is_full = |pipeline: &Pipeline, held: &ServerStatements| {
+            pipeline.held_then(held.len()) >= self.shared.statements_max.max(1)
+                || pipeline.bytes_then(held) + bytes > SERVER_STATEMENT_BYTES_MAX
+        };
+        while is_full(pipeline, &server.statements) {
             let Some(oldest) = server.statements.oldest(|id| !pipeline.has_sent(id)) else { return };
             drop_held(oldest, pipeline, out);
         }
@@ -462,7 +476,7 @@ impl Session {
 /// Makes the server drop a statement that it holds, or may hold.
 pub(super) fn drop_held(id: u64, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
     request::about_statement(b'C', &name_of_id(id), out.to_server);
-    pipeline.note_sent(id, None);
+    pipeline.note_sent(id, None, 0);
     pipeline.push(Owed::OurClose { id: Some(id) });
 }
 

@@ -352,6 +352,11 @@ impl Session {
         self.names.len() > 0
     }
 
+    /// How many named statements the client has, and the bytes of their names and texts.
+    pub fn statements_held(&self) -> (usize, usize) {
+        (self.names.len(), self.names.bytes())
+    }
+
     pub fn settings(&self) -> &Arc<Carried> {
         &self.settings
     }

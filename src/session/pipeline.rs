@@ -11,7 +11,7 @@ use super::{
     carried::{Answer, Carried, Probe},
     listen::Move,
     own_code::Change as CodeChange,
-    statements::Statement,
+    statements::{ServerStatements, Statement},
 };
 use crate::{
     sql::{Census, DefaultsOf, PinSet, Reason, Verdict},
@@ -146,6 +146,8 @@ pub struct Sent {
     pub id: u64,
     /// When it was prepared; nothing when it is dropped.
     pub held: Option<u64>,
+    /// Length of its text.
+    pub bytes: usize,
     /// Only messages of the same batch share its fate when an error makes the server skip.
     batch: u32,
 }
@@ -358,8 +360,8 @@ impl Pipeline {
     }
 
     /// Notes that the message which is pushed next makes the server hold a statement, or drop it.
-    pub fn note_sent(&mut self, id: u64, held: Option<u64>) {
-        self.sent.push_back(Sent { id, held, batch: self.batch });
+    pub fn note_sent(&mut self, id: u64, held: Option<u64>, bytes: usize) {
+        self.sent.push_back(Sent { id, held, bytes, batch: self.batch });
     }
 
     pub fn pop(&mut self) -> Option<Done> {
@@ -530,6 +532,14 @@ impl Pipeline {
     pub fn held_then(&self, held: usize) -> usize {
         let more = self.sent.iter().filter(|sent| sent.held.is_some()).count();
         (held + more).saturating_sub(self.sent.len() - more)
+    }
+
+    /// How many bytes of texts the server will hold.
+    pub fn bytes_then(&self, statements: &ServerStatements) -> usize {
+        let more: usize = self.sent.iter().filter(|sent| sent.held.is_some()).map(|sent| sent.bytes).sum();
+        let dropped = self.sent.iter().filter(|sent| sent.held.is_none());
+        let less: usize = dropped.map(|sent| statements.bytes_of(sent.id)).sum();
+        (statements.bytes() + more).saturating_sub(less)
     }
 
     /// A text with this verdict is sent.

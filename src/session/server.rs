@@ -122,6 +122,7 @@ impl Session {
         let Some(done) = pipeline.pop() else { return ServerStep::Forward };
         if let Some(sent) = done.sent {
             server.statements.set(sent.id, sent.held);
+            server.statements.set_bytes(sent.id, sent.bytes);
         }
         match &done.owed {
             Owed::OwnParse { name, id, since } => server.statements.set_own(name, Some((*id, *since))),

@@ -22,6 +22,12 @@ pub const NAME_PREFIX: &[u8] = b"__poolhouse_";
 /// Most named statements that one client may hold.
 pub const CLIENT_STATEMENTS_MAX: usize = 65_536;
 
+/// Most bytes of their names and texts.
+pub const CLIENT_STATEMENT_BYTES_MAX: usize = 64 << 20;
+
+/// Most bytes of texts that one server connection is let hold; a single text may be longer.
+pub const SERVER_STATEMENT_BYTES_MAX: usize = 16 << 20;
+
 /// One text with its parameter types, under settings that mean the same to the planner.
 #[derive(Debug)]
 pub struct Statement {
@@ -201,17 +207,29 @@ impl Shape {
     }
 }
 
+impl Named {
+    fn bytes(&self, name: &[u8]) -> usize {
+        name.len() + self.statement.sql.len() + self.prepare.as_ref().map_or(0, |prepare| prepare.len())
+    }
+}
+
 type ByName = HashMap<Box<[u8]>, Named, RandomState>;
+
+#[derive(Debug, Default)]
+struct Names {
+    by_name: ByName,
+    bytes: usize,
+}
 
 /// One client's names. Empty clients hold nothing.
 #[derive(Debug, Default)]
 pub struct ClientNames {
-    names: Option<Box<ByName>>,
+    names: Option<Box<Names>>,
 }
 
 impl ClientNames {
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.names.as_ref()?.get(name).map(|named| &named.statement)
+        self.names.as_ref()?.by_name.get(name).map(|named| &named.statement)
     }
 
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>, since: u64) {
@@ -219,27 +237,31 @@ impl ClientNames {
     }
 
     pub fn insert_named(&mut self, name: Box<[u8]>, named: Named) {
-        self.names.get_or_insert_default().insert(name, named);
+        let names = self.names.get_or_insert_default();
+        names.bytes += named.bytes(&name);
+        if let Some(before) = names.by_name.insert(name.clone(), named) {
+            names.bytes -= before.bytes(&name);
+        }
     }
 
     /// What the client was told of a statement's result.
     pub fn told(&self, name: &[u8]) -> Option<Shape> {
-        self.names.as_ref()?.get(name)?.told
+        self.names.as_ref()?.by_name.get(name)?.told
     }
 
     /// When the client prepared it; 0 for what it does not have.
     pub fn since(&self, name: &[u8]) -> u64 {
-        self.names.as_ref().and_then(|names| names.get(name)).map_or(0, |named| named.since)
+        self.names.as_ref().and_then(|names| names.by_name.get(name)).map_or(0, |named| named.since)
     }
 
     /// The client is told of a statement's result.
     pub fn tell(&mut self, id: u64, shape: Shape) {
-        let all = self.names.iter_mut().flat_map(|names| names.values_mut());
+        let all = self.names.iter_mut().flat_map(|names| names.by_name.values_mut());
         all.filter(|named| named.statement.id == id).for_each(|named| named.told = Some(shape));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
-        self.names.iter().flat_map(|names| names.iter()).map(|(name, named)| (&**name, named))
+        self.names.iter().flat_map(|names| names.by_name.iter()).map(|(name, named)| (&**name, named))
     }
 
     /// All names.
@@ -249,8 +271,9 @@ impl ClientNames {
 
     pub fn remove(&mut self, name: &[u8]) -> Option<Named> {
         let names = self.names.as_mut()?;
-        let removed = names.remove(name);
-        if names.is_empty() {
+        let removed = names.by_name.remove(name);
+        names.bytes -= removed.as_ref().map_or(0, |named| named.bytes(name));
+        if names.by_name.is_empty() {
             self.names = None;
         }
         removed
@@ -261,13 +284,18 @@ impl ClientNames {
     }
 
     pub fn len(&self) -> usize {
-        self.names.as_ref().map_or(0, |names| names.len())
+        self.names.as_ref().map_or(0, |names| names.by_name.len())
+    }
+
+    /// Bytes of names and texts; a text that others hold as well is counted for each.
+    pub fn bytes(&self) -> usize {
+        self.names.as_ref().map_or(0, |names| names.bytes)
     }
 
     /// The client's name for one of ours, for error texts.
     pub fn name_of(&self, ours: &[u8]) -> Option<&[u8]> {
         let names = self.names.as_ref()?;
-        names.iter().find(|(_, named)| *named.statement.name == *ours).map(|(name, _)| &**name)
+        names.by_name.iter().find(|(_, named)| *named.statement.name == *ours).map(|(name, _)| &**name)
     }
 }
 
@@ -292,6 +320,8 @@ struct Held {
     stale: bool,
     /// When it was prepared there, by [`Statements::next_moment`].
     since: u64,
+    /// Length of its text, as far as it was sent by us.
+    bytes: usize,
 }
 
 /// For each name what stands under it, and since when; `None` when it may be there or not.
@@ -326,7 +356,24 @@ impl ServerStatements {
 
     pub fn insert(&mut self, id: u64, since: u64) {
         self.tick += 1;
-        self.used.insert(id, Held { tick: self.tick, shape: None, stale: false, since });
+        self.used.insert(id, Held { tick: self.tick, shape: None, stale: false, since, bytes: 0 });
+    }
+
+    /// The length of its text, once it is there.
+    pub fn set_bytes(&mut self, id: u64, bytes: usize) {
+        if let Some(held) = self.used.get_mut(&id) {
+            held.bytes = bytes;
+        }
+    }
+
+    /// Bytes of all texts.
+    pub fn bytes(&self) -> usize {
+        self.used.values().map(|held| held.bytes).sum()
+    }
+
+    /// Bytes of one text; 0 when it is not held.
+    pub fn bytes_of(&self, id: u64) -> usize {
+        self.used.get(&id).map_or(0, |held| held.bytes)
     }
 
     /// Whether it was prepared at this moment or later.
@@ -467,6 +514,21 @@ mod tests {
         for (number, kept) in kept.iter().enumerate() {
             assert_eq!(kept.id, intern(&statements, &format!("select {number}, '{long}'")).id);
         }
+    }
+
+    #[test]
+    fn a_clients_bytes_are_those_of_its_names_and_texts() {
+        let statements = Statements::default();
+        let mut names = ClientNames::default();
+        names.insert(b"a".as_slice().into(), intern(&statements, "select 1"), 0);
+        names.insert(b"bc".as_slice().into(), intern(&statements, "select 22"), 0);
+        assert_eq!(names.bytes(), 1 + 8 + 2 + 9);
+        names.insert(b"a".as_slice().into(), intern(&statements, "select 333"), 0);
+        assert_eq!(names.bytes(), 1 + 10 + 2 + 9);
+        names.remove(b"bc");
+        assert_eq!(names.bytes(), 1 + 10);
+        names.remove(b"a");
+        assert_eq!(names.bytes(), 0);
     }
 
     #[test]

@@ -391,3 +391,36 @@ fn statements_that_the_server_has_lost_are_prepared_again() {
     client.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$");
     assert_eq!(run(&mut client, &[describe(b'S', "s")]), "tTZ");
 }
+
+#[test]
+fn texts_of_prepared_statements_are_bounded_in_bytes() {
+    let cluster = started();
+    let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "1").start();
+    let mut client = login(pooler.port());
+    let padding = "x".repeat(1_000_000);
+    let prepare = |client: &mut RawClient, number: usize| {
+        let message = parse(&format!("s{number}"), &format!("SELECT {number} /* {number} {padding} */"));
+        client.send(&[message, sync()].concat());
+    };
+    for number in 0..40 {
+        prepare(&mut client, number);
+        assert_eq!(client.read_until_ready()[0].tag, b'1');
+    }
+    // What is there for all clients is not listed for one, unless in a text that is put together there.
+    let sum = "SELECT (xpath('//s/text()', query_to_xml('SELECT sum(length(statement)) AS s FROM pg_prepared_' || \
+               'statements', true, false, '')))[1]::text";
+    let held = login(pooler.port()).value(sum).unwrap();
+    assert!((10_000_000..=16 << 20).contains(&held.parse::<usize>().unwrap()), "{held}");
+    // The first one has made room for others, and is prepared again.
+    client.send(&[bind("", "s0", &[]), execute("", 0), sync()].concat());
+    assert!(
+        client.read_until_ready().iter().any(|message| message.tag == b'D' && message.values() == [Some("0".into())])
+    );
+    for number in 40..67 {
+        prepare(&mut client, number);
+        assert_eq!(client.read_until_ready()[0].tag, b'1');
+    }
+    prepare(&mut client, 67);
+    let end = client.read_to_end();
+    assert_eq!(end[0].sqlstate(), "54000");
+}

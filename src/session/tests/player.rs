@@ -448,6 +448,8 @@ impl World {
         let unfit = party.pipeline.unfit;
         detach(party);
         party.lent = None;
+        let (held, bytes) = party.session.statements_held();
+        assert!(bytes == 0 || held > 0, "{bytes} bytes of no statement");
         server.lent_to = None;
         if unfit {
             let Model { read_only, no_roles, .. } = server.model;
@@ -466,6 +468,8 @@ impl World {
         assert!(server.model.pins.is_empty(), "a free server carries {:?}: {:#?}", server.model.pins, self.log);
         let names: Vec<String> = server.model.statements.keys().filter(|name| !name.is_empty()).cloned().collect();
         assert_eq!(server.state.statements.len(), names.len(), "statements held: {names:?}: {:#?}", self.log);
+        let texts = server.model.statements.iter().filter(|(name, _)| !name.is_empty());
+        assert!(server.state.statements.bytes() <= texts.map(|(_, sql)| sql.len()).sum(), "bytes of what is not held");
         for name in names {
             let id = name.strip_prefix("__poolhouse_").unwrap_or_else(|| panic!("a client's name is left: {name}"));
             assert!(server.state.statements.touch(id.parse().expect("a number")), "{name} is held unknown to us");
