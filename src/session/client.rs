@@ -393,7 +393,7 @@ impl Session {
         }
         self.wrote |= !only_controls(verdict);
         pipeline.note_defaults(verdict);
-        self.notified |= verdict.listens;
+        self.notified |= verdict.notifies;
         if verdict.vacates.is_some() {
             pipeline.vacates.clone_from(&verdict.vacates);
         }

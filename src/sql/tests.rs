@@ -51,6 +51,7 @@ fn words(verdict: &Verdict) -> String {
     words.push(if verdict.lists_statements { "lists" } else { "" }.into());
     // What cannot be seen may do anything, so that of it this says nothing.
     words.push(if verdict.listens && !verdict.is_opaque() { "listens" } else { "" }.into());
+    words.push(if verdict.notifies && !verdict.is_opaque() { "notifies" } else { "" }.into());
     words.push(if verdict.is_opaque() { "opaque" } else { "" }.into());
     words.extend(verdict.vacates.iter().map(|database| format!("vacates:{database}")));
     words.extend(verdict.defaults.iter().map(|of| {
@@ -309,9 +310,9 @@ fn what_does_not_only_read() {
         write | REINDEX TABLE t
         write | CHECKPOINT
         write | LOCK TABLE t
-        write listens | NOTIFY c, 'x'
+        write listens notifies | NOTIFY c, 'x'
         write listens | UNLISTEN *
-        write listens | SELECT pg_notify('c', x) FROM t
+        write listens notifies | SELECT pg_notify('c', x) FROM t
         write listens | SELECT * FROM pg_listening_channels()
         write | CLOSE c
         write | FETCH 10 FROM c
@@ -360,7 +361,7 @@ fn what_does_not_only_read() {
         write | SELECT pg_sleep(1), random()
         write | SELECT txid_current()
         write | SELECT pg_current_xact_id()
-        write listens | SELECT pg_notify('c', 'x')
+        write listens notifies | SELECT pg_notify('c', 'x')
         write | SELECT lo_get(1), lo_create(2)
         write | SELECT lowrite(1, 'x')
         write | SELECT pg_advisory_xact_lock(1)

@@ -230,6 +230,8 @@ pub struct Verdict {
     pub asks_sequences: bool,
     /// It changes, uses or asks for what the session listens to: LISTEN, UNLISTEN, NOTIFY and the functions for that.
     pub listens: bool,
+    /// It sends notifications by itself: NOTIFY and `pg_notify`.
+    pub notifies: bool,
     /// The names of prepared statements that it uses, in the order of the text.
     pub names: Box<[NameUse]>,
     /// It asks which prepared statements the session has.

@@ -50,6 +50,7 @@ struct Judge {
     lists_statements: bool,
     asks_sequences: bool,
     listens: bool,
+    notifies: bool,
     /// There is code that is not seen.
     opaque: bool,
     vacates: Option<Box<str>>,
@@ -101,6 +102,7 @@ impl Judge {
             lists_statements: self.lists_statements,
             asks_sequences: self.asks_sequences,
             listens: self.listens,
+            notifies: self.notifies,
             vacates: self.vacates,
             defaults: self.defaults,
             unseen: self.opaque.then(|| Box::new(self.unseen)),
@@ -140,6 +142,7 @@ impl Judge {
             kind => self.write(|| Reason::Statement(statement_name(kind))),
         }
         self.listens |= matches!(node.key(), "ListenStmt" | "UnlistenStmt" | "NotifyStmt");
+        self.notifies |= node.key() == "NotifyStmt";
         match node.key() {
             "TransactionStmt" => self.transaction(node),
             "VariableSetStmt" => self.variable(node),
@@ -295,7 +298,8 @@ impl Judge {
             Kind::Unknown => self.unknown_function(owned()),
         }
         match name {
-            "pg_notify" | "pg_listening_channels" if kind != Kind::Unknown => self.listens = true,
+            "pg_notify" if kind != Kind::Unknown => (self.listens, self.notifies) = (true, true),
+            "pg_listening_channels" if kind != Kind::Unknown => self.listens = true,
             "set_config" if kind == Kind::Volatile => self.set_config(call),
             "currval" | "lastval" if kind == Kind::Volatile => self.asks_sequences = true,
             "setseed" if kind == Kind::Volatile => self.pins.insert(Pin::Seed),

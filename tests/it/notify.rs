@@ -230,6 +230,13 @@ fn the_sender_of_what_the_hub_delivers_is_the_client_that_sent_it() {
         ok(&mut sender, "NOTIFY bell");
         hear(&mut listener).process == process
     });
+    // Who only begins to listen sends nothing.
+    let mut other = login(pooler.port());
+    wait_until("a LISTEN raises no doubt", PATIENCE, || {
+        ok(&mut other, "LISTEN whistle");
+        ok(&mut sender, "NOTIFY bell");
+        hear(&mut listener).process == process
+    });
 }
 
 #[test]
