@@ -66,12 +66,7 @@ impl Manager for ServerManager {
     /// What an idle server may have said is taken in: changed parameters and notices. The end of the stream or anything
     /// else means that the connection is gone.
     fn is_fit(server: &mut Box<Server>) -> bool {
-        let mut buffer = [0; 4096];
-        match server.stream.try_read(&mut buffer) {
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-            Ok(0) => false,
-            Ok(count) => take_in(server, &buffer[..count]),
-        }
+        !server.stream.has_news() || is_fit_by_its_news(server)
     }
 
     fn retire(server: Box<Server>) {
@@ -81,6 +76,15 @@ impl Manager for ServerManager {
 
     fn home(server: &Box<Server>) -> ThreadId {
         server.home
+    }
+}
+
+fn is_fit_by_its_news(server: &mut Server) -> bool {
+    let mut buffer = [0; 4096];
+    match server.stream.try_read(&mut buffer) {
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        Ok(0) => false,
+        Ok(count) => take_in(server, &buffer[..count]),
     }
 }
 

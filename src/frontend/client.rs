@@ -270,9 +270,8 @@ impl Client {
 
     /// An idle client: it gets an exchange when it becomes active, or is to move.
     fn poll_activity(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        match ready!(self.stream.poll_readable(cx)) {
-            Ok(()) => {}
-            Err(_) => return Poll::Ready(Wake::Event(Event::Left)),
+        if !self.stream.has_news() && ready!(self.stream.poll_readable(cx)).is_err() {
+            return Poll::Ready(Wake::Event(Event::Left));
         }
         if let Some(to) = self.worker.post.destination(&mut self.order_answered) {
             return Poll::Ready(Wake::Move(to));

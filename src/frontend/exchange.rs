@@ -7,6 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use tokio::task::coop;
+
 use crate::{
     backend::Server,
     net::Stream,
@@ -94,6 +96,8 @@ struct Inbox {
     passes: bool,
     /// The front message cannot be judged before more of it is there.
     wants_more: bool,
+    /// The client's task is woken when something comes: until then there is no need to ask.
+    watched: bool,
 }
 
 /// What is known during one poll.
@@ -285,7 +289,7 @@ impl Exchange {
     /// Reads ahead while the client waits for a server connection, to notice when it leaves. True when it has left.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>, client: &mut Stream) -> Poll<()> {
         while self.from_client.has_room() {
-            match client.poll_fill(cx, &mut self.from_client.bytes) {
+            match self.from_client.poll_fill(cx, client) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,
@@ -340,7 +344,7 @@ impl Exchange {
             if turn.server_is_dry {
                 return None;
             }
-            match server.stream.poll_fill(turn.cx, &mut self.from_server.bytes) {
+            match self.from_server.poll_fill(turn.cx, &mut server.stream) {
                 Poll::Ready(Ok(0)) => return Some(Event::ServerLost(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Err(error)) => return Some(Event::ServerLost(error)),
                 Poll::Ready(Ok(_)) => turn.moved = true,
@@ -500,7 +504,7 @@ impl Exchange {
         if turn.client_is_dry || self.deserted || !self.from_client.has_room() {
             return None;
         }
-        match client.poll_fill(turn.cx, &mut self.from_client.bytes) {
+        match self.from_client.poll_fill(turn.cx, client) {
             Poll::Ready(Ok(0) | Err(_)) => return Some(Event::Left),
             Poll::Ready(Ok(_)) => turn.moved = true,
             Poll::Pending => {
@@ -632,6 +636,19 @@ impl Inbox {
     fn reset(&mut self) {
         self.bytes.clear();
         (self.used, self.rest, self.passes, self.wants_more) = (0, 0, false, false);
+        self.watched = false;
+    }
+
+    /// Appends what has come. Always of one stream and in one task between two calls of [`Inbox::reset`].
+    #[inline]
+    fn poll_fill(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+        if self.watched && !stream.has_news() {
+            return Poll::Pending;
+        }
+        let filled = stream.poll_fill(cx, &mut self.bytes);
+        // A task that has had its share of this turn is told to wait, too, but only for its next turn.
+        self.watched = filled.is_pending() && coop::has_budget_remaining();
+        filled
     }
 
     /// The message at the front, as much of it as is there.
@@ -772,6 +789,7 @@ fn nonsense(error: wire::Error) -> Box<Report> {
     let report = Report::fatal(SqlState::CONNECTION_LOST, "the server sent what the protocol does not allow");
     Box::new(report.detail(error.to_string()))
 }
+
 /// Whether an answer is an error of a replica that the primary would not give: it writes (SQLSTATE 25006), or replication
 /// has taken away what it reads (40001).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -802,5 +820,43 @@ impl Refusal {
             answer = rest;
         }
         refusal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, io::Write, net::TcpListener};
+
+    use super::*;
+    use crate::net::Address;
+
+    fn use_up_the_share(cx: &mut Context<'_>) {
+        while let Poll::Ready(turn) = coop::poll_proceed(cx) {
+            turn.made_progress();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_noticed_by_a_task_that_has_had_its_share() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let (mut stream, mut peer) = (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let mut inbox = Inbox::default();
+        inbox.make_room();
+        let mut turns = 0;
+        let filled = poll_fn(|cx| {
+            turns += 1;
+            if turns == 1 {
+                use_up_the_share(cx);
+            }
+            let filled = inbox.poll_fill(cx, &mut stream);
+            assert_eq!(inbox.watched, filled.is_pending() && turns > 1);
+            if turns == 2 {
+                peer.write_all(b"x").unwrap();
+            }
+            filled
+        });
+        assert_eq!(filled.await.unwrap(), 1);
+        assert_eq!(turns, 3);
     }
 }

@@ -198,7 +198,7 @@ fn looks() -> tokio::time::Interval {
 pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<Worker>, workers: Workers) {
     let post = arrivals.post.clone();
     let several = workers.intakes.len() > 1;
-    let mut meter = Meter::new();
+    let mut meter = several.then(Meter::new);
     let mut looks = looks();
     let clients = workers.clients.clone();
     let mut ended = pin!(async {
@@ -216,7 +216,10 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
                 clients.spawn("client", serve_one(arrival, leaving, frontend, worker, workers));
             }
             _ = looks.tick(), if metered => {
-                let busy = if post.clients.load(Ordering::Relaxed) > 0 { meter.look() } else { 0 };
+                let busy = match &mut meter {
+                    Some(meter) if post.clients.load(Ordering::Relaxed) > 0 => meter.look(),
+                    _ => 0,
+                };
                 post.busy.store(busy, Ordering::Relaxed);
             }
             () = &mut ended => return,

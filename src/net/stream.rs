@@ -2,20 +2,22 @@
 
 use std::{
     io,
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use rustix::{
+    buffer::spare_capacity,
     io::Errno,
-    net::{RecvFlags, recv},
+    net::{RecvFlags, SendFlags, recv, send},
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
+    task::coop,
 };
-use tokio_util::io::poll_read_buf;
 
 use super::Address;
 
@@ -71,6 +73,63 @@ impl Stream {
             Stream::Unix(stream) => stream.poll_read_ready(cx),
             Stream::Gone => Poll::Ready(Err(gone())),
         }
+    }
+
+    /// Whether the event loop has seen something arrive, or the end of the stream, that has not been read. Costs next to
+    /// nothing, and wakes nobody later.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => stream.poll_write_ready(cx),
+            Stream::Unix(stream) => stream.poll_write_ready(cx),
+            Stream::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    /// Calls, when the event loop has seen that it can be of use.
+    #[inline]
+    fn try_io(&self, interest: Interest, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.try_io(interest, call),
+            Stream::Unix(stream) => stream.try_io(interest, call),
+            Stream::Gone => Err(gone()),
+        }
+    }
+
+    fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Stream::Tcp(stream) => Ok(stream.as_fd()),
+            Stream::Unix(stream) => Ok(stream.as_fd()),
+            Stream::Gone => Err(gone()),
+        }
+    }
+
+    /// As [`Stream::try_io`], for a call that moves at most `most` bytes. One that moves fewer has shown that no more can
+    /// be moved now, so that the next one waits for the event loop instead of asking the kernel in vain.
+    #[inline]
+    fn try_move(
+        &self,
+        interest: Interest,
+        most: usize,
+        call: impl FnOnce(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> io::Result<usize> {
+        let fd = self.fd()?;
+        let mut count = 0;
+        let called = self.try_io(interest, || {
+            count = call(fd)?;
+            if 0 < count && count < most { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        if count > 0 { Ok(count) } else { called.map(|()| 0) }
+    }
+
+    #[inline]
+    fn try_fill(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let room = buffer.capacity() - buffer.len();
+        self.try_move(Interest::READABLE, room, |fd| Ok(recv(fd, spare_capacity(buffer), RecvFlags::empty())?.1))
     }
 
     /// Reads into the spare room of `buffer`, without waiting and, as long as the event loop has seen nothing arrive,
@@ -133,14 +192,37 @@ impl Stream {
     /// Appends what has arrived to `buffer`, at most up to its capacity, which must not be full. 0 is the end of the
     /// stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        debug_assert!(buffer.len() < buffer.capacity(), "a full buffer would be grown by the read");
-        poll_read_buf(Pin::new(self), cx, buffer)
+        debug_assert!(buffer.len() < buffer.capacity(), "a read into a full buffer looks like the end of the stream");
+        if self.has_news() {
+            let turn = ready!(coop::poll_proceed(cx));
+            let filled = self.try_fill(buffer);
+            if !would_block(&filled) {
+                turn.made_progress();
+                return Poll::Ready(filled);
+            }
+        }
+        loop {
+            ready!(self.poll_readable(cx))?;
+            let filled = self.try_fill(buffer);
+            if !would_block(&filled) {
+                return Poll::Ready(filled);
+            }
+        }
     }
 
     /// Writes as much of `bytes` from `*written` on as the socket takes; ready when all of it is written.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, bytes: &[u8], written: &mut usize) -> Poll<io::Result<()>> {
         while *written < bytes.len() {
-            match ready!(Pin::new(&mut *self).poll_write(cx, &bytes[*written..]))? {
+            let turn = ready!(coop::poll_proceed(cx));
+            let rest = &bytes[*written..];
+            let sent = self.try_move(Interest::WRITABLE, rest.len(), |fd| send(fd, rest, SendFlags::NOSIGNAL));
+            if would_block(&sent) {
+                drop(turn);
+                ready!(self.poll_writable(cx))?;
+                continue;
+            }
+            turn.made_progress();
+            match sent? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => *written += count,
             }
@@ -156,6 +238,10 @@ impl Stream {
             Stream::Gone => "gone".into(),
         }
     }
+}
+
+fn would_block(result: &io::Result<usize>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn gone() -> io::Error {
@@ -215,6 +301,32 @@ mod tests {
         let (stream, peer) = open().await;
         drop(peer);
         assert!(!stream.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn what_has_been_read_is_no_news() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let (mut stream, mut peer) = (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        assert!(!stream.has_news());
+        for text in [b"one", b"two"] {
+            peer.write_all(text).unwrap();
+            poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
+            assert!(stream.has_news());
+            let mut buffer = Vec::with_capacity(16);
+            assert_eq!(poll_fn(|cx| stream.poll_fill(cx, &mut buffer)).await.unwrap(), 3);
+            assert_eq!(buffer, text);
+            assert!(!stream.has_news(), "less came than there was room for");
+        }
+        peer.write_all(b"more").unwrap();
+        for part in [b"mo", b"re"] {
+            let mut buffer = Vec::with_capacity(2);
+            assert_eq!(poll_fn(|cx| stream.poll_fill(cx, &mut buffer)).await.unwrap(), 2);
+            assert_eq!(buffer, part);
+        }
+        drop(peer);
+        let mut buffer = Vec::with_capacity(16);
+        assert_eq!(poll_fn(|cx| stream.poll_fill(cx, &mut buffer)).await.unwrap(), 0);
     }
 
     #[tokio::test]
