@@ -16,7 +16,7 @@ use crate::{
     backend::{ConnectError, ServerManager},
     monitor::Report,
     net::Stream,
-    pool::{Lease, Pool, Waiting},
+    pool::{Asked, Lease, Pool, Waiting},
     session::Need,
     topology::{Class, NodeId, RouteError, State, Wish, route},
 };
@@ -63,9 +63,9 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
     let node = if target.cluster.nodes.len() == 1 { Ok(NodeId(0)) } else { choose(target, request, None) };
     let Ok(node) = node else { return FirstTry::Nowhere };
     let pool = target.pool(node);
-    match pool.try_checkout(worker.id) {
-        Some(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
-        None => FirstTry::Queued(pool.wait(worker.id), node),
+    match pool.ask(worker.id) {
+        Asked::There(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
+        Asked::Queued(waiting) => FirstTry::Queued(waiting, node),
     }
 }
 

@@ -54,8 +54,11 @@ pub(super) enum Watch {
     Sooner,
 }
 
-/// What has to be done once the lock is released.
-pub(super) struct Outcome<M: Manager> {
+/// What has to be done once the lock is released: nothing, as a rule.
+pub(super) struct Outcome<M: Manager>(Option<Box<Work<M>>>);
+
+/// What there is to do.
+pub(super) struct Work<M: Manager> {
     pub retire: Vec<Held<M::Connection>>,
     pub open: Vec<(Place, Arc<M>)>,
     pub watch: Option<Watch>,
@@ -63,13 +66,24 @@ pub(super) struct Outcome<M: Manager> {
 
 impl<M: Manager> Default for Outcome<M> {
     fn default() -> Self {
-        Outcome { retire: Vec::new(), open: Vec::new(), watch: None }
+        Outcome(None)
     }
 }
 
 impl<M: Manager> Outcome<M> {
-    pub fn is_nothing(&self) -> bool {
-        self.retire.is_empty() && self.open.is_empty() && self.watch.is_none()
+    fn work(&mut self) -> &mut Work<M> {
+        self.0.get_or_insert_with(|| Box::new(Work { retire: Vec::new(), open: Vec::new(), watch: None }))
+    }
+
+    fn watch(&mut self, watch: Option<Watch>) {
+        if watch.is_some() {
+            self.work().watch = watch;
+        }
+    }
+
+    #[inline]
+    pub fn into_work(self) -> Option<Box<Work<M>>> {
+        self.0
     }
 }
 
@@ -182,7 +196,7 @@ impl<M: Manager> Ledger<M> {
             // What is being opened is still counted, and let go when it arrives.
             self.open -= pool.idle.len() + pool.lent;
             self.lent -= pool.lent;
-            outcome.retire.extend(pool.idle.into_iter().map(|(_, held)| held));
+            outcome.work().retire.extend(pool.idle.into_iter().map(|(_, held)| held));
         }
         self.feed(&mut outcome);
         outcome
@@ -213,7 +227,7 @@ impl<M: Manager> Ledger<M> {
                 found = Some(held);
             } else {
                 self.open -= 1;
-                outcome.retire.push(held);
+                outcome.work().retire.push(held);
             }
         }
         self.feed(&mut outcome);
@@ -221,23 +235,22 @@ impl<M: Manager> Ledger<M> {
     }
 
     /// A place at the end of the queue.
-    pub fn wait(&mut self, key: PoolKey, worker: ThreadId) -> (u64, Received<M>, Outcome<M>) {
+    pub fn wait(&mut self, key: PoolKey, worker: ThreadId, outcome: &mut Outcome<M>) -> (u64, Received<M>) {
         let (sender, receiver) = oneshot::channel();
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let mut outcome = Outcome::default();
         if let Some(pool) = self.pools.get_mut(&key) {
             let since = Instant::now();
             pool.waiting.push_back(Waiter { ticket, worker, since, sender });
             let deadline = pool.settings.checkout_timeout.map(|limit| since + limit);
-            outcome.watch = self.watch_for(deadline);
+            outcome.watch(self.watch_for(deadline));
         }
-        self.hand_out_idle(key, &mut outcome);
-        self.open_for(key, &mut outcome);
-        (ticket, receiver, outcome)
+        self.hand_out_idle(key, outcome);
+        self.open_for(key, outcome);
+        (ticket, receiver)
     }
 
-    /// Somebody may have given one back between the look at the idle ones and the place in the queue.
+    /// One may idle that nobody has looked at.
     fn hand_out_idle(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
         while let Some(pool) = self.pools.get_mut(&key).filter(|pool| !pool.waiting.is_empty()) {
             let Some((_, mut held)) = pool.idle.pop() else { return };
@@ -245,7 +258,7 @@ impl<M: Manager> Ledger<M> {
                 self.place(key, held, outcome);
             } else {
                 self.open -= 1;
-                outcome.retire.push(held);
+                outcome.work().retire.push(held);
             }
         }
     }
@@ -278,7 +291,7 @@ impl<M: Manager> Ledger<M> {
         self.lent -= 1;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
-            outcome.retire.push(held);
+            outcome.work().retire.push(held);
             return outcome;
         };
         pool.lent -= 1;
@@ -306,7 +319,7 @@ impl<M: Manager> Ledger<M> {
         let Place { key, generation } = place;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
-            outcome.retire.push(Held { connection, expires: None, generation });
+            outcome.work().retire.push(Held { connection, expires: None, generation });
             self.feed(&mut outcome);
             return outcome;
         };
@@ -383,7 +396,7 @@ impl<M: Manager> Ledger<M> {
         for pool in self.pools.values_mut().filter(|pool| is_meant(&pool.manager)) {
             pool.generation = pool.generation.wrapping_add(1);
             self.open -= pool.idle.len();
-            outcome.retire.extend(pool.idle.drain(..).map(|(_, held)| held));
+            outcome.work().retire.extend(pool.idle.drain(..).map(|(_, held)| held));
         }
         self.feed(&mut outcome);
         outcome
@@ -406,7 +419,7 @@ impl<M: Manager> Ledger<M> {
             self.fill(key, &mut outcome);
         }
         if self.wakes.is_none() {
-            outcome.watch = self.watch_for(self.next_deadline());
+            outcome.watch(self.watch_for(self.next_deadline()));
         }
         outcome
     }
@@ -424,7 +437,7 @@ impl<M: Manager> Ledger<M> {
             if expired || idled || !M::is_fit(&mut held.connection) {
                 spare = spare.saturating_sub(1);
                 self.open -= 1;
-                outcome.retire.push(held);
+                outcome.work().retire.push(held);
             } else {
                 pool.idle.push((since, held));
             }
@@ -446,7 +459,7 @@ impl<M: Manager> Ledger<M> {
         let expired = old || held.expires.is_some_and(|expires| expires <= self.now);
         if expired || self.gives_way(key) {
             self.open -= 1;
-            outcome.retire.push(held);
+            outcome.work().retire.push(held);
             self.open_for(key, outcome);
             return;
         }
@@ -513,6 +526,9 @@ impl<M: Manager> Ledger<M> {
     /// pools allow.
     fn open_for(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
         self.note_need(key);
+        if self.starving == 0 {
+            return;
+        }
         self.feed(outcome);
         while self.note_need(key) && self.evict_for(key, outcome) {
             self.feed(outcome);
@@ -535,7 +551,7 @@ impl<M: Manager> Ledger<M> {
         let Some(pool) = self.pools.get_mut(&key) else { return };
         pool.opening += 1;
         self.open += 1;
-        outcome.open.push((Place { key, generation: pool.generation }, pool.manager.clone()));
+        outcome.work().open.push((Place { key, generation: pool.generation }, pool.manager.clone()));
     }
 
     /// Closes the connection that has idled longest in a pool that has more, or that has idled for a while in any
@@ -550,7 +566,7 @@ impl<M: Manager> Ledger<M> {
         let Some((_, pool)) = others.min_by_key(|(since, _)| *since) else { return false };
         let (_, held) = pool.idle.remove(0);
         self.open -= 1;
-        outcome.retire.push(held);
+        outcome.work().retire.push(held);
         true
     }
 }

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::tasks::Scope;
-use ledger::{Held, Ledger, Outcome, Place, Watch};
+use ledger::{Held, Ledger, Outcome, Place, Watch, Work};
 pub use ledger::{PoolCounts, PoolKey};
 
 /// How one pool (database, user, node) lends. `[pool]` in the configuration.
@@ -144,14 +144,18 @@ impl<M: Manager> Node<M> {
     }
 
     /// Does outside the lock what was decided under it.
+    #[inline]
     fn carry_out(self: &Arc<Self>, outcome: Outcome<M>) {
-        if outcome.is_nothing() {
-            return;
+        if let Some(work) = outcome.into_work() {
+            self.work(*work);
         }
-        for held in outcome.retire {
+    }
+
+    fn work(self: &Arc<Self>, work: Work<M>) {
+        for held in work.retire {
             M::retire(held.connection);
         }
-        match outcome.watch {
+        match work.watch {
             Some(Watch::Start) => {
                 let watcher = Watcher { node: self.clone(), done: false };
                 self.scope.spawn("end waits in time", watcher.end_waits());
@@ -159,7 +163,7 @@ impl<M: Manager> Node<M> {
             Some(Watch::Sooner) => self.sooner.notify_one(),
             None => {}
         }
-        for (place, manager) in outcome.open {
+        for (place, manager) in work.open {
             // Made here, so that the place is freed even if the task never runs.
             let opening = Opening { node: self.clone(), place, done: false };
             self.scope.spawn("open a server connection", async move {
@@ -234,30 +238,40 @@ pub struct Pool<M: Manager> {
 }
 
 impl<M: Manager> Pool<M> {
-    /// The connection used last, when one idles and nobody waits. `worker` is the calling thread: among the idle ones
-    /// one that lives on its event loop is preferred.
-    pub fn try_checkout(self: &Arc<Self>, worker: ThreadId) -> Option<Lease<M>> {
-        let (held, outcome) = self.node.lock().take_idle(self.key, worker);
-        self.node.carry_out(outcome);
-        held.map(|held| Lease { pool: self.clone(), held: Some(held) })
-    }
-
     /// Waits for a connection, in order of arrival. Cancel-safe: a connection that comes too late goes to the next.
     ///
     /// # Errors
     /// [`CheckoutError::Timeout`] after `checkout_timeout`; [`CheckoutError::Open`] when a new one cannot be opened.
     pub async fn checkout(self: &Arc<Self>, worker: ThreadId) -> Result<Lease<M>, CheckoutError<M::Error>> {
-        match self.try_checkout(worker) {
-            Some(lease) => Ok(lease),
-            None => self.wait(worker).await,
+        match self.ask(worker) {
+            Asked::There(lease) => Ok(lease),
+            Asked::Queued(waiting) => waiting.await,
         }
     }
 
-    /// A place in the queue. Once there is a connection, the place is what [`Pool::checkout`] gives.
+    /// A place in the queue.
     pub fn wait(self: &Arc<Self>, worker: ThreadId) -> Waiting<M> {
-        let (ticket, receiver, outcome) = self.node.lock().wait(self.key, worker);
+        let mut outcome = Outcome::default();
+        let (ticket, receiver) = self.node.lock().wait(self.key, worker, &mut outcome);
         self.node.carry_out(outcome);
-        Waiting { pool: self.clone(), ticket, receiver: Some(receiver) }
+        Waiting { ticket, place: Some((self.clone(), receiver)) }
+    }
+
+    /// The connection used last, when one idles and nobody waits, or else a place in the queue. `worker` is the calling
+    /// thread: among the idle ones one that lives on its event loop is preferred.
+    pub fn ask(self: &Arc<Self>, worker: ThreadId) -> Asked<M> {
+        let mut ledger = self.node.lock();
+        let (held, mut outcome) = ledger.take_idle(self.key, worker);
+        let asked = match held {
+            Some(held) => Asked::There(Lease { pool: self.clone(), held: Some(held) }),
+            None => {
+                let (ticket, receiver) = ledger.wait(self.key, worker, &mut outcome);
+                Asked::Queued(Waiting { ticket, place: Some((self.clone(), receiver)) })
+            }
+        };
+        drop(ledger);
+        self.node.carry_out(outcome);
+        asked
     }
 
     /// What this pool has at the moment.
@@ -278,24 +292,30 @@ impl<M: Manager> Drop for Pool<M> {
     }
 }
 
-/// A place in the queue; left when it is dropped.
+/// What comes of asking for a connection.
+#[derive(Debug)]
+pub enum Asked<M: Manager> {
+    There(Lease<M>),
+    Queued(Waiting<M>),
+}
+
+/// A place in the queue; left when it is dropped. Once there is a connection, it is what [`Pool::checkout`] gives.
 #[derive(Debug)]
 pub struct Waiting<M: Manager> {
-    pool: Arc<Pool<M>>,
     ticket: u64,
     /// Until it has received.
-    receiver: Option<ledger::Received<M>>,
+    place: Option<(Arc<Pool<M>>, ledger::Received<M>)>,
 }
 
 impl<M: Manager> Future for Waiting<M> {
     type Output = Result<Lease<M>, CheckoutError<M::Error>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(receiver) = &mut self.receiver else { return Poll::Pending };
+        let Some((_, receiver)) = &mut self.place else { return Poll::Pending };
         let received = ready!(Pin::new(receiver).poll(cx));
-        self.receiver = None;
+        let Some((pool, _)) = self.place.take() else { return Poll::Pending };
         Poll::Ready(match received {
-            Ok(Ok(held)) => Ok(Lease { pool: self.pool.clone(), held: Some(held) }),
+            Ok(Ok(held)) => Ok(Lease { pool, held: Some(held) }),
             Ok(Err(error)) => Err(error),
             // The sender is dropped only with the pool, which we hold.
             Err(_) => Err(CheckoutError::Timeout),
@@ -305,14 +325,14 @@ impl<M: Manager> Future for Waiting<M> {
 
 impl<M: Manager> Drop for Waiting<M> {
     fn drop(&mut self) {
-        let Some(mut receiver) = self.receiver.take() else { return };
+        let Some((pool, mut receiver)) = self.place.take() else { return };
         receiver.close();
         if let Ok(Ok(held)) = receiver.try_recv() {
-            self.pool.give_back(held);
+            pool.give_back(held);
             return;
         }
-        let outcome = self.pool.node.lock().leave(self.pool.key, self.ticket);
-        self.pool.node.carry_out(outcome);
+        let outcome = pool.node.lock().leave(pool.key, self.ticket);
+        pool.node.carry_out(outcome);
     }
 }
 

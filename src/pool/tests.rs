@@ -201,6 +201,14 @@ impl TestPool {
         [lent, idle, opening, waiting]
     }
 
+    /// One that idles, or nothing: whoever would have to wait goes away again.
+    fn try_checkout(&self, thread: ThreadId) -> Option<TestLease> {
+        match self.ask(thread) {
+            Asked::There(lease) => Some(lease),
+            Asked::Queued(_) => None,
+        }
+    }
+
     async fn lease(&self) -> TestLease {
         self.checkout(here()).await.unwrap()
     }

@@ -8,7 +8,7 @@ use super::*;
 enum Operation {
     /// Takes a place in the queue of a pool, from a thread.
     Wait(usize, usize),
-    Try(usize, usize),
+    Ask(usize, usize),
     /// Clients look at what has come.
     Collect,
     GiveBack(usize),
@@ -32,7 +32,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ];
     prop_oneof![
         8 => (index.clone(), 0_usize..3).prop_map(|(pool, thread)| Operation::Wait(pool, thread)),
-        2 => (index.clone(), 0_usize..3).prop_map(|(pool, thread)| Operation::Try(pool, thread)),
+        2 => (index.clone(), 0_usize..3).prop_map(|(pool, thread)| Operation::Ask(pool, thread)),
         6 => Just(Operation::Collect),
         6 => index.clone().prop_map(Operation::GiveBack),
         2 => index.clone().prop_map(Operation::Break),
@@ -113,12 +113,13 @@ impl Clients {
     async fn apply(&mut self, operation: &Operation) {
         match *operation {
             Operation::Wait(pool, thread) => self.waits.push(self.pool(pool).wait(THREADS[thread])),
-            Operation::Try(pool, thread) => {
-                if let Some(lease) = self.pool(pool).try_checkout(THREADS[thread]) {
+            Operation::Ask(pool, thread) => match self.pool(pool).ask(THREADS[thread]) {
+                Asked::There(lease) => {
                     assert!(lease.is_fit(), "an unfit connection is lent");
                     self.take(lease);
                 }
-            }
+                Asked::Queued(wait) => self.waits.push(wait),
+            },
             Operation::Collect => self.collect(),
             Operation::GiveBack(lease) => self.lease(lease).into_iter().for_each(Lease::give_back),
             Operation::Break(lease) => drop(self.lease(lease)),
