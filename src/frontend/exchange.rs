@@ -400,7 +400,7 @@ impl Exchange {
                     return Some(nonsense(error));
                 }
             };
-            if Reply::of(head.tag).is_ok_and(Reply::is_data) && self.pipeline.front_is_clients() {
+            if Reply::is_data(head.tag) && self.pipeline.front_is_clients() {
                 self.from_server.pass(head.message());
                 continue;
             }
@@ -454,7 +454,7 @@ impl Exchange {
                 self.to_client.bytes.append(&mut self.said_to_client);
             }
             // Inside of a message that is passing to the server nothing else may be said; it waits for the end of that.
-            if !self.is_cut() {
+            if !self.said_to_server.is_empty() && !self.is_cut() {
                 self.to_server.bytes.append(&mut self.said_to_server);
             }
         }

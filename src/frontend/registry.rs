@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, hash_map},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -55,6 +55,8 @@ pub struct Slot {
     secret: [u8; SECRET_BYTES],
     secret_bytes: u8,
     order: AtomicU8,
+    /// It was cancelled while it waited. Set only under the lock.
+    canceled: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -64,8 +66,6 @@ struct Inner {
     attached: Option<Arc<Canceler>>,
     /// Waits for a server connection.
     queued: bool,
-    /// It was cancelled while it waited.
-    canceled: bool,
     /// The server connection is busy with something of ours, which a cancel must not hit.
     shielded: bool,
     /// A cancel has come meanwhile.
@@ -137,6 +137,7 @@ impl Registry {
                 secret,
                 secret_bytes: secret_bytes.min(SECRET_BYTES) as u8,
                 order: AtomicU8::new(self.order.load(Ordering::Acquire)),
+                canceled: AtomicBool::new(false),
                 inner: Mutex::default(),
             })
         };
@@ -241,13 +242,18 @@ impl Slot {
     /// The client waits no more, in vain.
     pub fn leave_queue(&self) {
         let mut inner = lock(&self.inner);
-        (inner.queued, inner.canceled) = (false, false);
+        inner.queued = false;
+        self.canceled.store(false, Ordering::Relaxed);
     }
 
     /// Whether the client was cancelled while it waited; it waits no longer then.
     pub fn take_canceled(&self) -> bool {
+        // Whoever cancels wakes the client's task after that, so a look at the wrong moment is not the last.
+        if !self.canceled.load(Ordering::Acquire) {
+            return false;
+        }
         let mut inner = lock(&self.inner);
-        let canceled = std::mem::take(&mut inner.canceled);
+        let canceled = self.canceled.swap(false, Ordering::Relaxed);
         inner.queued &= !canceled;
         canceled
     }
@@ -257,7 +263,8 @@ impl Slot {
     pub fn attach(&self, canceler: Option<Arc<Canceler>>, shielded: bool) -> bool {
         let mut inner = lock(&self.inner);
         inner.queued = false;
-        if std::mem::take(&mut inner.canceled) {
+        if self.canceled.load(Ordering::Relaxed) {
+            self.canceled.store(false, Ordering::Relaxed);
             return false;
         }
         inner.attached = canceler;
@@ -292,7 +299,7 @@ impl Slot {
     pub fn cancel(self: &Arc<Self>) -> Option<Canceling> {
         let mut inner = lock(&self.inner);
         if inner.queued {
-            inner.canceled = true;
+            self.canceled.store(true, Ordering::Release);
             drop(inner);
             self.wake();
             return None;

@@ -353,6 +353,13 @@ pub struct Answer {
     pub channels: Vec<Channel>,
 }
 
+impl Answer {
+    pub fn is_empty(&self) -> bool {
+        let Answer { settings, reset, pin, prepared, channels } = self;
+        settings.is_empty() && reset.is_empty() && pin.is_none() && prepared.is_empty() && channels.is_empty()
+    }
+}
+
 /// A prepared statement that a server has told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {

@@ -46,10 +46,14 @@ impl Session {
         if pipeline.holding {
             return ClientStep::Hold;
         }
-        if let Some(step) = self.skipped(request, pipeline, out) {
+        if (self.skip_to_sync || pipeline.skipping)
+            && let Some(step) = self.skipped(request, pipeline, out)
+        {
             return step;
         }
-        if let Some(step) = self.answer_loss(request, out) {
+        if self.lost.is_some()
+            && let Some(step) = self.answer_loss(request, out)
+        {
             return step;
         }
         if must_settle(request, pipeline) {
@@ -84,11 +88,8 @@ impl Session {
         }
     }
 
-    /// After an error in an extended query everything up to Sync is skipped, as PostgreSQL does.
+    /// After an error in an extended query everything up to Sync is skipped, as PostgreSQL does. Only for then.
     fn skipped(&mut self, request: Request, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) -> Option<ClientStep> {
-        if !(self.skip_to_sync || pipeline.skipping) {
-            return None;
-        }
         if request != Request::Sync {
             return Some(ClientStep::Swallow);
         }
@@ -103,7 +104,6 @@ impl Session {
 
     /// The client's transaction was lost with its server while it idled: its next message gets the error.
     fn answer_loss(&mut self, request: Request, out: &mut Outboxes<'_>) -> Option<ClientStep> {
-        self.lost.as_ref()?;
         match request {
             Request::Flush | Request::CopyData | Request::CopyDone | Request::CopyFail => None,
             _ => {
@@ -160,11 +160,18 @@ impl Session {
             None
         };
         if let Some(verdict) = &verdict {
-            if let Some(step) = self.refuse_text(verdict, Request::Query, pipeline, out) {
+            if self.may_refuse()
+                && let Some(step) = self.refuse_text(verdict, Request::Query, pipeline, out)
+            {
                 return step;
             }
-            self.ask_sequences(verdict, pipeline, server.as_deref_mut(), out);
-            if let Some(step) = self.deallocate(verdict, pipeline, server.is_some(), out) {
+            if verdict.asks_sequences && !self.asks_sequences {
+                self.ask_sequences(pipeline, server.as_deref_mut(), out);
+            }
+            if let Deallocate::Named(name) = &verdict.deallocates
+                && verdict.statements == 1
+                && let Some(step) = self.deallocate(name.as_bytes(), pipeline, server.is_some(), out)
+            {
                 return step;
             }
         }
@@ -214,24 +221,23 @@ impl Session {
     /// SQL DEALLOCATE of a statement that was prepared by the protocol: the server does not know the client's name.
     fn deallocate(
         &mut self,
-        verdict: &Verdict,
+        name: &[u8],
         pipeline: &Pipeline,
         attached: bool,
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
-        let Deallocate::Named(name) = &verdict.deallocates else { return None };
         // In an open batch only the server can tell whether it comes to this.
-        if verdict.statements != 1 || pipeline.has_open_batch() || pipeline.effects.uses_name(name.as_bytes()) {
+        if pipeline.has_open_batch() || pipeline.effects.uses_name(name) {
             return None;
         }
-        let known = pipeline.is_unsettled(name.as_bytes()) || self.statement(name.as_bytes(), pipeline).is_some();
+        let known = pipeline.is_unsettled(name) || self.statement(name, pipeline).is_some();
         if known && attached && !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
         }
         if !known || pipeline.status == Status::Failed {
             return None;
         }
-        self.names.remove(name.as_bytes());
+        self.names.remove(name);
         self.unnamed = None;
         reply::command_complete("DEALLOCATE", out.to_client);
         reply::ready_for_query(if attached { pipeline.status } else { Status::Idle }, out.to_client);

@@ -65,7 +65,9 @@ impl Session {
             Some(Judged::Parse(statement)) => statement,
             _ => self.intern_own(&parse, pipeline, judge),
         };
-        if let Some(step) = self.refuse_text(&statement.verdict, Request::Parse, pipeline, out) {
+        if self.may_refuse()
+            && let Some(step) = self.refuse_text(&statement.verdict, Request::Parse, pipeline, out)
+        {
             return step;
         }
         self.asks_sequences |= statement.verdict.asks_sequences;
@@ -157,7 +159,7 @@ impl Session {
             pipeline.push(Owed::ParseTaken { name: parse.name.into() });
             return ClientStep::Answered;
         }
-        match pipeline.presence(statement.id, server.statements.touch(statement.id)) {
+        match pipeline.presence(statement.id, server.statements.touch(statement.id).is_some()) {
             // What the text means may have changed since: tables, types, functions. The client asks now.
             Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
             Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
@@ -180,9 +182,9 @@ impl Session {
     ) {
         let id = statement.id;
         let held = server.statements.touch(id);
-        let fresh = pipeline.has_sent(id) || server.statements.is_since(id, since);
-        let as_it_was = fresh && !server.statements.is_stale(id);
-        if !(as_it_was && pipeline.presence(id, held) == Presence::Held) {
+        let fresh = pipeline.has_sent(id) || held.is_some_and(|held| held.since >= since);
+        let as_it_was = fresh && !held.is_some_and(|held| held.stale);
+        if !(as_it_was && pipeline.presence(id, held.is_some()) == Presence::Held) {
             self.prepare_anew(statement, pipeline, server, out);
         }
     }
@@ -195,7 +197,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) {
         let held = server.statements.touch(statement.id);
-        match pipeline.presence(statement.id, held) {
+        match pipeline.presence(statement.id, held.is_some()) {
             Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
             Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
         }
@@ -229,8 +231,8 @@ impl Session {
         }
         // Once everything is answered, what the server has said of it last counts.
         let held = server.statements.touch(statement.id);
-        let held = pipeline.owed.is_empty() || pipeline.presence(statement.id, held) == Presence::Held;
-        match server.statements.shape(statement.id).filter(|_| held && !server.statements.is_stale(statement.id)) {
+        let counts = pipeline.owed.is_empty() || pipeline.presence(statement.id, held.is_some()) == Presence::Held;
+        match held.filter(|held| counts && !held.stale).and_then(|held| held.shape) {
             Some(shape) if shape == told => Fit::Same,
             Some(_) if asked == Some(statement.id) => Fit::Changed,
             // What is there may have been prepared before the client's: how it is now has to be seen.

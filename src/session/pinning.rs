@@ -44,6 +44,12 @@ impl Session {
         self.holding.as_deref()
     }
 
+    /// Whether there are statements that the pool does not let pass.
+    #[inline]
+    pub(super) fn may_refuse(&self) -> bool {
+        self.shared.mode == Mode::Statement || self.shared.on_pin == OnPin::Refuse
+    }
+
     /// Statements that the pool does not let pass.
     pub(super) fn refuse_text(
         &mut self,

@@ -564,9 +564,11 @@ impl Pipeline {
 
     /// Forgets everything but the room it takes, for the next client. Most of it is as new already.
     pub fn reset(&mut self) {
-        self.owed.clear();
-        self.changes.clear();
-        self.sent.clear();
+        if !(self.owed.is_empty() && self.changes.is_empty() && self.sent.is_empty()) {
+            self.owed.clear();
+            self.changes.clear();
+            self.sent.clear();
+        }
         self.ready_owed = 0;
         self.status = Status::Idle;
         (self.skipping, self.copy_in, self.failed, self.holding) = (false, false, false, false);
@@ -584,7 +586,7 @@ impl Pipeline {
         self.own_error = None;
         self.asked_shape = None;
         self.can_repeat = false;
-        if self.answer != Answer::default() {
+        if !self.answer.is_empty() {
             self.answer = Answer::default();
         }
     }

@@ -38,18 +38,14 @@ impl Drawn {
 }
 
 impl Session {
-    /// A statement with this verdict has come. On a connection where the session itself has drawn, what others have left
-    /// stays, since its own values would go with it.
+    /// The first statement has come that asks for values. On a connection where the session itself has drawn, what others
+    /// have left stays, since its own values would go with it.
     pub(super) fn ask_sequences(
         &mut self,
-        verdict: &Verdict,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
         out: &mut Outboxes<'_>,
     ) {
-        if !verdict.asks_sequences || self.asks_sequences {
-            return;
-        }
         self.asks_sequences = true;
         let Some(server) = server else { return };
         let is_free = pipeline.status == Status::Idle && pipeline.owed.is_empty() && !pipeline.has_open_batch();

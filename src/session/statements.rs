@@ -310,16 +310,16 @@ pub struct ServerStatements {
 }
 
 /// One statement on a server connection.
-#[derive(Debug, Clone, Copy)]
-struct Held {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
     /// When it was used last.
     tick: u64,
     /// What its result looks like, when the server has said.
-    shape: Option<Shape>,
+    pub shape: Option<Shape>,
     /// The server has refused to run it: it has to be prepared anew.
-    stale: bool,
+    pub stale: bool,
     /// When it was prepared there, by [`Statements::next_moment`].
-    since: u64,
+    pub since: u64,
     /// Length of its text, as far as it was sent by us.
     bytes: usize,
 }
@@ -328,16 +328,12 @@ struct Held {
 type OwnNames = HashMap<Box<[u8]>, Option<(u64, u64)>, RandomState>;
 
 impl ServerStatements {
-    /// Whether the connection holds it; marks it as used.
-    pub fn touch(&mut self, id: u64) -> bool {
+    /// What is known of it, if the connection holds it; marks it as used.
+    pub fn touch(&mut self, id: u64) -> Option<Held> {
         self.tick += 1;
-        match self.used.get_mut(&id) {
-            Some(held) => {
-                held.tick = self.tick;
-                true
-            }
-            None => false,
-        }
+        let held = self.used.get_mut(&id)?;
+        held.tick = self.tick;
+        Some(*held)
     }
 
     /// The one that was used least recently, of those that may go.
@@ -376,23 +372,10 @@ impl ServerStatements {
         self.used.get(&id).map_or(0, |held| held.bytes)
     }
 
-    /// Whether it was prepared at this moment or later.
-    pub fn is_since(&self, id: u64, moment: u64) -> bool {
-        self.used.get(&id).is_some_and(|held| held.since >= moment)
-    }
-
-    pub fn shape(&self, id: u64) -> Option<Shape> {
-        self.used.get(&id)?.shape
-    }
-
     pub fn set_shape(&mut self, id: u64, shape: Shape) {
         if let Some(held) = self.used.get_mut(&id) {
             held.shape = Some(shape);
         }
-    }
-
-    pub fn is_stale(&self, id: u64) -> bool {
-        self.used.get(&id).is_some_and(|held| held.stale)
     }
 
     pub fn set_stale(&mut self, id: u64) {
@@ -549,7 +532,7 @@ mod tests {
             let mut held = ServerStatements::default();
             let mut model: Vec<u64> = Vec::new();
             for id in uses {
-                let has = held.touch(id);
+                let has = held.touch(id).is_some();
                 prop_assert_eq!(has, model.contains(&id));
                 model.retain(|other| *other != id);
                 if !has {

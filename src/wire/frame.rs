@@ -157,10 +157,11 @@ impl Reply {
         })
     }
 
-    /// Whether it is data that never completes a reply, so that a client's passes without being looked at.
+    /// Whether a message of this type is data that never completes a reply, so that a client's passes without being looked
+    /// at.
     #[inline]
-    pub fn is_data(self) -> bool {
-        matches!(self, Reply::DataRow | Reply::CopyData)
+    pub fn is_data(tag: u8) -> bool {
+        matches!(tag, b'D' | b'd')
     }
 }
 

@@ -400,7 +400,7 @@ impl World {
                 return;
             }
             let message: Vec<u8> = party.from_server.drain(..head.message()).collect();
-            if is_data(head.tag) && party.pipeline.front_is_clients() {
+            if Reply::is_data(head.tag) && party.pipeline.front_is_clients() {
                 party.received.extend_from_slice(&message);
                 continue;
             }
@@ -472,7 +472,10 @@ impl World {
         assert!(server.state.statements.bytes() <= texts.map(|(_, sql)| sql.len()).sum(), "bytes of what is not held");
         for name in names {
             let id = name.strip_prefix("__poolhouse_").unwrap_or_else(|| panic!("a client's name is left: {name}"));
-            assert!(server.state.statements.touch(id.parse().expect("a number")), "{name} is held unknown to us");
+            assert!(
+                server.state.statements.touch(id.parse().expect("a number")).is_some(),
+                "{name} is held unknown to us"
+            );
         }
         let believed: Vec<_> = server.state.settings.iter().map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
         let set: Vec<_> = server.model.set_by_session();
@@ -503,12 +506,8 @@ fn is_default((name, value): &(String, String)) -> bool {
     probe(default.reported()) || matches!((name.as_str(), value.as_str()), ("work_mem", "4MB") | ("app.x", ""))
 }
 
-fn is_data(tag: u8) -> bool {
-    Reply::of(tag).is_ok_and(Reply::is_data)
-}
-
 fn is_data_of_client(party: &Client) -> bool {
-    party.from_server.first().is_some_and(|tag| is_data(*tag)) && party.pipeline.front_is_clients()
+    party.from_server.first().is_some_and(|tag| Reply::is_data(*tag)) && party.pipeline.front_is_clients()
 }
 
 fn detach(party: &mut Client) {
