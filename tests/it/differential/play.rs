@@ -208,12 +208,7 @@ impl<'a> Play<'a> {
         let answer = raw.finish_login(&user, self.place.password);
         let is_in = answer.last().is_some_and(|message| message.tag == b'Z');
         self.players.insert(client, Player { raw, unsent: Vec::new(), owed: 0, last_value: None });
-        let begin = self.transcript.lines.len();
         answer.into_iter().for_each(|message| self.note(client, message));
-        // Which parameter is reported first is not determined at the login: later versions walk a hash table.
-        let status = format!("{client}: S ");
-        self.transcript.lines[begin..]
-            .sort_by_key(|line| if line.starts_with(&status) { line.clone() } else { String::new() });
         if is_in { Ok(()) } else { Err(Over) }
     }
 
@@ -281,7 +276,16 @@ impl<'a> Play<'a> {
             self.transcript.notifications.entry(client).or_default().push(text);
         } else {
             self.transcript.lines.push(format!("{client}: {} {}", char::from(message.tag), shortened(&text)));
+            self.order_parameters(client);
         }
+    }
+
+    /// Which of several parameters is reported first is not determined: later versions walk a hash table.
+    fn order_parameters(&mut self, client: usize) {
+        let status = format!("{client}: S ");
+        let lines = &mut self.transcript.lines;
+        let others = lines.iter().rposition(|line| !line.starts_with(&status)).map_or(0, |at| at + 1);
+        lines[others..].sort();
     }
 
     /// The text with what `\let` has taken.
