@@ -70,7 +70,7 @@ pub fn on_stage(act: impl FnOnce(&Stage)) {
     }
     let config = Config::of_cluster(&cluster)
         .set("pool.size", "2")
-        .set("pool.checkout_timeout", "'10s'")
+        .set("pool.checkout_timeout", "'30s'")
         .set("auth.method", "'trust'");
     let config = ["app", "boss", "guest"].iter().fold(config, |config, user| config.user(user, PASSWORD));
     let pooler = config.start();
