@@ -58,7 +58,10 @@ pub fn work(number: usize, place: Place<'_>, stop: &AtomicBool) -> Vec<String> {
             if round.is_multiple_of(3) {
                 client.raw.send(&terminate());
             }
-            (client.raw, client.set) = (login(), Vec::new());
+            // First gone, then back: a login may have to wait for a server connection, and this session holds one.
+            let Client { raw, complaints, .. } = client;
+            drop(raw);
+            client = Client { raw: login(), number, set: Vec::new(), complaints };
         }
         let jitter = (round * 7 + number * 13) % 30;
         thread::sleep(Duration::from_millis(PAUSE_MILLIS + u64::try_from(jitter).unwrap_or(0)));
