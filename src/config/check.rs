@@ -10,7 +10,6 @@ use super::{
     cluster::Cluster,
     database::{self, Ground},
     mistake::{Findings, Place},
-    nearest::nearest,
     pooling::Section,
     raw::{self, Item},
     value::{Choice, DURATION_DAY, Outside, or},
@@ -19,6 +18,7 @@ use crate::{
     auth::{self, Method, Secret, userlist},
     frontend, monitor,
     net::{Address, Listen},
+    session::nearest,
 };
 
 pub(super) const LISTEN_DEFAULT: &str = "127.0.0.1:6432";

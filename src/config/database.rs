@@ -4,11 +4,11 @@ use super::{
     Database, Login, Pooling,
     cluster::{self, Cluster},
     mistake::{Findings, Place},
-    nearest::nearest,
     pooling::Section,
     raw::{self, Item},
     value::Outside,
 };
+use crate::session::nearest;
 
 /// Names of the console that operators connect to; clients could never reach a database behind them.
 pub(super) const CONSOLE_NAMES: [&str; 2] = ["poolhouse", "pgbouncer"];

@@ -9,7 +9,6 @@ mod cluster;
 mod conninfo;
 mod database;
 mod mistake;
-mod nearest;
 mod pooling;
 mod raw;
 #[cfg(test)]

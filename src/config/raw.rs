@@ -3,10 +3,8 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{
-    mistake::{Findings, Place},
-    nearest::nearest,
-};
+use super::mistake::{Findings, Place};
+use crate::session::nearest;
 
 /// One value of the file and where it stands.
 #[derive(Debug, Clone)]

@@ -11,13 +11,13 @@ use super::{
     conninfo::{self, Parameter},
     database::reserved,
     mistake::{Findings, Place, Wrong},
-    nearest::nearest,
     value::Outside,
 };
 use crate::{
     auth::{self, Method, Secret},
     monitor,
     net::{Address, Listen},
+    session::nearest,
     topology::Routing,
 };
 

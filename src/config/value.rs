@@ -11,10 +11,9 @@ use toml::de::DeValue;
 
 use super::{
     mistake::{Findings, Place, Wrong},
-    nearest::nearest,
     raw::Item,
 };
-use crate::auth::Secret;
+use crate::{auth::Secret, session::nearest};
 
 /// The longest duration anything may have.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(365 * DAY);

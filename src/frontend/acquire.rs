@@ -60,7 +60,8 @@ pub enum FirstTry {
 
 /// A connection that is there at once, or a place in the queue.
 pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry {
-    let node = if target.cluster.nodes.len() == 1 { Ok(NodeId(0)) } else { choose(target, request, None) };
+    let only = target.cluster.nodes.len() == 1 && request.need != Need::Replica;
+    let node = if only { Ok(NodeId(0)) } else { choose(target, request, None) };
     let Ok(node) = node else { return FirstTry::Nowhere };
     let pool = target.pool(node);
     match pool.ask(worker.id) {
@@ -75,6 +76,7 @@ pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Resul
     // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
     let alone = topology.nodes.len() == 1 && topology.primary.is_none();
     let class = match request.need {
+        Need::Replica => Class::Replica,
         Need::Write if !alone => Class::Write,
         Need::Read | Need::Write => Class::Read,
     };
@@ -119,7 +121,10 @@ pub async fn acquire_from(
             Ok(node) => node,
             Err(error) => {
                 let left = hold.saturating_sub(since.elapsed());
-                if timeout(left, target.cluster.monitor.changed(version)).await.is_err() {
+                // How far a replica has come is no change of the nodes.
+                let pause = if error == RouteError::NoReplica { RETRY_PAUSE.min(left) } else { left };
+                let changed = timeout(pause, target.cluster.monitor.changed(version)).await;
+                if changed.is_err() && pause == left {
                     let error = if any_is_up(target) { error } else { RouteError::NoNode };
                     return Err(AcquireError::Route(error, hold));
                 }

@@ -537,7 +537,7 @@ impl Client {
             cluster.monitor.report(lent.1, NodeReport::ServerLost { reason: error.to_string() });
         }
         let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
-        if !alone && exchange.take_back() {
+        if !alone && exchange.take_back(&self.session) {
             return AfterLoss::GoesOn;
         }
         exchange.stop_withholding();
@@ -558,7 +558,7 @@ impl Client {
         let Some(lent) = self.lent.take() else { return };
         let node = &self.target.cluster.node(lent.1).name;
         tracing::debug!(node, process = lent.0.process(), "a replica refused what was taken for a read");
-        if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back()) {
+        if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back(&self.session)) {
             self.session.on_refused_read();
         }
     }

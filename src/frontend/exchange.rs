@@ -123,7 +123,7 @@ impl Exchange {
         self.process = process;
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
-        self.repeat = (need == Need::Read).then(Vec::new);
+        self.repeat = matches!(need, Need::Read | Need::Replica).then(Vec::new);
         self.mends = session.has_statements();
         self.again.clear();
     }
@@ -144,8 +144,8 @@ impl Exchange {
 
     /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
     /// asked of another. False when that is not so.
-    pub fn take_back(&mut self) -> bool {
-        match self.repeat.take() {
+    pub fn take_back(&mut self, session: &Session) -> bool {
+        match self.repeat.take().filter(|_| session.only_read()) {
             Some(sent) if !sent.is_empty() && self.from_client.rest == 0 => {
                 self.detach();
                 self.from_client.put_back(&sent);
@@ -372,7 +372,8 @@ impl Exchange {
     /// Whether a replica answers that it cannot run what it was asked, so that all of it can be asked of the primary.
     fn refusal(&self) -> Refusal {
         let whole = self.repeat.as_ref().is_some_and(|sent| !sent.is_empty()) && self.from_client.rest == 0;
-        if !whole || self.pipeline.ready_owed != 1 {
+        // Who insists on a replica gets its refusal.
+        if !whole || self.pipeline.ready_owed != 1 || self.pipeline.lent_for != Need::Read {
             return Refusal::Not;
         }
         Refusal::of(self.from_server.unused())

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     auth::{Challenge, Credential, Secret, md5, scram},
     net::Stream,
-    session::Session,
+    session::{OwnSettings, Session},
     tasks::Scope,
     wire::{
         self,
@@ -182,9 +182,11 @@ async fn start(
     known: Known,
 ) -> Result<Ready, Refusal> {
     let Known { minor, wanted, target, place } = known;
+    let mut own = OwnSettings::default();
     let begun = match wanted.purpose {
         Purpose::Session => {
-            let settings = wanted.settings()?;
+            let mut settings = wanted.settings()?;
+            own.take(&mut settings)?;
             unless_gone(stream, scope, begin(&target, worker, settings)).await?
         }
         Purpose::Physical | Purpose::Logical => {
@@ -204,7 +206,11 @@ async fn start(
     tracing::debug!(client, database, user, process, purpose = ?wanted.purpose, "a client logged in");
     let life = match (wanted.purpose, held) {
         (Purpose::Physical | Purpose::Logical, Some(held)) => Life::Replication(held),
-        (_, held) => Life::Session(Session::new(target.shared.clone(), beginning.settings, beginning.reported), held),
+        (_, held) => {
+            let mut session = Session::new(target.shared.clone(), beginning.settings, beginning.reported);
+            session.steer(own, false);
+            Life::Session(session, held)
+        }
     };
     Ok(Ready { life, target, entry, place })
 }

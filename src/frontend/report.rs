@@ -44,6 +44,12 @@ impl AcquireError {
                 Report::error(SqlState::CANNOT_CONNECT_NOW, format!("no primary server was found within {hold:?}"))
                     .hint("The wait is clusters.*.failover.hold; clusters.*.failover.mode says who promotes."),
             ),
+            AcquireError::Route(RouteError::NoReplica, hold) => Words::Ours(
+                Report::error(SqlState::CANNOT_CONNECT_NOW, format!("no replica was fit to serve within {hold:?}"))
+                    .hint(
+                        "The session asks for a replica (poolhouse.route); \"auto\" would let reads go to the primary.",
+                    ),
+            ),
             AcquireError::Route(RouteError::NoNode, hold) => Words::Ours(
                 Report::error(SqlState::CONNECTION_UNREACHABLE, format!("no server was reachable within {hold:?}"))
                     .hint("The wait is clusters.*.failover.hold."),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::session::OwnSettings;
 use crate::wire::{
     error::{Report, SqlState},
     reply,
@@ -70,7 +71,8 @@ impl Wanted {
         let options = Some(self.options.as_str()).filter(|options| !options.is_empty());
         let named = [("replication", replication), ("options", options)];
         let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
-        named.chain(self.plain.iter().cloned()).collect()
+        let plain = self.plain.iter().filter(|(name, _)| !OwnSettings::are_named_by(name));
+        named.chain(plain.cloned()).collect()
     }
 }
 

@@ -156,6 +156,7 @@ impl Target {
             statements_max: settings.session.prepared_statements,
             on_pin: settings.session.on_pin,
             routed: cluster.nodes.len() > 1 && settings.session.mode != Mode::Session,
+            nodes: cluster.nodes.iter().map(|node| node.name.as_str().into()).collect(),
             statements,
             code: kept.code.clone(),
         };

@@ -76,7 +76,7 @@ impl Session {
             Request::Bind => self.on_bind(message, pipeline, server, judge, out),
             Request::Describe => self.on_describe(message, pipeline, server, judge, out),
             Request::Close => self.on_close(message, pipeline, server, judge, out),
-            Request::Execute => self.on_execute(message, pipeline, server, judge),
+            Request::Execute => self.on_execute(message, pipeline, server, judge, out),
             Request::Sync => self.on_sync(pipeline, server, out),
             Request::Flush if server.is_some() => ClientStep::Forward,
             Request::Flush => ClientStep::Swallow,
@@ -98,6 +98,7 @@ impl Session {
             return None;
         }
         self.skip_to_sync = false;
+        self.end_own(false);
         reply::ready_for_query(Status::Idle, out.to_client);
         Some(ClientStep::Answered)
     }
@@ -165,6 +166,11 @@ impl Session {
             {
                 return step;
             }
+            if let Some(own) = verdict.own.as_deref()
+                && !pipeline.copy_in
+            {
+                return self.on_own_query(own, pipeline, server.is_some(), out);
+            }
             if verdict.asks_sequences && !self.asks_sequences {
                 self.ask_sequences(pipeline, server.as_deref_mut(), out);
             }
@@ -180,9 +186,14 @@ impl Session {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::NeedServer(need);
         };
-        if moves(pipeline, need) {
+        if self.moves(pipeline, need) {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::Hold;
+        }
+        if self.own.is_some()
+            && let Some(step) = self.note_own(verdict.as_deref(), Request::Query, pipeline, server, out)
+        {
+            return step;
         }
         if !self.before_query(verdict.as_deref(), pipeline, server, out) {
             pipeline.judged = verdict.map(Judged::Query);
@@ -250,12 +261,16 @@ impl Session {
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
         judge: &impl Judge,
+        out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if pipeline.is_full() || moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
+        if let Some(step) = self.on_own_execute(message, pipeline, server.is_some(), out) {
+            return step;
+        }
+        if pipeline.is_full() || self.moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
             return ClientStep::Hold;
         }
         if server.is_none() {
-            return ClientStep::NeedServer(Need::Write);
+            return ClientStep::NeedServer(self.need(None, pipeline));
         }
         pipeline.push(Owed::Execute);
         ClientStep::Forward
@@ -268,6 +283,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         if server.is_none() {
+            self.end_own(true);
             reply::ready_for_query(Status::Idle, out.to_client);
             return ClientStep::Answered;
         }
@@ -283,10 +299,11 @@ impl Session {
     }
 
     fn on_function_call(&mut self, pipeline: &mut Pipeline, server: Option<&mut ServerState>) -> ClientStep {
+        let need = self.need(None, pipeline);
         if server.is_none() {
-            return ClientStep::NeedServer(Need::Write);
+            return ClientStep::NeedServer(need);
         }
-        if pipeline.is_full() || moves(pipeline, Need::Write) {
+        if pipeline.is_full() || self.moves(pipeline, need) {
             return ClientStep::Hold;
         }
         // A function may touch anything, and only its oid is known.
@@ -313,9 +330,17 @@ impl Session {
         self.shared.mode != Mode::Session && self.shared.statements_max > 0
     }
 
-    fn need(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> Need {
-        let reads = verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
-        if self.shared.routed && reads && self.shared.mode != Mode::Session { Need::Read } else { Need::Write }
+    /// Whether a message cannot run on the server connection that is lent, and another one can be had for it: what only
+    /// reads leaves a replica for a write, and who insists on a node gets it once nothing is under way.
+    pub(super) fn moves(&self, pipeline: &Pipeline, need: Need) -> bool {
+        if pipeline.read_only {
+            return need != Need::Read && pipeline.lent_for.excludes(need);
+        }
+        pipeline.lent_for.excludes(need)
+            && pipeline.status == Status::Idle
+            && !pipeline.owed.is_empty()
+            && !pipeline.has_open_batch()
+            && !self.is_pinned()
     }
 
     /// A batch of the extended protocol may read elsewhere only when it is all there, up to its Sync, and all of it reads.
@@ -331,13 +356,18 @@ impl Session {
         match self.need(Some(verdict), pipeline) {
             Need::Read if pipeline.read_only && pipeline.has_open_batch() => Need::Read,
             Need::Read if self.batch_reads(parsed, after, pipeline, judge) => Need::Read,
-            _ => Need::Write,
+            Need::Read | Need::Write => Need::Write,
+            Need::Replica => Need::Replica,
         }
     }
 
     /// What a message needs that has no verdict of its own: it goes with its batch, which cannot move once it has begun.
     pub(super) fn need_of_rest(&self, after: &[u8], pipeline: &Pipeline, judge: &impl Judge) -> Need {
-        if pipeline.read_only && (pipeline.has_open_batch() || self.batch_reads(None, after, pipeline, judge)) {
+        match self.need(None, pipeline) {
+            Need::Write if pipeline.read_only => {}
+            need => return need,
+        }
+        if pipeline.has_open_batch() || self.batch_reads(None, after, pipeline, judge) {
             Need::Read
         } else {
             Need::Write
@@ -485,7 +515,7 @@ impl Session {
     }
 
     /// Whether a text only reads, as far as it tells by itself or by what is known of the functions in it.
-    fn reads(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
+    pub(super) fn reads(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
         let by_census = |unseen: &Unseen| {
             let census = || pipeline.census(&self.shared.code);
             unseen.reads_but_for_functions && census().is_some_and(|census| census.reads(verdict))
@@ -590,11 +620,6 @@ fn only_controls(verdict: &Verdict) -> bool {
         TransactionControl::None | TransactionControl::Mixed | TransactionControl::PrepareTransaction
     );
     verdict.statements == 1 && (control || matches!(verdict.reason, Reason::SessionState(_)))
-}
-
-/// Whether a statement cannot run on the server connection that is lent: it writes, and the node is a replica.
-pub(super) fn moves(pipeline: &Pipeline, need: Need) -> bool {
-    pipeline.read_only && need == Need::Write
 }
 
 /// COPY's messages pass while something is owed that may be a COPY; the rest comes late, after an error.

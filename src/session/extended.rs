@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
-    client::{JUDGED_BYTES_MAX, moves, violation},
+    ClientStep, Judge, Outboxes, Pipeline, ServerState, Session, Shown,
+    client::{JUDGED_BYTES_MAX, violation},
     names::Sent,
     pipeline::{Judged, Owed, Presence},
     statements::{
@@ -70,6 +70,9 @@ impl Session {
         {
             return step;
         }
+        if statement.verdict.own.is_some() && !pipeline.copy_in {
+            return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
+        }
         self.asks_sequences |= statement.verdict.asks_sequences;
         let need = self.need_of_batch(&statement.verdict, Some(parse.name), message.after, pipeline, judge);
         let Some(server) = server else {
@@ -77,7 +80,7 @@ impl Session {
             return ClientStep::NeedServer(need);
         };
         // EXECUTE is described by what it executes, and that is looked up when it is parsed.
-        if moves(pipeline, need) || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
+        if self.moves(pipeline, need) || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
             return ClientStep::Hold;
         }
         if parse.name.is_empty() {
@@ -106,8 +109,9 @@ impl Session {
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
     ) -> ClientStep {
-        let Some(server) = server else { return ClientStep::NeedServer(Need::Write) };
-        if moves(pipeline, Need::Write) {
+        let need = self.need(None, pipeline);
+        let Some(server) = server else { return ClientStep::NeedServer(need) };
+        if self.moves(pipeline, need) {
             return ClientStep::Hold;
         }
         let Some((name, _)) = frame::split_text(message.body) else {
@@ -128,6 +132,24 @@ impl Session {
         ClientStep::Forward
     }
 
+    /// Why a client cannot have one more named statement.
+    pub(super) fn too_much(&self, parse: &Parse<'_>, pipeline: &Pipeline) -> Option<Report> {
+        if self.names.len() + pipeline.changes_len() >= CLIENT_STATEMENTS_MAX {
+            return Some(Report::fatal(
+                SqlState::LIMIT_EXCEEDED,
+                format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
+            ));
+        }
+        if self.names.bytes() + parse.name.len() + parse.sql.len() > CLIENT_STATEMENT_BYTES_MAX {
+            let most = CLIENT_STATEMENT_BYTES_MAX >> 20;
+            return Some(Report::fatal(
+                SqlState::LIMIT_EXCEEDED,
+                format!("one client cannot hold prepared statements of more than {most} MB in all"),
+            ));
+        }
+        None
+    }
+
     fn parse_named(
         &mut self,
         parse: &Parse<'_>,
@@ -136,18 +158,8 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if self.names.len() + pipeline.changes_len() >= CLIENT_STATEMENTS_MAX {
-            return ClientStep::fail(Report::fatal(
-                SqlState::LIMIT_EXCEEDED,
-                format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
-            ));
-        }
-        if self.names.bytes() + parse.name.len() + parse.sql.len() > CLIENT_STATEMENT_BYTES_MAX {
-            let most = CLIENT_STATEMENT_BYTES_MAX >> 20;
-            return ClientStep::fail(Report::fatal(
-                SqlState::LIMIT_EXCEEDED,
-                format!("one client cannot hold prepared statements of more than {most} MB in all"),
-            ));
+        if let Some(report) = self.too_much(parse, pipeline) {
+            return ClientStep::fail(report);
         }
         if pipeline.is_unsettled(parse.name) {
             return ClientStep::Hold;
@@ -280,17 +292,27 @@ impl Session {
         }
         let raw = pipeline.effects.uses_name(names.statement);
         let statement = if raw { None } else { self.statement(names.statement, pipeline) };
+        if let Some(statement) = statement.as_ref().filter(|statement| statement.verdict.own.is_some())
+            && !pipeline.copy_in
+        {
+            return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
+        }
         self.asks_sequences |= statement.as_ref().is_some_and(|statement| statement.verdict.asks_sequences);
         let need = match &statement {
             Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
             None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if moves(pipeline, need) {
+        if self.moves(pipeline, need) {
             return ClientStep::Hold;
         }
         let mut fit = Fit::Same;
         if let Some(statement) = &statement {
+            if self.own.is_some()
+                && let Some(step) = self.note_own(Some(&statement.verdict), Request::Bind, pipeline, server, out)
+            {
+                return step;
+            }
             if !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
                 return ClientStep::Hold;
             }
@@ -299,6 +321,7 @@ impl Session {
                 return ClientStep::Hold;
             }
         }
+        self.forget_own_portal(names.portal);
         match &statement {
             Some(statement) => {
                 self.note(Some(&statement.verdict), pipeline);
@@ -380,12 +403,15 @@ impl Session {
             Object::Statement(name) if !pipeline.effects.uses_name(name) => self.statement(name, pipeline),
             Object::Statement(_) | Object::Portal(_) => None,
         };
+        if let Some(step) = self.on_own_describe(object, statement.as_ref(), pipeline, server.is_some(), out) {
+            return step;
+        }
         let need = match &statement {
             Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
             None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if pipeline.is_full() || moves(pipeline, need) {
+        if pipeline.is_full() || self.moves(pipeline, need) {
             return ClientStep::Hold;
         }
         if let Some(statement) = &statement
@@ -434,8 +460,11 @@ impl Session {
             Ok(object) => object,
             Err(error) => return violation(error),
         };
-        if pipeline.is_full() || moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
+        if pipeline.is_full() || self.moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
             return ClientStep::Hold;
+        }
+        if let Object::Portal(name) = object {
+            self.forget_own_portal(name);
         }
         let Some(server) = server else {
             // No portal and no other statement of this client exists without a server connection.

@@ -91,6 +91,7 @@ impl Session {
             return AfterLoss::Ends;
         }
         self.lose_listening_server();
+        self.end_own(false);
         pipeline.owe_what_is_waited_for();
         if pipeline.owed.iter().all(Owed::is_ours) {
             if pipeline.skipping {
@@ -123,7 +124,7 @@ impl Session {
     }
 
     fn report(&self, node: &str, pipeline: &Pipeline) -> Report {
-        let fate = if !self.wrote {
+        let fate = if !self.wrote() {
             "Nothing was written by the statement."
         } else if pipeline.effects.may_commit {
             "The transaction may or may not have been committed."
@@ -202,6 +203,7 @@ mod tests {
             statements_max: 1,
             on_pin: crate::session::OnPin::Allow,
             routed: false,
+            nodes: Box::default(),
             statements: Arc::default(),
             code: Arc::default(),
         };

@@ -7,11 +7,14 @@
 
 mod carried;
 mod client;
+mod decide;
 mod extended;
 mod identity;
 mod listen;
 mod loss;
 mod names;
+mod nearest;
+mod own;
 mod own_code;
 mod pinning;
 mod pipeline;
@@ -26,8 +29,11 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 pub use carried::{Answer, Carried, Probe, Replay};
+pub use decide::Rule;
 pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
+pub use nearest::nearest;
+pub use own::{OwnSettings, Route, truth};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use pinning::{Holding, OnPin};
 pub use pipeline::{NewDefaults, Pipeline};
@@ -86,11 +92,24 @@ impl Default for Settings {
 }
 
 /// What a server is needed for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Need {
     /// Surely only reading: a replica will do.
     Read,
+    #[default]
     Write,
+    /// Whatever it does, a replica: the client insists.
+    Replica,
+}
+
+impl Need {
+    /// Whether a server connection that was lent for `self` will not do for `other`, if there is a choice.
+    fn excludes(self, other: Need) -> bool {
+        match (self, other) {
+            (Need::Read | Need::Replica, Need::Write) | (Need::Write, Need::Replica) => true,
+            (_, Need::Read) | (Need::Read | Need::Replica, Need::Replica) | (Need::Write, Need::Write) => false,
+        }
+    }
 }
 
 /// What is to be done with a client's message that was shown.
@@ -157,6 +176,8 @@ pub struct Shared {
     pub on_pin: OnPin,
     /// Whether there is more than one node to choose from.
     pub routed: bool,
+    /// The names of the nodes of the cluster.
+    pub nodes: Box<[Box<str>]>,
     pub statements: Arc<Statements>,
     /// Shared with all users of the same database.
     pub code: Arc<OwnCode>,
@@ -238,6 +259,8 @@ pub struct Session {
     unnamed: Option<Arc<Statement>>,
     /// Why the server connection stays with the client between transactions.
     pins: PinSet,
+    /// Poolhouse's own settings, when they are not what they are for most.
+    own: Option<Box<own::Own>>,
     /// What the client listens to, if anything.
     listen: Option<Box<listen::Listening>>,
     /// State that only the server could tell of keeps the server connection, too.
@@ -250,8 +273,10 @@ pub struct Session {
     lost: Option<Box<Report>>,
     /// A server has refused the session's settings: what to do with the message for which they were brought.
     refused: Option<Box<identity::Refused>>,
-    /// Everything sent since the last release only reads.
+    /// Something was sent since the last release that does not surely only read.
     wrote: bool,
+    /// To a replica, on which the session insists.
+    on_replica: bool,
     /// Something was sent since the last release that may draw from a sequence.
     drew: bool,
     /// A text was sent since the last release that may itself notify.
@@ -276,6 +301,7 @@ impl Session {
             names: statements::ClientNames::default(),
             unnamed: None,
             pins: PinSet::default(),
+            own: None,
             listen: None,
             pinned_by_probe: false,
             holding: None,
@@ -283,6 +309,7 @@ impl Session {
             lost: None,
             refused: None,
             wrote: false,
+            on_replica: false,
             drew: false,
             notified: false,
             refused_read: false,
@@ -294,9 +321,11 @@ impl Session {
     /// tells the client of parameters that differ.
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
         pipeline.read_only = need == Need::Read;
+        pipeline.lent_for = need;
         pipeline.status = Status::Idle;
         self.refused_read = false;
         (self.wrote, self.drew, self.notified) = (false, false, false);
+        self.on_replica = need == Need::Replica;
         let forgets = self.forgets_strange_draws(server);
         let settled = self.refused.is_none() && !forgets;
         if settled && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
@@ -339,7 +368,12 @@ impl Session {
 
     /// Whether what was sent since the server connection was lent may have written.
     pub fn wrote(&self) -> bool {
-        self.wrote
+        self.wrote && !self.on_replica
+    }
+
+    /// Whether it surely only reads, wherever it runs.
+    pub fn only_read(&self) -> bool {
+        !self.wrote
     }
 
     /// Whether a text was sent since the server connection was lent that itself notifies, and not only by a trigger.

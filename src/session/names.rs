@@ -104,7 +104,8 @@ impl Session {
         if pipeline.effects.uses_name(name) && !doubtful {
             return;
         }
-        match self.statement(name, pipeline) {
+        // What a server is never told of, it does not have.
+        match self.statement(name, pipeline).filter(|statement| statement.verdict.own.is_none()) {
             Some(statement) if server.statements.has_own_since(name, statement.id, self.names.since(name)) => {}
             Some(statement) => {
                 if !name.is_ascii() {

@@ -7,7 +7,7 @@
 use std::{cell::OnceCell, collections::VecDeque, sync::Arc};
 
 use super::{
-    OwnCode,
+    Need, OwnCode,
     carried::{Answer, Carried, Probe},
     listen::Move,
     own_code::Change as CodeChange,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     sql::{Census, DefaultsOf, PinSet, Reason, Verdict},
-    wire::{ErrorFields, reply::Status},
+    wire::{ErrorFields, error::Report, reply::Status},
 };
 
 /// Most replies outstanding before no more is read from a client: a bound on memory, far above what clients pipeline.
@@ -59,6 +59,8 @@ pub enum Owed {
     CloseKnown,
     /// The client's CopyDone or CopyFail: no reply of its own, but Syncs before it do not count during COPY.
     CopyEnd,
+    /// What the server must refuse, in the place of a client's message that is refused with this report.
+    Refused { report: Box<Report> },
     /// A Parse of ours: the server lacked a statement that the client has; the unnamed one without an id.
     OurParse { id: Option<u64> },
     /// A Describe of ours: whether the result of a statement is what the client was told.
@@ -319,6 +321,8 @@ pub struct Pipeline {
     pub can_repeat: bool,
     /// The server connection may only read: the node is a replica.
     pub read_only: bool,
+    /// What the server connection was lent for.
+    pub lent_for: Need,
     /// Messages of the client that were answered up to ReadyForQuery, to tell one statement from the next.
     pub turns: u32,
     /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.

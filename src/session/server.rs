@@ -36,7 +36,8 @@ impl Session {
             Ok(reply) => reply,
             Err(error) => return nonsense(error),
         };
-        match reply {
+        let explains = self.own.is_some() && pipeline.front_is_clients();
+        let step = match reply {
             Reply::ParameterStatus => self.on_parameter(message.body, pipeline, server),
             Reply::NoticeResponse if pipeline.owed.front().is_some_and(Owed::is_ours) => ServerStep::Swallow,
             Reply::NoticeResponse => ServerStep::Forward,
@@ -48,7 +49,11 @@ impl Session {
                 Err(error) => nonsense(error),
             },
             _ => self.on_reply(reply, message, pipeline, server),
+        };
+        if explains && matches!(reply, Reply::CommandComplete | Reply::EmptyQueryResponse | Reply::ErrorResponse) {
+            self.explain(out);
         }
+        step
     }
 
     fn on_parameter(&mut self, body: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
@@ -143,6 +148,9 @@ impl Session {
 
     /// Some commands take statements with them, whoever prepared them.
     fn on_command_complete(&mut self, tag: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) {
+        if let Some(own) = &mut self.own {
+            own.on_command_complete(tag);
+        }
         pipeline.mended |= pipeline.reduced && matches!(tag, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0");
         match tag {
             b"DISCARD ALL\0" => {
@@ -197,6 +205,11 @@ impl Session {
                 return ServerStep::Swallow;
             }
             Some(Owed::OwnPrepare { .. } | Owed::OurSync) => return ServerStep::Swallow,
+            Some(Owed::Refused { report }) => {
+                report.write(out.to_client);
+                self.skip(pipeline, server);
+                return ServerStep::Swallow;
+            }
             Some(Owed::Query { .. }) => {
                 // What the statement needed was refused before: that is why it fails.
                 if let Some(why) = pipeline.own_error.take()
@@ -357,6 +370,9 @@ impl Session {
             }
             _ => {
                 pipeline.own_error = None;
+                if let Some(own) = &mut self.own {
+                    own.on_ready(failed, pipeline.status, status);
+                }
                 pipeline.status = status;
                 self.accept(done.change, 0);
                 if !pipeline.withholds {

@@ -6,6 +6,7 @@ mod bodies;
 mod listening;
 mod message;
 mod model;
+mod own;
 mod player;
 mod random;
 mod script;

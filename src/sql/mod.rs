@@ -25,6 +25,7 @@ mod definitions;
 mod fingerprint;
 mod functions;
 mod lexer;
+mod own;
 mod parser;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use std::borrow::Cow;
 
 pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
+pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
 pub use verdict::{
     Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, Refused, SettingChange, TransactionControl, Unseen,
     Verdict,
@@ -260,6 +262,8 @@ fn unreadable() -> Verdict {
         unseen: Some(dark()),
         defines: false,
         customs: Box::default(),
+        own: None,
+        steps: Box::default(),
         refused: Refused::default(),
     }
 }
@@ -296,6 +300,8 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         unseen: Some(dark()),
         defines: one.defines || other.defines,
         customs: one.customs.into_iter().chain(other.customs).collect(),
+        own: if one.own.is_some() || other.own.is_some() { Some(Box::new(Own::Misplaced)) } else { None },
+        steps: one.steps.into_iter().chain(other.steps).collect(),
         refused: Refused::default(),
     }
 }

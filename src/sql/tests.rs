@@ -1089,3 +1089,61 @@ fn a_prepare_that_runs_again_takes_no_other_statement_with_it() {
     check("INSERT INTO t VALUES (1); PREPARE a AS SELECT 1", "PREPARE a AS SELECT 1");
     check("prepare a (int) as delete from t; EXECUTE a (1);", "prepare a (int) as delete from t");
 }
+
+#[test]
+fn settings_of_our_own_are_told_from_all_others() {
+    let commands = |sql: &str| match judge(sql).own.as_deref() {
+        Some(Own::Commands(commands)) => commands.to_vec(),
+        other => panic!("{sql}: {other:?}"),
+    };
+    let set = |name: &str, value: &str, local| OwnCommand::Set {
+        name: name.into(),
+        values: [Box::from(value)].into(),
+        local,
+    };
+    assert_eq!(commands("SET poolhouse.route = 'replica'"), [set("poolhouse.route", "replica", false)]);
+    assert_eq!(commands("set local Poolhouse.\"X\" to 'it''s';"), [set("poolhouse.x", "it's", true)]);
+    assert_eq!(commands("SET poolhouse.explain = ON"), [set("poolhouse.explain", "on", false)]);
+    assert_eq!(commands("SET poolhouse.x = 0"), [set("poolhouse.x", "0", false)]);
+    assert_eq!(commands("SET poolhouse.x = -1.5"), [set("poolhouse.x", "-1.5", false)]);
+    let reset = |tag, local| OwnCommand::Reset { name: "poolhouse.route".into(), local, tag };
+    assert_eq!(commands("RESET poolhouse.route"), [reset("RESET", false)]);
+    assert_eq!(commands("SET LOCAL poolhouse.route TO DEFAULT"), [reset("SET", true)]);
+    let show = OwnCommand::Show { name: "poolhouse.route".into() };
+    assert_eq!(commands("SHOW poolhouse.route; /* a */ SHOW POOLHOUSE.ROUTE"), [show.clone(), show]);
+
+    for sql in [
+        "SET poolhouse.route = 'replica'; SELECT 1",
+        "SELECT 1; SHOW poolhouse.route",
+        "SELECT set_config('poolhouse.route', 'replica', false)",
+        "SELECT pg_catalog.set_config('Poolhouse.x' , 'y', true)",
+        "ALTER ROLE a SET poolhouse.route = 'replica'",
+        "ALTER DATABASE a RESET poolhouse.route",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET poolhouse.route = 'x' AS 'SELECT 1'",
+        "SELECT 'a\\'; SET poolhouse.route = 'b'",
+    ] {
+        assert_eq!(judge(sql).own.as_deref(), Some(&Own::Misplaced), "{sql}");
+    }
+    for sql in ["SET poolhouse = 1", "SET pool.house = 1", "SELECT 'poolhouse.route'", "SHOW ALL", "RESET ALL"] {
+        assert_eq!(judge(sql).own, None, "{sql}");
+    }
+}
+
+#[test]
+fn steps_of_transactions_in_their_order() {
+    let check = |sql: &str, steps: &[BlockStep]| assert_eq!(*judge(sql).steps, *steps, "{sql}");
+    check("SELECT 1", &[]);
+    check(
+        "BEGIN; SAVEPOINT \"A\"; RELEASE a; ROLLBACK TO SAVEPOINT a; END; ABORT",
+        &[
+            BlockStep::Begin,
+            BlockStep::Savepoint("A".into()),
+            BlockStep::Release("a".into()),
+            BlockStep::RollbackTo("a".into()),
+            BlockStep::Commit,
+            BlockStep::Rollback,
+        ],
+    );
+    check("PREPARE TRANSACTION 'a'", &[BlockStep::Commit]);
+    check("COMMIT PREPARED 'a'", &[]);
+}

@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use super::own::{BlockStep, Own};
+
 /// Where a statement may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -247,6 +249,10 @@ pub struct Verdict {
     pub defines: bool,
     /// Settings with a dot in their names that code in the text names: a DO block, or a function that is created.
     pub customs: Box<[Box<str>]>,
+    /// It names settings of Poolhouse's own.
+    pub own: Option<Box<Own>>,
+    /// What it does to transaction blocks, in the order of the text.
+    pub steps: Box<[BlockStep]>,
     /// A replica has refused it.
     pub refused: Refused,
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use super::census::body;
 use super::definitions;
 use super::functions::{self, Kind};
+use super::own::{self, BlockStep, Own, OwnCommand};
 use super::tree::{Tree, Value, unescape};
 use super::verdict::{
     Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, Refused, SettingChange, TransactionControl, Unseen,
@@ -65,6 +66,10 @@ struct Judge {
     /// It names the view in which an UPDATE is a SET; and it updates something.
     names_settings: bool,
     updates: bool,
+    /// Commands about settings of our own, and whether such a setting is named where it cannot be.
+    own: Vec<OwnCommand>,
+    misplaced: bool,
+    steps: Vec<BlockStep>,
     literal: bool,
 }
 
@@ -108,6 +113,14 @@ impl Judge {
             unseen: self.opaque.then(|| Box::new(self.unseen)),
             defines: self.defines,
             customs: self.customs.into_iter().collect(),
+            own: match self.own.len() {
+                0 if !self.misplaced => None,
+                commands if commands as u32 == self.statements && !self.misplaced => {
+                    Some(Box::new(Own::Commands(self.own.into())))
+                }
+                _ => Some(Box::new(Own::Misplaced)),
+            },
+            steps: self.steps.into(),
             refused: Refused::default(),
         };
         Judgement { verdict, literal: self.literal }
@@ -138,6 +151,7 @@ impl Judge {
             "VariableShowStmt" => {
                 let name = unescape(node.text_of("name"));
                 self.write(|| Reason::SessionState(name.into()));
+                self.own.extend(own::command(node));
             }
             kind => self.write(|| Reason::Statement(statement_name(kind))),
         }
@@ -231,6 +245,9 @@ impl Judge {
                 "FuncCall" | "funccall" if calls == Calls::Now => self.call(value),
                 "lockingClause" if calls == Calls::Now => self.write(|| Reason::Locks),
                 "intoClause" if calls == Calls::Now => self.write(|| Reason::Into),
+                "setstmt" | "VariableSetStmt" if own::is_own_setting(&unescape(value.text_of("name"))) => {
+                    self.misplaced = true
+                }
                 "schemaname" => schema = value.text(),
                 "relname" => {
                     self.relation(schema, value.text());
@@ -317,6 +334,7 @@ impl Judge {
         self.literal = true;
         let mut arguments = call.get("args").into_iter().flat_map(Value::children);
         let (name, value, local) = (arguments.next(), arguments.next(), arguments.next());
+        self.misplaced |= name.and_then(constant_text).is_some_and(own::is_own_setting);
         let local = local.and_then(constant).and_then(|constant| constant.get("boolval"));
         match (local.map(|local| local.flag("boolval")), name.and_then(constant_text)) {
             (Some(true), _) => {}
@@ -350,6 +368,10 @@ impl Judge {
 
     /// SET and RESET in all their forms.
     fn variable(&mut self, node: Value<'_, '_>) {
+        if let Some(command) = own::command(node) {
+            self.literal = true;
+            return self.own.push(command);
+        }
         let name = unescape(node.text_of("name"));
         let kind = node.text_of("kind");
         let arguments = || node.get("args").into_iter().flat_map(Value::children);
@@ -372,6 +394,7 @@ impl Judge {
     }
 
     fn transaction(&mut self, node: Value<'_, '_>) {
+        self.steps.extend(BlockStep::of(node));
         let chain = node.flag("chain");
         self.transaction = match node.text_of("kind") {
             "TRANS_STMT_BEGIN" | "TRANS_STMT_START" => {

@@ -16,6 +16,8 @@ pub enum Class {
     /// Surely only reads.
     Read,
     Write,
+    /// Whatever it does, a replica: the session insists.
+    Replica,
 }
 
 /// What a statement, or the transaction that it opens, needs.
@@ -32,6 +34,8 @@ pub enum RouteError {
     /// A write, or a read that no replica may serve.
     #[error("no primary is known")]
     NoPrimary,
+    #[error("no replica is fit to serve")]
+    NoReplica,
     #[error("no server is up")]
     NoNode,
 }
@@ -47,17 +51,20 @@ pub fn route(
     now: Instant,
 ) -> Result<NodeId, RouteError> {
     let alone = topology.nodes.len() == 1;
-    if wish.class == Class::Write || (routing.reads == Reads::Primary && !alone) {
+    let insists = wish.class == Class::Replica;
+    if wish.class == Class::Write || (routing.reads == Reads::Primary && !alone && !insists) {
         return topology.primary.ok_or(RouteError::NoPrimary);
     }
     let reader = Reader::new(topology, routing, wish, now);
     let fit = |id: NodeId| reader.fit(id, false);
-    if let Some(id) = pick(topology, routing.balance, &fit, busy, seed).or(topology.primary) {
+    let otherwise = topology.primary.filter(|_| !insists);
+    if let Some(id) = pick(topology, routing.balance, &fit, busy, seed).or(otherwise) {
         return Ok(id);
     }
     // One broken connection makes a replica suspect: better that one than none.
     let last_resort = |id: NodeId| reader.fit(id, true);
-    pick(topology, routing.balance, &last_resort, busy, seed).ok_or_else(|| reader.error())
+    let error = || if insists { RouteError::NoReplica } else { reader.error() };
+    pick(topology, routing.balance, &last_resort, busy, seed).ok_or_else(error)
 }
 
 /// The bounds that a node must keep to serve one read.
@@ -77,7 +84,7 @@ impl<'a> Reader<'a> {
         let reference = if primary_up { Some(now) } else { topology.primary_seen };
         Reader {
             topology,
-            with_primary: primary_up && routing.reads == Reads::Any,
+            with_primary: primary_up && routing.reads == Reads::Any && wish.class != Class::Replica,
             after: wish.after.filter(|_| routing.consistency == Consistency::Session),
             floor: routing.max_lag.and_then(|lag| reference?.checked_sub(lag)),
         }

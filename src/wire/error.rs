@@ -7,19 +7,25 @@ use super::{frame::split_text, request::begin};
 pub struct SqlState(pub &'static str);
 
 impl SqlState {
+    pub const SUCCESS: SqlState = SqlState("00000");
     pub const WARNING: SqlState = SqlState("01000");
     pub const CONNECTION_UNREACHABLE: SqlState = SqlState("08001");
     pub const CONNECTION_LOST: SqlState = SqlState("08006");
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
+    pub const NO_ACTIVE_TRANSACTION: SqlState = SqlState("25P01");
+    pub const IN_FAILED_TRANSACTION: SqlState = SqlState("25P02");
     pub const IDLE_IN_TRANSACTION_TIMEOUT: SqlState = SqlState("25P03");
     pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
     pub const INVALID_PASSWORD: SqlState = SqlState("28P01");
     pub const UNKNOWN_DATABASE: SqlState = SqlState("3D000");
+    pub const DUPLICATE_PREPARED_STATEMENT: SqlState = SqlState("42P05");
     pub const SYNTAX_ERROR: SqlState = SqlState("42601");
+    pub const UNDEFINED_OBJECT: SqlState = SqlState("42704");
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
     pub const LIMIT_EXCEEDED: SqlState = SqlState("54000");
+    pub const CANNOT_CHANGE_PARAMETER: SqlState = SqlState("55P02");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");

@@ -42,6 +42,12 @@ pub fn ready_for_query(status: Status, out: &mut Vec<u8>) {
 
 /// A ParseComplete message.
 pub const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
+/// A BindComplete message.
+pub const BIND_COMPLETE: [u8; 5] = *b"2\0\0\0\x04";
+/// A NoData message.
+pub const NO_DATA: [u8; 5] = *b"n\0\0\0\x04";
+/// A ParameterDescription message of a statement without parameters.
+pub const NO_PARAMETERS: [u8; 7] = *b"t\0\0\0\x06\0\0";
 /// A CloseComplete message.
 pub const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
 
@@ -102,6 +108,31 @@ pub fn command_complete(tag: &str, out: &mut Vec<u8>) {
     begin(b'C', tag.len() + 1, out);
     out.extend_from_slice(tag.as_bytes());
     out.push(0);
+}
+
+/// Writes a RowDescription message for columns of the type `text`, all of one format.
+pub fn text_columns<const N: usize>(names: [&str; N], format: u16, out: &mut Vec<u8>) {
+    // The manual, "RowDescription": no table, type `text` (oid 25) of variable length, no modifier.
+    const TEXT: &[u8] = b"\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff";
+    let body = names.iter().map(|name| name.len() + 1 + TEXT.len() + 2).sum::<usize>();
+    begin(b'T', 2 + body, out);
+    out.extend_from_slice(&(N as u16).to_be_bytes());
+    for name in names {
+        for part in [name.as_bytes(), b"\0", TEXT, &format.to_be_bytes()] {
+            out.extend_from_slice(part);
+        }
+    }
+}
+
+/// Writes a DataRow message; `None` is NULL.
+pub fn text_row<const N: usize>(values: [Option<&str>; N], out: &mut Vec<u8>) {
+    begin(b'D', 2 + values.iter().map(|value| 4 + value.map_or(0, str::len)).sum::<usize>(), out);
+    out.extend_from_slice(&(N as u16).to_be_bytes());
+    for value in values {
+        let length = value.map_or(u32::MAX, |value| value.len() as u32);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(value.unwrap_or_default().as_bytes());
+    }
 }
 
 /// A request for a password, or the end of the exchange.
@@ -232,6 +263,9 @@ mod tests {
     fn rows() {
         let body = b"\0\x03\0\0\0\x02hi\xff\xff\xff\xff\0\0\0\0";
         assert_eq!(data_row(body).unwrap(), [Some(&b"hi"[..]), None, Some(&b""[..])]);
+        let mut out = Vec::new();
+        text_row([Some("hi"), None, Some("")], &mut out);
+        assert_eq!(out[5..], *body);
         assert!(data_row(b"\0\x01\0\0\0\x09hi").is_err());
         assert!(data_row(b"\0\x01\xff\xff\xff\xfe").is_err());
     }
@@ -254,6 +288,8 @@ mod tests {
         for write in [
             &(|out: &mut Vec<u8>| backend_key_data(7, &[0; 32], out)) as &dyn Fn(&mut Vec<u8>),
             &|out| command_complete("SELECT 1", out),
+            &|out| text_columns(["a", "bc"], 0, out),
+            &|out| text_row([Some("a"), None], out),
             &|out| negotiate_protocol_version(2, &["_pq_.a", "_pq_.bc"], out),
         ] {
             let mut out = Vec::new();

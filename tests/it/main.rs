@@ -18,4 +18,5 @@ mod protocol;
 mod replication;
 mod split;
 mod statements;
+mod steering;
 mod tidy;

@@ -464,8 +464,8 @@ impl Model {
         if name.is_empty() {
             self.statements.remove("");
         }
-        if sql == "SELEC" {
-            return refused("42601", "syntax error at or near \"SELEC\"");
+        if let Some(word) = sql.split(' ').next().filter(|word| matches!(*word, "SELEC" | "refused")) {
+            return refused("42601", format!("syntax error at or near \"{word}\""));
         }
         self.check_aborted(&sql)?;
         analyse(&sql)?;

@@ -104,6 +104,7 @@ impl World {
             mode,
             statements_max,
             routed: replicas > 0,
+            nodes: (1..=9).map(|at| format!("n{at}").into()).collect(),
             statements,
             on_pin: OnPin::Allow,
             code: Arc::default(),
@@ -372,7 +373,7 @@ impl World {
     /// Lends a free server to a client, or lets it wait.
     fn lend(&mut self, client: usize, need: Need) -> bool {
         let fits = |server: &Server| {
-            server.lent_to.is_none() && (server.model.read_only == (need == Need::Read) || !self.shared.routed)
+            server.lent_to.is_none() && (server.model.read_only == (need != Need::Write) || !self.shared.routed)
         };
         let chosen = self.lend_next.filter(|at| fits(&self.servers[*at]));
         let Some(at) = chosen.or_else(|| self.servers.iter().position(fits)) else {
@@ -384,6 +385,7 @@ impl World {
         party.wants = None;
         party.lent = Some(at);
         server.lent_to = Some(client);
+        server.state.node = at as u16;
         let mut to_server = Vec::new();
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut party.received };
         party.session.attach(&mut party.pipeline, &mut server.state, need, &mut out);

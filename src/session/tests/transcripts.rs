@@ -8,7 +8,7 @@ use super::{
 use crate::session::Mode;
 
 /// Plays the lines that are input, and compares all that is told with `transcript`.
-fn check(world: World, transcript: &str) {
+pub(super) fn check(world: World, transcript: &str) {
     let told = play(world, transcript);
     let told: Vec<&str> = told.iter().map(|line| line.trim()).collect();
     let expected: Vec<&str> = transcript.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -60,7 +60,7 @@ fn happen(world: &mut World, event: &str) {
     }
 }
 
-fn servers(count: usize) -> World {
+pub(super) fn servers(count: usize) -> World {
     World::new(count, 0, 100, Mode::Transaction)
 }
 

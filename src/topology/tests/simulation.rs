@@ -309,14 +309,18 @@ impl World {
         let routing = Routing::default();
         for index in 0..self.sessions.len() {
             let seed = self.dice.roll(u64::MAX);
-            let class = if seed.is_multiple_of(3) { Class::Write } else { Class::Read };
+            let class = match seed % 6 {
+                0 | 1 => Class::Write,
+                2 => Class::Replica,
+                _ => Class::Read,
+            };
             let after = self.sessions[index].wrote.map(|(_, _, at)| at);
             let now = self.now();
             let wish = Wish { class, after };
             let Ok(node) = route(self.machine.topology(), &routing, wish, &|_| 0, seed, now) else { continue };
             match class {
                 Class::Write => self.write(index, node),
-                Class::Read => self.read(index, node),
+                Class::Read | Class::Replica => self.read(index, node),
             }
         }
     }

@@ -5,7 +5,7 @@ const LENGTH_MAX: usize = 64;
 
 /// The known word that is closest to `word`, if it is close enough for a slip of the fingers: one edit for each three
 /// letters, where swapping two neighbours is one.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let allowed = (word.chars().count() / 3).max(1);
     known
         .into_iter()

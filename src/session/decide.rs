@@ -1,0 +1,70 @@
+//! Where a statement may go, as far as the session can tell, and why: the class of nodes. Which of them it is, `topology`
+//! says.
+
+use std::fmt;
+
+use super::{Mode, Need, Pipeline, Route, Session};
+use crate::sql::{Access, Verdict};
+
+/// What decided where a statement goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// What it does.
+    Verdict,
+    /// `poolhouse.route`.
+    Route(Route),
+    /// There is only one node, or in session mode only the server connection that the session has.
+    NoChoice,
+    /// The transaction that is open, and where that began.
+    Transaction,
+    /// The server connection that the session keeps.
+    Pinned,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Verdict => formatter.write_str("verdict"),
+            Rule::Route(route) => write!(formatter, "poolhouse.route is {}", route.name()),
+            Rule::NoChoice => formatter.write_str("no choice"),
+            Rule::Transaction => formatter.write_str("the transaction runs there"),
+            Rule::Pinned => formatter.write_str("the session keeps its server connection"),
+        }
+    }
+}
+
+impl Session {
+    /// What a text needs, and the rule that says so; `None` is one that was not judged.
+    pub(super) fn decide(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> (Need, Rule) {
+        if let Some(own) = &self.own
+            && self.shared.mode != Mode::Session
+        {
+            match own.now().route {
+                Route::Auto => {}
+                Route::Primary => return (Need::Write, Rule::Route(Route::Primary)),
+                Route::Replica => return (Need::Replica, Rule::Route(Route::Replica)),
+            }
+        }
+        if !self.shared.routed || self.shared.mode == Mode::Session {
+            return (Need::Write, Rule::NoChoice);
+        }
+        let reads = verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
+        (if reads { Need::Read } else { Need::Write }, Rule::Verdict)
+    }
+
+    /// What a text needs; `None` is one that was not judged.
+    pub(super) fn need(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> Need {
+        self.decide(verdict, pipeline).0
+    }
+
+    /// Why a verdict says that a text reads, or that it does not, in words.
+    pub(super) fn verdict_words(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> String {
+        let Some(verdict) = verdict else { return "too long to be looked into".into() };
+        let reads = self.reads(verdict, pipeline);
+        match verdict.access {
+            Access::Read if !reads => "a replica has refused to run it".into(),
+            Access::Write if reads => format!("only reads: {}, and only reads", verdict.reason),
+            _ => verdict.reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Clients that say themselves where their statements go. Which server answered is what the server itself says.
+
+use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+
+/// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
+const PORT: &str = "SELECT port FROM place";
+
+const WRITE: &str = "INSERT INTO ticket VALUES (2)";
+
+fn replicated() -> Cluster {
+    let cluster = cluster().replicas(2).trust_user("app").start().unwrap();
+    cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
+    cluster.node(0).query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
+    cluster.catch_up().unwrap();
+    cluster
+}
+
+/// Poolhouse in front, once it has found the roles.
+fn in_front(cluster: &Cluster) -> Pooler {
+    let pooler = Config::of_cluster(cluster).user("app", "secret").set("pool.size", "4").start();
+    let primary = cluster.node(0).port();
+    let mut client = login(&pooler, &[]);
+    wait_until("reads reach a replica", PATIENCE, || port(&mut client) != primary);
+    pooler
+}
+
+fn login(pooler: &Pooler, parameters: &[(&str, &str)]) -> RawClient {
+    let mut client = RawClient::connect(pooler.port());
+    let own = [("user", "app"), ("database", "postgres")];
+    client.send(&messages::startup(196_608, &[&own, parameters].concat()));
+    client.finish_login("app", "secret");
+    client
+}
+
+fn port(client: &mut RawClient) -> u16 {
+    client.value(PORT).unwrap().parse().unwrap()
+}
+
+/// The SQLSTATE of the error that a text is answered with; empty when there is none.
+fn error(client: &mut RawClient, sql: &str) -> String {
+    let answer = client.query(sql);
+    answer.iter().find(|message| message.tag == b'E').map(|error| error.sqlstate()).unwrap_or_default()
+}
+
+#[test]
+fn a_session_says_where_its_statements_go() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    let pooler = in_front(&cluster);
+    let mut client = login(&pooler, &[]);
+    client.query("SET poolhouse.route = 'primary'");
+    for _ in 0..10 {
+        assert_eq!(port(&mut client), primary);
+    }
+    client.query("SET poolhouse.route = 'replica'");
+    for _ in 0..10 {
+        assert_ne!(port(&mut client), primary);
+    }
+    assert_eq!(error(&mut client, WRITE), "25006", "and it is not run on the primary");
+    assert_eq!(client.value("SHOW transaction_read_only").as_deref(), Some("on"));
+    client.query("BEGIN");
+    assert_ne!(port(&mut client), primary);
+    client.query("SET poolhouse.route = 'auto'");
+    assert_eq!(error(&mut client, WRITE), "25006", "the transaction stays where it has begun");
+    client.query("ROLLBACK");
+    assert_eq!(client.value("SHOW poolhouse.route").as_deref(), Some("replica"), "the change was rolled back");
+    client.query("RESET ALL");
+    assert_eq!(client.value("SHOW poolhouse.route").as_deref(), Some("auto"));
+    assert_eq!(error(&mut client, WRITE), "");
+    client.query("SET poolhouse.route = 'replica'");
+    assert_eq!(client.value("SELECT count(*) FROM ticket").as_deref(), Some("1"), "a session reads its own writes");
+    client.query("SET poolhouse.route = 'auto'");
+    assert_eq!(client.value("SELECT count(*) FROM ticket").as_deref(), Some("1"), "nothing was run twice");
+}
+
+#[test]
+fn startup_parameters_say_so_too() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    let pooler = in_front(&cluster);
+    for parameters in [[("poolhouse.route", "replica")], [("options", "-c poolhouse.route=REPLICA -c work_mem=1MB")]] {
+        let mut client = login(&pooler, &parameters);
+        assert_ne!(port(&mut client), primary);
+        assert_eq!(error(&mut client, WRITE), "25006");
+        client.query("SET poolhouse.route = 'primary'; RESET poolhouse.route");
+        assert_eq!(client.value("SHOW poolhouse.route").as_deref(), Some("replica"), "RESET returns to it");
+    }
+    for (value, code) in [("poolhouse.route", "22023"), ("poolhouse.root", "42704")] {
+        let mut client = RawClient::connect(pooler.port());
+        client.send(&messages::startup(196_608, &[("user", "app"), ("database", "postgres"), (value, "x")]));
+        let told = client.finish_login("app", "secret");
+        let told = told.iter().find(|message| message.tag == b'E').expect("it is refused");
+        assert_eq!((told.sqlstate().as_str(), told.field(b'S').as_deref()), (code, Some("FATAL")));
+    }
+}
+
+#[test]
+fn a_notice_tells_where_a_statement_ran() {
+    let cluster = replicated();
+    let pooler = in_front(&cluster);
+    let mut client = login(&pooler, &[("poolhouse.explain", "on")]);
+    let mut notice = |sql: &str| {
+        let answer = client.query(sql);
+        let notices: Vec<_> = answer.iter().filter(|message| message.tag == b'N').collect();
+        assert_eq!(notices.len(), 1, "{answer:?}");
+        notices[0].field(b'M').unwrap()
+    };
+    let primary = cluster.node(0).port();
+    assert_eq!(notice(WRITE), format!("runs on 127.0.0.1:{primary}: statement of kind Insert"));
+    let read = notice(PORT);
+    assert!(read.ends_with(": only reads"), "{read}");
+}
