@@ -77,6 +77,7 @@ pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Resul
     let alone = topology.nodes.len() == 1 && topology.primary.is_none();
     let class = match request.need {
         Need::Replica => Class::Replica,
+        Need::Node(node) => Class::Node(NodeId(node)),
         Need::Write if !alone => Class::Write,
         Need::Read | Need::Write => Class::Read,
     };
@@ -122,7 +123,11 @@ pub async fn acquire_from(
             Err(error) => {
                 let left = hold.saturating_sub(since.elapsed());
                 // How far a replica has come is no change of the nodes.
-                let pause = if error == RouteError::NoReplica { RETRY_PAUSE.min(left) } else { left };
+                let pause = if matches!(error, RouteError::NoReplica | RouteError::NodeUnfit) {
+                    RETRY_PAUSE.min(left)
+                } else {
+                    left
+                };
                 let changed = timeout(pause, target.cluster.monitor.changed(version)).await;
                 if changed.is_err() && pause == left {
                     let error = if any_is_up(target) { error } else { RouteError::NoNode };

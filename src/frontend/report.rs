@@ -50,6 +50,10 @@ impl AcquireError {
                         "The session asks for a replica (poolhouse.route); \"auto\" would let reads go to the primary.",
                     ),
             ),
+            AcquireError::Route(RouteError::NodeUnfit, hold) => Words::Ours(
+                Report::error(SqlState::CANNOT_CONNECT_NOW, format!("the node was not fit to serve within {hold:?}"))
+                    .hint("A comment in the statement names the node."),
+            ),
             AcquireError::Route(RouteError::NoNode, hold) => Words::Ours(
                 Report::error(SqlState::CONNECTION_UNREACHABLE, format!("no server was reachable within {hold:?}"))
                     .hint("The wait is clusters.*.failover.hold."),

@@ -9,7 +9,7 @@ use super::{
     statements::Statement,
 };
 use crate::{
-    sql::{Access, Deallocate, Finding, Hidden, Pin, Reason, SettingChange, TransactionControl, Unseen, Verdict},
+    sql::{Access, Deallocate, Finding, Hidden, Hint, Pin, Reason, SettingChange, TransactionControl, Unseen, Verdict},
     wire::{
         self,
         error::{Report, SqlState},
@@ -357,7 +357,7 @@ impl Session {
             Need::Read if pipeline.read_only && pipeline.has_open_batch() => Need::Read,
             Need::Read if self.batch_reads(parsed, after, pipeline, judge) => Need::Read,
             Need::Read | Need::Write => Need::Write,
-            Need::Replica => Need::Replica,
+            insists => insists,
         }
     }
 
@@ -382,14 +382,16 @@ impl Session {
         judge: &impl Judge,
     ) -> bool {
         let mut parsed: Vec<&[u8]> = parsed.into_iter().collect();
+        let to_primary = |verdict: &Verdict| verdict.hint.as_deref() == Some(&Hint::Primary);
+        let reads = |verdict: &Verdict| self.reads(verdict, pipeline) && !to_primary(verdict);
         let known_reads = |name: &[u8], parsed: &[&[u8]]| {
-            let known = || self.statement(name, pipeline).is_none_or(|known| self.reads(&known.verdict, pipeline));
+            let known = || self.statement(name, pipeline).is_none_or(|known| reads(&known.verdict));
             parsed.contains(&name) || known()
         };
         while let Ok(Some(head)) = frame::header(after) {
             let Some((message, rest)) = after.split_at_checked(head.message()) else { return false };
             let body = &message[frame::HEADER_BYTES..];
-            let reads = match Request::of(head) {
+            let all_read = match Request::of(head) {
                 Ok(Request::Sync) => return true,
                 Ok(Request::Execute | Request::Close | Request::Flush) => true,
                 Ok(Request::Describe) => match Object::read(body) {
@@ -398,12 +400,12 @@ impl Session {
                 },
                 Ok(Request::Parse) => Parse::read(body).is_ok_and(|parse| {
                     parsed.push(parse.name);
-                    self.reads(&self.intern(&parse, judge).verdict, pipeline)
+                    reads(&self.intern(&parse, judge).verdict)
                 }),
                 Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| known_reads(names.statement, &parsed)),
                 _ => false,
             };
-            if !reads {
+            if !all_read {
                 return false;
             }
             after = rest;
@@ -423,6 +425,9 @@ impl Session {
             (self.wrote, self.drew) = (true, true);
             return;
         };
+        if let Some(hint) = &verdict.hint {
+            self.note_hint(hint);
+        }
         self.note_unseen(verdict, hidden, &mut pipeline.effects);
         if self.reads(verdict, pipeline) {
             return;

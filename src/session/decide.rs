@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::{Mode, Need, Pipeline, Route, Session};
-use crate::sql::{Access, Verdict};
+use crate::sql::{Access, Hint, Verdict};
 
 /// What decided where a statement goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Rule {
     Verdict,
     /// `poolhouse.route`.
     Route(Route),
+    /// A comment in the text.
+    Hint,
     /// There is only one node, or in session mode only the server connection that the session has.
     NoChoice,
     /// The transaction that is open, and where that began.
@@ -26,6 +28,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Verdict => formatter.write_str("verdict"),
             Rule::Route(route) => write!(formatter, "poolhouse.route is {}", route.name()),
+            Rule::Hint => formatter.write_str("a comment in the statement says so"),
             Rule::NoChoice => formatter.write_str("no choice"),
             Rule::Transaction => formatter.write_str("the transaction runs there"),
             Rule::Pinned => formatter.write_str("the session keeps its server connection"),
@@ -36,6 +39,11 @@ impl fmt::Display for Rule {
 impl Session {
     /// What a text needs, and the rule that says so; `None` is one that was not judged.
     pub(super) fn decide(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> (Need, Rule) {
+        if let Some(hint) = verdict.and_then(|verdict| verdict.hint.as_deref())
+            && let Ok(need) = self.need_by_hint(hint)
+        {
+            return (need, Rule::Hint);
+        }
         if let Some(own) = &self.own
             && self.shared.mode != Mode::Session
         {
@@ -50,6 +58,36 @@ impl Session {
         }
         let reads = verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
         (if reads { Need::Read } else { Need::Write }, Rule::Verdict)
+    }
+
+    /// What a hint asks for.
+    ///
+    /// # Errors
+    /// It cannot be followed; with words for the client when that is worth a warning.
+    fn need_by_hint(&self, hint: &Hint) -> Result<Need, Option<String>> {
+        if !self.shared.routed || self.shared.mode == Mode::Session {
+            return Err(None);
+        }
+        let fixed = self.own.as_ref().is_some_and(|own| own.is_fixed());
+        match hint {
+            Hint::Replica => Ok(Need::Replica),
+            Hint::Primary | Hint::Node(_) if fixed => {
+                Err(Some("this session's statements go to replicas, so the hint in the statement is ignored".into()))
+            }
+            Hint::Primary => Ok(Need::Write),
+            Hint::Node(name) => match self.shared.nodes.iter().position(|node| node == name) {
+                Some(node) => Ok(Need::Node(node as u16)),
+                None => Err(Some(format!("there is no node \"{name}\", so the hint in the statement is ignored"))),
+            },
+            Hint::Unknown(text) => Err(Some(format!("the hint \"{text}\" in the statement is unknown and ignored"))),
+        }
+    }
+
+    /// A statement with a hint is sent: one that is not followed is worth a warning.
+    pub(super) fn note_hint(&mut self, hint: &Hint) {
+        if let Err(Some(warning)) = self.need_by_hint(hint) {
+            self.own.get_or_insert_default().warn(warning);
+        }
     }
 
     /// What a text needs; `None` is one that was not judged.

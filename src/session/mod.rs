@@ -100,14 +100,17 @@ pub enum Need {
     Write,
     /// Whatever it does, a replica: the client insists.
     Replica,
+    /// This node of the cluster: the client insists.
+    Node(u16),
 }
 
 impl Need {
     /// Whether a server connection that was lent for `self` will not do for `other`, if there is a choice.
     fn excludes(self, other: Need) -> bool {
         match (self, other) {
-            (Need::Read | Need::Replica, Need::Write) | (Need::Write, Need::Replica) => true,
             (_, Need::Read) | (Need::Read | Need::Replica, Need::Replica) | (Need::Write, Need::Write) => false,
+            (Need::Node(lent), Need::Node(other)) => lent != other,
+            _ => true,
         }
     }
 }

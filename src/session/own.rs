@@ -176,6 +176,8 @@ pub(super) struct Own {
     portals: Vec<Portal>,
     /// Where what is under way runs, and why.
     explanation: Option<String>,
+    /// What else is to be said of it.
+    warning: Option<String>,
 }
 
 /// A transaction that has changed settings.
@@ -201,6 +203,16 @@ struct Portal {
 }
 
 impl Own {
+    /// Whether the client cannot change its route.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// The client is told this after its statement.
+    pub fn warn(&mut self, warning: String) {
+        self.warning = Some(warning);
+    }
+
     /// The values of the moment.
     pub fn now(&self) -> OwnSettings {
         self.now
@@ -662,7 +674,12 @@ impl Session {
 
     /// A reply to the client's statement has passed: what is to be said of the statement follows.
     pub(super) fn explain(&mut self, out: &mut Outboxes<'_>) {
-        if let Some(explanation) = self.own.as_mut().and_then(|own| own.explanation.take()) {
+        let Some(own) = &mut self.own else { return };
+        if let Some(warning) = own.warning.take() {
+            let hint = "A hint is primary, replica, or node=NAME with the node's address as it is configured.";
+            Report::error(SqlState::WARNING, warning).hint(hint).write_notice("WARNING", out.to_client);
+        }
+        if let Some(explanation) = own.explanation.take() {
             Report::error(SqlState::SUCCESS, explanation).write_notice("NOTICE", out.to_client);
         }
     }

@@ -1,4 +1,4 @@
-//! The canonical form of a text: what is left when literals, comments and needless white space are taken out. Two
+//! The canonical form of a text: what is left when literals, comments without hints and needless white space are taken out. Two
 //! texts of the same form have the same tokens but for the values of literals, and so the same verdict, except where
 //! `walk` says that a value mattered. Names and keywords are kept as they are written.
 //!
@@ -6,6 +6,7 @@
 //! irregular, so they cannot be mistaken). More than three literals of one kind in a row, and more than three equal
 //! groups in parentheses such as the rows of an INSERT, count as three: they add nothing to a verdict.
 
+use super::hint;
 use super::lexer::{Kind, Lexer, Token};
 
 /// Whether a text's form can stand for it.
@@ -187,8 +188,9 @@ impl Writer<'_> {
         match token.kind {
             Kind::Space => {
                 self.space = true;
-                if sql[token.start..token.end].iter().any(|byte| matches!(byte, b'-' | b'/')) {
-                    self.place(token);
+                let space = &sql[token.start..token.end];
+                if space.iter().any(|byte| matches!(byte, b'-' | b'/')) {
+                    if hint::is_in(space) { self.hint(sql, token) } else { self.place(token) }
                 }
             }
             Kind::Word | Kind::QuotedName | Kind::Parameter => {
@@ -221,6 +223,15 @@ impl Writer<'_> {
             }
         }
         Form::Regular
+    }
+
+    /// Keeps a comment with a hint as it is. Nothing else in a form has the two characters with which it begins, outside
+    /// of quoted names.
+    #[cold]
+    fn hint(&mut self, sql: &[u8], token: Token) {
+        self.other();
+        self.copy(sql, token.start, token.end);
+        (self.edge, self.space) = (Edge::Mark, false);
     }
 
     /// Notes a token that might as well be another of its kind.

@@ -24,6 +24,7 @@ pub mod census;
 mod definitions;
 mod fingerprint;
 mod functions;
+mod hint;
 mod lexer;
 mod own;
 mod parser;
@@ -37,6 +38,7 @@ use std::borrow::Cow;
 
 pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
+pub use hint::Hint;
 pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
 pub use verdict::{
     Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, Refused, SettingChange, TransactionControl, Unseen,
@@ -175,6 +177,7 @@ fn judge_source(source: Source<'_>) -> Judgement {
         }
         judgement.literal = true;
     }
+    judgement.verdict.hint = survey.hint.map(Box::new);
     if let Source::Other { backslash, .. } = source {
         if judgement.verdict.access == Access::Read {
             (judgement.verdict.access, judgement.verdict.reason) = (Access::Write, Reason::Encoding);
@@ -198,12 +201,13 @@ fn judge_as(sql: &str, strings: Strings) -> Judgement {
 }
 
 /// What a look at the tokens tells before a text is parsed.
-#[derive(Clone, Copy)]
 struct Survey {
     /// A literal has a backslash before a quote.
     ambiguous: bool,
     /// About how often PostgreSQL's scanner will look at operator characters.
     scan_steps: u64,
+    /// The first hint in a comment.
+    hint: Option<Hint>,
 }
 
 /// PostgreSQL's scanner reads a row of operator characters to its end for each operator or comment that begins in it:
@@ -212,13 +216,17 @@ const SCAN_STEPS_MAX: u64 = 10_000_000;
 
 impl Survey {
     fn of(sql: &[u8]) -> Survey {
-        let mut survey = Survey { ambiguous: false, scan_steps: 0 };
+        let mut survey = Survey { ambiguous: false, scan_steps: 0, hint: None };
         let mut lexer = Lexer::new(sql);
         while let Some(token) = lexer.next() {
             match token.kind {
                 Kind::Text { ambiguous: true } => survey.ambiguous = true,
                 Kind::Space | Kind::Operator | Kind::Irregular => {
-                    survey.scan_steps += scan_steps(&sql[token.start..token.end]);
+                    let text = &sql[token.start..token.end];
+                    survey.scan_steps += scan_steps(text);
+                    if token.kind == Kind::Space && survey.hint.is_none() {
+                        survey.hint = hint::find(text);
+                    }
                 }
                 _ => {}
             }
@@ -263,6 +271,7 @@ fn unreadable() -> Verdict {
         defines: false,
         customs: Box::default(),
         own: None,
+        hint: None,
         steps: Box::default(),
         refused: Refused::default(),
     }
@@ -301,6 +310,7 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         defines: one.defines || other.defines,
         customs: one.customs.into_iter().chain(other.customs).collect(),
         own: if one.own.is_some() || other.own.is_some() { Some(Box::new(Own::Misplaced)) } else { None },
+        hint: one.hint,
         steps: one.steps.into_iter().chain(other.steps).collect(),
         refused: Refused::default(),
     }

@@ -1147,3 +1147,38 @@ fn steps_of_transactions_in_their_order() {
     check("PREPARE TRANSACTION 'a'", &[BlockStep::Commit]);
     check("COMMIT PREPARED 'a'", &[]);
 }
+
+#[test]
+fn hints_are_part_of_verdicts_and_of_what_is_known_of_texts() {
+    let hint = |sql: &str| judge(sql).hint.map(|hint| *hint);
+    assert_eq!(hint("SELECT 1"), None);
+    assert_eq!(hint("SELECT 1 /* poolhouse: replica */"), Some(Hint::Replica));
+    assert_eq!(hint("/*NO LOAD BALANCE*/ SELECT 1"), Some(Hint::Primary));
+    assert_eq!(hint("SELECT '/* poolhouse: replica */', \"-- poolhouse: primary\""), None);
+    assert_eq!(hint("SELECT 1 -- poolhouse: node=b\n, 2"), Some(Hint::Node("b".into())));
+
+    let texts = [
+        "SELECT 1 /* poolhouse: replica */",
+        "SELECT 1 /* poolhouse: primary */",
+        "SELECT 1 /* another comment */",
+        "SELECT 1",
+        "SELECT 2 /* poolhouse: replica */",
+        "/* poolhouse: node=a */ SELECT 2",
+        "/* poolhouse: node=b */ SELECT 2",
+        "/* poolhouse */ SELECT 2",
+        "INSERT INTO t VALUES (1), (2), (3), /* poolhouse: primary */ (4)",
+        "INSERT INTO t VALUES (1), (2), (3), (4)",
+        "SELECT a IN (1, 2, 3, /* poolhouse: primary */ 4)",
+        "SELECT a IN (1, 2, 3, /* x */ 4)",
+        "SELECT a/* poolhouse: primary */b",
+        "SELECT a /* x */ b",
+        "SELECT 1 +/* poolhouse: primary */- 1",
+    ];
+    let mut cache = Cache::new(100, 100_000);
+    for sql in [&texts; 4].into_iter().flatten() {
+        assert_eq!(*cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
+    }
+    let (before, hinted) = (cache.misses(), "SELECT 7 /* poolhouse: replica */");
+    assert_eq!(cache.verdict(hinted.as_bytes()).hint.as_deref(), Some(&Hint::Replica));
+    assert_eq!(cache.misses(), before, "a text with a hint is known by its form like any other");
+}

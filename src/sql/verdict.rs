@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use super::hint::Hint;
 use super::own::{BlockStep, Own};
 
 /// Where a statement may run.
@@ -249,6 +250,8 @@ pub struct Verdict {
     pub defines: bool,
     /// Settings with a dot in their names that code in the text names: a DO block, or a function that is created.
     pub customs: Box<[Box<str>]>,
+    /// Where it wants to run, by a comment in it.
+    pub hint: Option<Box<Hint>>,
     /// It names settings of Poolhouse's own.
     pub own: Option<Box<Own>>,
     /// What it does to transaction blocks, in the order of the text.

@@ -113,6 +113,7 @@ impl Judge {
             unseen: self.opaque.then(|| Box::new(self.unseen)),
             defines: self.defines,
             customs: self.customs.into_iter().collect(),
+            hint: None,
             own: match self.own.len() {
                 0 if !self.misplaced => None,
                 commands if commands as u32 == self.statements && !self.misplaced => {

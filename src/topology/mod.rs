@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use machine::Machine;
 pub use observation::{Action, Observation, Order, Probe, Receiver};
-pub use route::{Class, RouteError, Wish, route};
+pub use route::{Class, RouteError, Unfit, Wish, route, standing};
 pub use snapshot::{Failover, Node, Obstacle, State, Topology};
 
 /// A node's place in the cluster's list of nodes.

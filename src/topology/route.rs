@@ -7,7 +7,7 @@
 //! ever seen there is nothing to measure, and `max_lag` does not apply. A replica that has not followed the primary to
 //! its timeline serves nothing: it may hold what the failover undid.
 
-use std::time::Instant;
+use std::{fmt, time::Instant};
 
 use super::{Balance, Consistency, NodeId, Reads, Role, Routing, State, Topology};
 
@@ -18,6 +18,8 @@ pub enum Class {
     Write,
     /// Whatever it does, a replica: the session insists.
     Replica,
+    /// This node and no other.
+    Node(NodeId),
 }
 
 /// What a statement, or the transaction that it opens, needs.
@@ -36,6 +38,9 @@ pub enum RouteError {
     NoPrimary,
     #[error("no replica is fit to serve")]
     NoReplica,
+    /// The node that the statement names.
+    #[error("the node is not fit to serve")]
+    NodeUnfit,
     #[error("no server is up")]
     NoNode,
 }
@@ -50,21 +55,95 @@ pub fn route(
     seed: u64,
     now: Instant,
 ) -> Result<NodeId, RouteError> {
-    let alone = topology.nodes.len() == 1;
+    let reader = match Choice::of(topology, routing, wish, now) {
+        Choice::Primary => return topology.primary.ok_or(RouteError::NoPrimary),
+        Choice::Node(id, reader) => {
+            return reader.standing(id, true).map(|()| id).map_err(|_| RouteError::NodeUnfit);
+        }
+        Choice::Reader(reader) => reader,
+    };
     let insists = wish.class == Class::Replica;
-    if wish.class == Class::Write || (routing.reads == Reads::Primary && !alone && !insists) {
-        return topology.primary.ok_or(RouteError::NoPrimary);
-    }
-    let reader = Reader::new(topology, routing, wish, now);
-    let fit = |id: NodeId| reader.fit(id, false);
+    let fit = |id: NodeId| reader.standing(id, false).is_ok();
     let otherwise = topology.primary.filter(|_| !insists);
     if let Some(id) = pick(topology, routing.balance, &fit, busy, seed).or(otherwise) {
         return Ok(id);
     }
     // One broken connection makes a replica suspect: better that one than none.
-    let last_resort = |id: NodeId| reader.fit(id, true);
+    let last_resort = |id: NodeId| reader.standing(id, true).is_ok();
     let error = || if insists { RouteError::NoReplica } else { reader.error() };
     pick(topology, routing.balance, &last_resort, busy, seed).ok_or_else(error)
+}
+
+/// Whether a node is one of those among which [`route`] picks, or why not.
+///
+/// # Errors
+/// Why not.
+pub fn standing(topology: &Topology, routing: &Routing, wish: Wish, id: NodeId, now: Instant) -> Result<(), Unfit> {
+    match Choice::of(topology, routing, wish, now) {
+        Choice::Primary if topology.primary == Some(id) => Ok(()),
+        Choice::Primary => Err(Unfit::NotPrimary),
+        Choice::Node(named, _) if named != id => Err(Unfit::NotNamed),
+        Choice::Node(_, reader) => reader.standing(id, true),
+        Choice::Reader(reader) => reader.standing(id, false),
+    }
+}
+
+/// Why a node is not one of those among which the one for a statement is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// The statement is for the primary.
+    NotPrimary,
+    /// The statement is for another node by name.
+    NotNamed,
+    /// It is the primary, which serves reads only when no replica can.
+    Primary,
+    State(State),
+    /// It has not said what it is.
+    NoRole,
+    /// Not all nodes have been asked yet.
+    Unsettled,
+    /// It has not followed the primary to its timeline.
+    Timeline,
+    /// It may lack what the session has written.
+    LacksWrite,
+    /// It lags more than `max_lag`.
+    Lag,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Unfit::NotPrimary => "not the primary",
+            Unfit::NotNamed => "another node is named",
+            Unfit::Primary => "the primary serves reads when no replica can",
+            Unfit::State(State::Suspect { .. }) => "failed lately, a last resort",
+            Unfit::State(state) => state.name(),
+            Unfit::NoRole => "has not said what it is",
+            Unfit::Unsettled => "not all nodes have been asked yet",
+            Unfit::Timeline => "has not followed the primary to its timeline",
+            Unfit::LacksWrite => "may lack what the session has written",
+            Unfit::Lag => "lags more than max_lag",
+        })
+    }
+}
+
+/// Among which nodes to pick.
+enum Choice<'a> {
+    Primary,
+    Node(NodeId, Reader<'a>),
+    Reader(Reader<'a>),
+}
+
+impl<'a> Choice<'a> {
+    fn of(topology: &'a Topology, routing: &Routing, wish: Wish, now: Instant) -> Choice<'a> {
+        let alone = topology.nodes.len() == 1;
+        match wish.class {
+            Class::Write => Choice::Primary,
+            Class::Read if routing.reads == Reads::Primary && !alone => Choice::Primary,
+            Class::Node(id) => Choice::Node(id, Reader::new(topology, routing, wish, now)),
+            Class::Read | Class::Replica => Choice::Reader(Reader::new(topology, routing, wish, now)),
+        }
+    }
 }
 
 /// The bounds that a node must keep to serve one read.
@@ -82,30 +161,46 @@ impl<'a> Reader<'a> {
         let primary_up =
             topology.primary.and_then(|id| topology.node(id)).is_some_and(|primary| primary.state == State::Up);
         let reference = if primary_up { Some(now) } else { topology.primary_seen };
+        let with_primary = match wish.class {
+            Class::Replica => false,
+            Class::Node(_) => true,
+            Class::Read | Class::Write => primary_up && routing.reads == Reads::Any,
+        };
+        let lag = routing.max_lag.filter(|_| !matches!(wish.class, Class::Node(_)));
         Reader {
             topology,
-            with_primary: primary_up && routing.reads == Reads::Any && wish.class != Class::Replica,
+            with_primary,
             after: wish.after.filter(|_| routing.consistency == Consistency::Session),
-            floor: routing.max_lag.and_then(|lag| reference?.checked_sub(lag)),
+            floor: lag.and_then(|lag| reference?.checked_sub(lag)),
         }
     }
 
-    fn fit(&self, id: NodeId, suspect_too: bool) -> bool {
-        let node = &self.topology.nodes[usize::from(id.0)];
+    fn standing(&self, id: NodeId, suspect_too: bool) -> Result<(), Unfit> {
+        let node = self.topology.node(id).ok_or(Unfit::NoRole)?;
         if self.topology.primary == Some(id) {
-            return self.with_primary;
+            return if self.with_primary { Ok(()) } else { Err(Unfit::Primary) };
         }
-        let usable = match node.state {
-            State::Up => true,
-            State::Suspect { .. } => suspect_too,
-            State::Unknown | State::Down | State::Stale | State::Draining | State::Paused => false,
-        };
-        usable
-            && node.role == Some(Role::Replica)
-            && self.topology.settled
-            && (node.timeline == 0 || node.timeline >= self.topology.timeline)
-            && self.after.is_none_or(|after| node.fresh_as_of.is_some_and(|fresh| fresh > after))
-            && self.floor.is_none_or(|floor| node.fresh_as_of.is_some_and(|fresh| fresh >= floor))
+        match node.state {
+            State::Up => {}
+            State::Suspect { .. } if suspect_too => {}
+            state => return Err(Unfit::State(state)),
+        }
+        if node.role != Some(Role::Replica) {
+            return Err(Unfit::NoRole);
+        }
+        if !self.topology.settled {
+            return Err(Unfit::Unsettled);
+        }
+        if node.timeline != 0 && node.timeline < self.topology.timeline {
+            return Err(Unfit::Timeline);
+        }
+        if self.after.is_some_and(|after| node.fresh_as_of.is_none_or(|fresh| fresh <= after)) {
+            return Err(Unfit::LacksWrite);
+        }
+        if self.floor.is_some_and(|floor| node.fresh_as_of.is_none_or(|fresh| fresh < floor)) {
+            return Err(Unfit::Lag);
+        }
+        Ok(())
     }
 
     fn error(&self) -> RouteError {

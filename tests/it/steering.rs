@@ -110,3 +110,31 @@ fn a_notice_tells_where_a_statement_ran() {
     let read = notice(PORT);
     assert!(read.ends_with(": only reads"), "{read}");
 }
+
+#[test]
+fn a_comment_says_where_its_statement_goes() {
+    let cluster = replicated();
+    let ports: Vec<u16> = cluster.nodes().iter().map(|node| node.port()).collect();
+    let pooler = in_front(&cluster);
+    let mut client = login(&pooler, &[]);
+    let mut go = |hint: &str| client.value(&format!("/* {hint} */ {PORT}")).unwrap().parse::<u16>().unwrap();
+    for _ in 0..5 {
+        assert_eq!(go("poolhouse: primary"), ports[0]);
+        assert_eq!(go("NO LOAD BALANCE"), ports[0]);
+        assert_ne!(go("poolhouse: replica"), ports[0]);
+        for port in &ports {
+            assert_eq!(go(&format!("poolhouse: node=127.0.0.1:{port}")), *port);
+        }
+    }
+    assert_eq!(error(&mut client, &format!("{WRITE} /* poolhouse: replica */")), "25006");
+    assert_eq!(error(&mut client, WRITE), "", "the same text without the hint is another one");
+    let answer = client.query("SELECT 1 /* poolhouse: node=nowhere:1 */");
+    let notice = answer.iter().find(|message| message.tag == b'N').expect("a warning");
+    assert_eq!(notice.sqlstate(), "01000");
+    client.send(&[messages::parse("", &format!("/* poolhouse: primary */ {PORT}")), messages::sync()].concat());
+    client.read_until_ready();
+    client.send(&[messages::bind("", "", &[]), messages::execute("", 0), messages::sync()].concat());
+    let answer = client.read_until_ready();
+    let row = answer.iter().find(|message| message.tag == b'D').expect("a row").values();
+    assert_eq!(row[0].as_deref(), Some(ports[0].to_string().as_str()), "a statement keeps its hint");
+}

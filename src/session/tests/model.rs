@@ -358,6 +358,7 @@ impl Model {
     }
 
     fn query(&mut self, sql: &str) {
+        let sql = bare(sql);
         self.statements.remove("");
         self.portals.remove("");
         let ours = sql.starts_with("SELECT 's'") || sql.contains("set_config(E'");
@@ -461,6 +462,7 @@ impl Model {
 
     fn parse(&mut self, body: &[u8]) -> Result<(), Refused> {
         let ([name, sql], _) = texts(body);
+        let sql = bare(&sql).to_owned();
         if name.is_empty() {
             self.statements.remove("");
         }
@@ -768,6 +770,11 @@ fn analyse(sql: &str) -> Result<(), Refused> {
         "SELECT missing" => refused("42703", "column \"missing\" does not exist"),
         _ => Ok(()),
     }
+}
+
+/// Without a comment at the front.
+fn bare(sql: &str) -> &str {
+    sql.strip_prefix("/*").and_then(|rest| rest.split_once("*/")).map_or(sql, |(_, rest)| rest.trim_start())
 }
 
 fn has_rows(sql: &str) -> bool {

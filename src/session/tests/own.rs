@@ -404,3 +404,85 @@ fn a_notice_says_where_a_statement_runs_and_why() {
         "#,
     );
 }
+
+#[test]
+fn hints_in_comments() {
+    check(
+        World::new(3, 2, 100, Mode::Transaction),
+        r#"
+        A> Query /* poolhouse: primary */ SELECT 1
+          S1 lent to A
+          S1 > Query /* poolhouse: primary */ SELECT 1
+          S1 free
+          A < Columns
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready I
+        A> Query /* poolhouse: replica */ INSERT INTO t VALUES (1)
+          S2 lent to A
+          S2 > Query /* poolhouse: replica */ INSERT INTO t VALUES (1)
+          S2 free
+          A < Error 25006 cannot execute in a read-only transaction
+          A < Ready I
+        A> Query /* poolhouse: node=elsewhere */ SELECT 1
+          S2 lent to A
+          S2 > Query /* poolhouse: node=elsewhere */ SELECT 1
+          S2 free
+          A < Columns
+          A < Row 10
+          A < Complete SELECT 1
+          A < Notice there is no node "elsewhere", so the hint in the statement is ignored
+          A < Ready I
+        A> Query /* poolhouse: nowhere */ SELECT 1
+          S2 lent to A
+          S2 > Query /* poolhouse: nowhere */ SELECT 1
+          S2 free
+          A < Columns
+          A < Row 10
+          A < Complete SELECT 1
+          A < Notice the hint "nowhere" in the statement is unknown and ignored
+          A < Ready I
+        A> Parse - /* poolhouse: primary */ SELECT 1 | Bind - - | Execute - | Sync
+          S1 lent to A
+          S1 > Parse - /* poolhouse: primary */ SELECT 1
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Sync
+          S1 free
+          A < ParseComplete
+          A < BindComplete
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready I
+        A> Parse - SELECT 1 | Parse - /*NO LOAD BALANCE*/ SELECT 1 | Bind - - | Execute - | Sync
+          S1 lent to A
+          S1 > Parse - SELECT 1
+          S1 > Parse - /*NO LOAD BALANCE*/ SELECT 1
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Sync
+          S1 free
+          A < ParseComplete
+          A < ParseComplete
+          A < BindComplete
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready I
+        A> Query BEGIN | Query /* poolhouse: replica */ SELECT 1 | Query COMMIT
+          S1 lent to A
+          A held
+          S1 > Query BEGIN
+          A < Complete BEGIN
+          A < Ready T
+          S1 > Query /* poolhouse: replica */ SELECT 1
+          S1 > Query COMMIT
+          S1 free
+          A < Columns
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready T
+          A < Complete COMMIT
+          A < Ready I
+        "#,
+    );
+}

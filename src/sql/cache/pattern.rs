@@ -12,6 +12,7 @@
 use memchr::memchr;
 
 use super::super::fingerprint::{Keys, PLACES_MAX, Place};
+use super::super::hint;
 use super::super::lexer::{CONTINUES_NAME, HIGH, Kind, LOW, Lexer, eight};
 
 /// Patterns have at most this many bytes that are compared.
@@ -132,12 +133,15 @@ fn is_apart(byte: u8, kind: Kind) -> bool {
     }
 }
 
-/// Whether what stands in a place neither has a NUL, which makes the whole text unreadable, nor changes whether the
+/// Whether what stands in a place neither is a hint, nor has a NUL, which makes the whole text unreadable, nor changes whether the
 /// whole text is UTF-8.
 #[inline]
 fn is_harmless(kind: Kind, value: &[u8]) -> bool {
     if matches!(kind, Kind::Integer | Kind::Number) {
         return true;
+    }
+    if kind == Kind::Space && hint::is_in(value) {
+        return false;
     }
     let mut at = 0;
     while let Some(word) = eight(value, at) {

@@ -184,3 +184,43 @@ fn the_least_busy_for_its_weight() {
         assert_eq!(digits, expected, "{busy:?}");
     }
 }
+
+#[test]
+fn who_insists_gets_a_replica_or_the_node_and_nothing_else() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let wish = |class| Wish { class, after: None };
+    for reads in [Reads::Primary, Reads::Replica, Reads::Any] {
+        let routing = with(|routing| routing.reads = reads);
+        assert_eq!(go(&bench, &routing, wish(Class::Replica)), Ok(12), "{reads:?}");
+        for node in 0..3 {
+            assert_eq!(go(&bench, &routing, wish(Class::Node(id(node)))), Ok(node), "{reads:?}");
+        }
+    }
+    let routing = with(|routing| routing.max_lag = None);
+    bench.down(1);
+    assert_eq!(go(&bench, &routing, wish(Class::Node(id(1)))), Err(RouteError::NodeUnfit));
+    assert_eq!(go(&bench, &routing, wish(Class::Node(NodeId(9)))), Err(RouteError::NodeUnfit));
+    bench.fail(2);
+    assert_eq!(go(&bench, &routing, wish(Class::Replica)), Ok(2), "a suspect one is better than none");
+    assert_eq!(go(&bench, &routing, wish(Class::Node(id(2)))), Ok(2));
+    bench.down(2);
+    assert_eq!(go(&bench, &routing, wish(Class::Replica)), Err(RouteError::NoReplica));
+    assert_eq!(go(&bench, &routing, READ), Ok(0));
+}
+
+#[test]
+fn each_node_has_its_reason() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let why = |bench: &Bench, routing: &Routing, wish: Wish| -> Vec<Result<(), Unfit>> {
+        (0..3).map(|node| standing(bench.machine.topology(), routing, wish, id(node), bench.now)).collect()
+    };
+    let routing = with(|routing| routing.max_lag = None);
+    assert_eq!(why(&bench, &routing, READ), [Err(Unfit::Primary), Ok(()), Ok(())]);
+    assert_eq!(why(&bench, &routing, WRITE), [Ok(()), Err(Unfit::NotPrimary), Err(Unfit::NotPrimary)]);
+    let named = Wish { class: Class::Node(id(2)), after: None };
+    assert_eq!(why(&bench, &routing, named), [Err(Unfit::NotNamed), Err(Unfit::NotNamed), Ok(())]);
+    let wrote = Wish { after: Some(bench.now), ..READ };
+    assert_eq!(why(&bench, &routing, wrote), [Err(Unfit::Primary), Err(Unfit::LacksWrite), Err(Unfit::LacksWrite)]);
+    bench.down(1);
+    assert_eq!(why(&bench, &routing, READ), [Err(Unfit::Primary), Err(Unfit::State(State::Down)), Ok(())]);
+}

@@ -312,6 +312,7 @@ impl World {
             let class = match seed % 6 {
                 0 | 1 => Class::Write,
                 2 => Class::Replica,
+                3 => Class::Node(NodeId(0)),
                 _ => Class::Read,
             };
             let after = self.sessions[index].wrote.map(|(_, _, at)| at);
@@ -320,7 +321,7 @@ impl World {
             let Ok(node) = route(self.machine.topology(), &routing, wish, &|_| 0, seed, now) else { continue };
             match class {
                 Class::Write => self.write(index, node),
-                Class::Read | Class::Replica => self.read(index, node),
+                Class::Read | Class::Replica | Class::Node(_) => self.read(index, node),
             }
         }
     }
