@@ -26,7 +26,7 @@ use crate::{
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
-    session::{self, AfterLoss, Ending, Loss, Mode, Need, Session},
+    session::{self, AfterLoss, Ending, Loss, Mode, Need, RefusedRead, Session},
     topology::NodeId,
     wire::{error::Report, reply::Status},
 };
@@ -208,7 +208,7 @@ impl Client {
                 }
                 Event::Left | Event::Done | Event::Idle | Event::NewDefaults => break Box::pin(self.desert()).await,
                 Event::Failed(report) => break Box::pin(self.fail(Words::Ours(*report))).await,
-                Event::Refused => self.leave_replica(),
+                Event::Refused(why) => self.leave_replica(why),
                 Event::ServerLost(error) => {
                     let alone = Box::pin(self.is_alone()).await;
                     if self.lose_server(&error, alone) == AfterLoss::Ends {
@@ -553,13 +553,13 @@ impl Client {
 
     /// The replica cannot run what was taken for a read: it goes to the primary. What the connection has prepared
     /// meanwhile is not known, so it is closed.
-    fn leave_replica(&mut self) {
+    fn leave_replica(&mut self, why: RefusedRead) {
         let _ = self.entry.slot.detach();
         let Some(lent) = self.lent.take() else { return };
         let node = &self.target.cluster.node(lent.1).name;
-        tracing::debug!(node, process = lent.0.process(), "a replica refused what was taken for a read");
+        tracing::debug!(node, process = lent.0.process(), ?why, "a replica refused what was taken for a read");
         if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back(&self.session)) {
-            self.session.on_refused_read();
+            self.session.on_refused_read(why);
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::task::coop;
 use crate::{
     backend::Server,
     net::Stream,
-    session::{ClientStep, Judge, Need, Outboxes, Pipeline, ServerStep, Session, Shown},
+    session::{ClientStep, Judge, Need, Outboxes, Pipeline, RefusedRead, ServerStep, Session, Shown},
     wire::{
         self, ErrorFields,
         error::{Report, SqlState},
@@ -81,7 +81,7 @@ pub enum Event {
     /// The client is told this and disconnected; the server connection is not to be used again.
     Failed(Box<Report>),
     /// A replica refuses to run what was taken for a read, and the client has seen nothing of an answer.
-    Refused,
+    Refused(RefusedRead),
     /// The server connection has ended.
     ServerLost(io::Error),
 }
@@ -355,10 +355,10 @@ impl Exchange {
             }
         }
         match self.refusal() {
-            Refusal::Whole => return Some(Event::Refused),
+            Refusal::Whole(why) => return Some(Event::Refused(why)),
             // Without room its end could never come.
-            Refusal::Begun if self.from_server.has_room() => return None,
-            Refusal::Begun | Refusal::Not => {}
+            Refusal::Begun(_) if self.from_server.has_room() => return None,
+            Refusal::Begun(_) | Refusal::Not => {}
         }
         if let Some(report) = self.digest_server(session, server) {
             return Some(Event::Failed(report));
@@ -791,14 +791,33 @@ fn nonsense(error: wire::Error) -> Box<Report> {
     Box::new(report.detail(error.to_string()))
 }
 
-/// Whether an answer is an error of a replica that the primary would not give: it writes (SQLSTATE 25006), or replication
-/// has taken away what it reads (40001).
+/// Whether an answer is an error of a replica that the primary would not give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     Not,
     /// The error is there, and ReadyForQuery is still to come.
-    Begun,
-    Whole,
+    Begun(RefusedRead),
+    Whole(RefusedRead),
+}
+
+/// Why a replica refuses, by its error; codes and the names of the server's routines are the same in all languages.
+///
+/// - 25006: it writes.
+/// - 0A000 of `get_relation_info`, when the planner meets a table: it is unlogged, and a replica has nothing of it.
+/// - 40001, and 40P01 when it was found as a deadlock: replication takes away what it reads. A read that is alone in its
+///   transaction gets neither for any other cause.
+///
+/// A client's own cancel is 57014 and is never run again.
+fn refused_read(fields: &ErrorFields) -> Option<RefusedRead> {
+    if fields.is_fatal() {
+        return None;
+    }
+    match fields.code() {
+        "25006" => Some(RefusedRead::Lasting),
+        "0A000" if fields.text(b'R') == Some("get_relation_info") => Some(RefusedRead::Lasting),
+        "40001" | "40P01" => Some(RefusedRead::Once),
+        _ => None,
+    }
 }
 
 impl Refusal {
@@ -809,13 +828,13 @@ impl Refusal {
             match head.tag {
                 b'E' => {
                     let fields = ErrorFields::read(&message[HEADER_BYTES..]);
-                    if fields.is_fatal() || !matches!(fields.code(), "25006" | "40001") {
-                        return Refusal::Not;
-                    }
-                    refusal = Refusal::Begun;
+                    let Some(why) = refused_read(&fields) else { return Refusal::Not };
+                    refusal = Refusal::Begun(why);
                 }
-                b'Z' if refusal == Refusal::Begun && rest.is_empty() => return Refusal::Whole,
-                b'Z' => return Refusal::Not,
+                b'Z' => match refusal {
+                    Refusal::Begun(why) if rest.is_empty() => return Refusal::Whole(why),
+                    _ => return Refusal::Not,
+                },
                 _ => {}
             }
             answer = rest;
@@ -834,6 +853,40 @@ mod tests {
     fn use_up_the_share(cx: &mut Context<'_>) {
         while let Poll::Ready(turn) = coop::poll_proceed(cx) {
             turn.made_progress();
+        }
+    }
+
+    /// An answer to a query: an error with these fields, and ReadyForQuery.
+    fn failed(fields: &[(u8, &str)]) -> Vec<u8> {
+        let fields = fields.iter().map(|(tag, text)| (*tag, text.as_bytes().to_vec())).collect();
+        let mut answer = Vec::new();
+        ErrorFields { fields }.write(b'E', &mut answer);
+        answer.extend_from_slice(b"Z\0\0\0\x05I");
+        answer
+    }
+
+    #[test]
+    fn errors_that_only_a_replica_gives_are_told_from_all_others() {
+        let cases: [(&[(u8, &str)], _); 8] = [
+            (&[(b'V', "ERROR"), (b'C', "25006")], Refusal::Whole(RefusedRead::Lasting)),
+            (&[(b'C', "0A000"), (b'R', "get_relation_info")], Refusal::Whole(RefusedRead::Lasting)),
+            (&[(b'C', "0A000"), (b'R', "transformFromClause")], Refusal::Not),
+            (&[(b'C', "40001"), (b'R', "ProcessInterrupts")], Refusal::Whole(RefusedRead::Once)),
+            (&[(b'C', "40P01")], Refusal::Whole(RefusedRead::Once)),
+            (&[(b'V', "FATAL"), (b'C', "40001")], Refusal::Not),
+            // What a client's own cancel looks like.
+            (&[(b'C', "57014"), (b'R', "ProcessInterrupts")], Refusal::Not),
+            (&[(b'C', "42P01")], Refusal::Not),
+        ];
+        for (fields, refusal) in cases {
+            let mut answer = failed(fields);
+            assert_eq!(Refusal::of(&answer), refusal, "{fields:?}");
+            // As long as its end is still to come, nothing is passed on.
+            if let Refusal::Whole(why) = refusal {
+                assert_eq!(Refusal::of(&answer[..answer.len() - 1]), Refusal::Begun(why));
+                answer.extend_from_slice(&failed(&[(b'C', "42P01")]));
+                assert_eq!(Refusal::of(&answer), Refusal::Not, "more was asked than is run again");
+            }
         }
     }
 

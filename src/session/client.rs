@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Mode, Need, Outboxes, Pipeline, ServerState, Session, Shown, names,
+    ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown, names,
     pipeline::{Change, Effects, Judged, Owed},
     sequences::may_draw,
     statements::Statement,
@@ -515,8 +515,8 @@ impl Session {
 
     /// A replica has refused what was taken for a read, and nothing of an answer was seen: what is shown next is the same
     /// once more, for the primary.
-    pub fn on_refused_read(&mut self) {
-        self.refused_read = true;
+    pub fn on_refused_read(&mut self, why: RefusedRead) {
+        self.refused_read = Some(why);
     }
 
     /// Whether a text only reads, as far as it tells by itself or by what is known of the functions in it.
@@ -525,11 +525,15 @@ impl Session {
             let census = || pipeline.census(&self.shared.code);
             unseen.reads_but_for_functions && census().is_some_and(|census| census.reads(verdict))
         };
-        if self.refused_read && verdict.access == Access::Read || verdict.refused.is_set() {
-            verdict.refused.set();
+        if verdict.refused.is_set() {
             return false;
         }
-        verdict.access == Access::Read || self.shared.routed && verdict.unseen.as_deref().is_some_and(by_census)
+        let reads =
+            verdict.access == Access::Read || self.shared.routed && verdict.unseen.as_deref().is_some_and(by_census);
+        if reads && self.refused_read == Some(RefusedRead::Lasting) {
+            verdict.refused.set();
+        }
+        reads && self.refused_read.is_none()
     }
 
     /// Notes what code that is not seen in a text may do to the session: the server is asked then.

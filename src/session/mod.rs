@@ -285,11 +285,20 @@ pub struct Session {
     /// A text was sent since the last release that may itself notify.
     notified: bool,
     /// What comes next has been refused by a replica.
-    refused_read: bool,
+    refused_read: Option<RefusedRead>,
     /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
     asks_sequences: bool,
     /// A number of its own, for [`Drawn`].
     number: u64,
+}
+
+/// Why a replica did not run what was taken for a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedRead {
+    /// Replication was in its way: the next time it may run there.
+    Once,
+    /// It cannot run on any replica.
+    Lasting,
 }
 
 impl Session {
@@ -315,7 +324,7 @@ impl Session {
             on_replica: false,
             drew: false,
             notified: false,
-            refused_read: false,
+            refused_read: None,
             asks_sequences: false,
         }
     }
@@ -326,7 +335,7 @@ impl Session {
         pipeline.read_only = need == Need::Read;
         pipeline.lent_for = need;
         pipeline.status = Status::Idle;
-        self.refused_read = false;
+        self.refused_read = None;
         (self.wrote, self.drew, self.notified) = (false, false, false);
         self.on_replica = need == Need::Replica;
         let forgets = self.forgets_strange_draws(server);

@@ -228,3 +228,57 @@ fn what_a_replica_refuses_runs_on_the_primary() {
     }
     assert_eq!(client.value("SELECT last_value FROM drawn").as_deref(), Some("8"), "each ran once");
 }
+
+#[test]
+fn reads_of_unlogged_tables_run_on_the_primary() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    cluster
+        .node(0)
+        .query(
+            "CREATE UNLOGGED TABLE draft AS SELECT 1 AS number; GRANT ALL ON draft TO app; \
+             CREATE VIEW drafts AS SELECT port FROM place, draft; GRANT ALL ON drafts TO app; \
+             CREATE FUNCTION steady() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'; \
+             CREATE FUNCTION drafted() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM draft'",
+        )
+        .unwrap();
+    cluster.catch_up().unwrap();
+    let pooler = in_front(&cluster, "pool.size", "4").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+    let steady = "SELECT port + 0 * steady() FROM place";
+    wait_until("the functions are known", PATIENCE, || port(&mut client, steady) != primary);
+    for _ in 0..2 {
+        for sql in
+            ["SELECT port FROM place, draft", "SELECT port FROM drafts", "SELECT port + 0 * drafted() FROM place"]
+        {
+            assert_eq!(port(&mut client, sql), primary, "{sql}");
+            assert_eq!(batch(&mut client, sql), primary, "{sql}");
+        }
+        // A session that runs on the primary may have written there, and waits for that.
+        assert_ne!(port(&mut login(pooler.port()), steady), primary);
+    }
+}
+
+#[test]
+fn a_read_that_replication_breaks_off_runs_on_the_primary_and_the_next_on_a_replica() {
+    let cluster = cluster().replicas(1).trust_user("app").setting("max_standby_streaming_delay", "0").start().unwrap();
+    let (first, replica) = (cluster.node(0), cluster.node(1));
+    first.query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app; INSERT INTO ticket VALUES (1)").unwrap();
+    first.query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
+    cluster.catch_up().unwrap();
+    let pooler = in_front(&cluster, "pool.size", "4").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+
+    let slow = "SELECT port, pg_sleep(3) FROM place, ticket";
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND wait_event = 'PgSleep'";
+    client.send(&messages::query(slow));
+    wait_until("it runs on the replica", PATIENCE, || replica.query(asleep).unwrap()[0][0].as_deref() == Some("1"));
+    // Its lock keeps the table there, which the replica has to give up.
+    first.query("TRUNCATE ticket; INSERT INTO ticket VALUES (2)").unwrap();
+    assert_eq!(answered(&mut client), first.port());
+    cluster.catch_up().unwrap();
+    client.send(&messages::query(slow));
+    assert_eq!(answered(&mut client), replica.port(), "a conflict says nothing about the statement");
+}
