@@ -317,7 +317,9 @@ impl Client {
     fn is_between_transactions(&self) -> bool {
         match (&self.lent, &self.exchange) {
             (None, exchange) => {
-                self.queued.is_none() && exchange.as_ref().is_none_or(|exchange| exchange.front_tag().is_none())
+                self.queued.is_none()
+                    && !self.session.in_waiting_block()
+                    && exchange.as_ref().is_none_or(|exchange| exchange.front_tag().is_none())
             }
             (Some(_), Some(exchange)) => {
                 exchange.pipeline.owed.is_empty()
@@ -435,7 +437,8 @@ impl Client {
         let server = &mut *acquired.0;
         let process = self.entry.slot.process;
         exchange.attach(&mut self.session, server, need, process);
-        exchange.shielded = exchange.pipeline.asks();
+        // Its BEGIN is not to be hit either.
+        exchange.shielded = exchange.pipeline.asks() || self.session.in_waiting_block();
         if self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {
             if let Some(sender) = &server.sender {
                 sender.lend(process);
@@ -538,6 +541,7 @@ impl Client {
         }
         let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
         if !alone && exchange.take_back(&self.session) {
+            self.session.take_back_block();
             return AfterLoss::GoesOn;
         }
         exchange.stop_withholding();
@@ -559,6 +563,7 @@ impl Client {
         let node = &self.target.cluster.node(lent.1).name;
         tracing::debug!(node, process = lent.0.process(), ?why, "a replica refused what was taken for a read");
         if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back(&self.session)) {
+            self.session.take_back_block();
             self.session.on_refused_read(why);
         }
     }
@@ -747,6 +752,9 @@ impl Client {
                 } else {
                     self.idle_limit(turn)
                 }
+            }
+            _ if self.session.in_waiting_block() => {
+                (Armed::IdleTransaction(self.turns), limits.idle_transaction_timeout)
             }
             _ => (Armed::ClientIdle(self.turns), limits.client_idle_timeout),
         }

@@ -31,6 +31,23 @@ impl Session {
         &mut self,
         message: Shown<'_>,
         pipeline: &mut Pipeline,
+        server: Option<&mut ServerState>,
+        judge: &impl Judge,
+        out: &mut Outboxes<'_>,
+    ) -> ClientStep {
+        let waited = server.is_some() && self.in_waiting_block();
+        let step = self.on_message(message, pipeline, server, judge, out);
+        if waited && !self.in_waiting_block() && !matches!(step, ClientStep::Forward | ClientStep::Replaced { .. }) {
+            // Nothing follows the BEGIN yet that makes the server answer, and the message may wait for that.
+            request::flush(out.to_server);
+        }
+        step
+    }
+
+    fn on_message(
+        &mut self,
+        message: Shown<'_>,
+        pipeline: &mut Pipeline,
         mut server: Option<&mut ServerState>,
         judge: &impl Judge,
         out: &mut Outboxes<'_>,
@@ -64,6 +81,11 @@ impl Session {
             && let Some(step) = self.answer_refused(request, message, pipeline, judge, out)
         {
             return step;
+        }
+        if self.block.is_some()
+            && let Some(server) = server.as_deref_mut()
+        {
+            self.open_block(pipeline, server, out);
         }
         if self.listens()
             && let Some(step) = self.bring_back(request, message, pipeline, server.as_deref_mut(), judge, out)
@@ -99,7 +121,7 @@ impl Session {
         }
         self.skip_to_sync = false;
         self.end_own(false);
-        reply::ready_for_query(Status::Idle, out.to_client);
+        reply::ready_for_query(self.status_outside(), out.to_client);
         Some(ClientStep::Answered)
     }
 
@@ -114,26 +136,28 @@ impl Session {
         }
     }
 
-    /// Answers a message with an error in the server's place, outside a transaction.
+    /// Answers a message with an error in the server's place, while no transaction is open on a server.
     pub(super) fn refuse(&mut self, report: &Report, request: Request, out: &mut Outboxes<'_>) -> ClientStep {
         report.write(out.to_client);
-        match request {
-            Request::Query | Request::FunctionCall | Request::Sync => {
-                reply::ready_for_query(Status::Idle, out.to_client);
-            }
-            _ => self.skip_to_sync = true,
-        }
+        self.end_refusal(matches!(request, Request::Query | Request::FunctionCall | Request::Sync), out);
         ClientStep::Answered
+    }
+
+    /// An error has been written in the server's place: what follows it in the protocol. `whole` = the message had a
+    /// ReadyForQuery of its own to come.
+    pub(super) fn end_refusal(&mut self, whole: bool, out: &mut Outboxes<'_>) {
+        self.fail_outside();
+        if whole {
+            reply::ready_for_query(self.status_outside(), out.to_client);
+        } else {
+            self.skip_to_sync = true;
+        }
     }
 
     /// No server connection could be had for a message of this type, and its error has been written: what follows the
     /// error in the protocol.
     pub fn after_refusal(&mut self, tag: u8, out: &mut Outboxes<'_>) {
-        if matches!(tag, b'Q' | b'F') {
-            reply::ready_for_query(Status::Idle, out.to_client);
-        } else {
-            self.skip_to_sync = true;
-        }
+        self.end_refusal(matches!(tag, b'Q' | b'F'), out);
     }
 
     fn on_query(
@@ -166,8 +190,15 @@ impl Session {
             {
                 return step;
             }
+            if server.is_none()
+                && let Ok(text) = request::query_text(message.body)
+                && let Some(step) = self.defer(verdict, text, out)
+            {
+                return step;
+            }
             if let Some(own) = verdict.own.as_deref()
                 && !pipeline.copy_in
+                && !(server.is_none() && self.in_waiting_block())
             {
                 return self.on_own_query(own, pipeline, server.is_some(), out);
             }
@@ -245,13 +276,14 @@ impl Session {
         if known && attached && !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
         }
-        if !known || pipeline.status == Status::Failed {
+        let status = if attached { pipeline.status } else { self.status_outside() };
+        if !known || status == Status::Failed {
             return None;
         }
         self.names.remove(name);
         self.unnamed = None;
         reply::command_complete("DEALLOCATE", out.to_client);
-        reply::ready_for_query(if attached { pipeline.status } else { Status::Idle }, out.to_client);
+        reply::ready_for_query(status, out.to_client);
         Some(ClientStep::Answered)
     }
 
@@ -284,7 +316,7 @@ impl Session {
     ) -> ClientStep {
         if server.is_none() {
             self.end_own(true);
-            reply::ready_for_query(Status::Idle, out.to_client);
+            reply::ready_for_query(self.status_outside(), out.to_client);
             return ClientStep::Answered;
         }
         if pipeline.is_full() {
@@ -453,7 +485,7 @@ impl Session {
             | TransactionControl::Savepoint
             | TransactionControl::RollbackTo
             | TransactionControl::Release
-            | TransactionControl::SetTransaction => false,
+            | TransactionControl::SetTransaction(_) => false,
         };
         effects.undone |= matches!(
             verdict.transaction,

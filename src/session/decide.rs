@@ -39,6 +39,9 @@ impl fmt::Display for Rule {
 impl Session {
     /// What a text needs, and the rule that says so; `None` is one that was not judged.
     pub(super) fn decide(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> (Need, Rule) {
+        if self.in_waiting_block() {
+            return (Need::Write, Rule::Transaction);
+        }
         if let Some(hint) = verdict.and_then(|verdict| verdict.hint.as_deref())
             && let Ok(need) = self.need_by_hint(hint)
         {

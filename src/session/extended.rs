@@ -70,7 +70,8 @@ impl Session {
         {
             return step;
         }
-        if statement.verdict.own.is_some() && !pipeline.copy_in {
+        let in_waiting_block = server.is_none() && self.in_waiting_block();
+        if statement.verdict.own.is_some() && !pipeline.copy_in && !in_waiting_block {
             return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
         }
         self.asks_sequences |= statement.verdict.asks_sequences;
@@ -294,6 +295,7 @@ impl Session {
         let statement = if raw { None } else { self.statement(names.statement, pipeline) };
         if let Some(statement) = statement.as_ref().filter(|statement| statement.verdict.own.is_some())
             && !pipeline.copy_in
+            && !(server.is_none() && self.in_waiting_block())
         {
             return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
         }

@@ -15,7 +15,6 @@ use crate::{
         ErrorFields,
         error::{Report, SqlState},
         frame::Request,
-        reply::{self, Status},
         request::{self, BindNames, Parse},
     },
 };
@@ -136,11 +135,7 @@ impl Session {
         }
         let refused = self.refused.take()?;
         refused.words.write(b'E', out.to_client);
-        if matches!(request, Request::Query | Request::FunctionCall) {
-            reply::ready_for_query(Status::Idle, out.to_client);
-        } else {
-            self.skip_to_sync = true;
-        }
+        self.end_refusal(matches!(request, Request::Query | Request::FunctionCall), out);
         Some(ClientStep::Answered)
     }
 

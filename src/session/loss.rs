@@ -91,6 +91,7 @@ impl Session {
             return AfterLoss::Ends;
         }
         self.lose_listening_server();
+        self.lose_block();
         self.end_own(false);
         pipeline.owe_what_is_waited_for();
         if pipeline.owed.iter().all(Owed::is_ours) {

@@ -5,6 +5,7 @@
 //! In transaction mode every kind of session state is virtual (names of statements), replayed (settings) or pins the
 //! server connection to its client; see DESIGN "Transaction mode without surprises".
 
+mod block;
 mod carried;
 mod client;
 mod decide;
@@ -264,6 +265,8 @@ pub struct Session {
     pins: PinSet,
     /// Poolhouse's own settings, when they are not what they are for most.
     own: Option<Box<own::Own>>,
+    /// The transaction block that the client has opened, when it was not opened on a server at once.
+    block: Option<Box<block::Block>>,
     /// What the client listens to, if anything.
     listen: Option<Box<listen::Listening>>,
     /// State that only the server could tell of keeps the server connection, too.
@@ -314,6 +317,7 @@ impl Session {
             unnamed: None,
             pins: PinSet::default(),
             own: None,
+            block: None,
             listen: None,
             pinned_by_probe: false,
             holding: None,

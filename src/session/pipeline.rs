@@ -77,6 +77,10 @@ pub enum Owed {
     OwnPrepare { name: Box<[u8]>, id: u64, since: u64 },
     /// A Sync of ours, for messages of ours in front of a simple query.
     OurSync,
+    /// The client's BEGIN, answered before it was sent; or its SET TRANSACTION. CloseComplete ends it.
+    Begin,
+    /// What the server must refuse, so that the transaction fails, and a Sync of ours.
+    FailedBegin,
     /// A query of ours that brings the session's settings.
     Replay { settings: Arc<Carried> },
     /// A query of ours that brings values of the login behind a RESET; the client waits for its ReadyForQuery.
@@ -91,7 +95,7 @@ impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
         let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
-        let ours = matches!(self, Owed::OwnPrepare { .. } | Owed::OurSync | Owed::Again);
+        let ours = matches!(self, Owed::OwnPrepare { .. } | Owed::OurSync | Owed::FailedBegin | Owed::Again);
         queries || ours || self.ends_the_clients()
     }
 
@@ -106,7 +110,12 @@ impl Owed {
         let own = matches!(self, Owed::OwnParse { .. } | Owed::OwnPrepare { .. });
         let others = matches!(self, Owed::OurDescribe { .. } | Owed::Again | Owed::OurSync);
         let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
-        of_statements || own || others || queries
+        of_statements || own || others || queries || self.begins()
+    }
+
+    /// Whether it opens the client's transaction block.
+    pub fn begins(&self) -> bool {
+        matches!(self, Owed::Begin | Owed::FailedBegin)
     }
 
     /// Whether the reply comes from us, in its turn.
@@ -389,12 +398,13 @@ impl Pipeline {
         self.owed.front().is_some_and(|owed| !owed.is_ours())
     }
 
-    /// Whether the server is busy with a query of ours: settings or channels that are brought, or a question.
+    /// Whether the server is busy with a query of ours: settings or channels that are brought, a question, or the client's
+    /// BEGIN, which has been answered already.
     #[inline]
     pub fn asks(&self) -> bool {
-        let asks =
+        let queries =
             |owed: &Owed| matches!(owed, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
-        self.owed.front().is_some_and(asks)
+        self.owed.front().is_some_and(|owed| queries(owed) || owed.begins())
     }
 
     /// Whether a message of ours about a client's own name of a statement is under way.

@@ -18,7 +18,7 @@ impl Reported {
         }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.pairs.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
         Some(&self.pairs[at].1)
     }

@@ -101,6 +101,8 @@ impl Session {
             (Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::OwnPrepare { .. }, _) => {
                 return ServerStep::Swallow;
             }
+            (Owed::Begin, Reply::CloseComplete) => true,
+            (Owed::Begin | Owed::FailedBegin, _) => return ServerStep::Swallow,
             (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
@@ -189,6 +191,14 @@ impl Session {
             // The connection closes now; what this means for the client is decided then, with these words.
             pipeline.last_words = Some(fields);
             return ServerStep::Swallow;
+        }
+        match pipeline.owed.front() {
+            Some(Owed::Begin) => {
+                let why = format!("the transaction could not begin: {}", fields.message());
+                return ServerStep::fail(Report::fatal(SqlState::CONNECTION_LOST, why));
+            }
+            Some(Owed::FailedBegin) => return ServerStep::Swallow,
+            _ => {}
         }
         (pipeline.failed, pipeline.mended) = (true, false);
         pipeline.effects.undone |= pipeline.owed.front().is_some_and(|front| !front.is_ours());
@@ -359,7 +369,7 @@ impl Session {
             Owed::Probe { probe } if failed && self.may_ask_again(pipeline) => self.ask(probe, pipeline, server, out),
             Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server, out),
             Owed::Restore => self.on_restored(failed, status, pipeline, server, out),
-            Owed::OurSync => ServerStep::Swallow,
+            Owed::OurSync | Owed::FailedBegin => ServerStep::Swallow,
             Owed::Again => {
                 pipeline.holding = false;
                 ServerStep::Repeat
@@ -374,6 +384,9 @@ impl Session {
                     own.on_ready(failed, pipeline.status, status);
                 }
                 pipeline.status = status;
+                if status == Status::Idle {
+                    self.block = None;
+                }
                 self.accept(done.change, 0);
                 if !pipeline.withholds {
                     self.on_clients_ready(pipeline, server, out)

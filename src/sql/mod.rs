@@ -41,8 +41,8 @@ pub use census::{Catalog, Census, Finding, Hidden};
 pub use hint::Hint;
 pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
 pub use verdict::{
-    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, Refused, SettingChange, TransactionControl, Unseen,
-    Verdict,
+    Access, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, Refused, SettingChange,
+    TransactionControl, Unseen, Verdict,
 };
 
 use lexer::{Kind, Lexer, Token};

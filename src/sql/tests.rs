@@ -7,6 +7,21 @@ use super::fingerprint::{Buffer, Form};
 use super::lexer::{Kind, Lexer};
 use super::*;
 
+fn mode_words(what: &str, modes: Modes) -> String {
+    let access = match modes.read_only {
+        None => "",
+        Some(true) => "-read-only",
+        Some(false) => "-read-write",
+    };
+    let isolation = match modes.isolation {
+        None => "",
+        Some(Isolation::ReadCommitted) => "-committed",
+        Some(Isolation::RepeatableRead) => "-repeatable",
+        Some(Isolation::Serializable) => "-serializable",
+    };
+    format!("{what}{access}{isolation}")
+}
+
 /// What a verdict says besides its reason, in words: `read` or `write`, then whatever else is not nothing.
 fn words(verdict: &Verdict) -> String {
     let mut words = vec![match verdict.access {
@@ -18,14 +33,15 @@ fn words(verdict: &Verdict) -> String {
     }
     words.push(match verdict.transaction {
         TransactionControl::None => String::new(),
-        TransactionControl::Begin { read_only: true } => "begin-read-only".into(),
-        TransactionControl::Begin { read_only: false } => "begin".into(),
+        TransactionControl::Begin { modes, start: false } => mode_words("begin", modes),
+        TransactionControl::Begin { modes, start: true } => mode_words("start", modes),
         TransactionControl::Commit { chain } => if chain { "commit-chain" } else { "commit" }.into(),
         TransactionControl::Rollback { chain } => if chain { "rollback-chain" } else { "rollback" }.into(),
         TransactionControl::Savepoint => "savepoint".into(),
         TransactionControl::RollbackTo => "rollback-to".into(),
         TransactionControl::Release => "release".into(),
-        TransactionControl::SetTransaction => "set-transaction".into(),
+        TransactionControl::SetTransaction(None) => "set-transaction".into(),
+        TransactionControl::SetTransaction(Some(modes)) => mode_words("set-transaction", modes),
         TransactionControl::PrepareTransaction => "prepare-transaction".into(),
         TransactionControl::Mixed => "mixed".into(),
     });
@@ -412,11 +428,12 @@ fn transactions() {
         r#"
         write begin | BEGIN
         write begin | BEGIN WORK
-        write begin | START TRANSACTION
-        write begin | BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE, DEFERRABLE
+        write start | START TRANSACTION
+        write begin-read-write-serializable | BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE, DEFERRABLE
         write begin-read-only | BEGIN READ ONLY
-        write begin-read-only | START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
-        write begin | BEGIN READ ONLY, READ WRITE
+        write start-read-only-repeatable | START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
+        write begin-committed | BEGIN ISOLATION LEVEL READ UNCOMMITTED
+        write begin-read-write | BEGIN READ ONLY, READ WRITE
         write commit | COMMIT
         write commit | END
         write commit | COMMIT WORK AND NO CHAIN
@@ -429,8 +446,8 @@ fn transactions() {
         write rollback-to | ROLLBACK TO SAVEPOINT a
         write rollback-to | ROLLBACK TO a
         write prepare-transaction | PREPARE TRANSACTION 'x'
-        write set-transaction | SET TRANSACTION READ ONLY
-        write set-transaction | SET TRANSACTION ISOLATION LEVEL SERIALIZABLE
+        write set-transaction-read-only | SET TRANSACTION READ ONLY
+        write set-transaction-serializable | SET TRANSACTION ISOLATION LEVEL SERIALIZABLE
         write set-transaction | SET TRANSACTION SNAPSHOT 'x'
         write set-transaction | SET transaction_read_only = on
         write set-transaction | SET LOCAL transaction_isolation = 'serializable'

@@ -17,13 +17,43 @@ pub enum Access {
     Write,
 }
 
+/// What BEGIN, START TRANSACTION or SET TRANSACTION says of its transaction; of several words for the same, the last
+/// counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// READ ONLY or READ WRITE.
+    pub read_only: Option<bool>,
+    pub isolation: Option<Isolation>,
+}
+
+/// ISOLATION LEVEL. READ UNCOMMITTED is READ COMMITTED (manual, "Transaction Isolation").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+impl Isolation {
+    /// From what SET and SHOW call it.
+    pub fn of(name: &str) -> Option<Isolation> {
+        match name {
+            "read committed" | "read uncommitted" => Some(Isolation::ReadCommitted),
+            "repeatable read" => Some(Isolation::RepeatableRead),
+            "serializable" => Some(Isolation::Serializable),
+            _ => None,
+        }
+    }
+}
+
 /// How a text of SQL begins, ends or steers a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionControl {
     None,
-    /// BEGIN or START TRANSACTION. `read_only` only when the statement itself says READ ONLY.
+    /// BEGIN or START TRANSACTION; which of the two, the server's answer tells.
     Begin {
-        read_only: bool,
+        modes: Modes,
+        start: bool,
     },
     /// COMMIT or END. With `chain` (AND CHAIN) the next transaction begins at once.
     Commit {
@@ -36,8 +66,9 @@ pub enum TransactionControl {
     Savepoint,
     RollbackTo,
     Release,
-    /// SET TRANSACTION, or SET of one of the `transaction_…` settings, which live as long as the transaction.
-    SetTransaction,
+    /// SET TRANSACTION, or SET of one of the `transaction_…` settings, which live as long as the transaction; the modes
+    /// when that is all it says.
+    SetTransaction(Option<Modes>),
     /// PREPARE TRANSACTION: the session's transaction ends, to be finished by any session later.
     PrepareTransaction,
     /// Several statements, at least one of which controls transactions.

@@ -15,8 +15,8 @@ use super::functions::{self, Kind};
 use super::own::{self, BlockStep, Own, OwnCommand};
 use super::tree::{Tree, Value, unescape};
 use super::verdict::{
-    Access, Deallocate, DefaultsOf, NameUse, Pin, PinSet, Reason, Refused, SettingChange, TransactionControl, Unseen,
-    Verdict,
+    Access, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, Refused, SettingChange,
+    TransactionControl, Unseen, Verdict,
 };
 
 /// A verdict, and whether it depends on the value of a literal rather than on the form of the text alone.
@@ -381,7 +381,8 @@ impl Judge {
                 self.set(&format!("default_{}", option.text_of("defname")), false);
             }
         } else if kind == "VAR_SET_MULTI" || is_of_transaction(&name.to_ascii_lowercase()) {
-            self.transaction = Some(TransactionControl::SetTransaction);
+            let plain = kind == "VAR_SET_MULTI" && name == "TRANSACTION";
+            self.transaction = Some(TransactionControl::SetTransaction(plain.then(|| modes(node, "args"))));
         } else if node.flag("is_local") {
             // Ends with the transaction.
         } else if kind == "VAR_RESET_ALL" {
@@ -398,8 +399,9 @@ impl Judge {
         self.steps.extend(BlockStep::of(node));
         let chain = node.flag("chain");
         self.transaction = match node.text_of("kind") {
-            "TRANS_STMT_BEGIN" | "TRANS_STMT_START" => {
-                Some(TransactionControl::Begin { read_only: is_read_only(node) })
+            kind @ ("TRANS_STMT_BEGIN" | "TRANS_STMT_START") => {
+                let start = kind == "TRANS_STMT_START";
+                Some(TransactionControl::Begin { modes: modes(node, "options"), start })
             }
             "TRANS_STMT_COMMIT" => Some(TransactionControl::Commit { chain }),
             "TRANS_STMT_ROLLBACK" => Some(TransactionControl::Rollback { chain }),
@@ -478,19 +480,23 @@ fn copies_to_client(node: Value<'_, '_>) -> bool {
     !node.flag("is_from") && !node.flag("is_program") && node.get("filename").is_none()
 }
 
-/// BEGIN with READ ONLY; the last mode said counts.
-fn is_read_only(node: Value<'_, '_>) -> bool {
-    node.get("options")
-        .into_iter()
-        .flat_map(Value::children)
-        .filter_map(Value::only)
-        .filter(|option| option.text_of("defname") == "transaction_read_only")
-        .last()
-        .and_then(|option| option.get("arg"))
-        .and_then(constant)
-        .and_then(|constant| constant.get("ival"))
-        .and_then(|integer| integer.get("ival"))
-        .is_some_and(|value| value.number() == 1)
+/// The modes of a transaction that a list of options names.
+fn modes(node: Value<'_, '_>, list: &str) -> Modes {
+    let mut modes = Modes::default();
+    for option in node.get(list).into_iter().flat_map(Value::children).filter_map(Value::only) {
+        let value = option.get("arg").and_then(constant);
+        match option.text_of("defname") {
+            "transaction_read_only" => {
+                let integer = value.and_then(|value| value.get("ival")).and_then(|integer| integer.get("ival"));
+                modes.read_only = Some(integer.is_some_and(|integer| integer.number() == 1));
+            }
+            "transaction_isolation" => {
+                modes.isolation = option.get("arg").and_then(constant_text).and_then(Isolation::of);
+            }
+            _ => {}
+        }
+    }
+    modes
 }
 
 /// Settings that SET changes for the running transaction only.

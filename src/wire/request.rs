@@ -123,6 +123,16 @@ pub fn flush(out: &mut Vec<u8>) {
     begin(b'H', 0, out);
 }
 
+/// Writes what runs the unnamed statement, which has no parameters, by way of the unnamed portal, and closes that.
+pub fn run_unnamed(out: &mut Vec<u8>) {
+    begin(b'B', 8, out);
+    out.extend_from_slice(&[0; 8]);
+    begin(b'E', 5, out);
+    out.extend_from_slice(&[0; 5]);
+    begin(b'C', 2, out);
+    out.extend_from_slice(b"P\0");
+}
+
 /// Writes a Sync message.
 pub fn sync(out: &mut Vec<u8>) {
     begin(b'S', 0, out);

@@ -29,6 +29,7 @@ struct Transaction {
     /// BEGIN was said; otherwise it ends with the Query or Sync.
     block: bool,
     failed: bool,
+    read_only: bool,
     saved: Settings,
     /// What COMMIT leaves: without SET LOCAL.
     lasting: Settings,
@@ -308,6 +309,7 @@ impl Model {
             self.transaction = Some(Transaction {
                 block: false,
                 failed: false,
+                read_only: false,
                 saved: self.settings.clone(),
                 lasting: self.settings.clone(),
                 saved_pins: self.pins.clone(),
@@ -566,7 +568,16 @@ impl Model {
     }
 
     fn run_once(&mut self, sql: &str, protocol: Protocol) -> Result<(), Refused> {
-        if self.read_only && (sql.starts_with("INSERT") || sql.starts_with("COPY t FROM") || sql.starts_with("SET")) {
+        let block = self.transaction.as_ref().filter(|transaction| transaction.block);
+        let writes = ["INSERT", "COPY t FROM"].iter().any(|verb| sql.starts_with(verb));
+        // A standby alone refuses LISTEN; here both do, since nothing can be done about that.
+        let in_block = ["CREATE", "LISTEN"].iter().any(|verb| sql.starts_with(verb));
+        let refuses = match block {
+            Some(block) if block.read_only => writes || in_block,
+            // SET would do, and is not sent here.
+            _ => self.read_only && (writes || sql.starts_with("SET")),
+        };
+        if refuses {
             return refused("25006", "cannot execute in a read-only transaction");
         }
         match sql {
@@ -577,7 +588,8 @@ impl Model {
                 self.transaction.as_mut().expect("begun").broken = true;
                 self.complete("INSERT 0 1");
             }
-            "BEGIN" => self.begin_block(),
+            "BEGIN" => self.begin_block(false),
+            "BEGIN READ ONLY" => self.begin_block(true),
             "COMMIT" => return self.commit_block(),
             "ROLLBACK" => {
                 self.warn_without_block();
@@ -716,9 +728,10 @@ impl Model {
         self.complete(&format!("SELECT {rows}"));
     }
 
-    fn begin_block(&mut self) {
+    fn begin_block(&mut self, read_only: bool) {
         self.begin_implicit();
         if let Some(transaction) = &mut self.transaction {
+            transaction.read_only |= read_only;
             if transaction.block {
                 self.notice("there is already a transaction in progress");
             } else {

@@ -149,9 +149,13 @@ fn they_follow_transactions() {
         A> Query BEGIN | Query SET poolhouse.route = 'primary' | Query SHOW poolhouse.route
           S1 lent to A
           A held
-          S1 > Query BEGIN
           A < Complete BEGIN
           A < Ready T
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Flush
           A < Complete SET
           A < Ready T
           A < Columns

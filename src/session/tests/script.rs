@@ -39,12 +39,13 @@ impl<'a> Choices<'a> {
 
 const NAMES: [&str; 4] = ["", "a", "b", "c"];
 const PORTALS: [&str; 3] = ["", "", "p"];
-const TEXTS: [&str; 28] = [
+const TEXTS: [&str; 29] = [
     "SELECT 1",
     "SELECT 2",
     "TABLE five",
     "INSERT INTO t VALUES (1)",
     "BEGIN",
+    "BEGIN READ ONLY",
     "COMMIT",
     "ROLLBACK",
     "SELECT 1/0",

@@ -354,11 +354,14 @@ fn an_error_in_a_pipeline_aborts_the_block() {
         servers(1),
         r#"
         A> Query BEGIN
-          S1 lent to A
-          S1 > Query BEGIN
           A < Complete BEGIN
           A < Ready T
         A> Parse - SELECT 1/0 | Bind - - | Execute - | Sync
+          S1 lent to A
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
           S1 > Parse - SELECT 1/0
           S1 > Bind - -
           S1 > Execute -
@@ -506,11 +509,14 @@ fn a_portal_is_read_in_parts_within_a_transaction() {
         servers(1),
         r#"
         A> Query BEGIN
-          S1 lent to A
-          S1 > Query BEGIN
           A < Complete BEGIN
           A < Ready T
         A> Parse - TABLE five | Bind p - | Execute p 2 | Sync
+          S1 lent to A
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
           S1 > Parse - TABLE five
           S1 > Bind p -
           S1 > Execute p 2
@@ -806,10 +812,13 @@ fn a_first_set_that_is_rolled_back_is_not_carried() {
         ! next is S1
         A> Query BEGIN | Query SET work_mem = '3MB'
           S1 lent to A
-          S1 > Query BEGIN
-          S1 > Query SET work_mem = '3MB'
           A < Complete BEGIN
           A < Ready T
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Query SET work_mem = '3MB'
           A < Complete SET
           A < Ready T
         A> Query ROLLBACK
@@ -846,10 +855,13 @@ fn a_set_that_is_rolled_back_never_was() {
           S1 free
         A> Query BEGIN | Query SET work_mem = '3MB'
           S1 lent to A
-          S1 > Query BEGIN
-          S1 > Query SET work_mem = '3MB'
           A < Complete BEGIN
           A < Ready T
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Query SET work_mem = '3MB'
           A < Complete SET
           A < Ready T
         A> Query ROLLBACK
@@ -1239,10 +1251,13 @@ fn a_server_lost_in_a_transaction_is_told_at_the_next_message() {
         r#"
         A> Query BEGIN | Query INSERT INTO t VALUES (1)
           S1 lent to A
-          S1 > Query BEGIN
-          S1 > Query INSERT INTO t VALUES (1)
           A < Complete BEGIN
           A < Ready T
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Query INSERT INTO t VALUES (1)
           A < Complete INSERT 0 1
           A < Ready T
         ! lose S1
@@ -1329,10 +1344,13 @@ fn a_server_lost_after_an_error_waits_for_the_sync() {
         r#"
         A> Query BEGIN | Bind - nope
           S1 lent to A
-          S1 > Query BEGIN
-          S1 > Bind - nope
           A < Complete BEGIN
           A < Ready T
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Bind - nope
           A < Error 26000 prepared statement "nope" does not exist
         ! lose S1
           S1 lost
