@@ -49,7 +49,8 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
 
     let pool = Section::read(file.pool.as_ref(), &mut findings);
     let pooling = pool.over(&Pooling::default(), &mut findings);
-    let clusters = clusters(&file, outside, &mut findings);
+    let zone = server.zone.as_ref().and_then(|item| item.text(&mut findings));
+    let clusters = clusters(&file, zone, outside, &mut findings);
     let ground = Ground { clusters: &clusters, pool: &pool, pooling: &pooling, outside };
     let databases = databases(&file, &ground, &mut findings);
     let listen = listen(&server, over, outside, &mut findings);
@@ -149,13 +150,13 @@ pub(super) fn listen_flags(texts: &[String], outside: &Outside<'_>, findings: &m
     listen
 }
 
-fn clusters(file: &raw::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Cluster> {
+fn clusters(file: &raw::File<'_>, zone: Option<&str>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Cluster> {
     let entries = file.clusters.as_ref().map(|item| item.entries(findings)).unwrap_or_default();
     if entries.is_empty() && file.clusters.as_ref().is_none_or(|item| matches!(item.value, DeValue::Table(_))) {
         let mend = "add [clusters.main] with nodes = [\"10.0.0.1:5432\"]";
         findings.mistake(&Place::absent("clusters"), "there is no cluster, so no server to connect to", mend);
     }
-    entries.iter().map(|entry| Cluster::read(entry.name, &entry.item, outside, findings)).collect()
+    entries.iter().map(|entry| Cluster::read(entry.name, &entry.item, zone, outside, findings)).collect()
 }
 
 /// In the order of the file.

@@ -58,10 +58,16 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub fn read(name: &str, item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Cluster {
+    pub fn read(
+        name: &str,
+        item: &Item<'_>,
+        zone: Option<&str>,
+        outside: &Outside<'_>,
+        findings: &mut Findings,
+    ) -> Cluster {
         let raw = raw::Cluster::read(Some(item), findings);
         refuse_tls(&raw, findings);
-        let (addresses, nodes) = nodes(&raw, item, outside, findings).into_iter().unzip();
+        let (addresses, nodes) = nodes(&raw, item, zone, outside, findings).into_iter().unzip();
         let health = raw::Health::read(raw.health.as_ref(), findings);
         let failover = raw::Failover::read(raw.failover.as_ref(), findings);
         if let Some(patroni) = &failover.patroni {
@@ -140,7 +146,7 @@ pub(super) fn defaults(name: &str, addresses: Vec<Address>, nodes: Vec<NodeSetti
 }
 
 pub(super) fn node(address: &Address) -> NodeSettings {
-    NodeSettings { name: address.to_string(), weight: 1.0, role: None }
+    NodeSettings { name: address.to_string(), weight: 1.0, role: None, near: true }
 }
 
 /// A routing section over the one above it.
@@ -153,6 +159,7 @@ pub(super) fn routing(item: Option<&Item<'_>>, base: &Routing, findings: &mut Fi
         }),
         max_lag: or(&raw.max_lag, base.max_lag, |item| item.time_limit(findings)),
         consistency: or(&raw.consistency, base.consistency, |item| item.choice(CONSISTENCIES, "", findings)),
+        fallback: or(&raw.fallback, base.fallback, |item| item.flag(findings)),
     }
 }
 
@@ -188,7 +195,13 @@ fn refuse_tls(cluster: &raw::Cluster<'_>, findings: &mut Findings) {
 
 type Node = (Address, NodeSettings);
 
-fn nodes(raw: &raw::Cluster<'_>, item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Node> {
+fn nodes(
+    raw: &raw::Cluster<'_>,
+    item: &Item<'_>,
+    zone: Option<&str>,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Vec<Node> {
     const MEND: &str = "write it like nodes = [\"10.0.0.1:5432\"]";
     let Some(list) = &raw.nodes else {
         findings.mistake(&item.place, "has no nodes", MEND);
@@ -203,7 +216,7 @@ fn nodes(raw: &raw::Cluster<'_>, item: &Item<'_>, outside: &Outside<'_>, finding
     }
     let mut nodes: Vec<Node> = Vec::new();
     for item in &items {
-        let Some(node) = read_node(item, outside, findings) else { continue };
+        let Some(node) = read_node(item, zone, outside, findings) else { continue };
         if nodes.iter().any(|(address, _)| *address == node.0) {
             findings.mistake(&item.place, format!("{} is already in the list", node.0), "remove one of them");
         } else {
@@ -214,23 +227,32 @@ fn nodes(raw: &raw::Cluster<'_>, item: &Item<'_>, outside: &Outside<'_>, finding
 }
 
 /// An address, or a table with an address and what is to be said about it.
-fn read_node(item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Node> {
+fn read_node(item: &Item<'_>, zone: Option<&str>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Node> {
     let parse = |item: &Item<'_>, findings: &mut Findings| {
         let text = item.text(findings)?;
         address::server(text, &outside.directory).map_err(|wrong| findings.wrong(&item.place, wrong)).ok()
     };
     if !matches!(item.value, DeValue::Table(_)) {
         let address = parse(item, findings)?;
-        return Some((address.clone(), node(&address)));
+        return Some((address.clone(), NodeSettings { near: zone.is_none(), ..node(&address) }));
     }
     let raw = raw::Node::read(Some(item), findings);
     let weight = or(&raw.weight, 1.0, |item| item.share(WEIGHT_MAX, findings));
     let role = raw.role.as_ref().and_then(|item| item.choice(ROLES, "", findings));
+    let near = match (&raw.zone, zone) {
+        (None, ours) => ours.is_none(),
+        (Some(item), Some(ours)) => item.text(findings) == Some(ours),
+        (Some(item), None) => {
+            let what = "is not used as long as it is not said where Poolhouse is";
+            findings.warning(&item.place, what, "write `zone` under [server], too");
+            true
+        }
+    };
     let Some(address) = &raw.address else {
         let mend = format!("write it like {{ address = \"10.0.0.1:{SERVER_PORT}\" }}");
         findings.mistake(&item.place, "has no address", mend);
         return None;
     };
     let address = parse(address, findings)?;
-    Some((address.clone(), NodeSettings { weight, role, ..node(&address) }))
+    Some((address.clone(), NodeSettings { weight, role, near, ..node(&address) }))
 }

@@ -42,7 +42,7 @@ macro_rules! section {
 }
 
 section!(File at "" { server, tls, auth, pool, clusters, databases, users, admin, coordination, log });
-section!(Server at "server" { listen, workers, max_clients, login_timeout, shutdown_timeout });
+section!(Server at "server" { listen, workers, max_clients, login_timeout, shutdown_timeout, zone });
 section!(
     /// Nothing but `mode = "disable"` is available yet.
     Tls at "tls" { mode, certificate, private_key, client_ca }
@@ -58,14 +58,14 @@ section!(
 section!(Cluster at "clusters.*" { nodes, max_connections, connect_timeout, tls, health, failover, routing });
 section!(
     /// An entry of `nodes` that is a table.
-    Node at "clusters.*.nodes" { address, weight, role }
+    Node at "clusters.*.nodes" { address, weight, role, zone }
 );
 section!(ClusterTls at "clusters.*.tls" { mode, ca });
 section!(Health at "clusters.*.health" { user, password, database, interval, timeout, failures });
 section!(Failover at "clusters.*.failover" { mode, hold, patroni });
 section!(
     /// `[clusters.X.routing]` and `[databases.X.routing]`.
-    Routing at "clusters.*.routing" { reads, balance, max_lag, consistency }
+    Routing at "clusters.*.routing" { reads, balance, max_lag, consistency, fallback }
 );
 section!(Database at "databases.*" { cluster, database, user, password, pool, routing });
 section!(User at "users.*" { password, pool });

@@ -527,6 +527,27 @@ fn defaults() {
 }
 
 #[test]
+fn zones_and_fallback() {
+    let nodes = "nodes = [\"a\", { address = \"b\", zone = \"x\" }, { address = \"c\", zone = \"y\" }]";
+    let near = |server: &str| -> Vec<bool> {
+        let settings = right(&format!("{server}\n[clusters.main]\n{nodes}"));
+        settings.clusters[0].topology.nodes.iter().map(|node| node.near).collect()
+    };
+    assert_eq!(near("[server]\nzone = \"y\""), [false, false, true]);
+    assert_eq!(near(""), [true, true, true]);
+    wrong("[server]\nzone = 1", &["2 server.zone: is a number where text is expected"]);
+    let settings = right(
+        "[clusters.main]\nnodes = [\"a\"]\nrouting = { fallback = false }\n\
+         [databases.app]\n[databases.app.routing]\nfallback = true\n[databases.\"*\"]",
+    );
+    assert!(settings.databases["app"].routing.fallback && !settings.databases["*"].routing.fallback);
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\nrouting = { fallback = \"yes\" }",
+        &["3 clusters.main.routing.fallback: is text where true or false is expected"],
+    );
+}
+
+#[test]
 fn pools_and_routing_go_over_those_above_them() {
     let settings = right(
         "[pool]\nmode = \"session\"\nsize = 7\nidle_timeout = \"0s\"\nprepared_statements = 0\n\

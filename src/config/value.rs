@@ -100,6 +100,15 @@ impl<'d> Item<'d> {
         duration.map_err(|wrong| findings.wrong(&self.place, wrong)).ok()
     }
 
+    /// `true` or `false`.
+    pub fn flag(&self, findings: &mut Findings) -> Option<bool> {
+        let DeValue::Boolean(value) = self.value else {
+            self.wrong_kind("true or false", "write true or false, without quotes", findings);
+            return None;
+        };
+        Some(*value)
+    }
+
     /// A limit of time: "0s" stands for none.
     pub fn time_limit(&self, findings: &mut Findings) -> Option<Option<Duration>> {
         let duration = self.duration(Duration::ZERO..=DURATION_MAX, findings)?;

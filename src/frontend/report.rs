@@ -47,7 +47,7 @@ impl AcquireError {
             AcquireError::Route(RouteError::NoReplica, hold) => Words::Ours(
                 Report::error(SqlState::CANNOT_CONNECT_NOW, format!("no replica was fit to serve within {hold:?}"))
                     .hint(
-                        "The session asks for a replica (poolhouse.route); \"auto\" would let reads go to the primary.",
+                        "The session asks for a replica (poolhouse.route), or routing.fallback is false; otherwise reads would go to the primary.",
                     ),
             ),
             AcquireError::Route(RouteError::NodeUnfit, hold) => Words::Ours(

@@ -187,7 +187,7 @@ impl Bench {
             change(index, &mut server.set());
             servers.push(server);
         }
-        let node = |index| NodeSettings { name: format!("n{index}"), weight: 1.0, role: None };
+        let node = |index| NodeSettings { name: format!("n{index}"), weight: 1.0, role: None, near: true };
         let settings = Settings {
             name: "main".into(),
             addresses: servers.iter().map(|server| server.address.clone()).collect(),

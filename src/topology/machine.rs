@@ -10,8 +10,8 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use super::{
-    Action, Failover, FailoverMode, Node, NodeId, Observation, Order, Probe, Role, Settings, State, Topology,
-    history::History,
+    Action, Failover, FailoverMode, Node, NodeId, NodeSettings, Observation, Order, Probe, Role, Settings, State,
+    Topology, history::History,
 };
 
 /// For how long a primary that was proven is believed when clients go on to report it as read-only: they may have
@@ -103,9 +103,10 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(settings: &Settings, now: Instant) -> Machine {
-        let node = |name: &str, weight| Node {
-            name: name.into(),
-            weight,
+        let node = |settings: &NodeSettings| Node {
+            name: settings.name.as_str().into(),
+            weight: settings.weight,
+            near: settings.near,
             state: State::Unknown,
             role: None,
             timeline: 0,
@@ -130,7 +131,7 @@ impl Machine {
             pause_until: None,
             topology: Topology {
                 version: 0,
-                nodes: settings.nodes.iter().map(|settings| node(&settings.name, settings.weight)).collect(),
+                nodes: settings.nodes.iter().map(node).collect(),
                 primary: None,
                 timeline: 0,
                 primary_seen: None,

@@ -39,13 +39,15 @@ pub struct NodeSettings {
     pub weight: f64,
     /// When set, the node is never used in the other role.
     pub role: Option<Role>,
+    /// It is in our own zone, or no zones are named.
+    pub near: bool,
 }
 
 /// Where statements that only read may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reads {
     Primary,
-    /// Replicas; the primary when no replica is fit.
+    /// Replicas; the primary when no replica is fit, if [`Routing::fallback`] says so.
     #[default]
     Replica,
     /// Replicas and the primary alike.
@@ -78,6 +80,8 @@ pub struct Routing {
     /// A replica that is further behind serves no reads; `None` = no bound.
     pub max_lag: Option<Duration>,
     pub consistency: Consistency,
+    /// Reads go to the primary when no replica is fit; otherwise they wait for one.
+    pub fallback: bool,
 }
 
 impl Default for Routing {
@@ -87,6 +91,7 @@ impl Default for Routing {
             balance: Balance::default(),
             max_lag: Some(Duration::from_secs(10)),
             consistency: Consistency::default(),
+            fallback: true,
         }
     }
 }

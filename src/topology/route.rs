@@ -62,15 +62,15 @@ pub fn route(
         }
         Choice::Reader(reader) => reader,
     };
-    let insists = wish.class == Class::Replica;
+    let replicas_only = reader.replicas_only;
     let fit = |id: NodeId| reader.standing(id, false).is_ok();
-    let otherwise = topology.primary.filter(|_| !insists);
+    let otherwise = topology.primary.filter(|_| !replicas_only);
     if let Some(id) = pick(topology, routing.balance, &fit, busy, seed).or(otherwise) {
         return Ok(id);
     }
     // One broken connection makes a replica suspect: better that one than none.
     let last_resort = |id: NodeId| reader.standing(id, true).is_ok();
-    let error = || if insists { RouteError::NoReplica } else { reader.error() };
+    let error = || if replicas_only { RouteError::NoReplica } else { reader.error() };
     pick(topology, routing.balance, &last_resort, busy, seed).ok_or_else(error)
 }
 
@@ -97,6 +97,8 @@ pub enum Unfit {
     NotNamed,
     /// It is the primary, which serves reads only when no replica can.
     Primary,
+    /// It is the primary, and only a replica will do.
+    NotReplica,
     State(State),
     /// It has not said what it is.
     NoRole,
@@ -116,6 +118,7 @@ impl fmt::Display for Unfit {
             Unfit::NotPrimary => "not the primary",
             Unfit::NotNamed => "another node is named",
             Unfit::Primary => "the primary serves reads when no replica can",
+            Unfit::NotReplica => "not a replica",
             Unfit::State(State::Suspect { .. }) => "failed lately, a last resort",
             Unfit::State(state) => state.name(),
             Unfit::NoRole => "has not said what it is",
@@ -150,6 +153,8 @@ impl<'a> Choice<'a> {
 struct Reader<'a> {
     topology: &'a Topology,
     with_primary: bool,
+    /// The primary is no way out, either.
+    replicas_only: bool,
     /// Has replayed everything up to this moment, and more.
     after: Option<Instant>,
     /// Has replayed everything up to this moment.
@@ -170,6 +175,8 @@ impl<'a> Reader<'a> {
         Reader {
             topology,
             with_primary,
+            replicas_only: wish.class == Class::Replica
+                || wish.class == Class::Read && !routing.fallback && !with_primary,
             after: wish.after.filter(|_| routing.consistency == Consistency::Session),
             floor: lag.and_then(|lag| reference?.checked_sub(lag)),
         }
@@ -178,7 +185,11 @@ impl<'a> Reader<'a> {
     fn standing(&self, id: NodeId, suspect_too: bool) -> Result<(), Unfit> {
         let node = self.topology.node(id).ok_or(Unfit::NoRole)?;
         if self.topology.primary == Some(id) {
-            return if self.with_primary { Ok(()) } else { Err(Unfit::Primary) };
+            return match (self.with_primary, self.replicas_only) {
+                (true, _) => Ok(()),
+                (false, true) => Err(Unfit::NotReplica),
+                (false, false) => Err(Unfit::Primary),
+            };
         }
         match node.state {
             State::Up => {}
@@ -209,7 +220,24 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// One of the nodes that are fit: of our own zone as long as there is one.
 fn pick(
+    topology: &Topology,
+    balance: Balance,
+    fit: &dyn Fn(NodeId) -> bool,
+    busy: &dyn Fn(NodeId) -> usize,
+    seed: u64,
+) -> Option<NodeId> {
+    if topology.nodes.iter().any(|node| !node.near) {
+        let fit_and_near = |id: NodeId| topology.nodes[usize::from(id.0)].near && fit(id);
+        if let Some(id) = pick_of(topology, balance, &fit_and_near, busy, seed) {
+            return Some(id);
+        }
+    }
+    pick_of(topology, balance, fit, busy, seed)
+}
+
+fn pick_of(
     topology: &Topology,
     balance: Balance,
     fit: &dyn Fn(NodeId) -> bool,

@@ -40,6 +40,8 @@ impl State {
 pub struct Node {
     pub name: Arc<str>,
     pub weight: f64,
+    /// It is in our own zone, or no zones are named.
+    pub near: bool,
     pub state: State,
     /// `None` until it has answered once.
     pub role: Option<Role>,

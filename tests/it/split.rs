@@ -282,3 +282,27 @@ fn a_read_that_replication_breaks_off_runs_on_the_primary_and_the_next_on_a_repl
     client.send(&messages::query(slow));
     assert_eq!(answered(&mut client), replica.port(), "a conflict says nothing about the statement");
 }
+
+#[test]
+fn without_fallback_a_read_waits_for_a_replica_that_has_the_write() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    let pooler = in_front(&cluster, "clusters.main.routing.fallback", "false")
+        .set("clusters.main.health.interval", "'100ms'")
+        .set("clusters.main.failover.hold", "'5s'")
+        .start();
+    pooler.allow_warnings("");
+    let mut client = login(pooler.port());
+    for number in 2..5 {
+        client.query(&format!("INSERT INTO ticket VALUES ({number})"));
+        let row = client.query("SELECT max(number), (SELECT port FROM place) FROM ticket");
+        let row = row.iter().find(|message| message.tag == b'D').expect("a row").values();
+        assert_eq!(row[0].as_deref(), Some(number.to_string().as_str()));
+        assert_ne!(row[1], Some(primary.to_string()));
+    }
+    cluster.node(1).kill9().unwrap();
+    cluster.node(2).kill9().unwrap();
+    let refused = client.query("SELECT number FROM ticket");
+    assert_eq!(refused[0].sqlstate(), "57P03");
+    assert_eq!(client.query("INSERT INTO ticket VALUES (5)")[0].tag, b'C', "writes go on");
+}

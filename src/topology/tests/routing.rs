@@ -60,6 +60,49 @@ fn reads_fall_back_to_the_primary_then_to_a_suspect_replica() {
 }
 
 #[test]
+fn without_fallback_reads_wait_for_a_replica() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let routing = with(|routing| (routing.max_lag, routing.fallback) = (None, false));
+    assert_eq!(go(&bench, &routing, READ), Ok(12));
+    let wrote = Wish { after: Some(bench.now), ..READ };
+    assert_eq!(go(&bench, &routing, wrote), Err(RouteError::NoReplica), "none has replayed it yet");
+    let primary = standing(bench.machine.topology(), &routing, READ, id(0), bench.now);
+    assert_eq!(primary, Err(Unfit::NotReplica));
+    bench.fail(1);
+    bench.down(2);
+    assert_eq!(go(&bench, &routing, READ), Ok(1), "a suspect one is better than none");
+    bench.down(1);
+    assert_eq!(go(&bench, &routing, READ), Err(RouteError::NoReplica));
+    assert_eq!(go(&bench, &routing, WRITE), Ok(0));
+    let any = Routing { reads: Reads::Any, ..routing };
+    assert_eq!(go(&bench, &any, READ), Ok(0), "the primary serves reads by itself");
+}
+
+#[test]
+fn nodes_of_our_own_zone_come_first() {
+    let mut settings = settings(4, FailoverMode::Follow);
+    settings.nodes[0].near = false;
+    settings.nodes[3].near = false;
+    let mut bench = Bench::new(&settings);
+    bench.probe(0, primary(1, 100));
+    for node in 1..4 {
+        bench.probe(node, replica(1, 100));
+    }
+    for balance in [Balance::LeastBusy, Balance::RoundRobin, Balance::Random] {
+        let routing = with(|routing| (routing.max_lag, routing.balance) = (None, balance));
+        assert_eq!(go(&bench, &routing, READ), Ok(12), "{balance:?}");
+        let any = Routing { reads: Reads::Any, ..routing };
+        assert_eq!(go(&bench, &any, READ), Ok(12), "{balance:?}");
+    }
+    let routing = with(|routing| routing.max_lag = None);
+    bench.down(1);
+    assert_eq!(go(&bench, &routing, READ), Ok(2));
+    bench.down(2);
+    assert_eq!(go(&bench, &routing, READ), Ok(3), "a far replica comes before the primary");
+    assert_eq!(go(&bench, &routing, WRITE), Ok(0));
+}
+
+#[test]
 fn a_session_reads_what_it_wrote() {
     let mut bench = Bench::three(FailoverMode::Follow);
     let session = Routing::default();
