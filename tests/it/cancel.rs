@@ -173,7 +173,7 @@ fn a_cancel_follows_its_client_to_another_server_connection() {
     let before = client.value("SELECT pg_backend_pid()").unwrap();
     // Another client takes the connection that this one had.
     let mut holder = login(port);
-    holder.query("BEGIN");
+    holder.begin();
     assert_eq!(holder.value("SELECT pg_backend_pid()").unwrap(), before);
     holder.send(&query("SELECT 'held' FROM pg_sleep(2)"));
     wait_for_sleepers(&cluster, 1);
@@ -184,7 +184,7 @@ fn a_cancel_follows_its_client_to_another_server_connection() {
     assert_eq!(error_in(&mut client).as_deref(), Some("57014"));
     assert_eq!(error_in(&mut holder), None);
     // In a transaction, too, a cancel that comes between statements hits none of them.
-    client.query("BEGIN");
+    client.begin();
     cancel(port, &key);
     assert_eq!(client.value("SELECT 'on' FROM pg_sleep(0.1)").as_deref(), Some("on"));
 }

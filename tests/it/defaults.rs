@@ -37,7 +37,7 @@ fn what_is_set_for_a_role_or_database_is_there_at_the_next_login() {
     let (mut client, _) = login(&pooler);
     client.query("BEGIN; ALTER ROLE app SET work_mem = '7MB'; ROLLBACK");
     assert_eq!(found(&pooler), before);
-    client.query("BEGIN");
+    client.begin();
     client.query("ALTER ROLE app SET work_mem = '7MB'");
     client.query("COMMIT");
     assert_eq!(found(&pooler), with("7MB", &before[1]));

@@ -34,7 +34,7 @@ fn a_lost_primary_is_replaced_and_writes_wait_for_it() {
     let mut idle = login(pooler.port());
     let mut open = login(pooler.port());
     idle.query("INSERT INTO ticket VALUES (1)");
-    open.query("BEGIN");
+    open.begin();
     open.query("INSERT INTO ticket VALUES (2)");
     cluster.catch_up().unwrap();
     cluster.node(0).kill9().unwrap();
@@ -124,7 +124,7 @@ fn a_connection_that_an_operator_ends_takes_no_node_down() {
     let mut idle = login(pooler.port());
     for _ in 0..10 {
         let mut client = login(pooler.port());
-        client.query("BEGIN");
+        client.begin();
         let others = "usename IN ('app', 'postgres') AND pid <> pg_backend_pid()";
         let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}");
         cluster.node(0).query(&end).unwrap();
@@ -144,7 +144,7 @@ fn what_a_shutdown_interrupts_is_told_and_its_session_goes_on() {
     let (mut open, mut running, mut idle) = (login(pooler.port()), login(pooler.port()), login(pooler.port()));
     idle.query("INSERT INTO ticket VALUES (1)");
     cluster.catch_up().unwrap();
-    open.query("BEGIN");
+    open.begin();
     open.query("INSERT INTO ticket VALUES (2)");
     running.send(&messages::query("DO $$BEGIN PERFORM pg_sleep(60); END$$"));
     let active = "SELECT 1 FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'";

@@ -57,9 +57,15 @@ fn a_role_that_is_gone_is_the_answer_to_what_needs_it() {
         let error = messages.iter().find(|message| message.tag == b'E').unwrap_or_else(|| panic!("{sql} is answered"));
         (error.sqlstate(), error.field(b'M').unwrap())
     };
-    for sql in ["SELECT 1", "BEGIN", "RESET ROLE; SELECT 1"] {
+    for sql in ["SELECT 1", "BEGIN; SELECT 1", "RESET ROLE; SELECT 1"] {
         assert_eq!(error(&mut first, sql), ("22023".into(), "role \"other\" does not exist".into()), "{sql}");
     }
+    // A BEGIN alone needs no server yet.
+    first.query("BEGIN");
+    for _ in 0..2 {
+        assert_eq!(error(&mut first, "SELECT 1").1, "role \"other\" does not exist");
+    }
+    assert_eq!(first.query("COMMIT")[0].text(), "ROLLBACK");
     // A connection on which something was refused is not used again.
     assert_ne!(second.value("SELECT pg_backend_pid()"), process);
     assert_eq!(error(&mut first, "SET ROLE nobody").1, "role \"nobody\" does not exist");

@@ -99,7 +99,7 @@ fn started() -> Cluster {
 /// What one client does in a turn: a transaction, a setting, and a statement that was prepared once.
 fn turn(client: &mut RawClient, number: usize, turn: usize) {
     let count = format!("SELECT count(*) FROM tally WHERE client = {number}");
-    client.query("BEGIN");
+    client.begin();
     client.query(&format!("INSERT INTO tally VALUES ({number}, {turn})"));
     assert_eq!(client.value(&count), Some((turn + 1).to_string()));
     client.query("COMMIT");

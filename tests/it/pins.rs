@@ -46,7 +46,7 @@ fn a_pool_can_refuse_pins() {
     client.send(&[parse("", "CREATE TEMP TABLE t (x int)"), bind("", "", &[]), execute("", 0), sync()].concat());
     assert_eq!(client.read_until_ready()[0].sqlstate(), "0A000");
     // What ends with the transaction is not refused, and a transaction with a refused statement has failed.
-    client.query("BEGIN");
+    client.begin();
     assert_eq!(refused(&mut client, "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS x"), None);
     assert_eq!(refused(&mut client, "SELECT pg_advisory_xact_lock(1)"), None);
     assert_eq!(refused(&mut client, "SELECT pg_advisory_lock(1)").as_deref(), Some("0A000"));
@@ -84,7 +84,7 @@ fn a_pin_has_a_longest_time() {
     let (mut client, mut other) = (login(pooler.port()), login(pooler.port()));
     client.query("SELECT pg_advisory_lock(1)");
     // A transaction is let to end.
-    client.query("BEGIN");
+    client.begin();
     client.query("SELECT pg_sleep(1.5)");
     assert_eq!(client.query("COMMIT").last().map(|message| message.tag), Some(b'Z'));
     let last = client.read_to_end().pop().unwrap();

@@ -98,7 +98,7 @@ fn many_clients_share_few_connections_and_see_only_their_own() {
                     let mut client = login(port);
                     for round in 0..5 {
                         let id = 100 + number * 10 + round;
-                        client.query("BEGIN");
+                        client.begin();
                         client.query(&format!("SET LOCAL application_name = 'client{number}'"));
                         client.query(&format!("INSERT INTO t VALUES ({id}, {number})"));
                         let name = client.value("SHOW application_name").unwrap();
@@ -192,7 +192,7 @@ fn first_come_is_first_served() {
     let port = pooler.port();
     let served = Mutex::new(Vec::new());
     let (mut holder, mut clients) = (login(port), (0..8).map(|_| login(port)).collect::<Vec<_>>());
-    holder.query("BEGIN");
+    holder.begin();
     thread::scope(|scope| {
         for (number, client) in clients.iter_mut().enumerate() {
             // Each says when it came, by the server's clock, and each is served alone.
@@ -217,7 +217,7 @@ fn waiting_for_a_connection_has_a_limit() {
     let cluster = started();
     let pooler = config(&cluster).set("pool.checkout_timeout", "'1s'").start();
     let (mut holder, mut waiter) = (login(pooler.port()), login(pooler.port()));
-    holder.query("BEGIN");
+    holder.begin();
     assert_eq!(error(&mut waiter, "SELECT 1").as_deref(), Some("53300"));
     waiter.send(&[parse("s", "SELECT 1"), bind("", "s", &[]), execute("", 0), sync(), sync()].concat());
     assert_eq!(pending_error(&mut waiter).as_deref(), Some("53300"));
@@ -245,8 +245,8 @@ fn pools_of_one_node_share_its_connections() {
     let pooler = config.set("pool.checkout_timeout", "'60s'").start();
     let count = |user| cluster.node(0).connections(user).unwrap();
     let (mut first, mut second) = (login(pooler.port()), login(pooler.port()));
-    first.query("BEGIN");
-    second.query("BEGIN");
+    first.begin();
+    second.begin();
     first.query("COMMIT");
     second.query("COMMIT");
     assert_eq!(count("app"), 2);
@@ -255,8 +255,8 @@ fn pools_of_one_node_share_its_connections() {
     other.query("SELECT 1");
     wait_until("one was closed", PATIENCE, || (count("app"), count("other")) == (1, 1));
     let mut another = RawClient::login(pooler.port(), "postgres", "other", "");
-    other.query("BEGIN");
-    another.query("BEGIN");
+    other.begin();
+    another.begin();
     wait_until("both were closed", PATIENCE, || (count("app"), count("other")) == (0, 2));
     // And a pool that is never idle gives way.
     let stop = AtomicBool::new(false);
@@ -284,7 +284,7 @@ fn idle_and_old_connections_are_closed() {
     let base = || config(&cluster).set("pool.size", "3");
     let busy = |port| {
         let mut clients: Vec<_> = (0..3).map(|_| login(port)).collect();
-        clients.iter_mut().for_each(|client| drop(client.query("BEGIN")));
+        clients.iter_mut().for_each(|client| client.begin());
         clients.iter_mut().for_each(|client| drop(client.query("SELECT 1")));
         assert_eq!(cluster.node(0).connections("app").unwrap(), 3);
         clients.iter_mut().for_each(|client| drop(client.query("COMMIT")));
@@ -326,7 +326,7 @@ fn a_connection_that_dies_idle_is_replaced() {
         assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
         let process = client.value("SELECT pg_backend_pid()").unwrap();
         kill_server(&cluster, &process);
-        client.query("BEGIN");
+        client.begin();
         assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
         client.query("COMMIT");
     }
@@ -356,7 +356,7 @@ fn a_connection_that_is_terminated_in_use_ends_its_client_as_directly() {
 
     // In a transaction, between its statements.
     let mut client = login(pooler.port());
-    client.query("BEGIN");
+    client.begin();
     let process = client.value("SELECT pg_backend_pid()").unwrap();
     cluster.node(0).query(&format!("SELECT pg_terminate_backend({process})")).unwrap();
     assert_terminated(&mut client);
@@ -519,7 +519,7 @@ fn idle_transactions_have_a_limit() {
     let pooler = config(&cluster).set("pool.idle_transaction_timeout", "'1s'").start();
     let mut idle = login(pooler.port());
     let mut client = login(pooler.port());
-    client.query("BEGIN");
+    client.begin();
     assert_eq!(last_words(&mut client).as_deref(), Some("25P03"));
     assert_eq!(idle.value("SELECT 'free again'").as_deref(), Some("free again"));
     wait_until("it is rolled back", PATIENCE, || with_state(&cluster, "state <> 'idle'") == 0);
@@ -531,7 +531,7 @@ fn idle_clients_have_a_limit() {
     let pooler = config(&cluster).set("pool.client_idle_timeout", "'2s'").start();
     let mut client = login(pooler.port());
     // A transaction is not idle in this sense.
-    client.query("BEGIN");
+    client.begin();
     client.query("SELECT pg_sleep(2.5)");
     assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
     client.query("COMMIT");
@@ -555,7 +555,7 @@ fn poolhouse_ends_when_transactions_have_ended() {
     tables(&cluster);
     let pooler = config(&cluster).start();
     let (mut busy, mut idle) = (login(pooler.port()), login(pooler.port()));
-    busy.query("BEGIN");
+    busy.begin();
     busy.query("UPDATE t SET x = 5");
     pooler.signal(Signal::TERM);
     drains(pooler.port(), &mut idle);
@@ -575,7 +575,7 @@ fn aborts(shutdown_timeout: &str, second: bool) {
     let pooler = config(&cluster).set("server.shutdown_timeout", shutdown_timeout).start();
     pooler.allow_warnings("");
     let (mut busy, mut idle) = (login(pooler.port()), login(pooler.port()));
-    busy.query("BEGIN");
+    busy.begin();
     busy.query("UPDATE t SET x = 5");
     pooler.signal(Signal::TERM);
     assert_eq!(last_words(&mut idle).as_deref(), Some("57P01"));

@@ -327,7 +327,7 @@ fn is_ready_with(client: &mut RawClient, bytes: &[u8], value: &str) -> bool {
 fn hold(port: u16, server: &Option<String>) -> RawClient {
     let mut holders = [login(port), login(port)];
     let servers = holders.each_mut().map(|holder| {
-        holder.query("BEGIN");
+        holder.begin();
         holder.value("SELECT pg_backend_pid()")
     });
     let [mut first, mut second] = holders;
@@ -522,7 +522,7 @@ fn protocol_cancel_of_a_client_that_waits_for_a_server() {
     let pooler = config(&cluster).start();
     let port = pooler.port();
     let (mut holder, mut waiter) = (login(port), login(port));
-    holder.query("BEGIN");
+    holder.begin();
     holder.query("SELECT 1");
     let key = waiter.cancel_key.clone().unwrap();
     waiter.send(&query("SELECT 'never run'"));
@@ -559,7 +559,7 @@ fn protocol_settings_follow_their_client_and_nobody_else() {
     assert_eq!(first.value("SHOW search_path").as_deref(), Some("first, public"));
     assert_eq!(second.value("SHOW work_mem").as_deref(), Some("9MB"));
     drop(holder);
-    second.query("BEGIN");
+    second.begin();
     second.query("SET work_mem = '10MB'");
     assert_eq!(second.value("SHOW work_mem").as_deref(), Some("10MB"));
     second.query("ROLLBACK");
@@ -603,7 +603,7 @@ fn protocol_state_that_pins_is_gone_with_its_client() {
     });
     let mut clients = [other, login(pooler.port())];
     for client in &mut clients {
-        client.query("BEGIN");
+        client.begin();
         assert_eq!(client.value("SELECT to_regclass('mine')::text"), None);
         let channels = client.value("SELECT count(*) FROM pg_listening_channels()");
         assert_eq!(channels.as_deref(), Some("0"));

@@ -192,7 +192,7 @@ fn a_statement_that_cannot_be_prepared_any_more_says_why() {
         let answer = client.query("EXECUTE one");
         assert_eq!(answer[0].sqlstate(), "42P01", "{answer:?}");
     }
-    client.query("BEGIN");
+    client.begin();
     assert_eq!(client.query("EXECUTE one")[0].sqlstate(), "42P01");
     assert_eq!(client.query("EXECUTE one")[0].sqlstate(), "25P02");
     client.query("ROLLBACK");
@@ -284,7 +284,7 @@ fn a_plan_that_gives_other_columns_is_made_anew_for_a_client_that_asks_for_them(
     // As libpq does: the columns are described each time.
     assert_eq!(run(&mut client, &each), "2TDCZ");
     changing.cluster.node(0).query("ALTER TABLE t DROP y").unwrap();
-    client.query("BEGIN");
+    client.begin();
     assert_eq!(run(&mut client, &each), "E0A000 Z");
     client.query("ROLLBACK");
     assert_eq!(run(&mut client, &each), "2TDCZ");
@@ -304,7 +304,7 @@ fn a_client_that_was_told_of_columns_never_gets_others() {
     for _ in 0..2 {
         assert_eq!(run(&mut client, &each), "E0A000 Z");
     }
-    client.query("BEGIN");
+    client.begin();
     assert_eq!(run(&mut client, &each), "E0A000 Z");
     assert_eq!(client.query("SELECT 1")[0].sqlstate(), "25P02");
     client.query("ROLLBACK");
@@ -325,13 +325,13 @@ fn what_a_server_prepared_before_a_change_is_nothing_to_a_client_that_prepared_a
         prepare.extend(asks.then(|| describe(b'S', "s")));
         let each = [bind("", "s", &[]), execute("", 0)];
         let sql = ["PREPARE q AS SELECT * FROM t", "EXECUTE q"].map(query);
-        one.query("BEGIN");
+        one.begin();
         run(&mut old, &prepare);
         run(&mut old, &each);
         old.send(&sql.concat());
         old.read_until_ready();
         assert_eq!(outline(&mut old), "TDCZ");
-        two.query("BEGIN");
+        two.begin();
         one.query("COMMIT");
         run(&mut old, &each);
         old.send(&sql[1]);
@@ -341,9 +341,9 @@ fn what_a_server_prepared_before_a_change_is_nothing_to_a_client_that_prepared_a
         client.send(&sql[0]);
         assert_eq!(outline(&mut client), "CZ");
         assert_eq!(run(&mut client, &each), "2DCZ");
-        one.query("BEGIN");
+        one.begin();
         two.query("COMMIT");
-        client.query("BEGIN");
+        client.begin();
         assert_eq!(run(&mut client, &each), "2DCZ", "asks: {asks}");
         client.send(&sql[1]);
         assert_eq!(outline(&mut client), "TDCZ", "asks: {asks}");

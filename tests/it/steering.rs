@@ -58,7 +58,7 @@ fn a_session_says_where_its_statements_go() {
     }
     assert_eq!(error(&mut client, WRITE), "25006", "and it is not run on the primary");
     assert_eq!(client.value("SHOW transaction_read_only").as_deref(), Some("on"));
-    client.query("BEGIN");
+    client.begin();
     assert_ne!(port(&mut client), primary);
     client.query("SET poolhouse.route = 'auto'");
     assert_eq!(error(&mut client, WRITE), "25006", "the transaction stays where it has begun");

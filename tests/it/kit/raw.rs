@@ -196,6 +196,13 @@ impl RawClient {
         self.read_until_ready()
     }
 
+    /// Begins a transaction on a server connection: a BEGIN alone need not reach one.
+    #[track_caller]
+    pub fn begin(&mut self) {
+        self.query("BEGIN");
+        self.query("SELECT");
+    }
+
     /// The first value of the first row of a simple query.
     #[track_caller]
     pub fn value(&mut self, sql: &str) -> Option<String> {
