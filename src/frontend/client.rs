@@ -541,7 +541,6 @@ impl Client {
         }
         let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
         if !alone && exchange.take_back(&self.session) {
-            self.session.take_back_block();
             return AfterLoss::GoesOn;
         }
         exchange.stop_withholding();
@@ -563,7 +562,6 @@ impl Client {
         let node = &self.target.cluster.node(lent.1).name;
         tracing::debug!(node, process = lent.0.process(), ?why, "a replica refused what was taken for a read");
         if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back(&self.session)) {
-            self.session.take_back_block();
             self.session.on_refused_read(why);
         }
     }

@@ -11,7 +11,7 @@
 
 use super::{ClientStep, Mode, Outboxes, Pipeline, ServerState, Session, pipeline::Owed};
 use crate::{
-    sql::{TransactionControl, Verdict},
+    sql::{Modes, TransactionControl, Verdict},
     wire::{
         reply::{self, Status},
         request::{self, Parse},
@@ -20,6 +20,9 @@ use crate::{
 
 /// Most SET TRANSACTION that are held back with their BEGIN.
 const MORE_MAX: usize = 8;
+
+/// Longest text that is held back, in bytes: a client could grow it with comments.
+const TEXT_MAX: usize = 1 << 10;
 
 /// Settings with which a server ends a transaction that idles or lasts.
 const LIMITS: [&str; 2] = ["idle_in_transaction_session_timeout", "transaction_timeout"];
@@ -66,17 +69,17 @@ impl Session {
 
     /// A simple query without a server connection: `Some` when it is answered here.
     pub(super) fn defer(&mut self, verdict: &Verdict, text: &[u8], out: &mut Outboxes<'_>) -> Option<ClientStep> {
-        if verdict.statements != 1 || verdict.hint.is_some() || !text.is_ascii() {
+        if verdict.statements != 1 || verdict.hint.is_some() || text.len() > TEXT_MAX || !text.is_ascii() {
             return None;
         }
         let may_defer = self.block.is_none() && self.may_defer();
         let tag = match (verdict.transaction, &mut self.block) {
-            (TransactionControl::Begin { start, .. }, None) if may_defer => {
+            (TransactionControl::Begin { modes, start }, None) if may_defer && cannot_fail(modes) => {
                 self.block = Some(Box::new(Block { texts: vec![text.into()], state: State::Waiting }));
                 if start { "START TRANSACTION" } else { "BEGIN" }
             }
-            (TransactionControl::SetTransaction(Some(_)), Some(block))
-                if block.state == State::Waiting && block.texts.len() <= MORE_MAX =>
+            (TransactionControl::SetTransaction(Some(modes)), Some(block))
+                if block.state == State::Waiting && block.texts.len() <= MORE_MAX && cannot_fail(modes) =>
             {
                 block.texts.push(text.into());
                 "SET"
@@ -135,11 +138,9 @@ impl Session {
             self.block = None;
         }
     }
+}
 
-    /// Everything that was sent since the server connection was lent is to be sent again, to another one.
-    pub fn take_back_block(&mut self) {
-        if let Some(block) = &mut self.block {
-            block.state = State::Waiting;
-        }
-    }
+/// A standby refuses READ WRITE at once (manual, "Hot Standby"), and nothing else that BEGIN or SET TRANSACTION can say.
+fn cannot_fail(modes: Modes) -> bool {
+    modes.read_only != Some(false)
 }

@@ -191,6 +191,7 @@ impl Session {
                 return step;
             }
             if server.is_none()
+                && verdict.transaction != TransactionControl::None
                 && let Ok(text) = request::query_text(message.body)
                 && let Some(step) = self.defer(verdict, text, out)
             {
