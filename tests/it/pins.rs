@@ -58,7 +58,9 @@ fn a_pool_can_refuse_pins() {
     client.query("SELECT hides()");
     let last = client.read_to_end().pop().unwrap();
     assert_eq!(last.sqlstate(), "0A000");
-    assert_eq!(other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").as_deref(), Some("0"));
+    wait_until("the lock is gone", PATIENCE, || {
+        other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").as_deref() == Some("0")
+    });
 }
 
 #[test]
