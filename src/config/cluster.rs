@@ -14,7 +14,7 @@ use super::{
 use crate::{
     monitor::{self, Health},
     net::Address,
-    topology::{self, Balance, Consistency, FailoverMode, NodeSettings, Reads, Role, Routing},
+    topology::{self, Balance, Consistency, FailoverMode, NodeSettings, Reads, Role, Routing, Transactions},
 };
 
 const NODES_MAX: usize = 100;
@@ -44,6 +44,9 @@ const BALANCES: &[Choice<'static, Balance>] = &[
 ];
 const CONSISTENCIES: &[Choice<'static, Consistency>] =
     &[("eventual", Some(Consistency::Eventual)), ("session", Some(Consistency::Session))];
+
+const TRANSACTIONS: &[Choice<'static, Transactions>] =
+    &[("primary", Some(Transactions::Primary)), ("read-until-write", Some(Transactions::ReadUntilWrite))];
 
 /// A cluster that has been read, with what is settled once the databases are known.
 #[derive(Debug)]
@@ -160,6 +163,7 @@ pub(super) fn routing(item: Option<&Item<'_>>, base: &Routing, findings: &mut Fi
         max_lag: or(&raw.max_lag, base.max_lag, |item| item.time_limit(findings)),
         consistency: or(&raw.consistency, base.consistency, |item| item.choice(CONSISTENCIES, "", findings)),
         fallback: or(&raw.fallback, base.fallback, |item| item.flag(findings)),
+        transactions: or(&raw.transactions, base.transactions, |item| item.choice(TRANSACTIONS, "", findings)),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     auth::{Method, Secret},
     net::{Address, Listen},
     session::Mode,
-    topology::{Balance, Consistency, FailoverMode, Reads, Role},
+    topology::{Balance, Consistency, FailoverMode, Reads, Role, Transactions},
 };
 
 /// What a case that is about something else needs to be whole; follows it, so that its lines keep their numbers.
@@ -273,6 +273,10 @@ fn bad_choices() {
     wrong(
         "[databases.app.routing]\nconsistency = \"strong\"",
         &["2 databases.app.routing.consistency: write eventual | session"],
+    );
+    wrong(
+        "[databases.app.routing]\ntransactions = \"read-until-writes\"",
+        &["2 databases.app.routing.transactions: did you mean \"read-until-write\"?"],
     );
     wrong("[log]\nformat = \"xml\"", &["2 log.format: write text | json"]);
     wrong("[log]\nlevel = \"inof\"", &["2 log.level: unknown level \"inof\"; did you mean \"info\"?"]);
@@ -551,9 +555,10 @@ fn zones_and_fallback() {
 fn pools_and_routing_go_over_those_above_them() {
     let settings = right(
         "[pool]\nmode = \"session\"\nsize = 7\nidle_timeout = \"0s\"\nprepared_statements = 0\n\
-         [clusters.main]\nnodes = [\"a\"]\nrouting = { reads = \"any\", balance = \"random\", max_lag = \"0s\" }\n\
+         [clusters.main]\nnodes = [\"a\"]\nrouting = { reads = \"any\", balance = \"random\", max_lag = \"0s\", transactions = \"read-until-write\" }\n\
          [databases.app]\n[databases.app.pool]\nsize = 9\ncheckout_timeout = \"1_500ms\"\nquery_timeout = \"1d\"\n\
-         [databases.app.routing]\nbalance = \"round-robin\"\nconsistency = \"eventual\"\n[databases.\"*\"]\n\
+         [databases.app.routing]\nbalance = \"round-robin\"\nconsistency = \"eventual\"\ntransactions = \"primary\"\n\
+         [databases.\"*\"]\n\
          [users.a]\npassword = \"x\"\n[users.a.pool]\nmode = \"statement\"\nmax_lifetime = \"0s\"\nsize = 2",
     );
     let app = &settings.databases["app"];
@@ -563,6 +568,8 @@ fn pools_and_routing_go_over_those_above_them() {
     assert_eq!(app.session.query_timeout, Some(Duration::from_secs(86_400)));
     assert_eq!((app.routing.reads, app.routing.balance, app.routing.max_lag), (Reads::Any, Balance::RoundRobin, None));
     assert_eq!(app.routing.consistency, Consistency::Eventual);
+    let transactions = |name: &str| settings.databases[name].routing.transactions;
+    assert_eq!((transactions("app"), transactions("*")), (Transactions::Primary, Transactions::ReadUntilWrite));
     let any = &settings.databases["*"];
     assert_eq!(
         (any.pool.size, any.routing.balance, any.routing.consistency),

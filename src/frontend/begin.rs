@@ -18,6 +18,7 @@ use crate::{
     backend::{self, Greeting, QueryError},
     net::Stream,
     session::{Answer, Carried, Mode, Probe},
+    sql::Isolation,
     tasks::Scope,
     wire::{
         error::{Report, SqlState},
@@ -53,7 +54,7 @@ pub async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, 
     let acquired = acquire(target, worker, request_any(target)).await;
     let mut acquired = acquired.map_err(|error: AcquireError| Refusal::Told(error.report()))?;
     let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    match begin_on(&mut acquired.0, &wanted, known.as_ref()).await {
+    match begin_on(&mut acquired.0, &wanted, known.as_ref(), target.shared.routed).await {
         Ok(beginning) if keeps => {
             target.remember(startup, beginning.clone(), as_of);
             Ok(Begun { beginning, held: Some(acquired) })
@@ -77,11 +78,12 @@ pub async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, 
 }
 
 /// Brings the settings to the connection. When it is known how such a session begins, they are valid and spelled as the
-/// server spells them; otherwise the server is asked.
+/// server spells them; otherwise the server is asked, also for what decides between nodes if they are `routed`.
 async fn begin_on(
     server: &mut backend::Server,
     wanted: &Carried,
     known: Option<&Beginning>,
+    routed: bool,
 ) -> Result<Beginning, QueryError> {
     let wanted = known.map_or(wanted, |known| &*known.settings);
     if let Some(replay) = server.state.settings.replay(wanted) {
@@ -101,6 +103,14 @@ async fn begin_on(
         }
         server.state.settings = Arc::new(answer.apply(&probe, wanted));
     }
+    let isolation = match known {
+        Some(known) => known.isolation,
+        None if routed => {
+            let rows = server.query("SHOW default_transaction_isolation", BEGIN_LIMIT).await?;
+            rows.first().and_then(|row| row.first()?.as_deref()).and_then(Isolation::of)
+        }
+        None => None,
+    };
     let state = &mut server.state;
     if let Some(known) = known {
         // One copy serves all that are equal.
@@ -114,6 +124,7 @@ async fn begin_on(
         reported: state.reported.clone(),
         about_server: state.about_itself.clone(),
         greeting: server.greeting.clone(),
+        isolation,
     })
 }
 

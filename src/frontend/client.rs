@@ -432,7 +432,14 @@ impl Client {
         self.session.after_refusal(tag, &mut out);
     }
 
-    fn attach(&mut self, mut acquired: Acquired, need: Need) {
+    fn attach(&mut self, mut acquired: Acquired, mut need: Need) {
+        if need == Need::Read && self.session.in_waiting_block() {
+            let primary = self.target.cluster.monitor.topology().primary;
+            if primary == Some(acquired.1) {
+                // The block is where its writes would go.
+                need = Need::Write;
+            }
+        }
         let Some(exchange) = &mut self.exchange else { return };
         let server = &mut *acquired.0;
         let process = self.entry.slot.process;
@@ -499,7 +506,7 @@ impl Client {
             tracing::info!(
                 node,
                 process = lease.process(),
-                "closed a server connection that refused the settings of a session"
+                "closed a server connection that refused, or may not have lost, what is a session's"
             );
         } else if fit {
             lease.give_back();
@@ -540,7 +547,13 @@ impl Client {
             cluster.monitor.report(lent.1, NodeReport::ServerLost { reason: error.to_string() });
         }
         let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
-        if !alone && exchange.take_back(&self.session) {
+        let elsewhere = !alone || exchange.pipeline.was_in_the_way();
+        if elsewhere && exchange.take_back(&mut self.session) {
+            return AfterLoss::GoesOn;
+        }
+        if elsewhere && self.session.outlives(&exchange.pipeline) && !exchange.is_mid_message() {
+            self.session.take_back_block(&exchange.pipeline);
+            exchange.lose_server();
             return AfterLoss::GoesOn;
         }
         exchange.stop_withholding();
@@ -561,7 +574,7 @@ impl Client {
         let Some(lent) = self.lent.take() else { return };
         let node = &self.target.cluster.node(lent.1).name;
         tracing::debug!(node, process = lent.0.process(), ?why, "a replica refused what was taken for a read");
-        if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back(&self.session)) {
+        if self.exchange.as_mut().is_some_and(|exchange| exchange.take_back(&mut self.session)) {
             self.session.on_refused_read(why);
         }
     }

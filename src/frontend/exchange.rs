@@ -144,9 +144,10 @@ impl Exchange {
 
     /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
     /// asked of another. False when that is not so.
-    pub fn take_back(&mut self, session: &Session) -> bool {
+    pub fn take_back(&mut self, session: &mut Session) -> bool {
         match self.repeat.take().filter(|_| session.only_read()) {
             Some(sent) if !sent.is_empty() && self.from_client.rest == 0 => {
+                session.take_back_block(&self.pipeline);
                 self.detach();
                 self.from_client.put_back(&sent);
                 true
@@ -528,6 +529,9 @@ impl Exchange {
         let before = self.from_client.used;
         let mut run = before;
         let mut event = None;
+        if self.pipeline.read_only && self.repeat.is_none() && session.begins_anew(&self.pipeline) {
+            self.repeat = Some(Vec::new());
+        }
         loop {
             if self.from_client.pass_rest(&mut run, &mut self.to_server) {
                 break;

@@ -207,7 +207,8 @@ async fn start(
     let life = match (wanted.purpose, held) {
         (Purpose::Physical | Purpose::Logical, Some(held)) => Life::Replication(held),
         (_, held) => {
-            let mut session = Session::new(target.shared.clone(), beginning.settings, beginning.reported);
+            let mut session = Session::new(target.shared.clone(), beginning.settings, beginning.reported)
+                .with_default_isolation(beginning.isolation);
             session.steer(own, false);
             Life::Session(session, held)
         }

@@ -55,6 +55,7 @@ pub async fn begin(target: &Arc<Target>, worker: &Worker, parameters: Vec<(Strin
         reported: server.state.reported.clone(),
         about_server: server.state.about_itself.clone(),
         greeting: server.greeting.clone(),
+        isolation: None,
     };
     Ok(Begun { beginning, held: Some(acquired) })
 }

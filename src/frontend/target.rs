@@ -15,7 +15,8 @@ use crate::{
     net::Address,
     pool,
     session::{self, Carried, Mode, NewDefaults, Reported, Shared, Statements},
-    topology::{NodeId, Routing},
+    sql::Isolation,
+    topology::{NodeId, Routing, Transactions},
 };
 
 /// The nodes of one cluster with their budgets of connections.
@@ -98,6 +99,8 @@ pub struct Beginning {
     pub about_server: Arc<Reported>,
     /// What the server said to the login.
     pub greeting: Option<Arc<Greeting>>,
+    /// The isolation of its transactions when nothing else is said; it is asked for where it decides about a node.
+    pub isolation: Option<Isolation>,
 }
 
 /// A [`Beginning`], and when it was found out.
@@ -156,6 +159,7 @@ impl Target {
             statements_max: settings.session.prepared_statements,
             on_pin: settings.session.on_pin,
             routed: cluster.nodes.len() > 1 && settings.session.mode != Mode::Session,
+            reads_until_write: settings.routing.transactions == Transactions::ReadUntilWrite,
             nodes: cluster.nodes.iter().map(|node| node.name.as_str().into()).collect(),
             statements,
             code: kept.code.clone(),

@@ -102,7 +102,7 @@ impl Session {
             Request::Sync => self.on_sync(pipeline, server, out),
             Request::Flush if server.is_some() => ClientStep::Forward,
             Request::Flush => ClientStep::Swallow,
-            Request::FunctionCall => self.on_function_call(pipeline, server),
+            Request::FunctionCall => self.on_function_call(pipeline, server, out),
             Request::CopyData => copy(pipeline, server, None),
             Request::CopyDone | Request::CopyFail => copy(pipeline, server, Some(Owed::CopyEnd)),
             Request::Password => violation(wire::Error::UnknownMessage(message.head.tag)),
@@ -218,7 +218,7 @@ impl Session {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::NeedServer(need);
         };
-        if self.moves(pipeline, need) {
+        if self.moves(pipeline, need, out) {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::Hold;
         }
@@ -299,7 +299,8 @@ impl Session {
         if let Some(step) = self.on_own_execute(message, pipeline, server.is_some(), out) {
             return step;
         }
-        if pipeline.is_full() || self.moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
+        let need = self.need_of_rest(message.after, pipeline, judge);
+        if pipeline.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         if server.is_none() {
@@ -331,12 +332,17 @@ impl Session {
         ClientStep::Forward
     }
 
-    fn on_function_call(&mut self, pipeline: &mut Pipeline, server: Option<&mut ServerState>) -> ClientStep {
+    fn on_function_call(
+        &mut self,
+        pipeline: &mut Pipeline,
+        server: Option<&mut ServerState>,
+        out: &mut Outboxes<'_>,
+    ) -> ClientStep {
         let need = self.need(None, pipeline);
         if server.is_none() {
             return ClientStep::NeedServer(need);
         }
-        if pipeline.is_full() || self.moves(pipeline, need) {
+        if pipeline.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         // A function may touch anything, and only its oid is known.
@@ -364,10 +370,17 @@ impl Session {
     }
 
     /// Whether a message cannot run on the server connection that is lent, and another one can be had for it: what only
-    /// reads leaves a replica for a write, and who insists on a node gets it once nothing is under way.
-    pub(super) fn moves(&self, pipeline: &Pipeline, need: Need) -> bool {
+    /// reads leaves a replica for a write, and who insists on a node gets it once nothing is under way. It has to wait then.
+    pub(super) fn moves(&self, pipeline: &mut Pipeline, need: Need, out: &mut Outboxes<'_>) -> bool {
         if pipeline.read_only {
-            return need != Need::Read && pipeline.lent_for.excludes(need);
+            let leaves = self.can_leave(pipeline);
+            let moves = need != Need::Read
+                && pipeline.lent_for.excludes(need)
+                && (leaves || pipeline.status == Status::Idle && !pipeline.has_open_batch());
+            if moves && leaves && pipeline.owed.is_empty() {
+                self.leave(pipeline, out);
+            }
+            return moves;
         }
         pipeline.lent_for.excludes(need)
             && pipeline.status == Status::Idle
@@ -377,18 +390,22 @@ impl Session {
     }
 
     /// A batch of the extended protocol may read elsewhere only when it is all there, up to its Sync, and all of it reads.
-    /// `parsed` is the name that its first message gives to a statement with this verdict.
+    /// Its first message is about `statement`, and gives it the name `parsed`.
     pub(super) fn need_of_batch(
         &self,
-        verdict: &Verdict,
+        statement: &Statement,
         parsed: Option<&[u8]>,
         after: &[u8],
         pipeline: &Pipeline,
         judge: &impl Judge,
     ) -> Need {
-        match self.need(Some(verdict), pipeline) {
-            Need::Read if pipeline.read_only && pipeline.has_open_batch() => Need::Read,
-            Need::Read if self.batch_reads(parsed, after, pipeline, judge) => Need::Read,
+        if pipeline.read_only && pipeline.has_open_batch() {
+            return Need::Read;
+        }
+        let begins = self.begins_to_roam(&statement.verdict, &statement.sql, after, pipeline);
+        match self.need(Some(&statement.verdict), pipeline) {
+            Need::Write if begins && self.batch_reads(parsed, after, true, pipeline, judge) => Need::Read,
+            Need::Read if self.batch_reads(parsed, after, self.is_in_block(pipeline), pipeline, judge) => Need::Read,
             Need::Read | Need::Write => Need::Write,
             insists => insists,
         }
@@ -400,23 +417,32 @@ impl Session {
             Need::Write if pipeline.read_only => {}
             need => return need,
         }
-        if pipeline.has_open_batch() || self.batch_reads(None, after, pipeline, judge) {
+        let in_block = self.is_in_block(pipeline);
+        if pipeline.has_open_batch() || self.batch_reads(None, after, in_block, pipeline, judge) {
             Need::Read
         } else {
             Need::Write
         }
     }
 
+    pub(super) fn is_in_block(&self, pipeline: &Pipeline) -> bool {
+        pipeline.status != Status::Idle || self.in_waiting_block()
+    }
+
+    /// Whether the rest of a batch only reads. In a block it may end that, and must leave no portal behind that is not done:
+    /// that would hold the block to its server connection.
     fn batch_reads<'a>(
         &self,
         parsed: Option<&'a [u8]>,
         mut after: &'a [u8],
+        in_block: bool,
         pipeline: &Pipeline,
         judge: &impl Judge,
     ) -> bool {
         let mut parsed: Vec<&[u8]> = parsed.into_iter().collect();
         let to_primary = |verdict: &Verdict| verdict.hint.as_deref() == Some(&Hint::Primary);
-        let reads = |verdict: &Verdict| self.reads(verdict, pipeline) && !to_primary(verdict);
+        let ends = |verdict: &Verdict| in_block && verdict.statements == 1 && verdict.transaction.is_plain_end();
+        let reads = |verdict: &Verdict| (self.reads(verdict, pipeline) || ends(verdict)) && !to_primary(verdict);
         let known_reads = |name: &[u8], parsed: &[&[u8]]| {
             let known = || self.statement(name, pipeline).is_none_or(|known| reads(&known.verdict));
             parsed.contains(&name) || known()
@@ -426,7 +452,8 @@ impl Session {
             let body = &message[frame::HEADER_BYTES..];
             let all_read = match Request::of(head) {
                 Ok(Request::Sync) => return true,
-                Ok(Request::Execute | Request::Close | Request::Flush) => true,
+                Ok(Request::Execute) => !in_block || request::runs_to_its_end(body),
+                Ok(Request::Close | Request::Flush) => true,
                 Ok(Request::Describe) => match Object::read(body) {
                     Ok(Object::Statement(name)) => known_reads(name, &parsed),
                     object => object.is_ok(),
@@ -435,7 +462,9 @@ impl Session {
                     parsed.push(parse.name);
                     reads(&self.intern(&parse, judge).verdict)
                 }),
-                Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| known_reads(names.statement, &parsed)),
+                Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| {
+                    (names.portal.is_empty() || !in_block) && known_reads(names.statement, &parsed)
+                }),
                 _ => false,
             };
             if !all_read {
@@ -654,14 +683,19 @@ fn may_unpin(verdict: &Verdict) -> bool {
         }
 }
 
-/// Whether a statement that is not a read writes nothing all the same: it only begins or ends a transaction, or shows a
-/// setting.
+/// Whether a statement that is not a read writes nothing all the same: it only begins or ends a transaction, or sets or shows
+/// a setting.
 fn only_controls(verdict: &Verdict) -> bool {
     let control = !matches!(
         verdict.transaction,
         TransactionControl::None | TransactionControl::Mixed | TransactionControl::PrepareTransaction
     );
-    verdict.statements == 1 && (control || matches!(verdict.reason, Reason::SessionState(_)))
+    let of_settings = match &verdict.reason {
+        Reason::SessionState(_) => true,
+        Reason::Statement(kind) => **kind == *"VariableSet",
+        _ => false,
+    };
+    verdict.statements == 1 && (control || of_settings)
 }
 
 /// COPY's messages pass while something is owed that may be a COPY; the rest comes late, after an error.

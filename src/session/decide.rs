@@ -21,6 +21,8 @@ pub enum Rule {
     Transaction,
     /// The server connection that the session keeps.
     Pinned,
+    /// Its transactions are SERIALIZABLE.
+    Serializable,
 }
 
 impl fmt::Display for Rule {
@@ -32,6 +34,7 @@ impl fmt::Display for Rule {
             Rule::NoChoice => formatter.write_str("no choice"),
             Rule::Transaction => formatter.write_str("the transaction runs there"),
             Rule::Pinned => formatter.write_str("the session keeps its server connection"),
+            Rule::Serializable => formatter.write_str("a replica cannot be serializable"),
         }
     }
 }
@@ -40,7 +43,12 @@ impl Session {
     /// What a text needs, and the rule that says so; `None` is one that was not judged.
     pub(super) fn decide(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> (Need, Rule) {
         if self.in_waiting_block() {
-            return (Need::Write, Rule::Transaction);
+            let primary = verdict.is_some_and(|verdict| verdict.hint.as_deref() == Some(&Hint::Primary));
+            let reads = !primary && verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
+            return (self.need_of_block(reads).unwrap_or_default(), Rule::Transaction);
+        }
+        if verdict.is_some_and(|verdict| self.stays_in_block(verdict, pipeline)) {
+            return (Need::Read, Rule::Transaction);
         }
         if let Some(hint) = verdict.and_then(|verdict| verdict.hint.as_deref())
             && let Ok(need) = self.need_by_hint(hint)
@@ -60,6 +68,9 @@ impl Session {
             return (Need::Write, Rule::NoChoice);
         }
         let reads = verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
+        if reads && self.is_serializable() {
+            return (Need::Write, Rule::Serializable);
+        }
         (if reads { Need::Read } else { Need::Write }, Rule::Verdict)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Outboxes, Pipeline, ServerState, Session, Shown,
+    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
     client::{JUDGED_BYTES_MAX, violation},
     names::Sent,
     pipeline::{Judged, Owed, Presence},
@@ -55,7 +55,7 @@ impl Session {
             return ClientStep::More;
         }
         if !message.is_whole() {
-            return self.on_long_parse(message, pipeline, server);
+            return self.on_long_parse(message, pipeline, server, out);
         }
         let parse = match Parse::read(message.body) {
             Ok(parse) => parse,
@@ -75,13 +75,14 @@ impl Session {
             return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
         }
         self.asks_sequences |= statement.verdict.asks_sequences;
-        let need = self.need_of_batch(&statement.verdict, Some(parse.name), message.after, pipeline, judge);
+        let need = self.need_of_batch(&statement, Some(parse.name), message.after, pipeline, judge);
         let Some(server) = server else {
             pipeline.judged = Some(Judged::Parse(statement));
             return ClientStep::NeedServer(need);
         };
         // EXECUTE is described by what it executes, and that is looked up when it is parsed.
-        if self.moves(pipeline, need) || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
+        if self.moves(pipeline, need, out) || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out)
+        {
             return ClientStep::Hold;
         }
         if parse.name.is_empty() {
@@ -109,10 +110,11 @@ impl Session {
         message: Shown<'_>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
+        out: &mut Outboxes<'_>,
     ) -> ClientStep {
         let need = self.need(None, pipeline);
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if self.moves(pipeline, need) {
+        if self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         let Some((name, _)) = frame::split_text(message.body) else {
@@ -300,12 +302,15 @@ impl Session {
             return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
         }
         self.asks_sequences |= statement.as_ref().is_some_and(|statement| statement.verdict.asks_sequences);
-        let need = match &statement {
-            Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
+        let mut need = match &statement {
+            Some(statement) => self.need_of_batch(statement, None, message.after, pipeline, judge),
             None => self.need_of_rest(message.after, pipeline, judge),
         };
+        if need == Need::Read && self.is_in_block(pipeline) && !names.portal.is_empty() {
+            need = Need::Write;
+        }
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if self.moves(pipeline, need) {
+        if self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         let mut fit = Fit::Same;
@@ -326,6 +331,7 @@ impl Session {
         self.forget_own_portal(names.portal);
         match &statement {
             Some(statement) => {
+                self.note_begin(&statement.verdict, &statement.sql, pipeline);
                 self.note(Some(&statement.verdict), pipeline);
                 self.note_cause(&statement.sql, pipeline);
                 // What is bound need not be executed.
@@ -409,11 +415,11 @@ impl Session {
             return step;
         }
         let need = match &statement {
-            Some(statement) => self.need_of_batch(&statement.verdict, None, message.after, pipeline, judge),
+            Some(statement) => self.need_of_batch(statement, None, message.after, pipeline, judge),
             None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if pipeline.is_full() || self.moves(pipeline, need) {
+        if pipeline.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         if let Some(statement) = &statement
@@ -462,7 +468,8 @@ impl Session {
             Ok(object) => object,
             Err(error) => return violation(error),
         };
-        if pipeline.is_full() || self.moves(pipeline, self.need_of_rest(message.after, pipeline, judge)) {
+        let need = self.need_of_rest(message.after, pipeline, judge);
+        if pipeline.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         if let Object::Portal(name) = object {

@@ -60,6 +60,14 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// Whether the server connection was ended because a transaction was in the way of replication: on the primary it would
+    /// not have been (manual, "Handling Query Conflicts").
+    pub fn was_in_the_way(&self) -> bool {
+        self.last_words.as_ref().is_some_and(|words| words.is_fatal() && words.code() == "40001")
+    }
+}
+
 /// What becomes of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterLoss {
@@ -204,6 +212,7 @@ mod tests {
             statements_max: 1,
             on_pin: crate::session::OnPin::Allow,
             routed: false,
+            reads_until_write: false,
             nodes: Box::default(),
             statements: Arc::default(),
             code: Arc::default(),

@@ -43,7 +43,7 @@ pub use sequences::Drawn;
 pub use statements::{ServerStatements, Shape, Statement, Statements};
 
 use crate::{
-    sql::{PinSet, Verdict},
+    sql::{Isolation, PinSet, Verdict},
     wire::{self, error::Report, reply::Status},
 };
 
@@ -180,6 +180,8 @@ pub struct Shared {
     pub on_pin: OnPin,
     /// Whether there is more than one node to choose from.
     pub routed: bool,
+    /// Whether READ COMMITTED transactions read on replicas until they write; otherwise only those that cannot write do.
+    pub reads_until_write: bool,
     /// The names of the nodes of the cluster.
     pub nodes: Box<[Box<str>]>,
     pub statements: Arc<Statements>,
@@ -267,6 +269,8 @@ pub struct Session {
     own: Option<Box<own::Own>>,
     /// The transaction block that the client has opened, when it was not opened on a server at once.
     block: Option<Box<block::Block>>,
+    /// The isolation of its transactions when nothing says otherwise, if that is known.
+    default_isolation: Option<Isolation>,
     /// What the client listens to, if anything.
     listen: Option<Box<listen::Listening>>,
     /// State that only the server could tell of keeps the server connection, too.
@@ -318,6 +322,7 @@ impl Session {
             pins: PinSet::default(),
             own: None,
             block: None,
+            default_isolation: None,
             listen: None,
             pinned_by_probe: false,
             holding: None,
@@ -333,6 +338,12 @@ impl Session {
         }
     }
 
+    /// The same session, whose transactions have this isolation when neither they nor its settings say otherwise.
+    pub fn with_default_isolation(mut self, isolation: Option<Isolation>) -> Session {
+        self.default_isolation = isolation;
+        self
+    }
+
     /// A server connection has been lent: brings it the session's settings, in the same round trip as what follows, and
     /// tells the client of parameters that differ.
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
@@ -342,6 +353,8 @@ impl Session {
         self.refused_read = None;
         (self.wrote, self.drew, self.notified) = (false, false, false);
         self.on_replica = need == Need::Replica;
+        // A standby that is to be serializable answers nothing more, not even to us.
+        pipeline.unfit = matches!(need, Need::Replica | Need::Node(_)) && self.is_serializable();
         let forgets = self.forgets_strange_draws(server);
         let settled = self.refused.is_none() && !forgets;
         if settled && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {

@@ -81,6 +81,8 @@ pub enum Owed {
     Begin,
     /// What the server must refuse, so that the transaction fails, and a Sync of ours.
     FailedBegin,
+    /// A ROLLBACK of ours: the client's block leaves a replica.
+    Leave,
     /// A query of ours that brings the session's settings.
     Replay { settings: Arc<Carried> },
     /// A query of ours that brings values of the login behind a RESET; the client waits for its ReadyForQuery.
@@ -95,7 +97,8 @@ impl Owed {
     /// Whether a ReadyForQuery answers it.
     pub fn ends_with_ready(&self) -> bool {
         let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
-        let ours = matches!(self, Owed::OwnPrepare { .. } | Owed::OurSync | Owed::FailedBegin | Owed::Again);
+        let ours =
+            matches!(self, Owed::OwnPrepare { .. } | Owed::OurSync | Owed::FailedBegin | Owed::Again | Owed::Leave);
         queries || ours || self.ends_the_clients()
     }
 
@@ -108,7 +111,7 @@ impl Owed {
     pub fn is_ours(&self) -> bool {
         let of_statements = matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::OwnClose { .. });
         let own = matches!(self, Owed::OwnParse { .. } | Owed::OwnPrepare { .. });
-        let others = matches!(self, Owed::OurDescribe { .. } | Owed::Again | Owed::OurSync);
+        let others = matches!(self, Owed::OurDescribe { .. } | Owed::Again | Owed::OurSync | Owed::Leave);
         let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
         of_statements || own || others || queries || self.begins()
     }
@@ -398,12 +401,13 @@ impl Pipeline {
         self.owed.front().is_some_and(|owed| !owed.is_ours())
     }
 
-    /// Whether the server is busy with a query of ours: settings or channels that are brought, a question, or the client's
-    /// BEGIN, which has been answered already.
+    /// Whether the server is busy with a query of ours: settings or channels that are brought, a question, the client's
+    /// BEGIN, which has been answered already, or the end of what leaves a replica.
     #[inline]
     pub fn asks(&self) -> bool {
-        let queries =
-            |owed: &Owed| matches!(owed, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
+        let queries = |owed: &Owed| {
+            matches!(owed, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. } | Owed::Leave)
+        };
         self.owed.front().is_some_and(|owed| queries(owed) || owed.begins())
     }
 

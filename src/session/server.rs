@@ -98,7 +98,7 @@ impl Session {
                 false
             }
             (Owed::Query { .. }, _) => false,
-            (Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::OwnPrepare { .. }, _) => {
+            (Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::OwnPrepare { .. } | Owed::Leave, _) => {
                 return ServerStep::Swallow;
             }
             (Owed::Begin, Reply::CloseComplete) => true,
@@ -197,7 +197,7 @@ impl Session {
                 let why = format!("the transaction could not begin: {}", fields.message());
                 return ServerStep::fail(Report::fatal(SqlState::CONNECTION_LOST, why));
             }
-            Some(Owed::FailedBegin) => return ServerStep::Swallow,
+            Some(Owed::FailedBegin | Owed::Leave) => return ServerStep::Swallow,
             _ => {}
         }
         (pipeline.failed, pipeline.mended) = (true, false);
@@ -370,6 +370,7 @@ impl Session {
             Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server, out),
             Owed::Restore => self.on_restored(failed, status, pipeline, server, out),
             Owed::OurSync | Owed::FailedBegin => ServerStep::Swallow,
+            Owed::Leave => self.on_left(pipeline),
             Owed::Again => {
                 pipeline.holding = false;
                 ServerStep::Repeat
@@ -384,9 +385,7 @@ impl Session {
                     own.on_ready(failed, pipeline.status, status);
                 }
                 pipeline.status = status;
-                if status == Status::Idle {
-                    self.block = None;
-                }
+                self.settle_block(status);
                 self.accept(done.change, 0);
                 if !pipeline.withholds {
                     self.on_clients_ready(pipeline, server, out)

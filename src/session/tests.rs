@@ -9,6 +9,7 @@ mod model;
 mod own;
 mod player;
 mod random;
+mod roaming;
 mod script;
 mod seeds;
 mod transcripts;

@@ -75,6 +75,13 @@ pub enum TransactionControl {
     Mixed,
 }
 
+impl TransactionControl {
+    /// COMMIT or ROLLBACK, after which no transaction is open.
+    pub fn is_plain_end(self) -> bool {
+        matches!(self, TransactionControl::Commit { chain: false } | TransactionControl::Rollback { chain: false })
+    }
+}
+
 /// Session state that cannot move to another server connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pin {

@@ -82,6 +82,7 @@ pub struct Routing {
     pub consistency: Consistency,
     /// Reads go to the primary when no replica is fit; otherwise they wait for one.
     pub fallback: bool,
+    pub transactions: Transactions,
 }
 
 impl Default for Routing {
@@ -92,8 +93,18 @@ impl Default for Routing {
             max_lag: Some(Duration::from_secs(10)),
             consistency: Consistency::default(),
             fallback: true,
+            transactions: Transactions::default(),
         }
     }
+}
+
+/// Where explicit transactions run that may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transactions {
+    #[default]
+    Primary,
+    /// READ COMMITTED ones read on a replica until something else than a read comes.
+    ReadUntilWrite,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -88,6 +88,11 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Whether the body of an Execute message sets no limit to the rows, so that its portal runs to its end.
+pub fn runs_to_its_end(body: &[u8]) -> bool {
+    split_text(body).is_some_and(|(_, limit)| limit == [0; 4])
+}
+
 /// The text of a Query message.
 ///
 /// # Errors

@@ -198,6 +198,7 @@ impl World {
             mode: Mode::Transaction,
             statements_max: 10,
             routed: false,
+            reads_until_write: false,
             nodes: (1..=9).map(|at| format!("n{at}").into()).collect(),
             statements,
             on_pin: OnPin::Allow,

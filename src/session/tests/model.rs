@@ -588,7 +588,7 @@ impl Model {
                 self.transaction.as_mut().expect("begun").broken = true;
                 self.complete("INSERT 0 1");
             }
-            "BEGIN" => self.begin_block(false),
+            "BEGIN" => self.begin_block(self.read_only),
             "BEGIN READ ONLY" => self.begin_block(true),
             "COMMIT" => return self.commit_block(),
             "ROLLBACK" => {

@@ -12,7 +12,7 @@ use crate::{
         AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, OnPin, Outboxes, Pipeline, Reported, ServerState,
         ServerStep, Session, Shared, Shown, Statements,
     },
-    sql::{self, Verdict},
+    sql::{self, Isolation, Verdict},
     wire::{frame::HEADER_BYTES, frame::Reply, header, reply::Status},
 };
 
@@ -104,6 +104,7 @@ impl World {
             mode,
             statements_max,
             routed: replicas > 0,
+            reads_until_write: false,
             nodes: (1..=9).map(|at| format!("n{at}").into()).collect(),
             statements,
             on_pin: OnPin::Allow,
@@ -119,6 +120,12 @@ impl World {
         }
     }
 
+    /// Transactions read on replicas until they write.
+    pub fn reading_until_write(mut self) -> World {
+        Arc::get_mut(&mut self.shared).expect("nobody has logged in").reads_until_write = true;
+        self
+    }
+
     /// A client has logged in with these startup settings.
     pub fn add_client(&mut self, startup: &[(&str, &str)]) -> usize {
         let mut reported = Reported::default();
@@ -127,7 +134,8 @@ impl World {
         }
         let settings = Arc::new(Carried::new(startup.iter().copied()));
         self.clients.push(Client {
-            session: Session::new(self.shared.clone(), settings, Arc::new(reported)),
+            session: Session::new(self.shared.clone(), settings, Arc::new(reported))
+                .with_default_isolation(Some(Isolation::ReadCommitted)),
             pipeline: Pipeline::default(),
             inbox: Vec::new(),
             rest: 0,
@@ -213,6 +221,10 @@ impl World {
         let Some(client) = lost.lent_to else { return };
         let party = &mut self.clients[client];
         let mid_message = !party.from_server.is_empty() && is_data_of_client(party);
+        if party.session.outlives(&party.pipeline) && !mid_message {
+            party.session.take_back_block(&party.pipeline);
+            return detach(party);
+        }
         let mut to_server = Vec::new();
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut party.received };
         let after =

@@ -92,6 +92,8 @@ struct Party {
     flushed: usize,
     /// Data of a COPY was sent, and its end was not: only the end may follow.
     in_data: bool,
+    /// Its blocks may leave the server on which they began.
+    roams: bool,
 }
 
 /// Plays a script. Panics when a promise is broken.
@@ -102,12 +104,22 @@ pub fn play(bytes: &[u8]) {
     let clients = 1 + flags / 4 % 2;
     let losses = flags / 8 % 4 == 3;
     let statements_max = 1 + flags / 32 % 3;
-    let mut world = World::new(servers, replicas, statements_max, Mode::Transaction);
+    let world = World::new(servers, replicas, statements_max, Mode::Transaction);
+    let mut world = if flags >= 128 { world.reading_until_write() } else { world };
     let mut parties = Vec::new();
     for _ in 0..clients {
         world.add_client(&[]);
         let alone = Model::new(false);
-        parties.push(Party { alone, sent: vec![], outgoing: vec![], expected: vec![], flushed: 0, in_data: false });
+        let roams = replicas > 0;
+        parties.push(Party {
+            alone,
+            sent: vec![],
+            outgoing: vec![],
+            expected: vec![],
+            flushed: 0,
+            in_data: false,
+            roams,
+        });
     }
     while !choices.is_empty() {
         act(&mut world, &mut parties, losses, &mut choices);
@@ -226,6 +238,11 @@ fn say(party: &mut Party, losses: bool, message: Message) {
     // A statement that has to be parsed again in an aborted transaction gives that error before its own.
     let parses_again = matches!(&message, Message::Parse(name, _) if !name.is_empty());
     if (parses_again || matches!(message, Message::DescribeStatement(_))) && party.alone.is_failed() {
+        return;
+    }
+    // A portal that is done stays behind where a block that moves has left it.
+    let of_portal = matches!(&message, Message::DescribePortal(name) | Message::Execute(name, _) if name.is_empty());
+    if of_portal && party.roams && !party.alone.has_open_batch() && party.alone.has_unnamed_portal() {
         return;
     }
     let quiet = of_copy || message == Message::Flush;

@@ -12,13 +12,21 @@ mod stage;
 
 use std::env;
 
-use self::{script::scripts, stage::on_stage};
+use self::{
+    script::scripts,
+    stage::{on_stage, on_stage_of},
+};
 
 /// Plays the scripts of a file: all of them, or those whose names hold the words of DIFFERENTIAL.
 fn play(file: &str) {
+    play_with(0, file);
+}
+
+/// [`play`] with so many replicas.
+fn play_with(replicas: usize, file: &str) {
     let only = env::var("DIFFERENTIAL").unwrap_or_default();
     let scripts: Vec<_> = scripts(file).into_iter().filter(|script| script.name.contains(&only)).collect();
-    on_stage(|stage| stage.play_all(&scripts));
+    on_stage_of(replicas, |stage| stage.play_all(&scripts));
 }
 
 #[test]
@@ -39,6 +47,36 @@ fn protocol_differential_pins() {
 #[test]
 fn protocol_differential_transactions() {
     play(include_str!("scripts/transactions.txt"));
+}
+
+#[test]
+fn differential_transactions_with_a_replica() {
+    play_with(1, include_str!("scripts/transactions.txt"));
+}
+
+#[test]
+fn differential_statements_with_a_replica() {
+    play_with(1, include_str!("scripts/statements.txt"));
+}
+
+#[test]
+fn differential_settings_with_a_replica() {
+    play_with(1, include_str!("scripts/settings.txt"));
+}
+
+#[test]
+fn differential_messages_with_a_replica() {
+    play_with(1, include_str!("scripts/protocol.txt"));
+}
+
+#[test]
+fn differential_pins_with_a_replica() {
+    play_with(1, include_str!("scripts/pins.txt"));
+}
+
+#[test]
+fn differential_notifications_with_a_replica() {
+    play_with(1, concat!(include_str!("scripts/listen.txt"), "\n", include_str!("scripts/found.txt")));
 }
 
 #[test]

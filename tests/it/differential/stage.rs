@@ -60,8 +60,19 @@ pub struct Stage {
 /// Runs `act` on a stage with the other clients at work, and fails the test when they saw anything of anybody, or when
 /// anything is left of anybody afterwards.
 pub fn on_stage(act: impl FnOnce(&Stage)) {
+    on_stage_of(0, act);
+}
+
+/// [`on_stage`] with so many replicas, on which transactions read until they write. A commit waits until they have it, as
+/// there would be no other way to tell what a client must see of another.
+pub fn on_stage_of(replicas: usize, act: impl FnOnce(&Stage)) {
     let cluster = cluster().database(DIRECT).database(POOLED).scram_user("app", PASSWORD).scram_user("guest", PASSWORD);
-    let cluster = cluster.superuser("boss", PASSWORD).start().unwrap();
+    let cluster = cluster.superuser("boss", PASSWORD).replicas(replicas).start().unwrap();
+    if replicas > 0 {
+        cluster.node(0).query("ALTER SYSTEM SET synchronous_standby_names = '*'").unwrap();
+        cluster.node(0).query("ALTER SYSTEM SET synchronous_commit = 'remote_apply'").unwrap();
+        cluster.node(0).query("SELECT pg_reload_conf()").unwrap();
+    }
     cluster.node(0).query("GRANT guest TO app").unwrap();
     for database in [DIRECT, POOLED] {
         for sql in FIXTURES {
@@ -71,7 +82,8 @@ pub fn on_stage(act: impl FnOnce(&Stage)) {
     let config = Config::of_cluster(&cluster)
         .set("pool.size", "2")
         .set("pool.checkout_timeout", "'30s'")
-        .set("auth.method", "'trust'");
+        .set("auth.method", "'trust'")
+        .set("clusters.main.routing.transactions", "'read-until-write'");
     let config = ["app", "boss", "guest"].iter().fold(config, |config, user| config.user(user, PASSWORD));
     let pooler = config.start();
     let stop = AtomicBool::new(false);
