@@ -21,7 +21,7 @@ use crate::{
     config::{Database, Pooling, Settings},
     frontend::{
         self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Frontend, Hubs, Order, Worker,
-        Workers,
+        Workers, Writes,
     },
     monitor::{self, Monitor},
     net::{
@@ -179,6 +179,7 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
         hubs: Hubs::new(watching.child()),
         senders: Arc::default(),
         codes: Codes::new(watching.child()),
+        writes: Writes::default(),
         defaults: Default::default(),
     })
 }

@@ -42,8 +42,11 @@ const BALANCES: &[Choice<'static, Balance>] = &[
     ("random", Some(Balance::Random)),
     ("latency", None),
 ];
-const CONSISTENCIES: &[Choice<'static, Consistency>] =
-    &[("eventual", Some(Consistency::Eventual)), ("session", Some(Consistency::Session))];
+const CONSISTENCIES: &[Choice<'static, Consistency>] = &[
+    ("eventual", Some(Consistency::Eventual)),
+    ("session", Some(Consistency::Session)),
+    ("global", Some(Consistency::Global)),
+];
 
 const TRANSACTIONS: &[Choice<'static, Transactions>] =
     &[("primary", Some(Transactions::Primary)), ("read-until-write", Some(Transactions::ReadUntilWrite))];
@@ -162,6 +165,7 @@ pub(super) fn routing(item: Option<&Item<'_>>, base: &Routing, findings: &mut Fi
         }),
         max_lag: or(&raw.max_lag, base.max_lag, |item| item.time_limit(findings)),
         consistency: or(&raw.consistency, base.consistency, |item| item.choice(CONSISTENCIES, "", findings)),
+        causal_wait: or(&raw.causal_wait, base.causal_wait, |item| item.duration(Duration::ZERO..=HOUR, findings)),
         fallback: or(&raw.fallback, base.fallback, |item| item.flag(findings)),
         transactions: or(&raw.transactions, base.transactions, |item| item.choice(TRANSACTIONS, "", findings)),
     }

@@ -557,7 +557,7 @@ fn pools_and_routing_go_over_those_above_them() {
         "[pool]\nmode = \"session\"\nsize = 7\nidle_timeout = \"0s\"\nprepared_statements = 0\n\
          [clusters.main]\nnodes = [\"a\"]\nrouting = { reads = \"any\", balance = \"random\", max_lag = \"0s\", transactions = \"read-until-write\" }\n\
          [databases.app]\n[databases.app.pool]\nsize = 9\ncheckout_timeout = \"1_500ms\"\nquery_timeout = \"1d\"\n\
-         [databases.app.routing]\nbalance = \"round-robin\"\nconsistency = \"eventual\"\ntransactions = \"primary\"\n\
+         [databases.app.routing]\nbalance = \"round-robin\"\nconsistency = \"global\"\ncausal_wait = \"2s\"\ntransactions = \"primary\"\n\
          [databases.\"*\"]\n\
          [users.a]\npassword = \"x\"\n[users.a.pool]\nmode = \"statement\"\nmax_lifetime = \"0s\"\nsize = 2",
     );
@@ -567,7 +567,8 @@ fn pools_and_routing_go_over_those_above_them() {
     assert_eq!((app.session.mode, app.session.prepared_statements), (Mode::Session, 0));
     assert_eq!(app.session.query_timeout, Some(Duration::from_secs(86_400)));
     assert_eq!((app.routing.reads, app.routing.balance, app.routing.max_lag), (Reads::Any, Balance::RoundRobin, None));
-    assert_eq!(app.routing.consistency, Consistency::Eventual);
+    assert_eq!(app.routing.consistency, Consistency::Global);
+    assert_eq!(app.routing.causal_wait, Duration::from_secs(2));
     let transactions = |name: &str| settings.databases[name].routing.transactions;
     assert_eq!((transactions("app"), transactions("*")), (Transactions::Primary, Transactions::ReadUntilWrite));
     let any = &settings.databases["*"];

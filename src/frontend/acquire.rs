@@ -18,7 +18,7 @@ use crate::{
     net::Stream,
     pool::{Asked, Lease, Pool, Waiting},
     session::Need,
-    topology::{Class, NodeId, RouteError, State, Wish, route},
+    topology::{Class, NodeId, Reads, RouteError, State, Wish, lacks_replicas, route},
 };
 
 /// A server connection, and the node that it is on.
@@ -31,8 +31,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     pub need: Need,
-    /// When the session's last write was answered.
+    /// When the last write was answered that it must see.
     pub after: Option<Instant>,
+    /// The WAL position that it must see.
+    pub lsn: Option<u64>,
     /// Spreads choices that are otherwise equal.
     pub seed: u64,
 }
@@ -40,12 +42,12 @@ pub struct Request {
 /// A connection to the primary, or while there is none to whatever node may be read from.
 pub fn request_any(target: &Target) -> Request {
     let route = |class| {
-        let wish = Wish { class, after: None };
+        let wish = Wish { class, after: None, lsn: None };
         route(&target.cluster.monitor.topology(), &target.routing, wish, &|_| 0, 0, Instant::now())
     };
     let no_primary = matches!(route(Class::Write), Err(RouteError::NoPrimary));
     let need = if no_primary && route(Class::Read).is_ok() { Need::Read } else { Need::Write };
-    Request { need, after: None, seed: 0 }
+    Request { need, after: None, lsn: None, seed: 0 }
 }
 
 /// What comes of the first try for a connection.
@@ -61,8 +63,11 @@ pub enum FirstTry {
 /// A connection that is there at once, or a place in the queue.
 pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry {
     let only = target.cluster.nodes.len() == 1 && request.need != Need::Replica;
-    let node = if only { Ok(NodeId(0)) } else { choose(target, request, None) };
-    let Ok(node) = node else { return FirstTry::Nowhere };
+    let node = if only { Ok(Choice { node: NodeId(0), lacks: false }) } else { choose(target, request, None) };
+    let Ok(Choice { node, lacks }) = node else { return FirstTry::Nowhere };
+    if lacks && !target.routing.causal_wait.is_zero() {
+        return FirstTry::Nowhere;
+    }
     let pool = target.pool(node);
     match pool.ask(worker.id) {
         Asked::There(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
@@ -70,8 +75,16 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
     }
 }
 
-/// The node that serves a statement, if any can.
-pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<NodeId, RouteError> {
+/// The node for a statement.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    pub node: NodeId,
+    /// It is the primary only because no replica is known to have what the statement must see.
+    pub lacks: bool,
+}
+
+/// The node that serves a statement, if any can. When replicas lack what it must see, they are looked at again soon.
+pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<Choice, RouteError> {
     let topology = target.cluster.monitor.topology();
     // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
     let alone = topology.nodes.len() == 1 && topology.primary.is_none();
@@ -84,8 +97,22 @@ pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Resul
     let busy = |node: NodeId| {
         if Some(node) == avoid { usize::MAX / 2 } else { target.cluster.node(node).pools.lent() }
     };
-    let wish = Wish { class, after: request.after };
-    route(&topology, &target.routing, wish, &busy, request.seed, Instant::now())
+    let wish = Wish { class, after: request.after, lsn: request.lsn };
+    let now = Instant::now();
+    let node = route(&topology, &target.routing, wish, &busy, request.seed, now);
+    let must_see = request.after.is_some() || request.lsn.is_some();
+    let otherwise = node.as_ref().is_ok_and(|node| Some(*node) == topology.primary) || node.is_err();
+    let lacks = must_see && otherwise && lacks_replicas(&topology, &target.routing, wish, now);
+    if lacks {
+        target.cluster.monitor.want_fresh();
+    }
+    node.map(|node| Choice { node, lacks: lacks && target.routing.reads != Reads::Any })
+}
+
+/// Waits a little for replicas to replay more: until they are found to have, or shall be asked again.
+async fn until_fresher(target: &Target, left: Duration) {
+    const ASKED_AGAIN: Duration = Duration::from_millis(10);
+    let _ = timeout(ASKED_AGAIN.min(left), target.cluster.monitor.fresher()).await;
 }
 
 /// The connection is used by the calling thread from now on. One that cannot be moved is closed, and so is one on which
@@ -119,17 +146,20 @@ pub async fn acquire_from(
     loop {
         let version = target.cluster.monitor.topology().version;
         let node = match choose(target, request, avoid) {
-            Ok(node) => node,
+            Ok(Choice { lacks: true, .. }) if since.elapsed() < target.routing.causal_wait => {
+                until_fresher(target, target.routing.causal_wait.saturating_sub(since.elapsed())).await;
+                continue;
+            }
+            Ok(Choice { node, .. }) => node,
             Err(error) => {
                 let left = hold.saturating_sub(since.elapsed());
                 // How far a replica has come is no change of the nodes.
-                let pause = if matches!(error, RouteError::NoReplica | RouteError::NodeUnfit) {
-                    RETRY_PAUSE.min(left)
-                } else {
-                    left
-                };
-                let changed = timeout(pause, target.cluster.monitor.changed(version)).await;
-                if changed.is_err() && pause == left {
+                let waits = matches!(error, RouteError::NoReplica | RouteError::NodeUnfit) && !left.is_zero();
+                if waits {
+                    until_fresher(target, left).await;
+                    continue;
+                }
+                if timeout(left, target.cluster.monitor.changed(version)).await.is_err() {
                     let error = if any_is_up(target) { error } else { RouteError::NoNode };
                     return Err(AcquireError::Route(error, hold));
                 }

@@ -198,8 +198,8 @@ impl Keeper {
 
     async fn ask(&mut self) -> Result<Arc<Census>, Failure> {
         let user = self.kept.upgrade().and_then(|kept| kept.user()).ok_or(Failure::NoUser)?;
-        let request = Request { need: Need::Write, after: None, seed: 0 };
-        let node = choose(&user, request, None)?;
+        let request = Request { need: Need::Write, after: None, lsn: None, seed: 0 };
+        let node = choose(&user, request, None)?.node;
         let mut server = connect(&user, node).await?;
         query(&mut server, BEGIN).await?;
         let stamp = query(&mut server, STAMP).await?.pop().and_then(|mut row| row.pop().flatten()).unwrap_or_default();

@@ -418,7 +418,11 @@ impl Client {
     fn request(&mut self, need: Need) -> Request {
         self.turns = self.turns.wrapping_add(1);
         let seed = u64::from(self.turns) ^ (u64::from(self.entry.slot.process) << 32);
-        Request { need, after: self.last_write, seed }
+        let after = match &self.target.writes {
+            Some(writes) => self.last_write.max(writes.last()),
+            None => self.last_write,
+        };
+        Request { need, after, lsn: self.session.own_settings().lsn, seed }
     }
 
     /// The message at the front cannot be served: its error, and the session goes on.
@@ -443,7 +447,9 @@ impl Client {
         let Some(exchange) = &mut self.exchange else { return };
         let server = &mut *acquired.0;
         let process = self.entry.slot.process;
-        exchange.attach(&mut self.session, server, need, process);
+        let writes = &self.target.writes_here;
+        let writes = writes.is_wanted().then(|| writes.clone());
+        exchange.attach(&mut self.session, server, need, process, writes);
         // Its BEGIN is not to be hit either.
         exchange.shielded = exchange.pipeline.asks() || self.session.in_waiting_block();
         if self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {

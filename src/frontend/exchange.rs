@@ -4,10 +4,13 @@
 
 use std::{
     io,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::task::coop;
+
+use super::writes::LastWrite;
 
 use crate::{
     backend::Server,
@@ -51,6 +54,8 @@ pub struct Exchange {
     /// prepared statement that the server has lost, or that has become stale there, is mended and all is sent once more.
     again: Vec<u8>,
     mends: bool,
+    /// Who else must see what is written here: noted before the client hears that it is done.
+    writes: Option<Arc<LastWrite>>,
     /// The client waits until the server has answered what it owes.
     held: bool,
     /// The session has let go of the server connection.
@@ -119,8 +124,16 @@ struct Outbox {
 
 impl Exchange {
     /// A server connection has been lent.
-    pub fn attach(&mut self, session: &mut Session, server: &mut Server, need: Need, process: u32) {
+    pub fn attach(
+        &mut self,
+        session: &mut Session,
+        server: &mut Server,
+        need: Need,
+        process: u32,
+        writes: Option<Arc<LastWrite>>,
+    ) {
         self.process = process;
+        self.writes = writes;
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
         self.repeat = matches!(need, Need::Read | Need::Replica).then(Vec::new);
@@ -140,6 +153,7 @@ impl Exchange {
         self.repeat = None;
         self.withheld = Vec::new();
         self.mends = false;
+        self.writes = None;
     }
 
     /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
@@ -462,6 +476,12 @@ impl Exchange {
         }
         self.from_server.finish_run(run, &mut self.to_client);
         self.note_answer();
+        if let Some(writes) = &self.writes
+            && session.wrote()
+            && !self.to_client.is_empty()
+        {
+            writes.note();
+        }
         None
     }
 

@@ -22,6 +22,7 @@ mod spread;
 mod startup;
 mod target;
 mod worker;
+mod writes;
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +38,7 @@ pub use registry::{Order, Registry};
 pub use spread::Order as Move;
 pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
 pub use worker::Worker;
+pub use writes::Writes;
 
 use crate::{auth, session};
 

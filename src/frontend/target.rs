@@ -8,6 +8,7 @@ use std::{
 
 use super::census::{Codes, Kept};
 use super::listen::Hubs;
+use super::writes::{LastWrite, Writes};
 use crate::{
     auth::Credential,
     backend::{Defaults, Greeting, Login, Senders, ServerManager},
@@ -16,7 +17,7 @@ use crate::{
     pool,
     session::{self, Carried, Mode, NewDefaults, Reported, Shared, Statements},
     sql::Isolation,
-    topology::{NodeId, Routing, Transactions},
+    topology::{Consistency, NodeId, Routing, Transactions},
 };
 
 /// The nodes of one cluster with their budgets of connections.
@@ -34,6 +35,7 @@ pub struct Cluster {
     /// Who sends the notifications that clients hear.
     pub senders: Arc<Senders>,
     pub codes: Codes,
+    pub writes: Writes,
     /// Of all databases and users, as far as it was changed through Poolhouse.
     pub defaults: Defaults,
 }
@@ -131,6 +133,10 @@ pub struct Target {
     pub routing: Routing,
     pub limits: session::Settings,
     pub shared: Arc<Shared>,
+    /// When any session has written to the database last, if these sessions must see that.
+    pub writes: Option<Arc<LastWrite>>,
+    /// The same, for others.
+    pub writes_here: Arc<LastWrite>,
     pool: pool::Settings,
     login: Login,
     /// Made when first needed.
@@ -154,6 +160,11 @@ impl Target {
         let cluster = settings.cluster;
         let database = settings.database.unwrap_or_else(|| database.to_owned());
         let kept = cluster.codes.of(&database);
+        let writes_here = cluster.writes.of(&database);
+        let sees_all = settings.routing.consistency == Consistency::Global && cluster.nodes.len() > 1;
+        if sees_all {
+            writes_here.want();
+        }
         let shared = Shared {
             mode: settings.session.mode,
             statements_max: settings.session.prepared_statements,
@@ -168,6 +179,8 @@ impl Target {
             routing: settings.routing,
             limits: settings.session,
             shared: Arc::new(shared),
+            writes: sees_all.then(|| writes_here.clone()),
+            writes_here,
             pool: settings.pool,
             login: Login {
                 address: cluster.nodes[0].address.clone(),

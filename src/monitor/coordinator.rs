@@ -7,20 +7,14 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Event, Shared, now, orders, prober::Bell};
+use super::{Event, Shared, now, orders};
 use crate::{
     tasks::Scope,
     topology::{Action, Failover, Machine, NodeId, Observation, Obstacle, Role, State, Topology},
 };
 
-pub(super) fn start(
-    machine: Machine,
-    shared: &Arc<Shared>,
-    bells: Vec<Bell>,
-    mut inbox: mpsc::Receiver<Event>,
-    scope: &Scope,
-) {
-    let coordinator = Coordinator { machine, shared: Arc::clone(shared), bells, scope: scope.clone() };
+pub(super) fn start(machine: Machine, shared: &Arc<Shared>, mut inbox: mpsc::Receiver<Event>, scope: &Scope) {
+    let coordinator = Coordinator { machine, shared: Arc::clone(shared), scope: scope.clone() };
     let stopping = scope.clone();
     scope.spawn("coordinate a cluster", async move {
         tokio::select! {
@@ -33,7 +27,6 @@ pub(super) fn start(
 struct Coordinator {
     machine: Machine,
     shared: Arc<Shared>,
-    bells: Vec<Bell>,
     scope: Scope,
 }
 
@@ -60,7 +53,7 @@ impl Coordinator {
         let Event { node, observation, reported } = event;
         let failed = matches!(observation, Observation::PromotionFailed { .. });
         if (reported || failed)
-            && let Some(bell) = self.bells.get(usize::from(node.0))
+            && let Some(bell) = self.shared.bells.get(usize::from(node.0))
         {
             bell.reopen();
         }
@@ -72,8 +65,12 @@ impl Coordinator {
 
     fn publish(&self) {
         let topology = self.machine.topology();
-        log_changes(self.cluster(), &self.shared.topology.load(), topology);
+        let before = self.shared.topology.load_full();
+        log_changes(self.cluster(), &before, topology);
         self.shared.topology.store(Arc::new(topology.clone()));
+        if before.nodes.iter().zip(&topology.nodes).any(|(old, new)| old.fresh_as_of < new.fresh_as_of) {
+            self.shared.fresher.notify_waiters();
+        }
         self.shared
             .version
             .send_if_modified(|version| std::mem::replace(version, topology.version) != topology.version);
@@ -81,7 +78,7 @@ impl Coordinator {
 
     fn carry_out(&self, action: Action) {
         match action {
-            Action::ProbeNow(node) => self.bells[usize::from(node.0)].ring(),
+            Action::ProbeNow(node) => self.shared.bells[usize::from(node.0)].ring(),
             Action::Promote(node) => self.promote(node),
             Action::Follow { replica, primary } => self.point(replica, primary),
         }

@@ -15,10 +15,11 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::timeout,
 };
 
+use self::prober::Bell;
 use crate::{
     auth::{Credential, Secret},
     backend::Login,
@@ -82,6 +83,10 @@ struct Shared {
     topology: ArcSwap<Topology>,
     version: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
+    /// One for each node's prober.
+    bells: Vec<Bell>,
+    /// A replica has been found to have replayed more.
+    fresher: Notify,
 }
 
 /// Something that happened to a node.
@@ -101,11 +106,13 @@ impl Monitor {
         let shared = Arc::new(Shared {
             topology: ArcSwap::from_pointee(machine.topology().clone()),
             version: watch::Sender::new(machine.topology().version),
+            bells: settings.addresses.iter().map(|_| Bell::default()).collect(),
             settings,
             events,
+            fresher: Notify::new(),
         });
-        let probers = prober::start(&shared, scope);
-        coordinator::start(machine, &shared, probers, inbox, scope);
+        prober::start(&shared, scope);
+        coordinator::start(machine, &shared, inbox, scope);
         Monitor { shared }
     }
 
@@ -136,6 +143,20 @@ impl Monitor {
     /// Takes a node out of use for new transactions, or back into use.
     pub fn order(&self, node: NodeId, order: Order) {
         self.tell(Event { node, observation: Observation::Ordered(order), reported: false });
+    }
+
+    /// A read finds no replica that is known to have what it must see: the primary is asked now where it is, and then those
+    /// behind it, how far they are. Never waits; cheap.
+    pub fn want_fresh(&self) {
+        if let Some(bell) = self.topology().primary.and_then(|primary| self.shared.bells.get(usize::from(primary.0))) {
+            bell.ring();
+        }
+    }
+
+    /// Resolves when a replica has been found to have replayed more, which is no change of the version. What is to be
+    /// noticed must be looked for after the first poll. Cancel-safe.
+    pub async fn fresher(&self) {
+        self.shared.fresher.notified().await;
     }
 
     /// Resolves when the topology's version is above `seen`, so that it pays to route again. Cancel-safe. Pends for

@@ -17,7 +17,7 @@ const CONTROL: &str = "(SELECT system_identifier FROM pg_control_system()), \
 ///
 /// The position of a primary is where it inserts: a commit with synchronous_commit = off is acknowledged before it is
 /// flushed. Its timeline is taken from the name of the WAL file, because the control file follows a promotion late.
-pub(super) fn question(with_control: bool) -> String {
+fn question(with_control: bool) -> String {
     let control = if with_control { CONTROL } else { BLIND };
     format!(
         "WITH me AS MATERIALIZED (SELECT pg_is_in_recovery() AS recovering), \
@@ -32,6 +32,14 @@ pub(super) fn question(with_control: bool) -> String {
          FROM here LEFT JOIN pg_stat_wal_receiver ON true"
     )
 }
+
+/// Prepares [`question`] on a connection, and asks it.
+pub(super) fn first_question(with_control: bool) -> String {
+    format!("DEALLOCATE ALL; PREPARE poolhouse AS {}; {REPEATED}", question(with_control))
+}
+
+/// Asks once more what [`first_question`] has prepared.
+pub(super) const REPEATED: &str = "EXECUTE poolhouse";
 
 /// What the user that asks may not see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Between two probes of a node that answers, however often they are asked for.
-const SPACING: Duration = Duration::from_millis(20);
+const SPACING: Duration = Duration::from_millis(10);
 /// After this long a kept connection is opened anew: the name may lead elsewhere by now, and a server that takes no
 /// new connections would not be noticed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
@@ -57,33 +57,29 @@ struct Advice {
     promotion: AtomicBool,
 }
 
-/// Starts one prober per node.
-pub(super) fn start(shared: &Arc<Shared>, scope: &Scope) -> Vec<Bell> {
+/// Starts one prober per node, which heeds its bell.
+pub(super) fn start(shared: &Arc<Shared>, scope: &Scope) {
     let advice = Arc::new(Advice::default());
-    let nodes = (0..shared.settings.addresses.len() as u16).map(NodeId);
-    nodes
-        .map(|node| {
-            let bell = Bell::default();
-            let prober = Prober {
-                node,
-                login: shared.settings.login(node),
-                shared: Arc::clone(shared),
-                bell: bell.clone(),
-                advice: Arc::clone(&advice),
-                kept: None,
-                with_control: true,
-                refused: false,
-            };
-            let stopping = scope.clone();
-            scope.spawn("probe a node", async move {
-                tokio::select! {
-                    () = stopping.stopping() => {}
-                    () = prober.run() => {}
-                }
-            });
-            bell
-        })
-        .collect()
+    for (node, bell) in shared.bells.iter().enumerate() {
+        let node = NodeId(node as u16);
+        let prober = Prober {
+            node,
+            login: shared.settings.login(node),
+            shared: Arc::clone(shared),
+            bell: bell.clone(),
+            advice: Arc::clone(&advice),
+            kept: None,
+            with_control: true,
+            refused: false,
+        };
+        let stopping = scope.clone();
+        scope.spawn("probe a node", async move {
+            tokio::select! {
+                () = stopping.stopping() => {}
+                () = prober.run() => {}
+            }
+        });
+    }
 }
 
 struct Prober {
@@ -102,6 +98,8 @@ struct Prober {
 struct Kept {
     server: Server,
     opened: Instant,
+    /// The question is prepared there: it is asked up to a hundred times a second.
+    prepared: bool,
 }
 
 enum Failure {
@@ -172,16 +170,16 @@ impl Prober {
         let is_old = |kept: &Kept| started.saturating_duration_since(kept.opened) > CONNECTION_AGE_MAX;
         // A kept connection that breaks proves nothing but that it broke: an administrator may have ended it.
         if let Some(mut kept) = self.kept.take().filter(|kept| !reopen && !is_old(kept)) {
-            match self.ask(&mut kept.server, started).await {
+            match self.ask(&mut kept, started).await {
                 Err(Failure::Query(QueryError::Lost(_))) => {}
                 result => return self.keep(kept, result),
             }
         }
         let limit = self.health().timeout;
         let server = backend::connect(&self.login, limit).await.map_err(Failure::Connect)?;
-        let mut kept = Kept { server, opened: started };
+        let mut kept = Kept { server, opened: started, prepared: false };
         self.advise_on_promotion(&mut kept.server).await;
-        let result = self.ask(&mut kept.server, started).await;
+        let result = self.ask(&mut kept, started).await;
         self.keep(kept, result)
     }
 
@@ -190,9 +188,13 @@ impl Prober {
         result
     }
 
-    async fn ask(&mut self, server: &mut Server, started: Instant) -> Result<Observation, Failure> {
+    async fn ask(&mut self, kept: &mut Kept, started: Instant) -> Result<Observation, Failure> {
         let limit = self.health().timeout;
-        let mut answer = server.query(&probe::question(self.with_control), limit).await;
+        let mut answer = if std::mem::replace(&mut kept.prepared, true) {
+            kept.server.query(probe::REPEATED, limit).await
+        } else {
+            kept.server.query(&probe::first_question(self.with_control), limit).await
+        };
         let not_allowed = answer.as_ref().err().and_then(QueryError::code) == Some("42501");
         if self.with_control && not_allowed {
             self.with_control = false;
@@ -201,7 +203,7 @@ impl Prober {
                 "GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint(), pg_control_recovery()",
                 "whether a node belongs to the cluster, and a replica's timeline, can't be checked",
             );
-            answer = server.query(&probe::question(false), limit).await;
+            answer = kept.server.query(&probe::first_question(false), limit).await;
         }
         let rows = answer.map_err(Failure::Query)?;
         let (probe, sight) = probe::read(&rows, started).map_err(Failure::Nonsense)?;

@@ -92,7 +92,7 @@ impl Server {
         let recovering = if pretence.primary { "f" } else { "t" };
         let reply = if sql.contains("pg_control_system") && pretence.may_not_see {
             [error("ERROR", "42501"), message(b'Z', b"I")].concat()
-        } else if sql.starts_with("WITH me") {
+        } else if sql.ends_with("EXECUTE poolhouse") {
             pretence.row()
         } else if sql.contains("pg_is_in_recovery") {
             row(&[Some(recovering)])
@@ -106,7 +106,7 @@ impl Server {
             }
             row(&[Some("t")])
         };
-        if !sql.starts_with("WITH me") {
+        if !sql.ends_with("EXECUTE poolhouse") {
             pretence.asked.push(sql);
         }
         Some(reply)

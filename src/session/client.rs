@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown, names,
+    own::{POSITION_QUERY, asks_position},
     pipeline::{Change, Effects, Judged, Owed},
     sequences::may_draw,
     statements::Statement,
@@ -198,6 +199,7 @@ impl Session {
                 return step;
             }
             if let Some(own) = verdict.own.as_deref()
+                && !asks_position(verdict)
                 && !pipeline.copy_in
                 && !(server.is_none() && self.in_waiting_block())
             {
@@ -234,10 +236,15 @@ impl Session {
         self.note_cause(message.body, pipeline);
         server.unnamed = None;
         pipeline.long_unnamed = false;
+        let position = verdict.is_some_and(|verdict| asks_position(&verdict)) && !pipeline.copy_in;
         if self.unnamed.is_some() || pipeline.change(b"").is_some() {
             pipeline.push_change(Owed::Query { drops_unnamed: true }, b"", None);
         } else {
             pipeline.push(Owed::Query { drops_unnamed: false });
+        }
+        if position {
+            request::query(POSITION_QUERY, out.to_server);
+            return ClientStep::Answered;
         }
         ClientStep::Forward
     }

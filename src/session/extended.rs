@@ -6,6 +6,7 @@ use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
     client::{JUDGED_BYTES_MAX, violation},
     names::Sent,
+    own::{POSITION_QUERY, asks_position},
     pipeline::{Judged, Owed, Presence},
     statements::{
         CLIENT_STATEMENT_BYTES_MAX, CLIENT_STATEMENTS_MAX, NAME_PREFIX, SERVER_STATEMENT_BYTES_MAX, ServerStatements,
@@ -38,6 +39,15 @@ enum Fit {
     Unknown,
 }
 
+/// Passes a Parse message on, as it is unless its text was `replaced`.
+fn pass(parse: &Parse<'_>, replaced: bool, out: &mut Outboxes<'_>) -> ClientStep {
+    if !replaced {
+        return ClientStep::Forward;
+    }
+    parse.write(parse.name, out.to_server);
+    ClientStep::Answered
+}
+
 impl Session {
     pub(super) fn on_parse(
         &mut self,
@@ -57,14 +67,21 @@ impl Session {
         if !message.is_whole() {
             return self.on_long_parse(message, pipeline, server, out);
         }
-        let parse = match Parse::read(message.body) {
+        let mut parse = match Parse::read(message.body) {
             Ok(parse) => parse,
             Err(error) => return violation(error),
         };
-        let statement = match judged {
+        let mut statement = match judged {
             Some(Judged::Parse(statement)) => statement,
             _ => self.intern_own(&parse, pipeline, judge),
         };
+        if asks_position(&statement.verdict) && !pipeline.copy_in {
+            statement = self.intern_own(&Parse { sql: POSITION_QUERY.as_bytes(), ..parse }, pipeline, judge);
+        }
+        let replaced = *statement.sql == *POSITION_QUERY.as_bytes() && statement.sql.len() != parse.sql.len();
+        if replaced {
+            parse.sql = POSITION_QUERY.as_bytes();
+        }
         if self.may_refuse()
             && let Some(step) = self.refuse_text(&statement.verdict, Request::Parse, pipeline, out)
         {
@@ -89,17 +106,17 @@ impl Session {
             server.unnamed = Some(statement.id);
             pipeline.note_unnamed();
             pipeline.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
-            return ClientStep::Forward;
+            return pass(&parse, replaced, out);
         }
         if pipeline.effects.uses_name(parse.name) {
             // Its own name is the server's, until it has been asked.
             pipeline.push(Owed::Parse { id: None, names: false });
-            return ClientStep::Forward;
+            return pass(&parse, replaced, out);
         }
         if !self.renames() {
             pipeline.effects.pins.insert(Pin::Prepare);
             pipeline.push(Owed::Parse { id: None, names: false });
-            return ClientStep::Forward;
+            return pass(&parse, replaced, out);
         }
         self.parse_named(&parse, statement, pipeline, server, out)
     }

@@ -29,6 +29,20 @@ const PORTALS_MAX: usize = 100;
 /// Longest Bind message to a statement without parameters.
 const BIND_BYTES_MAX: usize = 64 << 10;
 
+/// Has a meaning of its own for SHOW: a position that only a server can tell.
+const POSITION_SETTING: &str = "poolhouse.lsn";
+
+/// What a server is asked in the place of SHOW poolhouse.lsn: a position at or behind everything that was committed.
+pub(super) const POSITION_QUERY: &str = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END)::pg_catalog.text \
+     AS \"poolhouse.lsn\"";
+
+/// Whether a text is SHOW poolhouse.lsn.
+pub(super) fn asks_position(verdict: &Verdict) -> bool {
+    let Some(Text::Commands(commands)) = verdict.own.as_deref() else { return false };
+    matches!(&**commands, [OwnCommand::Show { name }] if **name == *POSITION_SETTING)
+}
+
 /// Where a session's statements go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Route {
@@ -61,6 +75,8 @@ pub struct OwnSettings {
     pub route: Route,
     /// A notice after each statement says where it ran, and why.
     pub explain: bool,
+    /// A WAL position that the session's reads must see.
+    pub lsn: Option<u64>,
 }
 
 /// One of the settings.
@@ -68,10 +84,12 @@ pub struct OwnSettings {
 enum Name {
     Route,
     Explain,
+    Lsn,
 }
 
 impl Name {
-    const ALL: [(&'static str, Name); 2] = [("poolhouse.route", Name::Route), ("poolhouse.explain", Name::Explain)];
+    const ALL: [(&'static str, Name); 3] =
+        [("poolhouse.route", Name::Route), ("poolhouse.explain", Name::Explain), (POSITION_SETTING, Name::Lsn)];
 
     /// From its name in lower case.
     fn of(name: &str) -> Result<Name, Report> {
@@ -118,6 +136,14 @@ impl OwnSettings {
                     invalid(name, value).hint(format!("Available values: {names}."))
                 })?;
             }
+            Name::Lsn => {
+                self.lsn = match value.trim() {
+                    "" => None,
+                    value => Some(position(value).ok_or_else(|| {
+                        invalid(name, value).hint("Write a position as SHOW poolhouse.lsn says it, such as 0/16B3748.")
+                    })?),
+                };
+            }
             Name::Explain => {
                 self.explain = truth(value).ok_or_else(|| {
                     let message = format!("parameter \"{}\" requires a Boolean value", name.text());
@@ -133,6 +159,7 @@ impl OwnSettings {
         match name {
             Name::Route => self.route.name().into(),
             Name::Explain => if self.explain { "on" } else { "off" }.into(),
+            Name::Lsn => self.lsn.map_or_else(String::new, |lsn| format!("{:X}/{:X}", lsn >> 32, lsn as u32)).into(),
         }
     }
 
@@ -141,8 +168,32 @@ impl OwnSettings {
         match name {
             Name::Route => self.route = from.route,
             Name::Explain => self.explain = from.explain,
+            Name::Lsn => self.lsn = from.lsn,
         }
     }
+}
+
+/// A WAL position as PostgreSQL writes it (manual, "pg_lsn Type"): two hexadecimal halves. One just behind the header of a
+/// page is the end of the page before: no replica gets there until something more is written.
+fn position(value: &str) -> Option<u64> {
+    const PAGE_BYTES: u64 = 8 << 10;
+    const PAGE_HEADER_BYTES: u64 = 24;
+    const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+    const SEGMENT_HEADER_BYTES: u64 = 40;
+    let (upper, lower) = value.split_once('/')?;
+    let half = |text: &str| {
+        let digits = (1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u32::from_str_radix(text, 16).ok().filter(|_| digits).map(u64::from)
+    };
+    let lsn = half(upper)? << 32 | half(lower)?;
+    let header = if lsn % SEGMENT_BYTES_MIN == SEGMENT_HEADER_BYTES {
+        SEGMENT_HEADER_BYTES
+    } else if lsn % PAGE_BYTES == PAGE_HEADER_BYTES {
+        PAGE_HEADER_BYTES
+    } else {
+        0
+    };
+    Some(lsn - header)
 }
 
 fn invalid(name: Name, value: &str) -> Report {
@@ -298,7 +349,11 @@ impl Own {
     fn run(&mut self, command: &OwnCommand, in_block: bool, to_client: &mut Vec<u8>) -> Result<(), Report> {
         let (name, local, tag) = match command {
             OwnCommand::Show { name } => {
-                let value = self.now.get(Name::of(name)?);
+                let name = Name::of(name)?;
+                if name == Name::Lsn {
+                    return Err(misplaced());
+                }
+                let value = self.now.get(name);
                 reply::text_row([Some(&*value)], to_client);
                 reply::command_complete("SHOW", to_client);
                 return Ok(());
@@ -779,7 +834,41 @@ mod tests {
                 hint("Perhaps you meant \"poolhouse.route\".")
             )
         );
-        assert_eq!(refused("RESET poolhouse.x").2, hint("Poolhouse has these: poolhouse.route, poolhouse.explain."));
+        assert_eq!(
+            refused("RESET poolhouse.something").2,
+            hint("Poolhouse has these: poolhouse.route, poolhouse.explain, poolhouse.lsn.")
+        );
+        assert_eq!(refused("SET poolhouse.lsn = '0/1; x'").0, "22023");
+        assert_eq!(refused("SHOW poolhouse.lsn").0, "0A000", "only a server can tell, and not among others");
+    }
+
+    #[test]
+    fn positions() {
+        for (text, expected) in [
+            ("0/16B3748", Some(0x16B_3748)),
+            ("1A/2b", Some(0x1A_0000_002B)),
+            ("FFFFFFFF/FFFFFFFF", Some(u64::MAX)),
+            ("0/0", Some(0)),
+            // Behind a header, nothing is to be seen.
+            ("0/4000028", Some(0x400_0000)),
+            ("0/4002018", Some(0x400_2000)),
+            ("0/4002028", Some(0x400_2028)),
+            ("", None),
+            ("0", None),
+            ("0/", None),
+            ("/0", None),
+            ("0/123456789", None),
+            ("+1/0", None),
+            ("0/1/2", None),
+            ("x/y", None),
+        ] {
+            assert_eq!(position(text), expected, "{text}");
+        }
+        let own = &mut Own::default();
+        try_run(own, "SET poolhouse.lsn = ' 1a/2B '").unwrap();
+        assert_eq!((own.now.lsn, &*own.now.get(Name::Lsn)), (Some(0x1A_0000_002B), "1A/2B"));
+        try_run(own, "SET poolhouse.lsn = ''").unwrap();
+        assert_eq!((own.now.lsn, &*own.now.get(Name::Lsn)), (None, ""));
     }
 
     #[test]
@@ -804,7 +893,7 @@ mod tests {
 
     #[test]
     fn a_fixed_route_stays() {
-        let startup = OwnSettings { route: Route::Replica, explain: false };
+        let startup = OwnSettings { route: Route::Replica, ..OwnSettings::default() };
         let own = &mut Own { startup, fixed: true, now: startup, ..Own::default() };
         assert_eq!(try_run(own, "SET poolhouse.route = 'auto'").unwrap_err().code.0, "55P02");
         assert_eq!(

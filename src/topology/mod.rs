@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use machine::Machine;
 pub use observation::{Action, Observation, Order, Probe, Receiver};
-pub use route::{Class, RouteError, Unfit, Wish, route, standing};
+pub use route::{Class, RouteError, Unfit, Wish, lacks_replicas, route, standing};
 pub use snapshot::{Failover, Node, Obstacle, State, Topology};
 
 /// A node's place in the cluster's list of nodes.
@@ -70,6 +70,8 @@ pub enum Consistency {
     /// Nothing that the session itself has written.
     #[default]
     Session,
+    /// Nothing that any session of the database has written by way of this Poolhouse.
+    Global,
 }
 
 /// `[clusters.X.routing]`, and overridden in `[databases.X.routing]`.
@@ -80,6 +82,8 @@ pub struct Routing {
     /// A replica that is further behind serves no reads; `None` = no bound.
     pub max_lag: Option<Duration>,
     pub consistency: Consistency,
+    /// How long a read waits for a replica that has what it must see, before it goes to the primary.
+    pub causal_wait: Duration,
     /// Reads go to the primary when no replica is fit; otherwise they wait for one.
     pub fallback: bool,
     pub transactions: Transactions,
@@ -92,6 +96,7 @@ impl Default for Routing {
             balance: Balance::default(),
             max_lag: Some(Duration::from_secs(10)),
             consistency: Consistency::default(),
+            causal_wait: Duration::ZERO,
             fallback: true,
             transactions: Transactions::default(),
         }

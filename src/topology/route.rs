@@ -26,8 +26,10 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
     pub class: Class,
-    /// When the session's last write was answered; `None` = it has written nothing.
+    /// When the last write was answered that it must see; `None` = there is none.
     pub after: Option<Instant>,
+    /// The WAL position that it must see, as the session says itself.
+    pub lsn: Option<u64>,
 }
 
 /// No node now. Either may pass when the topology's version rises.
@@ -88,6 +90,13 @@ pub fn standing(topology: &Topology, routing: &Routing, wish: Wish, id: NodeId, 
     }
 }
 
+/// Whether a read would find more replicas once they have replayed what it must see.
+pub fn lacks_replicas(topology: &Topology, routing: &Routing, wish: Wish, now: Instant) -> bool {
+    let sees = wish.lsn.is_some() || wish.after.is_some() && routing.consistency != Consistency::Eventual;
+    let lacks = |id| standing(topology, routing, wish, id, now) == Err(Unfit::LacksWrite);
+    sees && matches!(wish.class, Class::Read | Class::Replica) && ids(topology).any(lacks)
+}
+
 /// Why a node is not one of those among which the one for a statement is picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
@@ -106,7 +115,7 @@ pub enum Unfit {
     Unsettled,
     /// It has not followed the primary to its timeline.
     Timeline,
-    /// It may lack what the session has written.
+    /// It may lack what the statement must see.
     LacksWrite,
     /// It lags more than `max_lag`.
     Lag,
@@ -124,7 +133,7 @@ impl fmt::Display for Unfit {
             Unfit::NoRole => "has not said what it is",
             Unfit::Unsettled => "not all nodes have been asked yet",
             Unfit::Timeline => "has not followed the primary to its timeline",
-            Unfit::LacksWrite => "may lack what the session has written",
+            Unfit::LacksWrite => "may lack a write that must be seen",
             Unfit::Lag => "lags more than max_lag",
         })
     }
@@ -157,6 +166,8 @@ struct Reader<'a> {
     replicas_only: bool,
     /// Has replayed everything up to this moment, and more.
     after: Option<Instant>,
+    /// Has replayed up to this position.
+    lsn: Option<u64>,
     /// Has replayed everything up to this moment.
     floor: Option<Instant>,
 }
@@ -177,7 +188,8 @@ impl<'a> Reader<'a> {
             with_primary,
             replicas_only: wish.class == Class::Replica
                 || wish.class == Class::Read && !routing.fallback && !with_primary,
-            after: wish.after.filter(|_| routing.consistency == Consistency::Session),
+            after: wish.after.filter(|_| routing.consistency != Consistency::Eventual),
+            lsn: wish.lsn,
             floor: lag.and_then(|lag| reference?.checked_sub(lag)),
         }
     }
@@ -206,6 +218,10 @@ impl<'a> Reader<'a> {
             return Err(Unfit::Timeline);
         }
         if self.after.is_some_and(|after| node.fresh_as_of.is_none_or(|fresh| fresh <= after)) {
+            return Err(Unfit::LacksWrite);
+        }
+        // What it said before it was away may not be so any more: then it is not known how fresh it is.
+        if self.lsn.is_some_and(|lsn| node.fresh_as_of.is_none() || node.lsn < lsn) {
             return Err(Unfit::LacksWrite);
         }
         if self.floor.is_some_and(|floor| node.fresh_as_of.is_none_or(|fresh| fresh < floor)) {

@@ -7,6 +7,7 @@ mod cancel;
 mod defaults;
 mod differential;
 mod failover;
+mod fresh;
 mod hidden_state;
 mod identity;
 mod kit;

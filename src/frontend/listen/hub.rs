@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::mailbox::Mailbox;
+use super::{super::writes::LastWrite, mailbox::Mailbox};
 use crate::{
     backend::{Login, Senders, Server, connect},
     frontend::target::Cluster,
@@ -78,6 +78,7 @@ pub struct Hub {
     pub commands: UnboundedReceiver<Command>,
     pub scope: Scope,
     pub audience: Audience,
+    pub writes: Arc<LastWrite>,
 }
 
 /// Who listens to what.
@@ -239,6 +240,10 @@ impl Hub {
                     link.close().await;
                     return End::Stopped;
                 }
+            }
+            if self.writes.is_wanted() {
+                // Whoever hears of a commit must see it, though its client may not have been told yet.
+                self.writes.note();
             }
             if let Err(error) = link.digest(&mut self.audience, &self.marker, &self.cluster.senders) {
                 return End::Lost(error);

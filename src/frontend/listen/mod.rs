@@ -80,6 +80,7 @@ impl Hubs {
             commands,
             scope: self.scope.clone(),
             audience: Audience::default(),
+            writes: cluster.writes.of(database),
         };
         self.scope.spawn("listen for clients", hub.run());
         let contact = Contact { marker, commands: sender };

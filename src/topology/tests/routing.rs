@@ -2,8 +2,8 @@
 
 use super::*;
 
-const READ: Wish = Wish { class: Class::Read, after: None };
-const WRITE: Wish = Wish { class: Class::Write, after: None };
+const READ: Wish = Wish { class: Class::Read, after: None, lsn: None };
+const WRITE: Wish = Wish { class: Class::Write, after: None, lsn: None };
 
 fn go(bench: &Bench, routing: &Routing, wish: Wish) -> Result<usize, RouteError> {
     let mut found: Vec<usize> = Vec::new();
@@ -121,6 +121,43 @@ fn a_session_reads_what_it_wrote() {
 }
 
 #[test]
+fn a_position_that_must_be_seen() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.probe(0, primary(1, 200)).probe(1, replica(1, 150)).probe(2, replica(1, 120));
+    let sees = |lsn| Wish { lsn: Some(lsn), ..READ };
+    for consistency in [Consistency::Eventual, Consistency::Session, Consistency::Global] {
+        let routing = with(|routing| routing.consistency = consistency);
+        assert_eq!(go(&bench, &routing, sees(120)), Ok(12), "{consistency:?}");
+        assert_eq!(go(&bench, &routing, sees(121)), Ok(1), "{consistency:?}");
+        assert_eq!(go(&bench, &routing, sees(151)), Ok(0), "{consistency:?}");
+        assert_eq!(go(&bench, &routing, sees(u64::MAX)), Ok(0), "the primary is not asked");
+    }
+    bench.down(1);
+    bench.wait(1);
+    assert_eq!(go(&bench, &Routing::default(), sees(150)), Ok(0));
+    assert_eq!(go(&bench, &with(|routing| routing.fallback = false), sees(150)), Err(RouteError::NoReplica));
+}
+
+#[test]
+fn replicas_that_lack_something_are_worth_a_wait() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.probe(0, primary(1, 200)).probe(1, replica(1, 150)).probe(2, replica(1, 150));
+    let lacks = |bench: &Bench, wish: Wish, consistency| {
+        let routing = with(|routing| routing.consistency = consistency);
+        lacks_replicas(bench.machine.topology(), &routing, wish, bench.now)
+    };
+    let wrote = Wish { after: Some(bench.now), ..READ };
+    assert!(lacks(&bench, wrote, Consistency::Session) && lacks(&bench, wrote, Consistency::Global));
+    assert!(!lacks(&bench, wrote, Consistency::Eventual));
+    assert!(lacks(&bench, Wish { lsn: Some(151), ..READ }, Consistency::Eventual));
+    assert!(!lacks(&bench, Wish { lsn: Some(150), ..READ }, Consistency::Session));
+    assert!(!lacks(&bench, READ, Consistency::Session));
+    assert!(!lacks(&bench, Wish { class: Class::Write, ..wrote }, Consistency::Session));
+    bench.down(1).down(2);
+    assert!(!lacks(&bench, wrote, Consistency::Session), "nobody is there who could catch up");
+}
+
+#[test]
 fn lag_is_bounded_and_measured_against_the_last_of_the_primary() {
     let mut bench = Bench::three(FailoverMode::Follow);
     let routing = Routing::default();
@@ -231,7 +268,7 @@ fn the_least_busy_for_its_weight() {
 #[test]
 fn who_insists_gets_a_replica_or_the_node_and_nothing_else() {
     let mut bench = Bench::three(FailoverMode::Follow);
-    let wish = |class| Wish { class, after: None };
+    let wish = |class| Wish { class, after: None, lsn: None };
     for reads in [Reads::Primary, Reads::Replica, Reads::Any] {
         let routing = with(|routing| routing.reads = reads);
         assert_eq!(go(&bench, &routing, wish(Class::Replica)), Ok(12), "{reads:?}");
@@ -260,7 +297,7 @@ fn each_node_has_its_reason() {
     let routing = with(|routing| routing.max_lag = None);
     assert_eq!(why(&bench, &routing, READ), [Err(Unfit::Primary), Ok(()), Ok(())]);
     assert_eq!(why(&bench, &routing, WRITE), [Ok(()), Err(Unfit::NotPrimary), Err(Unfit::NotPrimary)]);
-    let named = Wish { class: Class::Node(id(2)), after: None };
+    let named = Wish { class: Class::Node(id(2)), after: None, lsn: None };
     assert_eq!(why(&bench, &routing, named), [Err(Unfit::NotNamed), Err(Unfit::NotNamed), Ok(())]);
     let wrote = Wish { after: Some(bench.now), ..READ };
     assert_eq!(why(&bench, &routing, wrote), [Err(Unfit::Primary), Err(Unfit::LacksWrite), Err(Unfit::LacksWrite)]);
