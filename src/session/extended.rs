@@ -34,7 +34,10 @@ const STALE_NAME: &[u8] = b"__poolhouse_stale";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fit {
     Same,
+    /// The result has other columns.
     Changed,
+    /// Prepared now, it has parameters of other types.
+    Retyped,
     /// The server has been asked.
     Unknown,
 }
@@ -244,8 +247,9 @@ impl Session {
         if pipeline.change(name).is_some() { 0 } else { self.names.since(name) }
     }
 
-    /// Whether a statement's result on this server is what the client was told of it. A client that knows the columns
-    /// from before would take values of other types for what they are not. Asks the server when it is not known.
+    /// Whether a statement's parameters and result on this server are what the client was told of them. A client that
+    /// knows them from before would take values of other types for what they are not, or have its own taken so. Asks the
+    /// server when it is not known.
     fn fits(
         &self,
         name: &[u8],
@@ -266,6 +270,7 @@ impl Session {
         let counts = pipeline.owed.is_empty() || pipeline.presence(statement.id, held.is_some()) == Presence::Held;
         match held.filter(|held| counts && !held.stale).and_then(|held| held.shape) {
             Some(shape) if shape == told => Fit::Same,
+            Some(shape) if asked == Some(statement.id) && shape.has_columns_of(told) => Fit::Retyped,
             Some(_) if asked == Some(statement.id) => Fit::Changed,
             // What is there may have been prepared before the client's: how it is now has to be seen.
             _ => {
@@ -311,7 +316,7 @@ impl Session {
             return ClientStep::Hold;
         }
         let raw = pipeline.effects.uses_name(names.statement);
-        let statement = if raw { None } else { self.statement(names.statement, pipeline) };
+        let mut statement = if raw { None } else { self.statement(names.statement, pipeline) };
         if let Some(statement) = statement.as_ref().filter(|statement| statement.verdict.own.is_some())
             && !pipeline.copy_in
             && !(server.is_none() && self.in_waiting_block())
@@ -331,7 +336,7 @@ impl Session {
             return ClientStep::Hold;
         }
         let mut fit = Fit::Same;
-        if let Some(statement) = &statement {
+        if let Some(statement) = &mut statement {
             if self.own.is_some()
                 && let Some(step) = self.note_own(Some(&statement.verdict), Request::Bind, pipeline, server, out)
             {
@@ -341,6 +346,16 @@ impl Session {
                 return ClientStep::Hold;
             }
             fit = self.fits(names.statement, statement, pipeline, server, out);
+            if fit == Fit::Retyped {
+                // As on a direct connection, where the types stay those that were found out when it was parsed.
+                if let Some(types) = self.names.told_types(names.statement) {
+                    *statement = self.shared.statements.retyped(statement, types);
+                    self.names.retype(names.statement, statement);
+                    fit = self.fits(names.statement, statement, pipeline, server, out);
+                } else {
+                    fit = Fit::Changed;
+                }
+            }
             if fit == Fit::Unknown {
                 return ClientStep::Hold;
             }

@@ -218,7 +218,7 @@ impl Session {
         server.statements.set_own(name, Some((statement.id, since)));
         // What came in one text with it must not be done again.
         let prepare = found.flatten().map(|found| found.command.into());
-        self.names.insert_named(name.clone(), Named { statement, prepare, told: None, since });
+        self.names.insert_named(name.clone(), Named { statement, prepare, told: None, told_types: None, since });
         true
     }
 }

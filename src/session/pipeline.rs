@@ -341,6 +341,8 @@ pub struct Pipeline {
     open_batch: bool,
     /// The statement of which the server was asked what its result is, for the Bind at hand.
     pub asked_shape: Option<u64>,
+    /// The server has said what a statement's parameters are, and not yet what its result is.
+    pub parameters: Box<[u8]>,
     /// The verdict of the message at hand, found before there was a server.
     pub judged: Option<Judged>,
     /// Idle connections to this database are in the way of what was sent; whoever closes them takes it.
@@ -603,6 +605,7 @@ impl Pipeline {
         self.last_words = None;
         self.own_error = None;
         self.asked_shape = None;
+        self.parameters = Box::default();
         self.can_repeat = false;
         if !self.answer.is_empty() {
             self.answer = Answer::default();

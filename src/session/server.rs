@@ -107,8 +107,16 @@ impl Session {
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
             (Owed::Bind { .. }, Reply::BindComplete) => true,
-            (Owed::Describe { .. }, Reply::ParameterDescription) => false,
-            (Owed::OurDescribe { .. }, Reply::ParameterDescription) => return ServerStep::Swallow,
+            (Owed::Describe { id }, Reply::ParameterDescription) => {
+                if id.is_some() {
+                    pipeline.parameters = message.body.into();
+                }
+                false
+            }
+            (Owed::OurDescribe { .. }, Reply::ParameterDescription) => {
+                pipeline.parameters = message.body.into();
+                return ServerStep::Swallow;
+            }
             (Owed::Describe { .. } | Owed::OurDescribe { .. }, Reply::RowDescription | Reply::NoData) => {
                 self.on_description(reply, message.body, pipeline, server);
                 true
@@ -259,14 +267,15 @@ impl Session {
     }
 
     /// What a statement gives has been described, to the client or to us.
-    fn on_description(&mut self, reply: Reply, body: &[u8], pipeline: &Pipeline, server: &mut ServerState) {
+    fn on_description(&mut self, reply: Reply, body: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) {
         let (Some(Owed::Describe { id: Some(id) }) | Some(Owed::OurDescribe { id })) = pipeline.owed.front() else {
             return;
         };
-        let shape = Shape::of((reply == Reply::RowDescription).then_some(body));
+        let parameters = std::mem::take(&mut pipeline.parameters);
+        let shape = Shape::of(&parameters, (reply == Reply::RowDescription).then_some(body));
         server.statements.set_shape(*id, shape);
         if !pipeline.owed.front().is_some_and(Owed::is_ours) {
-            self.names.tell(*id, shape);
+            self.names.tell(*id, shape, &parameters);
         }
     }
 

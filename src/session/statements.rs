@@ -121,6 +121,11 @@ impl Statements {
         statement
     }
 
+    /// The same text with these parameter types.
+    pub fn retyped(&self, statement: &Statement, types: &[u8]) -> Arc<Statement> {
+        self.intern(&statement.sql, types, statement.planned_under, || statement.verdict.clone())
+    }
+
     /// A number for a session, which no other one is ever given.
     pub fn next_session(&self) -> u64 {
         self.next_session.fetch_add(1, Ordering::Relaxed)
@@ -180,21 +185,30 @@ pub struct Named {
     pub statement: Arc<Statement>,
     /// The PREPARE that made it, alone; `None` when it was prepared by the protocol.
     pub prepare: Option<Box<[u8]>>,
-    /// The shape of its result that the client was told, if it has asked.
+    /// The shape that the client was told, if it has asked.
     pub told: Option<Shape>,
+    /// The parameter types that it was told, when it has not named all of them itself.
+    pub told_types: Option<Box<[u8]>>,
     /// When the client prepared it, by [`Statements::next_moment`].
     pub since: u64,
 }
 
-/// Names and types of the columns of a result, as a hash.
+/// What goes into a statement and what comes out, as hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape(u64);
+pub struct Shape {
+    /// Types of the parameters.
+    parameters: u64,
+    /// Names and types of the columns of the result.
+    columns: u64,
+}
 
 impl Shape {
-    /// From the body of RowDescription; `None` stands for NoData. What a column is called and what it is counts, as for
-    /// PostgreSQL ("cached plan must not change result type"), not which table it is from.
-    pub fn of(row: Option<&[u8]>) -> Shape {
+    /// From the bodies of ParameterDescription and RowDescription; `None` stands for NoData. What a column is called and
+    /// what it is counts, as for PostgreSQL ("cached plan must not change result type"), not which table it is from.
+    pub fn of(parameters: &[u8], row: Option<&[u8]>) -> Shape {
         const COLUMN_BYTES: usize = 18;
+        let mut types = std::hash::DefaultHasher::new();
+        parameters.hash(&mut types);
         let mut hasher = std::hash::DefaultHasher::new();
         let mut rest = row.and_then(|body| body.get(2..)).unwrap_or_default();
         row.map(|body| body.get(..2)).hash(&mut hasher);
@@ -203,7 +217,11 @@ impl Shape {
             (name, &column[6..16]).hash(&mut hasher);
             rest = after;
         }
-        Shape(hasher.finish())
+        Shape { parameters: types.finish(), columns: hasher.finish() }
+    }
+
+    pub fn has_columns_of(self, other: Shape) -> bool {
+        self.columns == other.columns
     }
 }
 
@@ -233,7 +251,7 @@ impl ClientNames {
     }
 
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>, since: u64) {
-        self.insert_named(name, Named { statement, prepare: None, told: None, since });
+        self.insert_named(name, Named { statement, prepare: None, told: None, told_types: None, since });
     }
 
     pub fn insert_named(&mut self, name: Box<[u8]>, named: Named) {
@@ -254,10 +272,26 @@ impl ClientNames {
         self.names.as_ref().and_then(|names| names.by_name.get(name)).map_or(0, |named| named.since)
     }
 
-    /// The client is told of a statement's result.
-    pub fn tell(&mut self, id: u64, shape: Shape) {
+    /// The client is told of a statement's parameters and result.
+    pub fn tell(&mut self, id: u64, shape: Shape, parameters: &[u8]) {
         let all = self.names.iter_mut().flat_map(|names| names.by_name.values_mut());
-        all.filter(|named| named.statement.id == id).for_each(|named| named.told = Some(shape));
+        for named in all.filter(|named| named.statement.id == id) {
+            named.told = Some(shape);
+            named.told_types = (*named.statement.types != *parameters).then(|| parameters.into());
+        }
+    }
+
+    /// The parameter types that the client was told, when it has not named all of them itself.
+    pub fn told_types(&self, name: &[u8]) -> Option<&[u8]> {
+        self.names.as_ref()?.by_name.get(name)?.told_types.as_deref()
+    }
+
+    /// A name means from now on the same text with the parameter types that the client was told.
+    pub fn retype(&mut self, name: &[u8], statement: &Arc<Statement>) {
+        if let Some(named) = self.names.as_mut().and_then(|names| names.by_name.get_mut(name)) {
+            named.statement = statement.clone();
+            named.told_types = None;
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
@@ -314,7 +348,7 @@ pub struct ServerStatements {
 pub struct Held {
     /// When it was used last.
     tick: u64,
-    /// What its result looks like, when the server has said.
+    /// What its parameters and its result look like, when the server has said.
     pub shape: Option<Shape>,
     /// The server has refused to run it: it has to be prepared anew.
     pub stale: bool,

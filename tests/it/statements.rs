@@ -313,6 +313,48 @@ fn a_client_that_was_told_of_columns_never_gets_others() {
     assert_eq!(run(&mut other, &[bind("", "mine", &[]), execute("", 0)]), "2DCZ");
 }
 
+/// A Bind with one parameter in binary format.
+fn bind_binary(statement: &str, value: &[u8]) -> Vec<u8> {
+    let names = [b"\0", statement.as_bytes(), b"\0"].concat();
+    let value = [&(value.len() as u32).to_be_bytes(), value].concat();
+    let body = [&names[..], &[0, 1, 0, 1, 0, 1], &value, &[0, 0]].concat();
+    [&b"B"[..], &(body.len() as u32 + 4).to_be_bytes(), &body].concat()
+}
+
+/// What a client sends is taken for what it was told that it should be, whatever has become of the table, and whoever
+/// has prepared the same text on a server connection before or since.
+#[test]
+fn a_client_that_was_told_of_parameter_types_keeps_them() {
+    let Changing { cluster, .. } = Changing::start();
+    let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "2").start();
+    let [mut narrow, mut wide, mut one, mut two] = [(); 4].map(|()| login(pooler.port()));
+    let prepare = [parse("s", "INSERT INTO t VALUES ($1)"), describe(b'S', "s")];
+    let insert_narrow = |value: i32| [bind_binary("s", &value.to_be_bytes()), execute("", 0)];
+    let insert_wide = |value: i64| [bind_binary("s", &value.to_be_bytes()), execute("", 0)];
+    one.begin();
+    assert_eq!(run(&mut narrow, &prepare), "1tnZ");
+    assert_eq!(run(&mut narrow, &insert_narrow(2)), "2CZ");
+    two.begin();
+    one.query("COMMIT");
+    // Both server connections have prepared it for a column of four bytes.
+    assert_eq!(run(&mut narrow, &insert_narrow(3)), "2CZ");
+    two.query("COMMIT");
+    cluster.node(0).query("ALTER TABLE t ALTER x TYPE bigint").unwrap();
+    one.begin();
+    assert_eq!(run(&mut wide, &prepare), "1tnZ");
+    for (mut held, value) in [(one, 4), (two, 6)] {
+        assert_eq!(run(&mut wide, &insert_wide(value)), "2CZ");
+        assert_eq!(run(&mut narrow, &insert_narrow(value as i32 + 1)), "2CZ");
+        held.query("COMMIT");
+    }
+    let numbers = wide.value("SELECT string_agg(x::text, ' ' ORDER BY x) FROM t");
+    assert_eq!(numbers.as_deref(), Some("1 2 3 4 5 6 7"));
+    // What cannot be stored any more is refused as on a direct connection.
+    cluster.node(0).query("ALTER TABLE t ALTER x TYPE date USING now()").unwrap();
+    assert_eq!(run(&mut wide, &[close(b'S', "s"), prepare.concat()]), "31tnZ");
+    assert_eq!(run(&mut narrow, &insert_narrow(8)), "E42804 Z");
+}
+
 /// Two server connections hold a statement from before its table changed. A client that prepares it afterwards is
 /// served by both as if it were alone, also within a transaction, whether it has asked for the columns or not.
 #[test]
