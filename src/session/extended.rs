@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
+    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown, Unnamed,
     client::{JUDGED_BYTES_MAX, violation},
     names::Sent,
     own::{POSITION_QUERY, asks_position},
@@ -106,7 +106,8 @@ impl Session {
             return ClientStep::Hold;
         }
         if parse.name.is_empty() {
-            server.unnamed = Some(statement.id);
+            self.unnamed_parsed += 1;
+            server.unnamed = Some(self.last_unnamed());
             pipeline.note_unnamed();
             pipeline.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
             return pass(&parse, replaced, out);
@@ -405,6 +406,10 @@ impl Session {
         }
     }
 
+    fn last_unnamed(&self) -> Unnamed {
+        Unnamed { session: self.number, number: self.unnamed_parsed }
+    }
+
     /// The unnamed statement of a client that parsed it on another server connection.
     fn ensure_unnamed(
         &self,
@@ -413,10 +418,10 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) {
-        if server.unnamed == Some(statement.id) && pipeline.is_unnamed_sure() {
+        if server.unnamed == Some(self.last_unnamed()) && pipeline.is_unnamed_sure() {
             return;
         }
-        server.unnamed = Some(statement.id);
+        server.unnamed = Some(self.last_unnamed());
         pipeline.note_unnamed();
         let parse = Parse { name: b"", sql: &statement.sql, types: &statement.types };
         parse.write(b"", out.to_server);
@@ -462,14 +467,14 @@ impl Session {
         match (object, statement) {
             (Object::Statement(b""), Some(statement)) => {
                 self.ensure_unnamed(&statement, pipeline, server, out);
-                pipeline.push(Owed::Describe { id: None });
+                pipeline.push(Owed::Describe { id: None, unnamed: true });
                 ClientStep::Forward
             }
             (Object::Statement(name), Some(statement)) => {
                 let since = self.since(name, pipeline);
                 self.ensure(&statement, since, pipeline, server, out);
                 request::about_statement(b'D', &statement.name, out.to_server);
-                pipeline.push(Owed::Describe { id: Some(statement.id) });
+                pipeline.push(Owed::Describe { id: Some(statement.id), unnamed: false });
                 ClientStep::Answered
             }
             (Object::Statement(name), None) if name.starts_with(NAME_PREFIX) => reserved_name(),
@@ -479,7 +484,7 @@ impl Session {
                     Object::Statement(name) => self.close_stranger(name, pipeline, server, out),
                     Object::Portal(_) => {}
                 }
-                pipeline.push(Owed::Describe { id: None });
+                pipeline.push(Owed::Describe { id: None, unnamed: false });
                 ClientStep::Forward
             }
         }

@@ -198,9 +198,8 @@ pub struct ServerState {
     /// What it reports of itself rather than of the session.
     pub about_itself: Arc<Reported>,
     pub statements: ServerStatements,
-    /// The id of the statement that its unnamed statement surely is, once what was sent has run. Any simple query takes
-    /// that away.
-    pub unnamed: Option<u64>,
+    /// Whose its unnamed statement surely is, once what was sent has run. Any simple query takes that away.
+    pub unnamed: Option<Unnamed>,
     /// Whose values of sequences it may hold.
     pub drawn: Drawn,
     /// The node of its cluster that it is on.
@@ -250,6 +249,14 @@ impl Shown<'_> {
     }
 }
 
+/// An unnamed statement: a session's, and which of those that it has parsed. The same text parsed at another time may mean
+/// something else, when tables have changed in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unnamed {
+    session: u64,
+    number: u64,
+}
+
 /// One client's conversation. Small while it idles: thousands of clients idle at once.
 #[derive(Debug)]
 pub struct Session {
@@ -263,6 +270,8 @@ pub struct Session {
     names: statements::ClientNames,
     /// What the client's unnamed statement is. It outlives its Sync, as on a direct connection.
     unnamed: Option<Arc<Statement>>,
+    /// How many unnamed statements it has parsed.
+    unnamed_parsed: u64,
     /// Why the server connection stays with the client between transactions.
     pins: PinSet,
     /// Poolhouse's own settings, when they are not what they are for most.
@@ -319,6 +328,7 @@ impl Session {
             reported,
             names: statements::ClientNames::default(),
             unnamed: None,
+            unnamed_parsed: 0,
             pins: PinSet::default(),
             own: None,
             block: None,

@@ -50,6 +50,8 @@ pub enum Owed {
     Describe {
         /// The statement, when it goes under our name.
         id: Option<u64>,
+        /// It is the unnamed statement.
+        unnamed: bool,
     },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended ends it; so does CopyDone's CommandComplete.
     Execute,
@@ -426,7 +428,8 @@ impl Pipeline {
     /// The id of the statement that the entry in front is about, for a batch that is all there, and of which nothing has
     /// been answered.
     pub fn repeatable(&self) -> Option<u64> {
-        let (Some(Owed::Bind { id } | Owed::Describe { id }), Some(Owed::Sync)) = (self.owed.front(), self.owed.back())
+        let (Some(Owed::Bind { id } | Owed::Describe { id, .. }), Some(Owed::Sync)) =
+            (self.owed.front(), self.owed.back())
         else {
             return None;
         };

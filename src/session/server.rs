@@ -107,7 +107,14 @@ impl Session {
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
             (Owed::Bind { .. }, Reply::BindComplete) => true,
-            (Owed::Describe { id }, Reply::ParameterDescription) => {
+            (Owed::Describe { unnamed: true, .. }, Reply::ParameterDescription) => {
+                if let Some(statement) = self.unnamed.as_mut().filter(|statement| *statement.types != *message.body) {
+                    // On another server connection it gets these, too.
+                    *statement = self.shared.statements.retyped(statement, message.body);
+                }
+                false
+            }
+            (Owed::Describe { id, .. }, Reply::ParameterDescription) => {
                 if id.is_some() {
                     pipeline.parameters = message.body.into();
                 }
@@ -242,7 +249,8 @@ impl Session {
                 if matches!(front, Owed::Bind { .. } | Owed::Describe { .. } | Owed::OurParse { .. }) {
                     learn(&fields, server);
                 }
-                if let Owed::Bind { id: Some(id) } | Owed::Describe { id: Some(id) } | Owed::OurDescribe { id } = front
+                if let Owed::Bind { id: Some(id) } | Owed::Describe { id: Some(id), .. } | Owed::OurDescribe { id } =
+                    front
                     && fields.code() == "0A000"
                 {
                     server.statements.set_stale(*id);
@@ -268,7 +276,7 @@ impl Session {
 
     /// What a statement gives has been described, to the client or to us.
     fn on_description(&mut self, reply: Reply, body: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) {
-        let (Some(Owed::Describe { id: Some(id) }) | Some(Owed::OurDescribe { id })) = pipeline.owed.front() else {
+        let (Some(Owed::Describe { id: Some(id), .. }) | Some(Owed::OurDescribe { id })) = pipeline.owed.front() else {
             return;
         };
         let parameters = std::mem::take(&mut pipeline.parameters);

@@ -355,6 +355,35 @@ fn a_client_that_was_told_of_parameter_types_keeps_them() {
     assert_eq!(run(&mut narrow, &insert_narrow(8)), "E42804 Z");
 }
 
+/// Drivers that cache no statements parse and describe the unnamed one in one batch, and bind it in the next: that may be
+/// on a server connection where it was parsed at another time, or gets parsed only then.
+#[test]
+fn an_unnamed_statement_keeps_its_parameter_types() {
+    let Changing { cluster, .. } = Changing::start();
+    let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "2").start();
+    let [mut narrow, mut wide, mut one, mut two] = [(); 4].map(|()| login(pooler.port()));
+    let prepare = [parse("", "INSERT INTO t VALUES ($1)"), describe(b'S', "")];
+    let insert_narrow = |value: i32| [bind_binary("", &value.to_be_bytes()), execute("", 0)];
+    let insert_wide = |value: i64| [bind_binary("", &value.to_be_bytes()), execute("", 0)];
+    one.begin();
+    assert_eq!(run(&mut narrow, &prepare), "1tnZ");
+    two.begin();
+    one.query("COMMIT");
+    assert_eq!(run(&mut narrow, &prepare), "1tnZ");
+    assert_eq!(run(&mut narrow, &insert_narrow(2)), "2CZ");
+    cluster.node(0).query("ALTER TABLE t ALTER x TYPE bigint").unwrap();
+    assert_eq!(run(&mut wide, &prepare), "1tnZ");
+    one.begin();
+    two.query("COMMIT");
+    // This one knows the text from before.
+    assert_eq!(run(&mut wide, &insert_wide(3)), "2CZ");
+    // This one parses it only now.
+    assert_eq!(run(&mut narrow, &insert_narrow(4)), "2CZ");
+    one.query("COMMIT");
+    let numbers = wide.value("SELECT string_agg(x::text, ' ' ORDER BY x) FROM t");
+    assert_eq!(numbers.as_deref(), Some("1 2 3 4"));
+}
+
 /// Two server connections hold a statement from before its table changed. A client that prepares it afterwards is
 /// served by both as if it were alone, also within a transaction, whether it has asked for the columns or not.
 #[test]
