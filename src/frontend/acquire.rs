@@ -18,7 +18,7 @@ use crate::{
     net::Stream,
     pool::{Asked, Lease, Pool, Waiting},
     session::Need,
-    topology::{Class, NodeId, Reads, RouteError, State, Wish, lacks_replicas, route},
+    topology::{Class, NodeId, Reads, RouteError, State, Topology, Wish, lacks_replicas, route},
 };
 
 /// A server connection, and the node that it is on.
@@ -62,9 +62,7 @@ pub enum FirstTry {
 
 /// A connection that is there at once, or a place in the queue.
 pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry {
-    let only = target.cluster.nodes.len() == 1 && request.need != Need::Replica;
-    let node = if only { Ok(Choice { node: NodeId(0), lacks: false }) } else { choose(target, request, None) };
-    let Ok(Choice { node, lacks }) = node else { return FirstTry::Nowhere };
+    let Ok(Choice { node, lacks }) = choose_first(target, request) else { return FirstTry::Nowhere };
     if lacks && !target.routing.causal_wait.is_zero() {
         return FirstTry::Nowhere;
     }
@@ -73,6 +71,12 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
         Asked::There(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
         Asked::Queued(waiting) => FirstTry::Queued(waiting, node),
     }
+}
+
+/// The node that is tried first.
+pub fn choose_first(target: &Target, request: Request) -> Result<Choice, RouteError> {
+    let only = target.cluster.nodes.len() == 1 && request.need != Need::Replica;
+    if only { Ok(Choice { node: NodeId(0), lacks: false }) } else { choose(target, request, None) }
 }
 
 /// The node for a statement.
@@ -86,19 +90,10 @@ pub struct Choice {
 /// The node that serves a statement, if any can. When replicas lack what it must see, they are looked at again soon.
 pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<Choice, RouteError> {
     let topology = target.cluster.monitor.topology();
-    // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
-    let alone = topology.nodes.len() == 1 && topology.primary.is_none();
-    let class = match request.need {
-        Need::Replica => Class::Replica,
-        Need::Node(node) => Class::Node(NodeId(node)),
-        Need::Write if !alone => Class::Write,
-        Need::Read | Need::Write => Class::Read,
-    };
     let busy = |node: NodeId| {
         if Some(node) == avoid { usize::MAX / 2 } else { target.cluster.node(node).pools.lent() }
     };
-    let wish = Wish { class, after: request.after, lsn: request.lsn };
-    let now = Instant::now();
+    let (wish, now) = (wish(&topology, request), Instant::now());
     let node = route(&topology, &target.routing, wish, &busy, request.seed, now);
     let must_see = request.after.is_some() || request.lsn.is_some();
     let otherwise = node.as_ref().is_ok_and(|node| Some(*node) == topology.primary) || node.is_err();
@@ -107,6 +102,19 @@ pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Resul
         target.cluster.monitor.want_fresh();
     }
     node.map(|node| Choice { node, lacks: lacks && target.routing.reads != Reads::Any })
+}
+
+/// What is asked of the nodes for a statement.
+pub fn wish(topology: &Topology, request: Request) -> Wish {
+    // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
+    let alone = topology.nodes.len() == 1 && topology.primary.is_none();
+    let class = match request.need {
+        Need::Replica => Class::Replica,
+        Need::Node(node) => Class::Node(NodeId(node)),
+        Need::Write if !alone => Class::Write,
+        Need::Read | Need::Write => Class::Read,
+    };
+    Wish { class, after: request.after, lsn: request.lsn }
 }
 
 /// Waits a little for replicas to replay more: until they are found to have, or shall be asked again.

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::{
     acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
     exchange::{Event, Exchange},
+    guide::Guide,
     listen::{Attended, Listener, Subscription},
     registry::{Entry, Order, Place},
     report::{self, AcquireError, Words},
@@ -284,8 +285,10 @@ impl Client {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
         let mut server = server;
+        let seed = u64::from(self.turns);
+        let guide = Guide { worker: &self.worker, target: &self.target, last_write: self.last_write, seed };
         let event = loop {
-            let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &*self.worker);
+            let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &guide);
             if let Some(new) = exchange.pipeline.new_defaults.take() {
                 // Before the client hears that it is done.
                 self.target.cluster.take_defaults(&new);
@@ -418,10 +421,7 @@ impl Client {
     fn request(&mut self, need: Need) -> Request {
         self.turns = self.turns.wrapping_add(1);
         let seed = u64::from(self.turns) ^ (u64::from(self.entry.slot.process) << 32);
-        let after = match &self.target.writes {
-            Some(writes) => self.last_write.max(writes.last()),
-            None => self.last_write,
-        };
+        let after = self.target.must_see(self.last_write);
         Request { need, after, lsn: self.session.own_settings().lsn, seed }
     }
 

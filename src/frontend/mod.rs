@@ -12,6 +12,7 @@ mod begin;
 mod census;
 mod client;
 mod exchange;
+mod guide;
 mod intake;
 mod listen;
 mod login;

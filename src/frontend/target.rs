@@ -244,6 +244,14 @@ impl Target {
         Login { parameters: parameters.into(), ..self.login.clone() }
     }
 
+    /// When the last write was answered that a session must see which itself wrote then.
+    pub fn must_see(&self, last_write: Option<Instant>) -> Option<Instant> {
+        match &self.writes {
+            Some(writes) => last_write.max(writes.last()),
+            None => last_write,
+        }
+    }
+
     /// The database's name on the server.
     pub fn server_database(&self) -> &str {
         &self.login.database

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     backend,
-    session::Judge,
     sql::{Cache, Verdict},
     tasks::Scope,
 };
@@ -71,6 +70,11 @@ impl Worker {
         receiver
     }
 
+    /// What a text of SQL does.
+    pub fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).verdict(sql)
+    }
+
     /// An exchange for a client that becomes busy.
     pub fn exchange(&self) -> Box<Exchange> {
         let kept = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -83,11 +87,5 @@ impl Worker {
         if exchanges.len() < EXCHANGES_KEPT {
             exchanges.push(exchange);
         }
-    }
-}
-
-impl Judge for Worker {
-    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
-        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).verdict(sql)
     }
 }

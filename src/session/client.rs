@@ -203,7 +203,7 @@ impl Session {
                 && !pipeline.copy_in
                 && !(server.is_none() && self.in_waiting_block())
             {
-                return self.on_own_query(own, pipeline, server.is_some(), out);
+                return self.on_own_query(own, pipeline, server.map(|server| server.node), judge, out);
             }
             if verdict.asks_sequences && !self.asks_sequences {
                 self.ask_sequences(pipeline, server.as_deref_mut(), out);
@@ -303,7 +303,8 @@ impl Session {
         judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if let Some(step) = self.on_own_execute(message, pipeline, server.is_some(), out) {
+        let node = server.as_deref().map(|server| server.node);
+        if let Some(step) = self.on_own_execute(message, pipeline, node, judge, out) {
             return step;
         }
         let need = self.need_of_rest(message.after, pipeline, judge);

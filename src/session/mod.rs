@@ -9,6 +9,7 @@ mod block;
 mod carried;
 mod client;
 mod decide;
+mod explain;
 mod extended;
 mod identity;
 mod listen;
@@ -31,6 +32,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use carried::{Answer, Carried, Probe, Replay};
 pub use decide::Rule;
+pub use explain::NodeView;
 pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
 pub use nearest::nearest;
@@ -221,9 +223,12 @@ impl ServerState {
     }
 }
 
-/// Where verdicts come from.
+/// Where verdicts come from, and what is known of the nodes.
 pub trait Judge {
     fn verdict(&self, sql: &[u8]) -> Arc<Verdict>;
+
+    /// The nodes as they are now for something that needs this, and must see this WAL position.
+    fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView>;
 }
 
 /// The outboxes of both directions.

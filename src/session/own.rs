@@ -9,8 +9,12 @@
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use super::{
-    ClientStep, Outboxes, Pipeline, Rule, ServerState, Session, Shown, client::violation, nearest::nearest,
-    pipeline::Owed, statements::Statement,
+    ClientStep, Judge, Outboxes, Pipeline, ServerState, Session, Shown,
+    client::violation,
+    explain::{self, Explained},
+    nearest::nearest,
+    pipeline::Owed,
+    statements::Statement,
 };
 use crate::{
     sql::{BlockStep, Own as Text, OwnCommand, SettingChange, Verdict, is_own_setting},
@@ -159,7 +163,7 @@ impl OwnSettings {
         match name {
             Name::Route => self.route.name().into(),
             Name::Explain => if self.explain { "on" } else { "off" }.into(),
-            Name::Lsn => self.lsn.map_or_else(String::new, |lsn| format!("{:X}/{:X}", lsn >> 32, lsn as u32)).into(),
+            Name::Lsn => self.lsn.map_or_else(String::new, explain::position).into(),
         }
     }
 
@@ -348,6 +352,8 @@ impl Own {
     /// Does what a command says and writes the answer, without a description of rows.
     fn run(&mut self, command: &OwnCommand, in_block: bool, to_client: &mut Vec<u8>) -> Result<(), Report> {
         let (name, local, tag) = match command {
+            // Takes more than the settings.
+            OwnCommand::ExplainRoute { .. } => return Err(misplaced()),
             OwnCommand::Show { name } => {
                 let name = Name::of(name)?;
                 if name == Name::Lsn {
@@ -390,6 +396,7 @@ fn describe(command: &OwnCommand, format: u16, to_client: &mut Vec<u8>) -> Resul
     match command {
         OwnCommand::Show { name } => reply::text_columns([Name::of(name)?.text()], format, to_client),
         OwnCommand::Set { .. } | OwnCommand::Reset { .. } => to_client.extend_from_slice(&reply::NO_DATA),
+        OwnCommand::ExplainRoute { .. } => explain::describe_route(format, to_client),
     }
     Ok(())
 }
@@ -477,20 +484,22 @@ impl Session {
         self.own.as_ref().map_or_else(OwnSettings::default, |own| own.now())
     }
 
-    /// A simple query that names settings of our own.
+    /// A simple query that names settings of our own, with the node of the server connection if there is one.
     pub(super) fn on_own_query(
         &mut self,
         text: &Text,
         pipeline: &mut Pipeline,
-        attached: bool,
+        node: Option<u16>,
+        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         if waits(pipeline, out) {
             return ClientStep::Hold;
         }
+        let attached = node.is_some();
         let open = is_open(pipeline, attached);
         let mut answer = Vec::new();
-        if let Err(report) = self.run_all(text, pipeline.status, &mut answer) {
+        if let Err(report) = self.run_all(text, pipeline, node, judge, &mut answer) {
             return self.fail_own(report, Request::Query, pipeline, attached, out);
         }
         out.to_client.append(&mut answer);
@@ -508,18 +517,39 @@ impl Session {
         ClientStep::Answered
     }
 
-    fn run_all(&mut self, text: &Text, status: Status, answer: &mut Vec<u8>) -> Result<(), Report> {
+    fn run_all(
+        &mut self,
+        text: &Text,
+        pipeline: &Pipeline,
+        node: Option<u16>,
+        judge: &impl Judge,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Report> {
         let Text::Commands(commands) = text else { return Err(misplaced()) };
-        if status == Status::Failed {
+        if pipeline.status == Status::Failed {
             return Err(aborted());
         }
         for command in commands {
-            if matches!(command, OwnCommand::Show { .. }) {
+            if matches!(command, OwnCommand::Show { .. } | OwnCommand::ExplainRoute { .. }) {
                 describe(command, 0, answer)?;
             }
-            self.own.get_or_insert_default().run(command, status != Status::Idle, answer)?;
+            self.run_own(command, pipeline, node, judge, answer)?;
         }
         Ok(())
+    }
+
+    fn run_own(
+        &mut self,
+        command: &OwnCommand,
+        pipeline: &Pipeline,
+        node: Option<u16>,
+        judge: &impl Judge,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Report> {
+        match command {
+            OwnCommand::ExplainRoute { sql } => self.explain_route(&Explained { sql, pipeline, node }, judge, answer),
+            command => self.own.get_or_insert_default().run(command, pipeline.status != Status::Idle, answer),
+        }
     }
 
     /// Parse of a text that names settings of our own. No server is told of it.
@@ -633,7 +663,8 @@ impl Session {
         &mut self,
         message: Shown<'_>,
         pipeline: &mut Pipeline,
-        attached: bool,
+        node: Option<u16>,
+        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
         if self.own.as_ref()?.portals.is_empty() {
@@ -649,7 +680,7 @@ impl Session {
         let mut answer = Vec::new();
         let run = match verdict.own.as_deref().map(only)? {
             _ if pipeline.status == Status::Failed => Err(aborted()),
-            Ok(command) => self.own.get_or_insert_default().run(command, pipeline.status != Status::Idle, &mut answer),
+            Ok(command) => self.run_own(command, pipeline, node, judge, &mut answer),
             Err(report) => Err(report),
         };
         Some(match run {
@@ -657,7 +688,7 @@ impl Session {
                 out.to_client.append(&mut answer);
                 ClientStep::Answered
             }
-            Err(report) => self.fail_own(report, Request::Execute, pipeline, attached, out),
+            Err(report) => self.fail_own(report, Request::Execute, pipeline, node.is_some(), out),
         })
     }
 
@@ -709,22 +740,6 @@ impl Session {
             transaction.steps = verdict.steps.iter().cloned().collect();
         }
         None
-    }
-
-    /// For `poolhouse.explain`: where a statement runs that is about to be sent, and why.
-    fn explanation(&self, verdict: Option<&Verdict>, pipeline: &Pipeline, server: &ServerState) -> String {
-        let rule = match self.decide(verdict, pipeline).1 {
-            Rule::NoChoice => Rule::NoChoice,
-            _ if pipeline.status != Status::Idle => Rule::Transaction,
-            _ if self.is_pinned() => Rule::Pinned,
-            rule => rule,
-        };
-        let node = self.shared.nodes.get(usize::from(server.node)).map_or("", |node| node);
-        let words = self.verdict_words(verdict, pipeline);
-        match rule {
-            Rule::Verdict => format!("runs on {node}: {words}"),
-            rule => format!("runs on {node}: {rule} (verdict: {words})"),
-        }
     }
 
     /// A reply to the client's statement has passed: what is to be said of the statement follows.

@@ -169,6 +169,9 @@ fn judge_source(source: Source<'_>) -> Judgement {
     if survey.scan_steps > SCAN_STEPS_MAX {
         return Judgement { verdict: unreadable(), literal: true };
     }
+    if let Some(start) = survey.route_of {
+        return explain_route(&sql.as_bytes()[start..]);
+    }
     let mut judgement = judge_as(&sql, Strings::Standard);
     if survey.ambiguous {
         let other = judge_as(&sql, Strings::Escaping);
@@ -193,6 +196,14 @@ fn judge_source(source: Source<'_>) -> Judgement {
     judgement
 }
 
+/// EXPLAIN ROUTE of the rest of a text, all of which goes one way.
+fn explain_route(rest: &[u8]) -> Judgement {
+    let mut judgement = judge_as("", Strings::Standard);
+    let command = OwnCommand::ExplainRoute { sql: rest.trim_ascii().into() };
+    judgement.verdict.own = Some(Box::new(Own::Commands([command].into())));
+    Judgement { literal: true, ..judgement }
+}
+
 /// Judges a text under one setting of `standard_conforming_strings`.
 fn judge_as(sql: &str, strings: Strings) -> Judgement {
     let unreadable = || Judgement { verdict: unreadable(), literal: false };
@@ -208,6 +219,16 @@ struct Survey {
     scan_steps: u64,
     /// The first hint in a comment.
     hint: Option<Hint>,
+    /// The text begins with EXPLAIN ROUTE, which ends here.
+    route_of: Option<usize>,
+}
+
+/// What stands before a token, but for comments and white space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Explain,
+    More,
 }
 
 /// PostgreSQL's scanner reads a row of operator characters to its end for each operator or comment that begins in it:
@@ -216,9 +237,22 @@ const SCAN_STEPS_MAX: u64 = 10_000_000;
 
 impl Survey {
     fn of(sql: &[u8]) -> Survey {
-        let mut survey = Survey { ambiguous: false, scan_steps: 0, hint: None };
+        let mut survey = Survey { ambiguous: false, scan_steps: 0, hint: None, route_of: None };
         let mut lexer = Lexer::new(sql);
+        let mut before = Before::Nothing;
         while let Some(token) = lexer.next() {
+            if before != Before::More && token.kind != Kind::Space {
+                let is =
+                    |word: &[u8]| token.kind == Kind::Word && sql[token.start..token.end].eq_ignore_ascii_case(word);
+                before = match before {
+                    Before::Nothing if is(b"explain") => Before::Explain,
+                    Before::Explain if is(b"route") => {
+                        survey.route_of = Some(token.end);
+                        Before::More
+                    }
+                    _ => Before::More,
+                };
+            }
             match token.kind {
                 Kind::Text { ambiguous: true } => survey.ambiguous = true,
                 Kind::Space | Kind::Operator | Kind::Irregular => {

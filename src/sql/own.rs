@@ -1,4 +1,5 @@
-//! Commands about Poolhouse's own settings, `poolhouse.*`: the session answers them itself, and a server never sees them.
+//! Commands about Poolhouse's own settings, `poolhouse.*`, and EXPLAIN ROUTE: the session answers them itself, and a
+//! server never sees them.
 
 use super::tree::{Value, unescape};
 
@@ -28,6 +29,10 @@ pub enum OwnCommand {
     },
     Show {
         name: Box<str>,
+    },
+    /// EXPLAIN ROUTE: where this text would go.
+    ExplainRoute {
+        sql: Box<[u8]>,
     },
 }
 

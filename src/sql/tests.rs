@@ -1147,6 +1147,35 @@ fn settings_of_our_own_are_told_from_all_others() {
 }
 
 #[test]
+fn explain_route_is_ours() {
+    let explained = |sql: &str| match judge(sql).own.as_deref() {
+        Some(Own::Commands(commands)) => match &**commands {
+            [OwnCommand::ExplainRoute { sql }] => Some(String::from_utf8(sql.to_vec()).unwrap()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let yes = |sql: &str, inner: &str| assert_eq!(explained(sql).as_deref(), Some(inner), "{sql}");
+    yes("EXPLAIN ROUTE SELECT 1", "SELECT 1");
+    yes("-- a\n/* b */ explain/**/Route\tSELECT 1; DELETE FROM t", "SELECT 1; DELETE FROM t");
+    yes("EXPLAIN ROUTE EXPLAIN ROUTE SELECT 1", "EXPLAIN ROUTE SELECT 1");
+    yes("EXPLAIN ROUTE", "");
+    yes("EXPLAIN ROUTE'x'", "'x'");
+    for sql in [
+        "EXPLAIN SELECT 1",
+        "EXPLAIN ROUTES SELECT 1",
+        "EXPLAIN \"route\" SELECT 1",
+        "SELECT 1; EXPLAIN ROUTE SELECT 1",
+    ] {
+        assert_eq!(explained(sql), None, "{sql}");
+    }
+    let mut cache = Cache::new(100, 1 << 20);
+    for sql in ["EXPLAIN ROUTE SELECT 1", "EXPLAIN ROUTE SELECT 2", "EXPLAIN ROUTE SELECT 1"] {
+        assert_eq!(*cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
+    }
+}
+
+#[test]
 fn steps_of_transactions_in_their_order() {
     let check = |sql: &str, steps: &[BlockStep]| assert_eq!(*judge(sql).steps, *steps, "{sql}");
     check("SELECT 1", &[]);

@@ -94,7 +94,7 @@ pub fn standing(topology: &Topology, routing: &Routing, wish: Wish, id: NodeId, 
 pub fn lacks_replicas(topology: &Topology, routing: &Routing, wish: Wish, now: Instant) -> bool {
     let sees = wish.lsn.is_some() || wish.after.is_some() && routing.consistency != Consistency::Eventual;
     let lacks = |id| standing(topology, routing, wish, id, now) == Err(Unfit::LacksWrite);
-    sees && matches!(wish.class, Class::Read | Class::Replica) && ids(topology).any(lacks)
+    sees && matches!(wish.class, Class::Read | Class::Replica) && topology.ids().any(lacks)
 }
 
 /// Why a node is not one of those among which the one for a statement is picked.
@@ -284,7 +284,7 @@ fn least_busy(
 ) -> Option<NodeId> {
     let mut best: Option<(NodeId, f64)> = None;
     let mut equals = 1;
-    for id in ids(topology).filter(|id| fit(*id)) {
+    for id in topology.ids().filter(|id| fit(*id)) {
         let load = (busy(id) + 1) as f64 / topology.nodes[usize::from(id.0)].weight;
         match best {
             Some((_, least)) if load > least => {}
@@ -307,13 +307,13 @@ fn least_busy(
 fn by_weight(topology: &Topology, fit: &dyn Fn(NodeId) -> bool, point: impl FnOnce(f64, f64) -> f64) -> Option<NodeId> {
     let weight = |id: NodeId| topology.nodes[usize::from(id.0)].weight;
     let (mut total, mut least) = (0.0, f64::INFINITY);
-    for id in ids(topology).filter(|id| fit(*id)) {
+    for id in topology.ids().filter(|id| fit(*id)) {
         total += weight(id);
         least = weight(id).min(least);
     }
     let mut left = if total > 0.0 { point(total, least) } else { 0.0 };
     let mut chosen = None;
-    for id in ids(topology).filter(|id| fit(*id)) {
+    for id in topology.ids().filter(|id| fit(*id)) {
         chosen = Some(id);
         left -= weight(id);
         if left < 0.0 {
@@ -321,10 +321,6 @@ fn by_weight(topology: &Topology, fit: &dyn Fn(NodeId) -> bool, point: impl FnOn
         }
     }
     chosen
-}
-
-fn ids(topology: &Topology) -> impl Iterator<Item = NodeId> {
-    (0..topology.nodes.len() as u16).map(NodeId)
 }
 
 /// Spreads the bits of a counter: the finishing steps of MurmurHash3 (public domain).

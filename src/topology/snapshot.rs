@@ -108,6 +108,11 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The ids of all nodes, in their order.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len() as u16).map(NodeId)
+    }
+
     /// `None` for an id that is not of this cluster.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(usize::from(id.0))

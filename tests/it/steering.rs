@@ -1,5 +1,7 @@
 //! Clients that say themselves where their statements go. Which server answered is what the server itself says.
 
+use std::collections::HashMap;
+
 use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
@@ -137,4 +139,85 @@ fn a_comment_says_where_its_statement_goes() {
     let answer = client.read_until_ready();
     let row = answer.iter().find(|message| message.tag == b'D').expect("a row").values();
     assert_eq!(row[0].as_deref(), Some(ports[0].to_string().as_str()), "a statement keeps its hint");
+}
+
+/// The answer to EXPLAIN ROUTE: for each node the values by their columns.
+fn explain(client: &mut RawClient, statement: &str) -> Vec<HashMap<String, String>> {
+    let answer = client.query(&format!("EXPLAIN ROUTE {statement}"));
+    let names = answer.iter().find(|message| message.tag == b'T').unwrap_or_else(|| panic!("{answer:?}")).columns();
+    let rows = answer.iter().filter(|message| message.tag == b'D');
+    rows.map(|row| names.iter().cloned().zip(row.values().into_iter().map(Option::unwrap_or_default)).collect())
+        .collect()
+}
+
+#[test]
+fn explain_route_tells_where_a_statement_would_go_and_why() {
+    let cluster = replicated();
+    let ports: Vec<String> = (0..3).map(|node| cluster.node(node).port().to_string()).collect();
+    let pooler = in_front(&cluster);
+    let mut client = login(&pooler, &[]);
+    let chosen = |rows: &[HashMap<String, String>]| {
+        let chosen: Vec<_> = rows.iter().filter(|row| row["chosen"] == "yes").map(|row| row["node"].clone()).collect();
+        assert!(chosen.len() <= 1, "{chosen:?}");
+        chosen.first().map(|node| ports.iter().position(|port| node.ends_with(port.as_str())).unwrap())
+    };
+    let read = explain(&mut client, "/* a comment */ SELECT count(*) FROM ticket");
+    assert_eq!(read.len(), 3);
+    assert!(
+        read.iter().all(|row| row["verdict"] == "read" && row["rule"] == "verdict" && row["weight"] == "1"),
+        "{read:?}"
+    );
+    assert_eq!(read[0]["role"], "primary");
+    assert_eq!(read[0]["standing"], "the primary serves reads when no replica can");
+    for row in &read[1..] {
+        assert_eq!((&*row["role"], &*row["state"], &*row["standing"]), ("replica", "up", "fit"));
+        assert!(row["position"].contains('/') && row["lag_bytes"].parse::<u64>().is_ok(), "{row:?}");
+        assert!(row["lag_seconds"].parse::<f64>().is_ok(), "{row:?}");
+    }
+    assert!(chosen(&read) > Some(0), "{read:?}");
+    let write = explain(&mut client, "INSERT INTO ticket VALUES (1)");
+    assert_eq!((&*write[0]["verdict"], chosen(&write)), ("write", Some(0)));
+    assert_eq!(client.value("SELECT count(*) FROM ticket").as_deref(), Some("0"), "nothing was run");
+    assert!(write[1]["standing"].contains("not the primary"), "{write:?}");
+    let unreadable = explain(&mut client, "SELEC 1");
+    assert_eq!((chosen(&unreadable), &*unreadable[0]["verdict"]), (Some(0), "write"));
+
+    client.query("SET poolhouse.route = 'primary'");
+    let steered = explain(&mut client, "SELECT 1");
+    assert_eq!((chosen(&steered), &*steered[0]["rule"]), (Some(0), "poolhouse.route is primary"));
+    client.query("RESET poolhouse.route");
+    let hinted = explain(&mut client, "/* poolhouse: primary */ SELECT 1");
+    assert_eq!((chosen(&hinted), &*hinted[0]["rule"]), (Some(0), "a comment in the statement says so"));
+    client.begin();
+    client.query("INSERT INTO ticket VALUES (1)");
+    let inside = explain(&mut client, "SELECT 1");
+    assert_eq!((chosen(&inside), &*inside[0]["rule"]), (Some(0), "the transaction runs there"));
+    client.query("ROLLBACK");
+    let own = explain(&mut client, "SET poolhouse.explain = on");
+    assert_eq!(chosen(&own), None);
+    assert!(own[0]["reason"].contains("Poolhouse itself"), "{own:?}");
+
+    // It says what then happens.
+    for _ in 0..20 {
+        let explained = explain(&mut client, "/* poolhouse: replica */ SELECT 1");
+        assert_ne!(chosen(&explained), Some(0));
+    }
+    for (wrong, code) in [("", "42601"), ("; -- nothing", "42601")] {
+        assert_eq!(error(&mut client, &format!("EXPLAIN ROUTE {wrong}")), code);
+    }
+}
+
+#[test]
+fn explain_route_in_the_extended_protocol() {
+    let cluster = replicated();
+    let pooler = in_front(&cluster);
+    let mut client = login(&pooler, &[]);
+    for name in ["", "why"] {
+        let parse = messages::parse(name, "explain route SELECT count(*) FROM ticket WHERE number = $1");
+        let run = [messages::bind("", name, &[]), messages::describe(b'P', ""), messages::execute("", 0)].concat();
+        client.send(&[parse, messages::describe(b'S', name), run, messages::sync()].concat());
+        let tags: String = client.read_until_ready().iter().map(|message| message.tag as char).collect();
+        assert_eq!(tags, "1tT2TDDDCZ", "{name:?}");
+    }
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
 }

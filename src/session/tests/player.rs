@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     session::{
-        AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, OnPin, Outboxes, Pipeline, Reported, ServerState,
-        ServerStep, Session, Shared, Shown, Statements,
+        AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported,
+        ServerState, ServerStep, Session, Shared, Shown, Statements,
     },
     sql::{self, Isolation, Verdict},
     wire::{frame::HEADER_BYTES, frame::Reply, header, reply::Status},
@@ -35,6 +35,10 @@ impl Judge for Verdicts {
             }
             known.entry(sql.to_vec()).or_insert_with(|| Arc::new(sql::judge_bytes(sql))).clone()
         })
+    }
+
+    fn nodes(&self, _: Need, _: Option<u64>) -> Vec<NodeView> {
+        Vec::new()
     }
 }
 

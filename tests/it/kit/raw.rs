@@ -38,6 +38,18 @@ impl Message {
         self.field(b'C').unwrap()
     }
 
+    /// The names of the columns in a RowDescription.
+    pub fn columns(&self) -> Vec<String> {
+        const COLUMN_BYTES: usize = 18;
+        let mut names = Vec::new();
+        let mut rest = &self.body[2..];
+        while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+            names.push(String::from_utf8_lossy(&rest[..end]).into_owned());
+            rest = &rest[end + 1 + COLUMN_BYTES..];
+        }
+        names
+    }
+
     /// The values of a DataRow as text; `None` is NULL.
     pub fn values(&self) -> Vec<Option<String>> {
         assert_eq!(self.tag, b'D', "no row: {self:?}");

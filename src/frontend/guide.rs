@@ -1,0 +1,66 @@
+//! What a session asks of the world around it: verdicts, and how the nodes are.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Worker,
+    acquire::{Request, choose_first, wish},
+    target::Target,
+};
+use crate::{
+    session::{Judge, Need, NodeView},
+    sql::Verdict,
+    topology::{Node, Role, Topology, standing},
+};
+
+/// For one client.
+pub struct Guide<'a> {
+    pub worker: &'a Worker,
+    pub target: &'a Target,
+    /// When the session's last write was answered.
+    pub last_write: Option<Instant>,
+    pub seed: u64,
+}
+
+impl Judge for Guide<'_> {
+    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
+        self.worker.verdict(sql)
+    }
+
+    fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {
+        let (target, cluster) = (self.target, &self.target.cluster);
+        let request = Request { need, after: target.must_see(self.last_write), lsn, seed: self.seed };
+        let chosen = choose_first(target, request).ok().map(|choice| choice.node);
+        let (topology, now) = (cluster.monitor.topology(), Instant::now());
+        let wish = wish(&topology, request);
+        let view = |(id, node): (_, &Node)| {
+            let primary = topology.primary == Some(id);
+            NodeView {
+                name: node.name.to_string(),
+                role: node.role.map(|role| match role {
+                    Role::Primary => "primary",
+                    Role::Replica => "replica",
+                }),
+                state: node.state.name(),
+                lag_bytes: lag_bytes(&topology, node).filter(|_| !primary),
+                lag_seconds: node.fresh_as_of.map(|fresh| now.saturating_duration_since(fresh).as_secs_f64()),
+                position: node.lsn,
+                weight: node.weight,
+                busy: cluster.node(id).pools.lent(),
+                unfit: match standing(&topology, &target.routing, wish, id, now) {
+                    Err(unfit) if chosen != Some(id) => Some(unfit.to_string()),
+                    _ => None,
+                },
+                near: node.near,
+                chosen: chosen == Some(id),
+            }
+        };
+        topology.ids().zip(&topology.nodes).map(view).collect()
+    }
+}
+
+/// WAL of the primary that a node has not replayed, in bytes.
+fn lag_bytes(topology: &Topology, node: &Node) -> Option<u64> {
+    let primary = topology.node(topology.primary?)?;
+    (node.lsn > 0).then(|| primary.lsn.saturating_sub(node.lsn))
+}

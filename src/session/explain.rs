@@ -1,0 +1,149 @@
+//! Why a statement goes where it goes: EXPLAIN ROUTE, and the notice of `poolhouse.explain`. Both ask what decides.
+
+use super::{Judge, Need, Pipeline, Rule, ServerState, Session};
+use crate::{
+    sql::Verdict,
+    wire::{
+        error::{Report, SqlState},
+        reply::{self, Status},
+    },
+};
+
+/// The columns of EXPLAIN ROUTE's answer.
+const COLUMNS: [&str; 14] = [
+    "verdict",
+    "reason",
+    "rule",
+    "node",
+    "role",
+    "state",
+    "lag_bytes",
+    "lag_seconds",
+    "position",
+    "weight",
+    "busy",
+    "standing",
+    "zone",
+    "chosen",
+];
+
+/// A node as it is for one statement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeView {
+    pub name: String,
+    /// `None` until it has said what it is.
+    pub role: Option<&'static str>,
+    pub state: &'static str,
+    /// WAL that a replica lacks of what the primary has: bytes, and for how many seconds. `None` when that is not known.
+    pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<f64>,
+    /// WAL position: inserted on a primary, replayed on a replica; 0 = not known.
+    pub position: u64,
+    pub weight: f64,
+    /// Server connections that are lent to clients.
+    pub busy: usize,
+    /// Why it is not among those of which one is taken; `None` when it is.
+    pub unfit: Option<String>,
+    /// It is in Poolhouse's own zone, or no zones are named.
+    pub near: bool,
+    /// A statement would go there now.
+    pub chosen: bool,
+}
+
+/// What explains a route, for a text under way.
+pub(super) struct Explained<'a> {
+    pub sql: &'a [u8],
+    pub pipeline: &'a Pipeline,
+    /// The node of the server connection that the session has.
+    pub node: Option<u16>,
+}
+
+/// Describes the answer to EXPLAIN ROUTE.
+pub(super) fn describe_route(format: u16, to_client: &mut Vec<u8>) {
+    reply::text_columns(COLUMNS, format, to_client);
+}
+
+impl Session {
+    /// Answers EXPLAIN ROUTE, without a description of its rows.
+    pub(super) fn explain_route(
+        &self,
+        explained: &Explained<'_>,
+        judge: &impl Judge,
+        to_client: &mut Vec<u8>,
+    ) -> Result<(), Report> {
+        let verdict = judge.verdict(explained.sql);
+        if verdict.statements == 0 && verdict.own.is_none() {
+            return Err(Report::error(SqlState::SYNTAX_ERROR, "EXPLAIN ROUTE needs a statement")
+                .hint("Write it like EXPLAIN ROUTE SELECT 1."));
+        }
+        let pipeline = explained.pipeline;
+        let (need, rule) = self.why(Some(&verdict), pipeline, explained.node.is_some());
+        let stays = matches!(rule, Rule::Transaction | Rule::Pinned).then_some(explained.node).flatten();
+        let reads = if self.reads(&verdict, pipeline) { "read" } else { "write" };
+        let reason = match &verdict.own {
+            Some(_) => "answered by Poolhouse itself, no server is asked".into(),
+            None => self.verdict_words(Some(&verdict), pipeline),
+        };
+        let rule = rule.to_string();
+        let nodes = judge.nodes(need, self.own_settings().lsn);
+        let count = nodes.len();
+        for (at, node) in nodes.into_iter().enumerate() {
+            let chosen = stays.map_or(node.chosen, |stays| usize::from(stays) == at) && verdict.own.is_none();
+            let standing = match &node.unfit {
+                Some(_) if stays.is_some() && chosen => "fit",
+                Some(why) => why,
+                None => "fit",
+            };
+            let lag_bytes = node.lag_bytes.map(|bytes| bytes.to_string());
+            let lag_seconds = node.lag_seconds.map(|seconds| format!("{seconds:.3}"));
+            let position = (node.position > 0).then(|| position(node.position));
+            let row = [
+                Some(reads),
+                Some(&*reason),
+                Some(&*rule),
+                Some(&*node.name),
+                node.role,
+                Some(node.state),
+                lag_bytes.as_deref(),
+                lag_seconds.as_deref(),
+                position.as_deref(),
+                Some(&*node.weight.to_string()),
+                Some(&*node.busy.to_string()),
+                Some(standing),
+                Some(if node.near { "near" } else { "far" }),
+                Some(if chosen { "yes" } else { "no" }),
+            ];
+            reply::text_row(row, to_client);
+        }
+        reply::command_complete(&format!("EXPLAIN {count}"), to_client);
+        Ok(())
+    }
+
+    /// What a text needs and the rule that says so, seen from where the session is.
+    fn why(&self, verdict: Option<&Verdict>, pipeline: &Pipeline, attached: bool) -> (Need, Rule) {
+        let (need, rule) = self.decide(verdict, pipeline);
+        let rule = match rule {
+            Rule::NoChoice => Rule::NoChoice,
+            _ if attached && pipeline.status != Status::Idle => Rule::Transaction,
+            _ if attached && self.is_pinned() => Rule::Pinned,
+            rule => rule,
+        };
+        (need, rule)
+    }
+
+    /// For `poolhouse.explain`: where a statement runs that is about to be sent, and why.
+    pub(super) fn explanation(&self, verdict: Option<&Verdict>, pipeline: &Pipeline, server: &ServerState) -> String {
+        let (_, rule) = self.why(verdict, pipeline, true);
+        let node = self.shared.nodes.get(usize::from(server.node)).map_or("", |node| node);
+        let words = self.verdict_words(verdict, pipeline);
+        match rule {
+            Rule::Verdict => format!("runs on {node}: {words}"),
+            rule => format!("runs on {node}: {rule} (verdict: {words})"),
+        }
+    }
+}
+
+/// A WAL position as PostgreSQL writes it (manual, "pg_lsn Type").
+pub(super) fn position(lsn: u64) -> String {
+    format!("{:X}/{:X}", lsn >> 32, lsn as u32)
+}
