@@ -1,6 +1,6 @@
 //! `[clusters.X]`: the nodes, how they are watched, what happens when the primary is lost, and where reads go.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     monitor::{self, Health},
     net::Address,
+    sql::{Lists, Pattern},
     topology::{self, Balance, Consistency, FailoverMode, NodeSettings, Reads, Role, Routing, Transactions},
 };
 
@@ -168,7 +169,45 @@ pub(super) fn routing(item: Option<&Item<'_>>, base: &Routing, findings: &mut Fi
         causal_wait: or(&raw.causal_wait, base.causal_wait, |item| item.duration(Duration::ZERO..=HOUR, findings)),
         fallback: or(&raw.fallback, base.fallback, |item| item.flag(findings)),
         transactions: or(&raw.transactions, base.transactions, |item| item.choice(TRANSACTIONS, "", findings)),
+        lists: lists(&raw, &base.lists, findings),
     }
+}
+
+/// The lists of functions and tables; each replaces the one above it.
+fn lists(raw: &raw::Routing<'_>, base: &Arc<Lists>, findings: &mut Findings) -> Arc<Lists> {
+    if raw.read_functions.is_none() && raw.write_functions.is_none() && raw.primary_tables.is_none() {
+        return base.clone();
+    }
+    let mut list = |item: &Option<Item<'_>>, base: &[Pattern], functions: bool| match item {
+        Some(item) => patterns(item, functions, findings),
+        None => base.to_vec(),
+    };
+    Arc::new(Lists {
+        read_functions: list(&raw.read_functions, &base.read_functions, true),
+        write_functions: list(&raw.write_functions, &base.write_functions, true),
+        primary_tables: list(&raw.primary_tables, &base.primary_tables, false),
+    })
+}
+
+fn patterns(item: &Item<'_>, functions: bool, findings: &mut Findings) -> Vec<Pattern> {
+    const MEND: &str = "write it like [\"name\", \"/^regular_expression/\"]";
+    let mut patterns = Vec::new();
+    for entry in item.list(MEND, findings) {
+        let Some(text) = entry.text(findings) else { continue };
+        match Pattern::parse(text) {
+            Err(why) => findings.mistake(&entry.place, format!("is no regular expression: {why}"), MEND),
+            Ok(Pattern::Name(name)) if functions && name.contains('.') => {
+                let mend = "write its name without the schema: all functions of the name are meant";
+                findings.mistake(&entry.place, format!("\"{name}\" names a schema"), mend);
+            }
+            Ok(pattern) if functions && pattern.is_built_in_function() => {
+                let what = format!("\"{text}\" is one of PostgreSQL's own functions");
+                findings.mistake(&entry.place, what, "remove it: what these do is known");
+            }
+            Ok(pattern) => patterns.push(pattern),
+        }
+    }
+    patterns
 }
 
 fn read_health(raw: &raw::Health<'_>, health: &mut Health, outside: &Outside<'_>, findings: &mut Findings) {

@@ -65,7 +65,10 @@ section!(Health at "clusters.*.health" { user, password, database, interval, tim
 section!(Failover at "clusters.*.failover" { mode, hold, patroni });
 section!(
     /// `[clusters.X.routing]` and `[databases.X.routing]`.
-    Routing at "clusters.*.routing" { reads, balance, max_lag, consistency, causal_wait, fallback, transactions }
+    Routing at "clusters.*.routing" {
+        reads, balance, max_lag, consistency, causal_wait, fallback, transactions, read_functions, write_functions,
+        primary_tables,
+    }
 );
 section!(Database at "databases.*" { cluster, database, user, password, pool, routing });
 section!(User at "users.*" { password, pool });

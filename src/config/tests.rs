@@ -275,6 +275,15 @@ fn bad_choices() {
         &["2 databases.app.routing.consistency: write eventual | session"],
     );
     wrong(
+        "[databases.app.routing]\nread_functions = [\"app.f\", \"/(/\", \"now\", 1]",
+        &[
+            "2 databases.app.routing.read_functions[0]: write its name without the schema",
+            "2 databases.app.routing.read_functions[1]: write it like [\"name\", \"/^regular_expression/\"]",
+            "2 databases.app.routing.read_functions[2]: remove it: what these do is known",
+            "2 databases.app.routing.read_functions[3]: write it in quotes",
+        ],
+    );
+    wrong(
         "[databases.app.routing]\ntransactions = \"read-until-writes\"",
         &["2 databases.app.routing.transactions: did you mean \"read-until-write\"?"],
     );

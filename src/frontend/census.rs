@@ -21,7 +21,7 @@ use crate::{
     session::{Due, Need, OwnCode},
     sql::{
         Catalog, Census,
-        census::{BEGIN, END, FUNCTIONS_PAGE, Row, STAMP, functions_after, references},
+        census::{BEGIN, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
     },
     tasks::Scope,
     topology::{NodeId, RouteError},
@@ -244,6 +244,7 @@ async fn read(server: &mut Server) -> Result<Catalog, Failure> {
         }
     }
     catalog.take(&query(server, &references()).await?);
+    catalog.take(&query(server, PRIMARY_ONLY).await?);
     Ok(catalog)
 }
 

@@ -179,6 +179,8 @@ impl Exchange {
 
     /// Made ready for another client, without what it has grown by.
     pub fn end(&mut self) {
+        // What was found out about a message that needed no server is not for whoever comes next.
+        self.pipeline.forget_message();
         self.from_client.reset();
         self.to_client.clear();
         for buffer in [

@@ -171,6 +171,7 @@ impl Target {
             on_pin: settings.session.on_pin,
             routed: cluster.nodes.len() > 1 && settings.session.mode != Mode::Session,
             reads_until_write: settings.routing.transactions == Transactions::ReadUntilWrite,
+            lists: Some(settings.routing.lists.clone()).filter(|lists| !lists.is_empty()),
             nodes: cluster.nodes.iter().map(|node| node.name.as_str().into()).collect(),
             statements,
             code: kept.code.clone(),

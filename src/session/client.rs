@@ -591,11 +591,15 @@ impl Session {
 
     /// Whether a text only reads, as far as it tells by itself or by what is known of the functions in it.
     pub(super) fn reads(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
+        let lists = self.shared.lists.as_deref();
         let by_census = |unseen: &Unseen| {
-            let census = || pipeline.census(&self.shared.code);
-            unseen.reads_but_for_functions && census().is_some_and(|census| census.reads(verdict))
+            unseen.reads_but_for_functions && {
+                let census = pipeline.census(&self.shared.code);
+                let is_steady = |name: &str| census.is_some_and(|census| census.is_steady(name));
+                unseen.reads_if(|name| is_steady(name) || lists.is_some_and(|lists| lists.reads(name)))
+            }
         };
-        if verdict.refused.is_set() {
+        if verdict.refused.is_set() || self.is_kept_on_primary(verdict) {
             return false;
         }
         let reads =
@@ -604,6 +608,28 @@ impl Session {
             verdict.refused.set();
         }
         reads && self.refused_read.is_none()
+    }
+
+    /// Whether the configuration or the catalog says something against running a text on a replica that does not show in it.
+    fn is_kept_on_primary(&self, verdict: &Verdict) -> bool {
+        self.shared.lists.as_deref().is_some_and(|lists| lists.keeps(verdict).is_some())
+            || self.shared.routed
+                && (self.shared.code.primary_only(verdict).is_some() || self.shared.code.may_read_sequence(verdict))
+    }
+
+    /// The same, in words.
+    pub(super) fn kept_on_primary(&self, verdict: &Verdict) -> Option<String> {
+        if let Some((name, listed)) = self.shared.lists.as_deref().and_then(|lists| lists.keeps(verdict)) {
+            return Some(format!("{name} is one of {listed}"));
+        }
+        if !self.shared.routed {
+            return None;
+        }
+        if self.shared.code.may_read_sequence(verdict) {
+            return Some("may read a sequence, which is not known yet".into());
+        }
+        let (table, why) = self.shared.code.primary_only(verdict)?;
+        Some(format!("{table} {why}"))
     }
 
     /// Notes what code that is not seen in a text may do to the session: the server is asked then.

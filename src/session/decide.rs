@@ -112,6 +112,9 @@ impl Session {
     /// Why a verdict says that a text reads, or that it does not, in words.
     pub(super) fn verdict_words(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> String {
         let Some(verdict) = verdict else { return "too long to be looked into".into() };
+        if let Some(words) = self.kept_on_primary(verdict) {
+            return words;
+        }
         let reads = self.reads(verdict, pipeline);
         match verdict.access {
             Access::Read if !reads => "a replica has refused to run it".into(),

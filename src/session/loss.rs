@@ -213,6 +213,7 @@ mod tests {
             on_pin: crate::session::OnPin::Allow,
             routed: false,
             reads_until_write: false,
+            lists: None,
             nodes: Box::default(),
             statements: Arc::default(),
             code: Arc::default(),

@@ -45,7 +45,7 @@ pub use sequences::Drawn;
 pub use statements::{ServerStatements, Shape, Statement, Statements};
 
 use crate::{
-    sql::{Isolation, PinSet, Verdict},
+    sql::{Isolation, Lists, PinSet, Verdict},
     wire::{self, error::Report, reply::Status},
 };
 
@@ -184,6 +184,8 @@ pub struct Shared {
     pub routed: bool,
     /// Whether READ COMMITTED transactions read on replicas until they write; otherwise only those that cannot write do.
     pub reads_until_write: bool,
+    /// What the configuration says of functions and tables, if anything.
+    pub lists: Option<Arc<Lists>>,
     /// The names of the nodes of the cluster.
     pub nodes: Box<[Box<str>]>,
     pub statements: Arc<Statements>,

@@ -520,7 +520,7 @@ impl Session {
     fn run_all(
         &mut self,
         text: &Text,
-        pipeline: &Pipeline,
+        pipeline: &mut Pipeline,
         node: Option<u16>,
         judge: &impl Judge,
         answer: &mut Vec<u8>,
@@ -541,13 +541,20 @@ impl Session {
     fn run_own(
         &mut self,
         command: &OwnCommand,
-        pipeline: &Pipeline,
+        pipeline: &mut Pipeline,
         node: Option<u16>,
         judge: &impl Judge,
         answer: &mut Vec<u8>,
     ) -> Result<(), Report> {
         match command {
-            OwnCommand::ExplainRoute { sql } => self.explain_route(&Explained { sql, pipeline, node }, judge, answer),
+            OwnCommand::ExplainRoute { sql } => {
+                let explained = self.explain_route(&Explained { sql, pipeline, node }, judge, answer);
+                if node.is_none() {
+                    // The next statement may find that more is known.
+                    pipeline.forget_message();
+                }
+                explained
+            }
             command => self.own.get_or_insert_default().run(command, pipeline.status != Status::Idle, answer),
         }
     }

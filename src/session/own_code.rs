@@ -15,12 +15,17 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::sql::{Census, Hidden, census::CUSTOMS_MAX};
+use crate::sql::{
+    Census, Hidden, Verdict,
+    census::{CUSTOMS_MAX, PrimaryOnly},
+};
 
 /// No statement has come since the keeper looked.
 const UNUSED: u8 = 1;
 const HIDDEN_READS: u8 = 2;
 const HIDDEN_WRITES: u8 = 4;
+/// The census knows of relations that are to be read on the primary.
+const PRIMARY_ONLY: u8 = 8;
 
 /// What sessions know of their database's own code.
 #[derive(Debug, Default)]
@@ -66,6 +71,20 @@ impl OwnCode {
             self.wake_up();
         }
         Hidden { reads: signs & HIDDEN_READS != 0, writes: signs & HIDDEN_WRITES != 0 }
+    }
+
+    /// The relation that a text names and that is to be read on the primary, as far as that is known.
+    #[inline]
+    pub fn primary_only<'v>(&self, verdict: &'v Verdict) -> Option<(&'v str, PrimaryOnly)> {
+        if verdict.tables.is_empty() || self.signs.load(Ordering::Relaxed) & PRIMARY_ONLY == 0 {
+            return None;
+        }
+        self.census.load().as_ref()?.primary_only(verdict)
+    }
+
+    /// Whether a text may read a sequence, for all that is known.
+    pub fn may_read_sequence(&self, verdict: &Verdict) -> bool {
+        verdict.may_read_sequence && self.census.load().is_none()
     }
 
     /// What is known; nothing, most of the time for a moment only.
@@ -136,11 +155,12 @@ impl OwnCode {
             return false;
         }
         let hidden = census.as_ref().map_or(Hidden::default(), |census| census.hidden());
+        let primary_only = census.as_ref().is_some_and(|census| census.knows_primary_only());
         if let Some(census) = &census {
             self.customs.store(Arc::new(census.customs().to_vec()));
         }
         self.census.store(census);
-        self.show(hidden);
+        self.show(hidden, primary_only);
         true
     }
 
@@ -168,12 +188,14 @@ impl OwnCode {
 
     /// Shows that nothing is known. The lock is held.
     fn forget(&self, _: &State) {
-        self.show(Hidden::ANYTHING);
+        self.show(Hidden::ANYTHING, false);
         self.census.store(None);
     }
 
-    fn show(&self, hidden: Hidden) {
-        let signs = (u8::from(hidden.reads) * HIDDEN_READS) | (u8::from(hidden.writes) * HIDDEN_WRITES);
+    fn show(&self, hidden: Hidden, primary_only: bool) {
+        let signs = (u8::from(hidden.reads) * HIDDEN_READS)
+            | (u8::from(hidden.writes) * HIDDEN_WRITES)
+            | (u8::from(primary_only) * PRIMARY_ONLY);
         let _ = self.signs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(before & UNUSED | signs));
     }
 

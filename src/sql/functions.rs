@@ -99,6 +99,7 @@ const NODE_RELATIONS: &[&str] = &[
     "pg_locks",
     "pg_prepared_statements",
     "pg_prepared_xacts",
+    "pg_sequences",
     "pg_settings",
     "pg_shmem_allocations",
     "pg_shmem_allocations_numa",

@@ -26,6 +26,7 @@ mod fingerprint;
 mod functions;
 mod hint;
 mod lexer;
+mod lists;
 mod own;
 mod parser;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use std::borrow::Cow;
 pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
 pub use hint::Hint;
+pub use lists::{Lists, Pattern};
 pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
 pub use verdict::{
     Access, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, Refused, SettingChange,
@@ -299,6 +301,8 @@ fn unreadable() -> Verdict {
         lists_statements: false,
         listens: true,
         notifies: true,
+        tables: Box::default(),
+        may_read_sequence: false,
         vacates: None,
         defaults: None,
         unseen: Some(dark()),
@@ -338,6 +342,8 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         lists_statements: one.lists_statements || other.lists_statements,
         listens: one.listens || other.listens,
         notifies: one.notifies || other.notifies,
+        tables: one.tables.into_iter().chain(other.tables).collect(),
+        may_read_sequence: one.may_read_sequence || other.may_read_sequence,
         vacates: one.vacates.or(other.vacates),
         defaults: one.defaults.or(other.defaults),
         unseen: Some(dark()),

@@ -277,10 +277,15 @@ pub struct Verdict {
     pub names: Box<[NameUse]>,
     /// It asks which prepared statements the session has.
     pub lists_statements: bool,
-    /// It runs code that is not seen here: a function that is not built in, DO, CALL, or a text that cannot be read.
-    /// (What EXECUTE runs is the session's to know.) Triggers, rules, views, operators and casts may run code too, and leave no trace in a text.
+    /// The tables and views that it names, with their schemas where it does; names that WITH gives are among them.
+    pub tables: Box<[Box<str>]>,
+    /// It names a column as sequences have them.
+    pub may_read_sequence: bool,
     /// A database that nobody else may be connected to while the text runs: it is dropped, renamed, moved or copied.
     pub vacates: Option<Box<str>>,
+    /// It runs code that is not seen here: a function that is not built in, DO, CALL, or a text that cannot be read.
+    /// (What EXECUTE runs is the session's to know.) Triggers, rules, views, operators and casts may run code too, and
+    /// leave no trace in a text.
     pub unseen: Option<Box<Unseen>>,
     /// It changes the settings with which sessions begin that connect later (ALTER ROLE or DATABASE … SET).
     pub defaults: Option<Box<DefaultsOf>>,

@@ -59,6 +59,8 @@ struct Judge {
     /// What is known of it.
     unseen: Unseen,
     functions: Vec<Box<str>>,
+    tables: Vec<Box<str>>,
+    may_read_sequence: bool,
     /// Something else than functions speaks against reading.
     writes: bool,
     defines: bool,
@@ -90,6 +92,8 @@ impl Judge {
         self.functions.dedup();
         self.unseen.reads_but_for_functions = !self.writes && !self.functions.is_empty();
         self.unseen.functions = self.functions.into();
+        self.tables.sort();
+        self.tables.dedup();
         let verdict = Verdict {
             access: if self.reason.is_none() { Access::Read } else { Access::Write },
             reason: self.reason.unwrap_or(if self.statements == 0 { Reason::Nothing } else { Reason::Reads }),
@@ -108,6 +112,8 @@ impl Judge {
             asks_sequences: self.asks_sequences,
             listens: self.listens,
             notifies: self.notifies,
+            tables: self.tables.into(),
+            may_read_sequence: self.may_read_sequence,
             vacates: self.vacates,
             defaults: self.defaults,
             unseen: self.opaque.then(|| Box::new(self.unseen)),
@@ -244,6 +250,10 @@ impl Judge {
         for value in statement.walk().skip(1) {
             match value.key() {
                 "FuncCall" | "funccall" if calls == Calls::Now => self.call(value),
+                "ColumnRef" => {
+                    let name = value.get("fields").map_or("", last_part);
+                    self.may_read_sequence |= matches!(name, "last_value" | "is_called" | "log_cnt");
+                }
                 "lockingClause" if calls == Calls::Now => self.write(|| Reason::Locks),
                 "intoClause" if calls == Calls::Now => self.write(|| Reason::Into),
                 "setstmt" | "VariableSetStmt" if own::is_own_setting(&unescape(value.text_of("name"))) => {
@@ -284,6 +294,8 @@ impl Judge {
 
     fn relation(&mut self, schema: &str, name: &str) {
         self.lists_statements |= name == "pg_prepared_statements";
+        let bare = unescape(name);
+        self.tables.push(if schema.is_empty() { bare.into() } else { format!("{}.{bare}", unescape(schema)).into() });
         if is_temporary(schema) {
             self.temporary();
         } else if functions::is_node_relation(name) {

@@ -13,7 +13,9 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use crate::sql::Lists;
 
 pub use machine::Machine;
 pub use observation::{Action, Observation, Order, Probe, Receiver};
@@ -87,6 +89,8 @@ pub struct Routing {
     /// Reads go to the primary when no replica is fit; otherwise they wait for one.
     pub fallback: bool,
     pub transactions: Transactions,
+    /// What the configuration knows better of functions and tables.
+    pub lists: Arc<Lists>,
 }
 
 impl Default for Routing {
@@ -99,6 +103,7 @@ impl Default for Routing {
             causal_wait: Duration::ZERO,
             fallback: true,
             transactions: Transactions::default(),
+            lists: Arc::default(),
         }
     }
 }

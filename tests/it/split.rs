@@ -306,3 +306,80 @@ fn without_fallback_a_read_waits_for_a_replica_that_has_the_write() {
     assert_eq!(refused[0].sqlstate(), "57P03");
     assert_eq!(client.query("INSERT INTO ticket VALUES (5)")[0].tag, b'C', "writes go on");
 }
+
+/// What EXPLAIN ROUTE says of a statement: `read` or `write`, and why.
+fn explained(client: &mut RawClient, sql: &str) -> (String, String) {
+    let answer = client.query(&format!("EXPLAIN ROUTE {sql}"));
+    let row = answer.iter().find(|message| message.tag == b'D').unwrap_or_else(|| panic!("{answer:?}")).values();
+    (row[0].clone().unwrap(), row[1].clone().unwrap())
+}
+
+#[test]
+fn the_catalog_tells_what_no_replica_can_read() {
+    let cluster = replicated();
+    let tables = "CREATE UNLOGGED TABLE draft (number int); CREATE VIEW drafts AS SELECT * FROM draft; \
+        CREATE VIEW more AS SELECT * FROM drafts; CREATE TABLE whole (number int) PARTITION BY LIST (number); \
+        CREATE UNLOGGED TABLE part PARTITION OF whole DEFAULT; \
+        CREATE MATERIALIZED VIEW kept AS SELECT * FROM draft; CREATE SEQUENCE numbers; \
+        GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON SEQUENCE numbers TO app";
+    cluster.node(0).query(tables).unwrap();
+    cluster.catch_up().unwrap();
+    let pooler = in_front(&cluster, "pool.size", "4").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+    wait_until("it is known what is unlogged", PATIENCE, || explained(&mut client, "TABLE draft").0 == "write");
+    for name in ["draft", "public.draft", "drafts", "more", "whole", "part"] {
+        let (verdict, reason) = explained(&mut client, &format!("SELECT count(*) FROM {name}"));
+        assert_eq!((&*verdict, &*reason), ("write", &*format!("{name} is unlogged, or reads what is")), "{name}");
+        assert_eq!(client.value(&format!("SELECT count(*) FROM {name}")).as_deref(), Some("0"));
+    }
+    // A replica would say 33: values are logged before they are drawn.
+    cluster.node(0).query("SELECT nextval('numbers'); SELECT nextval('numbers')").unwrap();
+    cluster.catch_up().unwrap();
+    let sequence = explained(&mut client, "SELECT last_value FROM numbers");
+    assert_eq!(sequence, ("write".into(), "numbers is a sequence, or reads one".into()));
+    assert_eq!(client.value("SELECT last_value FROM numbers").as_deref(), Some("2"));
+    for name in ["kept", "ticket"] {
+        assert_eq!(explained(&mut client, &format!("SELECT count(*) FROM {name}")).0, "read", "{name}");
+    }
+    // It is looked at anew when that has changed.
+    client.query("DROP TABLE draft CASCADE; CREATE TABLE draft (number int); SELECT 1");
+    wait_until("it is known that it is logged", PATIENCE, || explained(&mut client, "TABLE draft").0 == "read");
+}
+
+#[test]
+fn the_configuration_knows_functions_and_tables_better() {
+    let cluster = replicated();
+    let functions = "CREATE FUNCTION get_port() RETURNS int VOLATILE LANGUAGE plpgsql AS \
+            'BEGIN RETURN inet_server_port(); END'; \
+        CREATE FUNCTION get_next() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'; \
+        CREATE FUNCTION steady() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'; \
+        CREATE TABLE jobs (number int); GRANT ALL ON jobs TO app";
+    cluster.node(0).query(functions).unwrap();
+    cluster.catch_up().unwrap();
+    let primary = cluster.node(0).port();
+    let plain = in_front(&cluster, "pool.size", "4").start();
+    let listed = in_front(&cluster, "clusters.main.routing.read_functions", "['/^get_/']")
+        .set("clusters.main.routing.write_functions", "['steady', 'get_next']")
+        .set("clusters.main.routing.primary_tables", "['public.jobs']")
+        .start();
+    let (mut plain, mut listed) = (login(plain.port()), login(listed.port()));
+    wait_for_replicas(&mut plain, &cluster);
+    wait_for_replicas(&mut listed, &cluster);
+    wait_until("it is known what functions do", PATIENCE, || explained(&mut plain, "SELECT steady()").0 == "read");
+    assert_eq!(explained(&mut plain, "SELECT get_port()").0, "write");
+    assert_eq!(port(&mut plain, "SELECT get_port()"), primary);
+    assert_eq!(explained(&mut plain, "TABLE jobs").0, "read");
+
+    assert_eq!(explained(&mut listed, "SELECT get_port()").0, "read");
+    assert_ne!(port(&mut listed, "SELECT get_port()"), primary);
+    assert_ne!(batch(&mut listed, "SELECT public.get_port()"), primary);
+    for (sql, reason) in [
+        ("SELECT steady()", "steady is one of write_functions"),
+        ("SELECT get_port(), get_next()", "get_next is one of write_functions"),
+        ("SELECT * FROM ticket, jobs", "jobs is one of primary_tables"),
+    ] {
+        assert_eq!(explained(&mut listed, sql), ("write".into(), reason.into()), "{sql}");
+    }
+    assert_eq!(explained(&mut listed, "TABLE ticket").0, "read");
+}

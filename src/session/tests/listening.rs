@@ -199,6 +199,7 @@ impl World {
             statements_max: 10,
             routed: false,
             reads_until_write: false,
+            lists: None,
             nodes: (1..=9).map(|at| format!("n{at}").into()).collect(),
             statements,
             on_pin: OnPin::Allow,

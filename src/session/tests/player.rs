@@ -109,6 +109,7 @@ impl World {
             statements_max,
             routed: replicas > 0,
             reads_until_write: false,
+            lists: None,
             nodes: (1..=9).map(|at| format!("n{at}").into()).collect(),
             statements,
             on_pin: OnPin::Allow,

@@ -16,10 +16,15 @@ mod question;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
+
+use foldhash::fast::RandomState;
 
 pub(in crate::sql) use assumed::touches_session;
-pub use question::{BEGIN, END, FUNCTIONS_PAGE, STAMP, functions_after, references};
+pub use question::{BEGIN, END, FUNCTIONS_PAGE, PRIMARY_ONLY, STAMP, functions_after, references};
 
 use super::{
     functions::{self, Kind},
@@ -39,6 +44,8 @@ pub struct Catalog {
     newer: Vec<(Box<str>, bool)>,
     /// Functions of PostgreSQL's own that may touch the session are called by stored expressions.
     direct: Hidden,
+    /// Relations that are to be read on the primary, and why.
+    primary_only: HashMap<Box<str>, PrimaryOnly, RandomState>,
 }
 
 /// One function of the database's own.
@@ -80,6 +87,24 @@ impl Hidden {
     }
 }
 
+/// Why a relation is to be read on the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PrimaryOnly {
+    /// No replica has its rows.
+    Unlogged,
+    /// A replica is ahead: values are logged before they are drawn (PostgreSQL's `SEQ_LOG_VALS`).
+    Sequence,
+}
+
+impl fmt::Display for PrimaryOnly {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            PrimaryOnly::Unlogged => "is unlogged, or reads what is",
+            PrimaryOnly::Sequence => "is a sequence, or reads one",
+        })
+    }
+}
+
 /// What all functions of one name have in common, at worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Traits {
@@ -99,6 +124,8 @@ pub struct Census {
     /// Hidden code may change state of the session that the server cannot tell of.
     hidden_sets_any: bool,
     customs: Box<[Box<str>]>,
+    /// Relations that are to be read on the primary, by their names without schema.
+    primary_only: HashMap<Box<str>, PrimaryOnly, RandomState>,
 }
 
 /// Most names of settings that are remembered: each makes the question longer that the server is asked.
@@ -136,6 +163,11 @@ impl Catalog {
                     }
                 }
                 Some("d") => self.direct.join(Hidden::of(text(1))),
+                Some("u") => {
+                    let why = if text(2) == Some("S") { PrimaryOnly::Sequence } else { PrimaryOnly::Unlogged };
+                    let found = self.primary_only.entry(text(1).unwrap_or_default().into()).or_insert(why);
+                    *found = (*found).min(why);
+                }
                 _ => {}
             }
         }
@@ -232,7 +264,7 @@ impl Census {
         }
         let customs: BTreeSet<_> = catalog.functions.iter().flat_map(|function| &function.customs).collect();
         let customs = customs.into_iter().take(CUSTOMS_MAX).cloned().collect();
-        Census { functions, hidden, hidden_sets_any, customs }
+        Census { functions, hidden, hidden_sets_any, customs, primary_only: catalog.primary_only.clone() }
     }
 
     /// What may be reached by statements that name nothing of it.
@@ -273,11 +305,24 @@ impl Census {
 
     /// Whether a text that calls functions only reads what every server holds.
     pub fn reads(&self, verdict: &Verdict) -> bool {
-        let Some(unseen) = verdict.unseen.as_deref().filter(|unseen| unseen.reads_but_for_functions) else {
-            return false;
-        };
-        let steady = |name| self.functions.get(name).is_some_and(|all: &Traits| all.steady);
-        !unseen.dark && unseen.functions.iter().all(steady)
+        verdict.unseen.as_deref().is_some_and(|unseen| unseen.reads_if(|name| self.is_steady(name)))
+    }
+
+    /// Whether all functions of a name surely only read what every server holds.
+    pub fn is_steady(&self, name: &str) -> bool {
+        self.functions.get(name).is_some_and(|all| all.steady)
+    }
+
+    /// Whether there are relations that are to be read on the primary.
+    pub fn knows_primary_only(&self) -> bool {
+        !self.primary_only.is_empty()
+    }
+
+    /// The relation that a text names and that is to be read on the primary.
+    pub fn primary_only<'v>(&self, verdict: &'v Verdict) -> Option<(&'v str, PrimaryOnly)> {
+        let bare = |table: &'v str| table.rsplit_once('.').map_or(table, |(_, name)| name);
+        let why = |table: &'v str| Some((table, *self.primary_only.get(bare(table))?));
+        verdict.tables.iter().find_map(|table| why(table))
     }
 }
 
@@ -300,6 +345,11 @@ fn spread(
 }
 
 impl Unseen {
+    /// Whether the text only reads, given which of its functions do.
+    pub fn reads_if(&self, reads: impl Fn(&str) -> bool) -> bool {
+        self.reads_but_for_functions && !self.dark && self.functions.iter().all(|name| reads(name))
+    }
+
     /// What a DO block of SQL or PL/pgSQL runs, by its text.
     pub(in crate::sql) fn of_block(body: &body::Body, unseen: &mut Unseen) {
         unseen.dark |= body.touches;

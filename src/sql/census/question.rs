@@ -31,6 +31,8 @@ UNION ALL SELECT kind || ':' || pg_catalog.count(*) || ':' || coalesce(pg_catalo
   UNION ALL SELECT 'trigger', oid, xmin FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT 'operator', oid, xmin FROM pg_catalog.pg_operator WHERE oid >= 16384
   UNION ALL SELECT 'cast', oid, xmin FROM pg_catalog.pg_cast WHERE oid >= 16384
+  UNION ALL SELECT 'alone', oid, xmin FROM pg_catalog.pg_class
+   WHERE (relpersistence = 'u' OR relkind = 'S') AND oid >= 16384
   UNION ALL SELECT 'domain', oid, xmin FROM pg_catalog.pg_type WHERE typtype = 'd' AND oid >= 16384
  ) all_kinds GROUP BY kind) parts";
 
@@ -60,6 +62,22 @@ WHERE (p.oid >= 16384 OR p.pronamespace = pg_catalog.to_regnamespace('informatio
 ORDER BY p.oid LIMIT {FUNCTIONS_PAGE}"
     )
 }
+
+/// Relations of which a replica has nothing, or something else: rows of `u`, the name of an unlogged table (`u`) or a
+/// sequence (`S`) or of what reads it, and that letter. A replica knows only up to where values of a sequence were logged
+/// ahead.
+pub const PRIMARY_ONLY: &str = "\
+WITH RECURSIVE readers(read, reader) AS (
+ SELECT d.refobjid, r.ev_class FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+  JOIN pg_catalog.pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
+  WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+  AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+ UNION ALL SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits),
+alone(id, why) AS (
+ SELECT oid, CASE relkind WHEN 'S' THEN 'S' ELSE 'u' END FROM pg_catalog.pg_class
+  WHERE oid >= 16384 AND (relpersistence = 'u' AND relkind IN ('r', 'm', 'p') OR relkind = 'S')
+ UNION SELECT reader, why FROM readers JOIN alone ON id = read)
+SELECT DISTINCT 'u', relname, why FROM alone JOIN pg_catalog.pg_class ON oid = id";
 
 /// How functions are reached that no statement names: rows of `r`, the oid of a function, and `w` when only statements
 /// that write reach it; of `b`, a name of PostgreSQL's own functions and whether any of them is volatile; of `d` and

@@ -476,3 +476,25 @@ proptest! {
         scan(&text);
     }
 }
+
+#[test]
+fn relations_that_are_read_on_the_primary() {
+    let row = |name: &str, why: &str| -> Row { ["u", name, why].map(|text| Some(text.to_owned())).to_vec() };
+    let mut catalog = Catalog::default();
+    catalog.take(&[row("draft", "u"), row("both", "S"), row("both", "u"), row("Numbers", "S")]);
+    let census = Census::of(&catalog);
+    assert!(census.knows_primary_only() && !Census::default().knows_primary_only());
+    let found = |sql: &str| census.primary_only(&judge(sql)).map(|(name, why)| format!("{name} {why}"));
+    assert_eq!(
+        found("SELECT * FROM other JOIN app.draft USING (x)").as_deref(),
+        Some("app.draft is unlogged, or reads what is")
+    );
+    assert_eq!(found("TABLE both").as_deref(), Some("both is unlogged, or reads what is"));
+    assert_eq!(found("SELECT last_value FROM \"Numbers\"").as_deref(), Some("Numbers is a sequence, or reads one"));
+    for sql in ["SELECT 1", "SELECT draft FROM numbers", "SELECT * FROM draft.other"] {
+        assert_eq!(found(sql), None, "{sql}");
+    }
+    let names_column = |sql: &str| judge(sql).may_read_sequence;
+    assert!(names_column("SELECT last_value FROM s") && names_column("SELECT 1 FROM a.s WHERE s.is_called"));
+    assert!(!names_column("SELECT 'last_value', last_value(x) OVER () AS is_called FROM s"));
+}

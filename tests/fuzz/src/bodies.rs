@@ -74,6 +74,7 @@ fn wild(mode: u8, bytes: &[u8]) {
         statements_max: choices.take() % 4,
         routed: choices.take() % 2 == 1,
         reads_until_write: false,
+        lists: None,
         nodes: Box::default(),
         statements: Arc::new(Statements::default()),
         on_pin: OnPin::Allow,
