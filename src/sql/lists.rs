@@ -83,12 +83,12 @@ impl Lists {
 
     /// What a text names that keeps it on the primary, and the list in which that is.
     pub fn keeps<'v>(&self, verdict: &'v Verdict) -> Option<(&'v str, &'static str)> {
-        let table = |table: &&Box<str>| self.primary_tables.iter().any(|pattern| pattern.is_table(table));
-        if let Some(table) = verdict.tables.iter().find(table) {
+        let is_table = |table: &str| self.primary_tables.iter().any(|pattern| pattern.is_table(table));
+        if let Some(table) = verdict.tables.iter().find(|table| is_table(table)) {
             return Some((table, "primary_tables"));
         }
-        let writes = |name: &&Box<str>| self.write_functions.iter().any(|pattern| pattern.is_function(name));
-        let function = verdict.unseen.as_deref()?.functions.iter().find(writes)?;
+        let writes = |name: &str| self.write_functions.iter().any(|pattern| pattern.is_function(name));
+        let function = verdict.unseen.as_deref()?.functions.iter().find(|name| writes(name))?;
         Some((function, "write_functions"))
     }
 

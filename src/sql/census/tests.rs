@@ -481,7 +481,7 @@ proptest! {
 fn relations_that_are_read_on_the_primary() {
     let row = |name: &str, why: &str| -> Row { ["u", name, why].map(|text| Some(text.to_owned())).to_vec() };
     let mut catalog = Catalog::default();
-    catalog.take(&[row("draft", "u"), row("both", "S"), row("both", "u"), row("Numbers", "S")]);
+    catalog.take(&[row("draft", "u"), row("pair", "S"), row("pair", "u"), row("Numbers", "S")]);
     let census = Census::of(&catalog);
     assert!(census.knows_primary_only() && !Census::default().knows_primary_only());
     let found = |sql: &str| census.primary_only(&judge(sql)).map(|(name, why)| format!("{name} {why}"));
@@ -489,7 +489,7 @@ fn relations_that_are_read_on_the_primary() {
         found("SELECT * FROM other JOIN app.draft USING (x)").as_deref(),
         Some("app.draft is unlogged, or reads what is")
     );
-    assert_eq!(found("TABLE both").as_deref(), Some("both is unlogged, or reads what is"));
+    assert_eq!(found("TABLE pair").as_deref(), Some("pair is unlogged, or reads what is"));
     assert_eq!(found("SELECT last_value FROM \"Numbers\"").as_deref(), Some("Numbers is a sequence, or reads one"));
     for sql in ["SELECT 1", "SELECT draft FROM numbers", "SELECT * FROM draft.other"] {
         assert_eq!(found(sql), None, "{sql}");
