@@ -29,6 +29,7 @@ use crate::{
         listener::{self, Bound},
     },
     pool,
+    session::Route,
     tasks::Scope,
     topology::State,
 };
@@ -69,9 +70,10 @@ fn hint(error: &io::Error) -> &'static str {
 pub fn run(settings: Settings) -> Result<(), Error> {
     raise_file_limit();
     let mut bound = Vec::new();
-    for address in &settings.listen {
+    let listeners = settings.listeners.iter().map(|listener| (&listener.address, Some(listener.route)));
+    for (address, route) in settings.listen.iter().map(|address| (address, None)).chain(listeners) {
         let listener = listener::bind(address).map_err(|error| Error::Listen { address: address.clone(), error })?;
-        bound.push((address.clone(), listener));
+        bound.push((address.clone(), route, listener));
     }
     let runtime = runtime()?;
     runtime.block_on(serve(settings, bound))
@@ -91,18 +93,18 @@ fn raise_file_limit() {
     }
 }
 
-async fn serve(settings: Settings, bound: Vec<(Listen, Bound)>) -> Result<(), Error> {
+async fn serve(settings: Settings, bound: Vec<(Listen, Option<Route>, Bound)>) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     // From the top down: each is stopped after what uses it.
     let (watching, accepting, clients) = (Scope::new(), Scope::new(), Scope::new());
     let (clusters, frontend) = assemble(&settings, &watching)?;
     let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
-    for (address, listener) in bound {
+    for (address, route, listener) in bound {
         let listener = listener.open()?;
         let (workers, scope) = (workers.clone(), accepting.clone());
-        accepting.spawn("accept", async move { frontend::accept(listener, workers, scope).await });
-        tracing::info!(%address, "listening");
+        accepting.spawn("accept", async move { frontend::accept(listener, route, workers, scope).await });
+        tracing::info!(%address, route = route.map(Route::name), "listening");
     }
     let balancing = accepting.clone();
     accepting.spawn("balance", async move { frontend::balance(workers, balancing).await });

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    Database, Loaded, Log, LogFormat, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address,
+    Database, Listener, Loaded, Log, LogFormat, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address,
     cluster::Cluster,
     database::{self, Ground},
     mistake::{Findings, Place},
@@ -18,7 +18,7 @@ use crate::{
     auth::{self, Method, Secret, userlist},
     frontend, monitor,
     net::{Address, Listen},
-    session::nearest,
+    session::{Route, nearest},
 };
 
 pub(super) const LISTEN_DEFAULT: &str = "127.0.0.1:6432";
@@ -33,6 +33,8 @@ const METHODS: &[Choice<'static, Method>] = &[
     ("cert", None),
     ("hba", None),
 ];
+const ROUTES: &[Choice<'static, Route>] =
+    &[("replica", Some(Route::Replica)), ("primary", Some(Route::Primary)), ("auto", Some(Route::Auto))];
 const FORMATS: &[Choice<'static, LogFormat>] = &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))];
 
 /// Reads `text`, which came from `source`.
@@ -54,15 +56,18 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
     let ground = Ground { clusters: &clusters, pool: &pool, pooling: &pooling, outside };
     let databases = databases(&file, &ground, &mut findings);
     let listen = listen(&server, over, outside, &mut findings);
+    let listeners = listeners(&file, &listen, outside, &mut findings);
     let (auth, user_pools) = auth(&file, &databases, outside, &mut findings);
-    warn_of_trust(&auth, &listen, &file, &mut findings);
-    let clusters = finish_clusters(clusters, &listen, &databases, &mut findings);
+    let everywhere: Vec<_> = listen.iter().chain(listeners.iter().map(|listener| &listener.address)).cloned().collect();
+    warn_of_trust(&auth, &everywhere, &file, &mut findings);
+    let clusters = finish_clusters(clusters, &everywhere, &databases, &mut findings);
     let settings = Settings {
         workers: workers(&server, over, outside, &mut findings),
         frontend: limits(&server, &mut findings),
         log: log(&file, outside, &mut findings),
         databases: databases.into_iter().collect(),
         listen,
+        listeners,
         auth,
         clusters,
         user_pools,
@@ -139,6 +144,31 @@ fn listen(server: &raw::Server<'_>, over: &Overrides, outside: &Outside<'_>, fin
         (true, true) => written,
         (true, false) => listen_flags(&[LISTEN_DEFAULT.to_owned()], outside, findings),
     }
+}
+
+/// The addresses that have a route.
+fn listeners(file: &raw::File<'_>, listen: &[Listen], outside: &Outside<'_>, findings: &mut Findings) -> Vec<Listener> {
+    const MEND: &str = "write it as [[listener]] with address = \"127.0.0.1:6434\" and route = \"replica\"";
+    let mut listeners: Vec<Listener> = Vec::new();
+    for item in file.listener.as_ref().map(|list| list.list(MEND, findings)).unwrap_or_default() {
+        let raw = raw::Listener::read(Some(&item), findings);
+        for (key, value) in [("address", &raw.address), ("route", &raw.route)] {
+            if value.is_none() && matches!(item.value, DeValue::Table(_)) {
+                findings.mistake(&item.place, format!("has no {key}"), MEND);
+            }
+        }
+        let route = raw.route.as_ref().and_then(|item| item.choice(ROUTES, "", findings));
+        let Some(place) = raw.address.as_ref().map(|item| item.place.clone()) else { continue };
+        let Some(text) = raw.address.as_ref().and_then(|item| item.text(findings)) else { continue };
+        let address = address::listens(&[(place.clone(), text)], &outside.directory, findings).pop();
+        let (Some(address), Some(route)) = (address, route) else { continue };
+        if listen.contains(&address) || listeners.iter().any(|other| other.address == address) {
+            findings.mistake(&place, format!("Poolhouse listens at {address} already"), "choose another address");
+        } else {
+            listeners.push(Listener { address, route });
+        }
+    }
+    listeners
 }
 
 /// Addresses given on the command line.

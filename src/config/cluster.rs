@@ -15,10 +15,13 @@ use crate::{
     monitor::{self, Health},
     net::Address,
     sql::{Lists, Pattern},
-    topology::{self, Balance, Consistency, FailoverMode, NodeSettings, Reads, Role, Routing, Transactions},
+    topology::{
+        self, Balance, Consistency, FailoverMode, NodeSettings, Preference, Reads, Role, Routing, Rule, Transactions,
+    },
 };
 
 const NODES_MAX: usize = 100;
+const RULES_MAX: usize = 1_000;
 const CONNECTIONS_MAX: usize = 100_000;
 const FAILURES_MAX: usize = 1000;
 const WEIGHT_MAX: f64 = 1000.0;
@@ -49,6 +52,9 @@ const CONSISTENCIES: &[Choice<'static, Consistency>] = &[
     ("global", Some(Consistency::Global)),
 ];
 
+const PREFERENCES: &[Choice<'static, Preference>] =
+    &[("auto", Some(Preference::Auto)), ("primary", Some(Preference::Primary)), ("replica", Some(Preference::Replica))];
+
 const TRANSACTIONS: &[Choice<'static, Transactions>] =
     &[("primary", Some(Transactions::Primary)), ("read-until-write", Some(Transactions::ReadUntilWrite))];
 
@@ -74,7 +80,8 @@ impl Cluster {
     ) -> Cluster {
         let raw = raw::Cluster::read(Some(item), findings);
         refuse_tls(&raw, findings);
-        let (addresses, nodes) = nodes(&raw, item, zone, outside, findings).into_iter().unzip();
+        let (addresses, nodes): (_, Vec<NodeSettings>) = nodes(&raw, item, zone, outside, findings).into_iter().unzip();
+        warn_of_zone(&nodes, zone, raw.nodes.as_ref(), findings);
         let health = raw::Health::read(raw.health.as_ref(), findings);
         let failover = raw::Failover::read(raw.failover.as_ref(), findings);
         if let Some(patroni) = &failover.patroni {
@@ -93,7 +100,7 @@ impl Cluster {
             or(&raw.max_connections, settings.max_connections, |i| i.whole(1..=CONNECTIONS_MAX, findings));
         settings.connect_timeout =
             or(&raw.connect_timeout, settings.connect_timeout, |i| i.duration(WAIT_MIN..=HOUR, findings));
-        settings.routing = routing(raw.routing.as_ref(), &settings.routing, findings);
+        settings.routing = routing(raw.routing.as_ref(), &settings.routing, &settings.topology.nodes, findings);
         read_health(&health, &mut settings.health, outside, findings);
         if settings.topology.failover == FailoverMode::Promote && settings.addresses.len() == 1 {
             let place = failover.mode.as_ref().map_or(&item.place, |mode| &mode.place);
@@ -156,8 +163,13 @@ pub(super) fn node(address: &Address) -> NodeSettings {
     NodeSettings { name: address.to_string(), weight: 1.0, role: None, near: true }
 }
 
-/// A routing section over the one above it.
-pub(super) fn routing(item: Option<&Item<'_>>, base: &Routing, findings: &mut Findings) -> Routing {
+/// A routing section over the one above it, for a cluster of these nodes.
+pub(super) fn routing(
+    item: Option<&Item<'_>>,
+    base: &Routing,
+    nodes: &[NodeSettings],
+    findings: &mut Findings,
+) -> Routing {
     let raw = raw::Routing::read(item, findings);
     Routing {
         reads: or(&raw.reads, base.reads, |item| item.choice(READS, "", findings)),
@@ -170,6 +182,10 @@ pub(super) fn routing(item: Option<&Item<'_>>, base: &Routing, findings: &mut Fi
         fallback: or(&raw.fallback, base.fallback, |item| item.flag(findings)),
         transactions: or(&raw.transactions, base.transactions, |item| item.choice(TRANSACTIONS, "", findings)),
         lists: lists(&raw, &base.lists, findings),
+        rules: match &raw.rules {
+            Some(item) => rules(item, nodes, findings).into(),
+            None => base.rules.clone(),
+        },
     }
 }
 
@@ -187,6 +203,63 @@ fn lists(raw: &raw::Routing<'_>, base: &Arc<Lists>, findings: &mut Findings) -> 
         write_functions: list(&raw.write_functions, &base.write_functions, true),
         primary_tables: list(&raw.primary_tables, &base.primary_tables, false),
     })
+}
+
+/// `[[clusters.X.routing.rules]]`.
+fn rules(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Vec<Rule> {
+    const MEND: &str = "write it like [[clusters.main.routing.rules]] with user = \"report\" and route = \"replica\"";
+    let items = item.list(MEND, findings);
+    if items.len() > RULES_MAX {
+        findings.mistake(&item.place, format!("has {} rules", items.len()), format!("write at most {RULES_MAX}"));
+    }
+    items.iter().map(|item| rule(item, nodes, findings)).collect()
+}
+
+fn rule(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Rule {
+    let raw = raw::Rule::read(Some(item), findings);
+    if matches!(item.value, DeValue::Table(_)) {
+        if raw.user.is_none() && raw.database.is_none() && raw.application_name.is_none() {
+            findings.mistake(&item.place, "is for no session", "add `user`, `database` or `application_name`");
+        }
+        if raw.route.is_none() && raw.weights.is_none() {
+            findings.mistake(&item.place, "says nothing", "add `route` or `weights`");
+        }
+    }
+    let mut pattern = |item: &Option<Item<'_>>| {
+        let item = item.as_ref()?;
+        let parsed = Pattern::parse(item.text(findings)?);
+        let mend = "write a name, or a regular expression between slashes";
+        parsed.map_err(|why| findings.mistake(&item.place, format!("is no regular expression: {why}"), mend)).ok()
+    };
+    let (user, database, application_name) =
+        (pattern(&raw.user), pattern(&raw.database), pattern(&raw.application_name));
+    Rule {
+        user,
+        database,
+        application_name,
+        route: raw.route.as_ref().and_then(|item| item.choice(PREFERENCES, "", findings)),
+        weights: raw.weights.as_ref().map(|item| weights(item, nodes, findings)),
+    }
+}
+
+/// The weights of all nodes, of which a rule names some.
+fn weights(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Box<[f64]> {
+    let mut weights: Box<[f64]> = nodes.iter().map(|node| node.weight).collect();
+    for entry in item.entries(findings) {
+        let Some(node) = nodes.iter().position(|node| node.name == entry.name) else {
+            let known = nodes.iter().map(|node| &*node.name).collect::<Vec<_>>().join(", ");
+            findings.mistake(
+                &entry.item.place,
+                format!("there is no node \"{}\"", entry.name),
+                format!("known are {known}"),
+            );
+            continue;
+        };
+        if let Some(weight) = entry.item.weight(WEIGHT_MAX, findings) {
+            weights[node] = weight;
+        }
+    }
+    weights
 }
 
 fn patterns(item: &Item<'_>, functions: bool, findings: &mut Findings) -> Vec<Pattern> {
@@ -237,6 +310,17 @@ fn refuse_tls(cluster: &raw::Cluster<'_>, findings: &mut Findings) {
     }
     if let Some(ca) = &tls.ca {
         ca.not_yet("remove it: there is no TLS to servers", findings);
+    }
+}
+
+/// A zone of Poolhouse's own that no node is in is a slip of the pen.
+fn warn_of_zone(nodes: &[NodeSettings], zone: Option<&str>, list: Option<&Item<'_>>, findings: &mut Findings) {
+    if let (Some(zone), Some(list)) = (zone, list)
+        && !nodes.is_empty()
+        && nodes.iter().all(|node| !node.near)
+    {
+        let what = format!("no node is in the zone \"{zone}\" of [server], so zones do not count");
+        findings.warning(&list.place, what, "write `zone` at the nodes that are near");
     }
 }
 

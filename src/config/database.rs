@@ -34,13 +34,14 @@ pub(super) fn read(name: &str, item: &Item<'_>, ground: &Ground<'_>, findings: &
         check_size(&pooling, cluster, [&section.size, &ground.pool.size], findings);
     }
     let base = cluster_settings.map(|cluster| cluster.settings.routing.clone()).unwrap_or_default();
+    let nodes = cluster_settings.map_or(&[][..], |cluster| &cluster.settings.topology.nodes);
     Database {
         cluster: cluster.unwrap_or_default(),
         database: raw.database.as_ref().and_then(|item| item.text(findings)).map(str::to_owned),
         login: login(&raw, ground.outside, findings),
         pool: pooling.lending,
         session: pooling.session,
-        routing: cluster::routing(raw.routing.as_ref(), &base, findings),
+        routing: cluster::routing(raw.routing.as_ref(), &base, nodes, findings),
     }
 }
 

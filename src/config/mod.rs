@@ -31,6 +31,7 @@ use crate::{auth, frontend, monitor, net, pool, session, topology};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub listen: Vec<net::Listen>,
+    pub listeners: Vec<Listener>,
     /// Threads that serve clients, at least 1; `workers = 0` has been replaced by the number of cores.
     pub workers: usize,
     pub frontend: frontend::Settings,
@@ -41,6 +42,13 @@ pub struct Settings {
     /// `[users.X.pool]`: overrides by user, the strongest.
     pub user_pools: BTreeMap<String, PoolOverride>,
     pub log: Log,
+}
+
+/// `[[listener]]`: an address all of whose sessions have one route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub address: net::Listen,
+    pub route: session::Route,
 }
 
 /// `[databases.X]`. Has no name: clients name it, and `"*"` serves many.

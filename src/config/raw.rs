@@ -41,8 +41,12 @@ macro_rules! section {
     };
 }
 
-section!(File at "" { server, tls, auth, pool, clusters, databases, users, admin, coordination, log });
+section!(File at "" { server, listener, tls, auth, pool, clusters, databases, users, admin, coordination, log });
 section!(Server at "server" { listen, workers, max_clients, login_timeout, shutdown_timeout, zone });
+section!(
+    /// An entry of `[[listener]]`.
+    Listener at "listener" { address, route }
+);
 section!(
     /// Nothing but `mode = "disable"` is available yet.
     Tls at "tls" { mode, certificate, private_key, client_ca }
@@ -67,8 +71,12 @@ section!(
     /// `[clusters.X.routing]` and `[databases.X.routing]`.
     Routing at "clusters.*.routing" {
         reads, balance, max_lag, consistency, causal_wait, fallback, transactions, read_functions, write_functions,
-        primary_tables,
+        primary_tables, rules,
     }
+);
+section!(
+    /// An entry of `[[clusters.X.routing.rules]]`.
+    Rule at "clusters.*.routing.rules" { user, database, application_name, route, weights }
 );
 section!(Database at "databases.*" { cluster, database, user, password, pool, routing });
 section!(User at "users.*" { password, pool });
@@ -86,6 +94,7 @@ section!(Log at "log" { level, format });
 pub(super) const SECTIONS: &[Keys] = &[
     File::KEYS,
     Server::KEYS,
+    Listener::KEYS,
     Tls::KEYS,
     Auth::KEYS,
     Pool::KEYS,
@@ -95,6 +104,7 @@ pub(super) const SECTIONS: &[Keys] = &[
     Health::KEYS,
     Failover::KEYS,
     Routing::KEYS,
+    Rule::KEYS,
     Database::KEYS,
     User::KEYS,
     Admin::KEYS,
@@ -196,7 +206,9 @@ fn unknown_key(entry: &Entry<'_>, section: &Place, known: &Keys, findings: &mut 
         (_, false) => format!("unknown key `{}` in [{}]", entry.name, section.key),
     };
     let elsewhere = || SECTIONS.iter().find(|keys| !keys.section.is_empty() && keys.keys.contains(&entry.name));
-    let mend = if let Some(meant) = nearest(entry.name, known.keys.iter().copied()) {
+    // Outside of any section are sections only: what is a key by its very name is no slip of the pen.
+    let near = || nearest(entry.name, known.keys.iter().copied());
+    let mend = if let Some(meant) = near().filter(|_| !at_top || elsewhere().is_none()) {
         format!("did you mean `{meant}`?")
     } else if let Some(keys) = elsewhere() {
         format!("it belongs to [{}]", keys.section.replace('*', "X"))

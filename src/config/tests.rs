@@ -6,8 +6,8 @@ use super::{Loaded, Mistake, Mistakes, Overrides, Settings, check::check, raw::S
 use crate::{
     auth::{Method, Secret},
     net::{Address, Listen},
-    session::Mode,
-    topology::{Balance, Consistency, FailoverMode, Reads, Role, Transactions},
+    session::{Mode, Route},
+    topology::{Balance, Consistency, FailoverMode, Preference, Reads, Role, Transactions},
 };
 
 /// What a case that is about something else needs to be whole; follows it, so that its lines keep their numbers.
@@ -561,6 +561,59 @@ fn zones_and_fallback() {
 }
 
 #[test]
+fn listeners_with_a_route() {
+    let settings = right(
+        "[[listener]]\naddress = \"127.0.0.1:6434\"\nroute = \"replica\"\n\
+         [[listener]]\naddress = \"unix:/run/x:7\"\nroute = \"primary\"",
+    );
+    let routes: Vec<_> = settings.listeners.iter().map(|listener| listener.route).collect();
+    assert_eq!(routes, [Route::Replica, Route::Primary]);
+    assert_eq!(settings.listeners[0].address, Listen::Tcp("127.0.0.1:6434".parse().unwrap()));
+    assert_eq!(settings.listen.len(), 1);
+    wrong(
+        "[[listener]]\naddress = \"127.0.0.1:6432\"\nroute = \"replica\"\n[[listener]]\nroute = \"standby\"\nport = 1",
+        &[
+            "2 listener[0].address: choose another address",
+            "4 listener[1]: has no address",
+            "5 listener[1].route: write replica | primary | auto",
+            "6 listener[1].port: known are address, route",
+        ],
+    );
+    wrong("[listener]\naddress = \"127.0.0.1:1\"", &["1 listener: is a table where a list is expected"]);
+    wrong(
+        "[[listener]]\naddress = \"127.0.0.1:5432\"\nroute = \"replica\"\n[clusters.main]\nnodes = [\"127.0.0.1:5432\"]",
+        &["5 clusters.main.nodes: 127.0.0.1:5432 is where Poolhouse itself listens"],
+    );
+}
+
+#[test]
+fn rules_for_sessions() {
+    let settings = right(
+        "[clusters.main]\nnodes = [\"a\", { address = \"b\", weight = 3 }]\n\
+         [[clusters.main.routing.rules]]\nuser = \"/^report/\"\nroute = \"replica\"\n\
+         [[clusters.main.routing.rules]]\ndatabase = \"app\"\napplication_name = \"cron\"\nweights = { \"a:5432\" = 0 }\n\
+         [databases.app]\n[databases.other.routing]\nrules = []",
+    );
+    let rules = &settings.databases["app"].routing.rules;
+    assert_eq!((rules.len(), rules[0].route, rules[0].weights.as_deref()), (2, Some(Preference::Replica), None));
+    assert_eq!((rules[1].route, rules[1].weights.as_deref()), (None, Some(&[0.0, 3.0][..])));
+    assert!(settings.databases["other"].routing.rules.is_empty());
+    wrong(
+        "[clusters.main]\nnodes = [\"a\"]\n[[clusters.main.routing.rules]]\nroute = \"replica\"\n\
+         [[clusters.main.routing.rules]]\nuser = \"/(/\"\n\
+         [[clusters.main.routing.rules]]\nuser = \"u\"\nroute = \"reader\"\nweights = { b = 1, \"a:5432\" = -1 }",
+        &[
+            "3 clusters.main.routing.rules[0]: add `user`, `database` or `application_name`",
+            "5 clusters.main.routing.rules[1]: add `route` or `weights`",
+            "6 clusters.main.routing.rules[1].user: write a name, or a regular expression between slashes",
+            "9 clusters.main.routing.rules[2].route: write auto | primary | replica",
+            "10 clusters.main.routing.rules[2].weights.b: known are a:5432",
+            "10 clusters.main.routing.rules[2].weights.\"a:5432\": write a number from 0 to",
+        ],
+    );
+}
+
+#[test]
 fn pools_and_routing_go_over_those_above_them() {
     let settings = right(
         "[pool]\nmode = \"session\"\nsize = 7\nidle_timeout = \"0s\"\nprepared_statements = 0\n\
@@ -783,7 +836,7 @@ fn the_reference_names_every_key() {
     let mut section = String::new();
     let mut seen: Vec<(String, String)> = Vec::new();
     for line in reference.lines().map(|line| line.trim_start_matches(['#', ' '])) {
-        if let Some((name, _)) = line.strip_prefix('[').and_then(|line| line.split_once(']')) {
+        if let Some((name, _)) = line.strip_prefix('[').and_then(|line| line.trim_start_matches('[').split_once(']')) {
             section = generic(name);
             let (parent, child) = section.rsplit_once('.').unwrap_or(("", &section));
             seen.push((parent.to_owned(), child.to_owned()));

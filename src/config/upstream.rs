@@ -65,6 +65,7 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
     };
     let settings = Settings {
         listen,
+        listeners: Vec::new(),
         workers: cores_for(over.workers.unwrap_or(0), outside.cores),
         frontend: frontend_defaults(),
         auth,

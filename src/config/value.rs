@@ -68,7 +68,16 @@ impl<'d> Item<'d> {
 
     /// A number greater than 0 and at most `most`, with or without a fraction.
     pub fn share(&self, most: f64, findings: &mut Findings) -> Option<f64> {
-        let bounds = format!("write a number greater than 0 and at most {most}");
+        self.number(|number| number > 0.0 && number <= most, format!("greater than 0 and at most {most}"), findings)
+    }
+
+    /// A number from 0 to `most`, with or without a fraction.
+    pub fn weight(&self, most: f64, findings: &mut Findings) -> Option<f64> {
+        self.number(|number| (0.0..=most).contains(&number), format!("from 0 to {most}"), findings)
+    }
+
+    fn number(&self, fits: impl Fn(f64) -> bool, range: String, findings: &mut Findings) -> Option<f64> {
+        let bounds = format!("write a number {range}");
         let (text, number) = match self.value {
             DeValue::Integer(integer) => {
                 (integer.to_string(), i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|n| n as f64))
@@ -79,7 +88,7 @@ impl<'d> Item<'d> {
                 return None;
             }
         };
-        let number = number.filter(|number| *number > 0.0 && *number <= most);
+        let number = number.filter(|number| fits(*number));
         if number.is_none() {
             findings.mistake(&self.place, format!("{text} is out of range"), bounds);
         }

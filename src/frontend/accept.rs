@@ -5,20 +5,20 @@ use std::{io, time::Duration};
 use tokio::time::sleep;
 
 use super::Workers;
-use crate::{net::Listener, tasks::Scope};
+use crate::{net::Listener, session::Route, tasks::Scope};
 
 /// Pause after an accept that failed for want of a resource, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts clients until the scope is asked to stop.
-pub async fn accept(listener: Listener, workers: Workers, scope: Scope) {
+/// Accepts clients until the scope is asked to stop. All of them have the `route`, if there is one.
+pub async fn accept(listener: Listener, route: Option<Route>, workers: Workers, scope: Scope) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = scope.stopping() => return,
         };
         match accepted {
-            Ok(client) => workers.take_in(client),
+            Ok(client) => workers.take_in(client, route),
             Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept clients; raise the limit of open files (ulimit -n) if that is it");

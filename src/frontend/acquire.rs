@@ -17,8 +17,8 @@ use crate::{
     monitor::Report,
     net::Stream,
     pool::{Asked, Lease, Pool, Waiting},
-    session::Need,
-    topology::{Class, NodeId, Reads, RouteError, State, Topology, Wish, lacks_replicas, route},
+    session::{Need, Route},
+    topology::{self, Class, NodeId, Reads, RouteError, State, Topology, Wish, lacks_replicas},
 };
 
 /// A server connection, and the node that it is on.
@@ -35,19 +35,26 @@ pub struct Request {
     pub after: Option<Instant>,
     /// The WAL position that it must see.
     pub lsn: Option<u64>,
+    /// The rule of the configuration that the session is under.
+    pub rule: Option<u16>,
     /// Spreads choices that are otherwise equal.
     pub seed: u64,
 }
 
-/// A connection to the primary, or while there is none to whatever node may be read from.
-pub fn request_any(target: &Target) -> Request {
-    let route = |class| {
-        let wish = Wish { class, after: None, lsn: None };
-        route(&target.cluster.monitor.topology(), &target.routing, wish, &|_| 0, 0, Instant::now())
+/// A connection to the primary, or while there is none to whatever node may be read from; when the session has a route,
+/// where that goes.
+pub fn request_any(target: &Target, route: Route) -> Request {
+    let class_goes = |class| {
+        let wish = Wish { class, after: None, lsn: None, weights: None };
+        topology::route(&target.cluster.monitor.topology(), &target.routing, wish, &|_| 0, 0, Instant::now())
     };
-    let no_primary = matches!(route(Class::Write), Err(RouteError::NoPrimary));
-    let need = if no_primary && route(Class::Read).is_ok() { Need::Read } else { Need::Write };
-    Request { need, after: None, lsn: None, seed: 0 }
+    let no_primary = || matches!(class_goes(Class::Write), Err(RouteError::NoPrimary));
+    let need = match route {
+        Route::Replica => Need::Replica,
+        Route::Auto if no_primary() && class_goes(Class::Read).is_ok() => Need::Read,
+        Route::Auto | Route::Primary => Need::Write,
+    };
+    Request { need, after: None, lsn: None, rule: None, seed: 0 }
 }
 
 /// What comes of the first try for a connection.
@@ -93,8 +100,8 @@ pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Resul
     let busy = |node: NodeId| {
         if Some(node) == avoid { usize::MAX / 2 } else { target.cluster.node(node).pools.lent() }
     };
-    let (wish, now) = (wish(&topology, request), Instant::now());
-    let node = route(&topology, &target.routing, wish, &busy, request.seed, now);
+    let (wish, now) = (wish(target, &topology, request), Instant::now());
+    let node = topology::route(&topology, &target.routing, wish, &busy, request.seed, now);
     let must_see = request.after.is_some() || request.lsn.is_some();
     let otherwise = node.as_ref().is_ok_and(|node| Some(*node) == topology.primary) || node.is_err();
     let lacks = must_see && otherwise && lacks_replicas(&topology, &target.routing, wish, now);
@@ -105,7 +112,7 @@ pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Resul
 }
 
 /// What is asked of the nodes for a statement.
-pub fn wish(topology: &Topology, request: Request) -> Wish {
+pub fn wish<'t>(target: &'t Target, topology: &Topology, request: Request) -> Wish<'t> {
     // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
     let alone = topology.nodes.len() == 1 && topology.primary.is_none();
     let class = match request.need {
@@ -114,7 +121,8 @@ pub fn wish(topology: &Topology, request: Request) -> Wish {
         Need::Write if !alone => Class::Write,
         Need::Read | Need::Write => Class::Read,
     };
-    Wish { class, after: request.after, lsn: request.lsn }
+    let weights = target.routing.rule(request.rule).and_then(|rule| rule.weights.as_deref());
+    Wish { class, after: request.after, lsn: request.lsn, weights }
 }
 
 /// Waits a little for replicas to replay more: until they are found to have, or shall be asked again.

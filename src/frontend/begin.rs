@@ -17,7 +17,7 @@ use super::{
 use crate::{
     backend::{self, Greeting, QueryError},
     net::Stream,
-    session::{Answer, Carried, Mode, Probe},
+    session::{Answer, Carried, Mode, Probe, Route},
     sql::Isolation,
     tasks::Scope,
     wire::{
@@ -45,13 +45,20 @@ impl Begun {
 
 /// How the session begins. The first client with its startup parameters takes a server connection to have them checked
 /// and spelled by the server; the next ones need none, unless each has its own anyway.
-pub async fn begin(target: &Arc<Target>, worker: &Worker, startup: Vec<(String, String)>) -> Result<Begun, Refusal> {
+///
+/// The first one's, and each one's in session mode, is where the `route` goes.
+pub async fn begin(
+    target: &Arc<Target>,
+    worker: &Worker,
+    startup: Vec<(String, String)>,
+    route: Route,
+) -> Result<Begun, Refusal> {
     let keeps = target.shared.mode == Mode::Session;
     let (as_of, known) = (target.as_of(), target.beginning(&startup));
     if let Some(beginning) = known.clone().filter(|_| !keeps) {
         return Ok(Begun { beginning, held: None });
     }
-    let acquired = acquire(target, worker, request_any(target)).await;
+    let acquired = acquire(target, worker, request_any(target, route)).await;
     let mut acquired = acquired.map_err(|error: AcquireError| Refusal::Told(error.report()))?;
     let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     match begin_on(&mut acquired.0, &wanted, known.as_ref(), target.shared.routed).await {
@@ -142,16 +149,22 @@ pub async fn unless_gone<T>(
     }
 }
 
-/// What a client is told that is in. With a server connection of its own (`own`) that is what this server has said.
-pub fn welcome(beginning: &Beginning, process: u32, secret: &[u8], own: bool) -> Vec<u8> {
+/// What a client is told that is in. With a server connection of its own (`own`) that is what this server has said;
+/// `replicas` serve all that the session can ask for.
+pub fn welcome(beginning: &Beginning, process: u32, secret: &[u8], own: bool, replicas: bool) -> Vec<u8> {
     let mut out = Vec::new();
     let quiet = Greeting::default();
     let greeting = beginning.greeting.as_deref().unwrap_or(&quiet);
     Authentication::Ok.write(&mut out);
     out.extend_from_slice(&greeting.early);
     for (name, value) in beginning.reported.iter().chain(beginning.about_server.iter()) {
-        // Behind Poolhouse there is always a server that can be written to, whichever answered first.
-        let value = if name == "in_hot_standby" && !own { "off" } else { value };
+        // Behind Poolhouse there is always a server that can be written to, whichever answered first, unless the session
+        // can reach none. libpq's target_session_attrs goes by this.
+        let value = match name {
+            "in_hot_standby" if replicas => "on",
+            "in_hot_standby" if !own => "off",
+            _ => value,
+        };
         reply::parameter_status(name, value, &mut out);
     }
     reply::backend_key_data(process, secret, &mut out);

@@ -198,7 +198,7 @@ impl Keeper {
 
     async fn ask(&mut self) -> Result<Arc<Census>, Failure> {
         let user = self.kept.upgrade().and_then(|kept| kept.user()).ok_or(Failure::NoUser)?;
-        let request = Request { need: Need::Write, after: None, lsn: None, seed: 0 };
+        let request = Request { need: Need::Write, after: None, lsn: None, rule: None, seed: 0 };
         let node = choose(&user, request, None)?.node;
         let mut server = connect(&user, node).await?;
         query(&mut server, BEGIN).await?;

@@ -52,6 +52,8 @@ pub struct Client {
     target: Arc<Target>,
     worker: Arc<Worker>,
     entry: Entry,
+    /// The rule of the configuration that it is under.
+    rule: Option<u16>,
     /// Frees its place among `max_clients` when the client goes.
     _place: Place,
     exchange: Option<Box<Exchange>>,
@@ -127,6 +129,7 @@ impl Client {
         target: Arc<Target>,
         worker: Arc<Worker>,
         entry: Entry,
+        rule: Option<u16>,
         place: Place,
     ) -> Box<Client> {
         let timer = Timer::new(&target.limits);
@@ -136,6 +139,7 @@ impl Client {
             target,
             worker,
             entry,
+            rule,
             _place: place,
             exchange: None,
             lent: None,
@@ -286,7 +290,8 @@ impl Client {
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
         let mut server = server;
         let seed = u64::from(self.turns);
-        let guide = Guide { worker: &self.worker, target: &self.target, last_write: self.last_write, seed };
+        let (last_write, rule) = (self.last_write, self.rule);
+        let guide = Guide { worker: &self.worker, target: &self.target, last_write, rule, seed };
         let event = loop {
             let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &guide);
             if let Some(new) = exchange.pipeline.new_defaults.take() {
@@ -422,7 +427,7 @@ impl Client {
         self.turns = self.turns.wrapping_add(1);
         let seed = u64::from(self.turns) ^ (u64::from(self.entry.slot.process) << 32);
         let after = self.target.must_see(self.last_write);
-        Request { need, after, lsn: self.session.own_settings().lsn, seed }
+        Request { need, after, lsn: self.session.own_settings().lsn, rule: self.rule, seed }
     }
 
     /// The message at the front cannot be served: its error, and the session goes on.

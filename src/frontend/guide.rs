@@ -19,6 +19,8 @@ pub struct Guide<'a> {
     pub target: &'a Target,
     /// When the session's last write was answered.
     pub last_write: Option<Instant>,
+    /// The rule of the configuration that it is under.
+    pub rule: Option<u16>,
     pub seed: u64,
 }
 
@@ -29,10 +31,10 @@ impl Judge for Guide<'_> {
 
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {
         let (target, cluster) = (self.target, &self.target.cluster);
-        let request = Request { need, after: target.must_see(self.last_write), lsn, seed: self.seed };
+        let request = Request { need, after: target.must_see(self.last_write), lsn, rule: self.rule, seed: self.seed };
         let chosen = choose_first(target, request).ok().map(|choice| choice.node);
         let (topology, now) = (cluster.monitor.topology(), Instant::now());
-        let wish = wish(&topology, request);
+        let wish = wish(target, &topology, request);
         let view = |(id, node): (_, &Node)| {
             let primary = topology.primary == Some(id);
             NodeView {
@@ -45,7 +47,7 @@ impl Judge for Guide<'_> {
                 lag_bytes: lag_bytes(&topology, node).filter(|_| !primary),
                 lag_seconds: node.fresh_as_of.map(|fresh| now.saturating_duration_since(fresh).as_secs_f64()),
                 position: node.lsn,
-                weight: node.weight,
+                weight: wish.weight(&topology, id),
                 busy: cluster.node(id).pools.lent(),
                 unfit: match standing(&topology, &target.routing, wish, id, now) {
                     Err(unfit) if chosen != Some(id) => Some(unfit.to_string()),

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     net::listener::Accepted,
+    session::Route,
     tasks::{Scope, Token},
 };
 
@@ -62,7 +63,8 @@ struct Arrival {
 
 #[derive(Debug)]
 enum Who {
-    New(Accepted),
+    /// With the route of the listener, if that has one.
+    New(Accepted, Option<Route>),
     /// One that has been served by another thread.
     Moved(Box<Client>),
 }
@@ -137,12 +139,12 @@ impl Workers {
     }
 
     /// Hands a new client to the thread in use with fewest clients; one that is busy gets none while others are not.
-    pub fn take_in(&self, client: Accepted) {
+    pub fn take_in(&self, client: Accepted, route: Option<Route>) {
         let in_use = &self.intakes[..self.in_use.load(Ordering::Relaxed)];
         let loads = in_use.iter().map(|intake| intake.post.load()).enumerate();
         let fewest = loads.min_by_key(|(_, load)| (load.busy >= BUSY, load.clients));
         if let Some((to, _)) = fewest {
-            self.hand_over(Who::New(client), to);
+            self.hand_over(Who::New(client, route), to);
         }
     }
 
@@ -235,10 +237,10 @@ async fn serve_one(
     workers: Workers,
 ) {
     let client = match arrival.client {
-        Who::New(accepted) => match accepted.open() {
+        Who::New(accepted, route) => match accepted.open() {
             // The login holds much that the client's later life does not need.
             Ok(stream) => {
-                let served = Box::pin(login::log_in(stream, frontend, worker, workers.clients.clone())).await;
+                let served = Box::pin(login::log_in(stream, route, frontend, worker, workers.clients.clone())).await;
                 match served {
                     Some(Served::Client(client)) => Some(client),
                     Some(Served::Relay(relay)) => return Box::pin(relay.run()).await,
@@ -359,7 +361,7 @@ mod tests {
         let (workers, mut arrivals) = Workers::new(3, clients.clone());
         let arrive = || {
             let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
-            workers.take_in(Accepted::Unix(one));
+            workers.take_in(Accepted::Unix(one), None);
             other
         };
         let mut kept = vec![arrive(), arrive()];

@@ -22,8 +22,9 @@ use super::{
 use crate::{
     auth::{Challenge, Credential, Secret, md5, scram},
     net::Stream,
-    session::{OwnSettings, Session},
+    session::{Mode, OwnSettings, Route, RouteBy, Session},
     tasks::Scope,
+    topology::{Preference, Rule, Who},
     wire::{
         self,
         error::{Report, SqlState},
@@ -73,13 +74,21 @@ pub enum Served {
 }
 
 /// Logs a client in; `None` when that failed, and the client has been told.
-pub async fn log_in(mut stream: Stream, frontend: Arc<Frontend>, worker: Arc<Worker>, scope: Scope) -> Option<Served> {
+///
+/// `route` is that of all sessions at the address that it has connected to.
+pub async fn log_in(
+    mut stream: Stream,
+    route: Option<Route>,
+    frontend: Arc<Frontend>,
+    worker: Arc<Worker>,
+    scope: Scope,
+) -> Option<Served> {
     let limit = frontend.settings.login_timeout;
     let peer = stream.peer();
     let proved = timeout(limit, prove_all(&mut stream, &frontend, &worker, &scope)).await;
     let ready = match proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into())) {
         // A server may take longer to come than a client may take to log in; the wait for it has limits of its own.
-        Ok(known) => start(&mut stream, &frontend, &worker, &scope, known).await,
+        Ok(known) => start(&mut stream, &frontend, &worker, &scope, Known { route, ..known }).await,
         Err(refusal) => Err(refusal),
     };
     let refusal = match ready {
@@ -102,6 +111,7 @@ struct Ready {
     life: Life,
     target: Arc<Target>,
     entry: Entry,
+    rule: Option<u16>,
     place: Place,
 }
 
@@ -116,7 +126,7 @@ impl Ready {
     fn serve(self, stream: Stream, worker: Arc<Worker>) -> Served {
         match self.life {
             Life::Session(session, held) => {
-                let mut client = Client::new(stream, session, self.target, worker, self.entry, self.place);
+                let mut client = Client::new(stream, session, self.target, worker, self.entry, self.rule, self.place);
                 if let Some(held) = held {
                     client.keep(held);
                 }
@@ -132,6 +142,8 @@ struct Known {
     minor: u16,
     wanted: Wanted,
     target: Arc<Target>,
+    /// That of the listener.
+    route: Option<Route>,
     place: Place,
 }
 
@@ -170,7 +182,7 @@ async fn prove_all(
         }
         Purpose::Physical | Purpose::Logical => frontend.target_alone(&wanted, credential)?,
     };
-    Ok(Known { minor: parameters.minor, wanted, target, place })
+    Ok(Known { minor: parameters.minor, wanted, target, route: None, place })
 }
 
 /// From there to the first ReadyForQuery.
@@ -181,13 +193,17 @@ async fn start(
     scope: &Scope,
     known: Known,
 ) -> Result<Ready, Refusal> {
-    let Known { minor, wanted, target, place } = known;
-    let mut own = OwnSettings::default();
+    let Known { minor, wanted, target, route, place } = known;
+    let (mut own, mut rule) = (OwnSettings::default(), None);
     let begun = match wanted.purpose {
         Purpose::Session => {
             let mut settings = wanted.settings()?;
+            rule = rule_for(&target, &wanted, &settings);
+            own = begins_with(target.routing.rule(rule), route);
             own.take(&mut settings)?;
-            unless_gone(stream, scope, begin(&target, worker, settings)).await?
+            let keeps = target.shared.mode == Mode::Session || own.by == RouteBy::Listener;
+            let first = if keeps { own.route } else { Route::Auto };
+            unless_gone(stream, scope, begin(&target, worker, settings, first)).await?
         }
         Purpose::Physical | Purpose::Logical => {
             let parameters = wanted.own_parameters();
@@ -201,7 +217,8 @@ async fn start(
         .map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")))?;
     let Begun { beginning, held } = begun;
     let (process, secret) = (entry.slot.process, entry.slot.secret());
-    stream.write_all(&begin::welcome(&beginning, process, secret, held.is_some())).await?;
+    let replicas = own.by == RouteBy::Listener && own.route == Route::Replica;
+    stream.write_all(&begin::welcome(&beginning, process, secret, held.is_some(), replicas)).await?;
     let (client, database, user) = (stream.peer(), &wanted.database, &wanted.user);
     tracing::debug!(client, database, user, process, purpose = ?wanted.purpose, "a client logged in");
     let life = match (wanted.purpose, held) {
@@ -209,11 +226,32 @@ async fn start(
         (_, held) => {
             let mut session = Session::new(target.shared.clone(), beginning.settings, beginning.reported)
                 .with_default_isolation(beginning.isolation);
-            session.steer(own, false);
+            session.steer(own);
             Life::Session(session, held)
         }
     };
-    Ok(Ready { life, target, entry, place })
+    Ok(Ready { life, target, entry, rule, place })
+}
+
+/// The rule of the configuration that a session is under.
+fn rule_for(target: &Target, wanted: &Wanted, settings: &[(String, String)]) -> Option<u16> {
+    let named = settings.iter().find(|(name, _)| name == "application_name");
+    let application_name = named.map_or("", |(_, value)| value);
+    target.routing.rule_for(Who { user: &wanted.user, database: &wanted.database, application_name })
+}
+
+/// What a session begins with before it says anything: the listener's route is stronger than a rule's.
+fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> OwnSettings {
+    let by_rule = rule.and_then(|rule| rule.route).map(|preference| match preference {
+        Preference::Auto => Route::Auto,
+        Preference::Primary => Route::Primary,
+        Preference::Replica => Route::Replica,
+    });
+    match (listener, by_rule) {
+        (Some(route), _) => OwnSettings { route, by: RouteBy::Listener, ..OwnSettings::default() },
+        (None, Some(route)) => OwnSettings { route, by: RouteBy::Rule, ..OwnSettings::default() },
+        (None, None) => OwnSettings::default(),
+    }
 }
 
 /// Reads packets until one says what the connection is for. Encryption is not to be had yet.

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     monitor::Report as NodeReport,
     net::Stream,
+    session::Route,
     wire::{
         error::Report,
         frame::{HEADER_BYTES, header},
@@ -47,7 +48,7 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// can be streamed from as well.
 pub async fn begin(target: &Arc<Target>, worker: &Worker, parameters: Vec<(String, String)>) -> Result<Begun, Refusal> {
     let pool = |node| target.own_pool(node, parameters.clone());
-    let acquired = acquire_from(target, worker, request_any(target), &pool).await;
+    let acquired = acquire_from(target, worker, request_any(target, Route::Auto), &pool).await;
     let acquired = acquired.map_err(|error| Refusal::Told(error.report()))?;
     let server = &acquired.0;
     let beginning = Beginning {

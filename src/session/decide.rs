@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Mode, Need, Pipeline, Route, Session};
+use super::{Mode, Need, OwnSettings, Pipeline, Route, RouteBy, Session};
 use crate::sql::{Access, Hint, Verdict};
 
 /// What decided where a statement goes.
@@ -11,8 +11,8 @@ use crate::sql::{Access, Hint, Verdict};
 pub enum Rule {
     /// What it does.
     Verdict,
-    /// `poolhouse.route`.
-    Route(Route),
+    /// `poolhouse.route`, and who has set it.
+    Route(Route, RouteBy),
     /// A comment in the text.
     Hint,
     /// There is only one node, or in session mode only the server connection that the session has.
@@ -29,7 +29,9 @@ impl fmt::Display for Rule {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rule::Verdict => formatter.write_str("verdict"),
-            Rule::Route(route) => write!(formatter, "poolhouse.route is {}", route.name()),
+            Rule::Route(route, RouteBy::Session) => write!(formatter, "poolhouse.route is {}", route.name()),
+            Rule::Route(route, RouteBy::Rule) => write!(formatter, "a rule of the configuration says {}", route.name()),
+            Rule::Route(route, RouteBy::Listener) => write!(formatter, "the listener's route is {}", route.name()),
             Rule::Hint => formatter.write_str("a comment in the statement says so"),
             Rule::NoChoice => formatter.write_str("no choice"),
             Rule::Transaction => formatter.write_str("the transaction runs there"),
@@ -58,10 +60,11 @@ impl Session {
         if let Some(own) = &self.own
             && self.shared.mode != Mode::Session
         {
-            match own.now().route {
+            let OwnSettings { route, by, .. } = own.now();
+            match route {
                 Route::Auto => {}
-                Route::Primary => return (Need::Write, Rule::Route(Route::Primary)),
-                Route::Replica => return (Need::Replica, Rule::Route(Route::Replica)),
+                Route::Primary => return (Need::Write, Rule::Route(route, by)),
+                Route::Replica => return (Need::Replica, Rule::Route(route, by)),
             }
         }
         if !self.shared.routed || self.shared.mode == Mode::Session {
@@ -82,12 +85,15 @@ impl Session {
         if !self.shared.routed || self.shared.mode == Mode::Session {
             return Err(None);
         }
-        let fixed = self.own.as_ref().is_some_and(|own| own.is_fixed());
+        let fixed = self.own.as_ref().and_then(|own| own.fixed_route());
+        let ignored = || Err(Some("the listener's route is fixed, so the hint in the statement is ignored".into()));
+        match (hint, fixed) {
+            (Hint::Replica, Some(Route::Primary)) | (Hint::Primary, Some(Route::Replica)) => return ignored(),
+            (Hint::Node(_), Some(Route::Primary | Route::Replica)) => return ignored(),
+            _ => {}
+        }
         match hint {
             Hint::Replica => Ok(Need::Replica),
-            Hint::Primary | Hint::Node(_) if fixed => {
-                Err(Some("this session's statements go to replicas, so the hint in the statement is ignored".into()))
-            }
             Hint::Primary => Ok(Need::Write),
             Hint::Node(name) => match self.shared.nodes.iter().position(|node| node == name) {
                 Some(node) => Ok(Need::Node(node as u16)),

@@ -36,7 +36,7 @@ pub use explain::NodeView;
 pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
 pub use nearest::nearest;
-pub use own::{OwnSettings, Route, truth};
+pub use own::{OwnSettings, Route, RouteBy, truth};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use pinning::{Holding, OnPin};
 pub use pipeline::{NewDefaults, Pipeline};

@@ -73,10 +73,22 @@ impl Route {
     }
 }
 
+/// Who has said what the route is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouteBy {
+    #[default]
+    Session,
+    /// A rule of the configuration.
+    Rule,
+    /// The address that it has connected to: not to be changed.
+    Listener,
+}
+
 /// The values of all settings of Poolhouse's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OwnSettings {
     pub route: Route,
+    pub by: RouteBy,
     /// A notice after each statement says where it ran, and why.
     pub explain: bool,
     /// A WAL position that the session's reads must see.
@@ -120,14 +132,22 @@ impl OwnSettings {
         is_own_setting(name)
     }
 
-    /// Takes the settings of our own out of startup parameters, whose names are in lower case.
+    /// Takes the settings of our own out of startup parameters, whose names are in lower case. A route that the listener
+    /// gives stays.
     ///
     /// # Errors
     /// One is unknown, or has a value that it cannot have.
     pub fn take(&mut self, startup: &mut Vec<(String, String)>) -> Result<(), Report> {
+        let before = *self;
         for (name, value) in startup.extract_if(.., |(name, _)| OwnSettings::are_named_by(name)) {
             let set = Name::of(&name).and_then(|name| self.set(name, &value));
             set.map_err(|report| Report { fatal: true, ..report })?;
+        }
+        if before.by == RouteBy::Listener {
+            if self.route != before.route {
+                return Err(Report { fatal: true, ..fixed_by_listener(before.route) });
+            }
+            self.by = before.by;
         }
         Ok(())
     }
@@ -139,6 +159,7 @@ impl OwnSettings {
                     let names = Route::NAMES.map(|(name, _)| name).join(", ");
                     invalid(name, value).hint(format!("Available values: {names}."))
                 })?;
+                self.by = RouteBy::Session;
             }
             Name::Lsn => {
                 self.lsn = match value.trim() {
@@ -170,7 +191,7 @@ impl OwnSettings {
     /// Takes one value from others.
     fn copy(&mut self, name: Name, from: &OwnSettings) {
         match name {
-            Name::Route => self.route = from.route,
+            Name::Route => (self.route, self.by) = (from.route, from.by),
             Name::Explain => self.explain = from.explain,
             Name::Lsn => self.lsn = from.lsn,
         }
@@ -223,8 +244,6 @@ pub fn truth(value: &str) -> Option<bool> {
 pub(super) struct Own {
     /// RESET returns to these.
     startup: OwnSettings,
-    /// The route is not the client's to change.
-    fixed: bool,
     now: OwnSettings,
     /// Something was changed in the transaction that is open.
     transaction: Option<Box<Transaction>>,
@@ -258,9 +277,9 @@ struct Portal {
 }
 
 impl Own {
-    /// Whether the client cannot change its route.
-    pub fn is_fixed(&self) -> bool {
-        self.fixed
+    /// The route that the client cannot change, if there is one.
+    pub fn fixed_route(&self) -> Option<Route> {
+        (self.startup.by == RouteBy::Listener).then_some(self.startup.route)
     }
 
     /// The client is told this after its statement.
@@ -376,10 +395,13 @@ impl Own {
             };
             wanted.set(name, value)?;
         }
-        if name == Name::Route && self.fixed && wanted.route != self.startup.route {
-            let message = format!("parameter \"{}\" cannot be changed", name.text());
-            let report = Report::error(SqlState::CANNOT_CHANGE_PARAMETER, message);
-            return Err(report.hint("The address that this session has connected to serves reads from replicas only."));
+        if name == Name::Route
+            && let Some(fixed) = self.fixed_route()
+        {
+            if wanted.route != fixed {
+                return Err(fixed_by_listener(fixed));
+            }
+            wanted.by = RouteBy::Listener;
         }
         self.change(local, |settings| settings.copy(name, &wanted));
         if local && !in_block {
@@ -399,6 +421,12 @@ fn describe(command: &OwnCommand, format: u16, to_client: &mut Vec<u8>) -> Resul
         OwnCommand::ExplainRoute { .. } => explain::describe_route(format, to_client),
     }
     Ok(())
+}
+
+fn fixed_by_listener(route: Route) -> Report {
+    let message = format!("parameter \"{}\" cannot be changed", Name::Route.text());
+    let hint = format!("All sessions at the address that this one has connected to have the route {}.", route.name());
+    Report::error(SqlState::CANNOT_CHANGE_PARAMETER, message).hint(hint)
 }
 
 fn misplaced() -> Report {
@@ -472,10 +500,10 @@ fn is_open(pipeline: &Pipeline, attached: bool) -> bool {
 }
 
 impl Session {
-    /// Lets the session begin with these settings; when `fixed`, the client cannot change its route.
-    pub fn steer(&mut self, startup: OwnSettings, fixed: bool) {
-        if fixed || startup != OwnSettings::default() {
-            self.own = Some(Box::new(Own { startup, fixed, now: startup, ..Own::default() }));
+    /// Lets the session begin with these settings.
+    pub fn steer(&mut self, startup: OwnSettings) {
+        if startup != OwnSettings::default() {
+            self.own = Some(Box::new(Own { startup, now: startup, ..Own::default() }));
         }
     }
 
@@ -915,8 +943,8 @@ mod tests {
 
     #[test]
     fn a_fixed_route_stays() {
-        let startup = OwnSettings { route: Route::Replica, ..OwnSettings::default() };
-        let own = &mut Own { startup, fixed: true, now: startup, ..Own::default() };
+        let startup = OwnSettings { route: Route::Replica, by: RouteBy::Listener, ..OwnSettings::default() };
+        let own = &mut Own { startup, now: startup, ..Own::default() };
         assert_eq!(try_run(own, "SET poolhouse.route = 'auto'").unwrap_err().code.0, "55P02");
         assert_eq!(
             try_run(own, "SET poolhouse.route = 'replica'; RESET poolhouse.route").as_deref(),

@@ -45,7 +45,8 @@ impl Pattern {
         matches!(self, Pattern::Name(name) if functions::kind(name) != Kind::Unknown)
     }
 
-    fn is_function(&self, name: &str) -> bool {
+    /// Whether a name is meant.
+    pub fn is(&self, name: &str) -> bool {
         match self {
             Pattern::Name(own) => **own == *name,
             Pattern::Expression(expression) => expression.is_match(name),
@@ -87,14 +88,14 @@ impl Lists {
         if let Some(table) = verdict.tables.iter().find(|table| is_table(table)) {
             return Some((table, "primary_tables"));
         }
-        let writes = |name: &str| self.write_functions.iter().any(|pattern| pattern.is_function(name));
+        let writes = |name: &str| self.write_functions.iter().any(|pattern| pattern.is(name));
         let function = verdict.unseen.as_deref()?.functions.iter().find(|name| writes(name))?;
         Some((function, "write_functions"))
     }
 
     /// Whether a function is said to read.
     pub fn reads(&self, name: &str) -> bool {
-        self.read_functions.iter().any(|pattern| pattern.is_function(name))
+        self.read_functions.iter().any(|pattern| pattern.is(name))
     }
 }
 

@@ -9,6 +9,7 @@ mod history;
 mod machine;
 mod observation;
 mod route;
+mod rules;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::sql::Lists;
 pub use machine::Machine;
 pub use observation::{Action, Observation, Order, Probe, Receiver};
 pub use route::{Class, RouteError, Unfit, Wish, lacks_replicas, route, standing};
+pub use rules::{Preference, Rule, Who};
 pub use snapshot::{Failover, Node, Obstacle, State, Topology};
 
 /// A node's place in the cluster's list of nodes.
@@ -77,7 +79,7 @@ pub enum Consistency {
 }
 
 /// `[clusters.X.routing]`, and overridden in `[databases.X.routing]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Routing {
     pub reads: Reads,
     pub balance: Balance,
@@ -91,6 +93,8 @@ pub struct Routing {
     pub transactions: Transactions,
     /// What the configuration knows better of functions and tables.
     pub lists: Arc<Lists>,
+    /// For sessions by who they are; the first that fits counts.
+    pub rules: Arc<[Rule]>,
 }
 
 impl Default for Routing {
@@ -104,6 +108,7 @@ impl Default for Routing {
             fallback: true,
             transactions: Transactions::default(),
             lists: Arc::default(),
+            rules: Arc::default(),
         }
     }
 }

@@ -23,13 +23,24 @@ pub enum Class {
 }
 
 /// What a statement, or the transaction that it opens, needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wish<'a> {
     pub class: Class,
     /// When the last write was answered that it must see; `None` = there is none.
     pub after: Option<Instant>,
     /// The WAL position that it must see, as the session says itself.
     pub lsn: Option<u64>,
+    /// Weights of the nodes in place of their own.
+    pub weights: Option<&'a [f64]>,
+}
+
+impl Wish<'_> {
+    /// What a node weighs.
+    pub fn weight(&self, topology: &Topology, id: NodeId) -> f64 {
+        let index = usize::from(id.0);
+        let own = || topology.nodes.get(index).map_or(0.0, |node| node.weight);
+        self.weights.and_then(|weights| weights.get(index).copied()).unwrap_or_else(own)
+    }
 }
 
 /// No node now. Either may pass when the topology's version rises.
@@ -52,7 +63,7 @@ pub enum RouteError {
 pub fn route(
     topology: &Topology,
     routing: &Routing,
-    wish: Wish,
+    wish: Wish<'_>,
     busy: &dyn Fn(NodeId) -> usize,
     seed: u64,
     now: Instant,
@@ -67,20 +78,22 @@ pub fn route(
     let replicas_only = reader.replicas_only;
     let fit = |id: NodeId| reader.standing(id, false).is_ok();
     let otherwise = topology.primary.filter(|_| !replicas_only);
-    if let Some(id) = pick(topology, routing.balance, &fit, busy, seed).or(otherwise) {
+    let weight = |id: NodeId| wish.weight(topology, id);
+    let scales = Scales { topology, balance: routing.balance, weight: &weight, busy, seed };
+    if let Some(id) = scales.pick(&fit).or(otherwise) {
         return Ok(id);
     }
     // One broken connection makes a replica suspect: better that one than none.
     let last_resort = |id: NodeId| reader.standing(id, true).is_ok();
     let error = || if replicas_only { RouteError::NoReplica } else { reader.error() };
-    pick(topology, routing.balance, &last_resort, busy, seed).ok_or_else(error)
+    scales.pick(&last_resort).ok_or_else(error)
 }
 
 /// Whether a node is one of those among which [`route`] picks, or why not.
 ///
 /// # Errors
 /// Why not.
-pub fn standing(topology: &Topology, routing: &Routing, wish: Wish, id: NodeId, now: Instant) -> Result<(), Unfit> {
+pub fn standing(topology: &Topology, routing: &Routing, wish: Wish<'_>, id: NodeId, now: Instant) -> Result<(), Unfit> {
     match Choice::of(topology, routing, wish, now) {
         Choice::Primary if topology.primary == Some(id) => Ok(()),
         Choice::Primary => Err(Unfit::NotPrimary),
@@ -91,7 +104,7 @@ pub fn standing(topology: &Topology, routing: &Routing, wish: Wish, id: NodeId, 
 }
 
 /// Whether a read would find more replicas once they have replayed what it must see.
-pub fn lacks_replicas(topology: &Topology, routing: &Routing, wish: Wish, now: Instant) -> bool {
+pub fn lacks_replicas(topology: &Topology, routing: &Routing, wish: Wish<'_>, now: Instant) -> bool {
     let sees = wish.lsn.is_some() || wish.after.is_some() && routing.consistency != Consistency::Eventual;
     let lacks = |id| standing(topology, routing, wish, id, now) == Err(Unfit::LacksWrite);
     sees && matches!(wish.class, Class::Read | Class::Replica) && topology.ids().any(lacks)
@@ -119,6 +132,8 @@ pub enum Unfit {
     LacksWrite,
     /// It lags more than `max_lag`.
     Lag,
+    /// Its weight is 0 for the session.
+    Weightless,
 }
 
 impl fmt::Display for Unfit {
@@ -135,6 +150,7 @@ impl fmt::Display for Unfit {
             Unfit::Timeline => "has not followed the primary to its timeline",
             Unfit::LacksWrite => "may lack a write that must be seen",
             Unfit::Lag => "lags more than max_lag",
+            Unfit::Weightless => "has no weight for this session",
         })
     }
 }
@@ -147,7 +163,7 @@ enum Choice<'a> {
 }
 
 impl<'a> Choice<'a> {
-    fn of(topology: &'a Topology, routing: &Routing, wish: Wish, now: Instant) -> Choice<'a> {
+    fn of(topology: &'a Topology, routing: &Routing, wish: Wish<'a>, now: Instant) -> Choice<'a> {
         let alone = topology.nodes.len() == 1;
         match wish.class {
             Class::Write => Choice::Primary,
@@ -161,6 +177,7 @@ impl<'a> Choice<'a> {
 /// The bounds that a node must keep to serve one read.
 struct Reader<'a> {
     topology: &'a Topology,
+    wish: Wish<'a>,
     with_primary: bool,
     /// The primary is no way out, either.
     replicas_only: bool,
@@ -173,7 +190,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(topology: &'a Topology, routing: &Routing, wish: Wish, now: Instant) -> Reader<'a> {
+    fn new(topology: &'a Topology, routing: &Routing, wish: Wish<'a>, now: Instant) -> Reader<'a> {
         let primary_up =
             topology.primary.and_then(|id| topology.node(id)).is_some_and(|primary| primary.state == State::Up);
         let reference = if primary_up { Some(now) } else { topology.primary_seen };
@@ -185,6 +202,7 @@ impl<'a> Reader<'a> {
         let lag = routing.max_lag.filter(|_| !matches!(wish.class, Class::Node(_)));
         Reader {
             topology,
+            wish,
             with_primary,
             replicas_only: wish.class == Class::Replica
                 || wish.class == Class::Read && !routing.fallback && !with_primary,
@@ -198,7 +216,7 @@ impl<'a> Reader<'a> {
         let node = self.topology.node(id).ok_or(Unfit::NoRole)?;
         if self.topology.primary == Some(id) {
             return match (self.with_primary, self.replicas_only) {
-                (true, _) => Ok(()),
+                (true, _) => self.has_weight(id),
                 (false, true) => Err(Unfit::NotReplica),
                 (false, false) => Err(Unfit::Primary),
             };
@@ -227,7 +245,12 @@ impl<'a> Reader<'a> {
         if self.floor.is_some_and(|floor| node.fresh_as_of.is_none_or(|fresh| fresh < floor)) {
             return Err(Unfit::Lag);
         }
-        Ok(())
+        self.has_weight(id)
+    }
+
+    fn has_weight(&self, id: NodeId) -> Result<(), Unfit> {
+        let named = matches!(self.wish.class, Class::Node(_));
+        if named || self.wish.weight(self.topology, id) > 0.0 { Ok(()) } else { Err(Unfit::Weightless) }
     }
 
     fn error(&self) -> RouteError {
@@ -236,91 +259,85 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One of the nodes that are fit: of our own zone as long as there is one.
-fn pick(
-    topology: &Topology,
+/// How one of several nodes is picked.
+struct Scales<'a> {
+    topology: &'a Topology,
     balance: Balance,
-    fit: &dyn Fn(NodeId) -> bool,
-    busy: &dyn Fn(NodeId) -> usize,
+    weight: &'a dyn Fn(NodeId) -> f64,
+    busy: &'a dyn Fn(NodeId) -> usize,
     seed: u64,
-) -> Option<NodeId> {
-    if topology.nodes.iter().any(|node| !node.near) {
-        let fit_and_near = |id: NodeId| topology.nodes[usize::from(id.0)].near && fit(id);
-        if let Some(id) = pick_of(topology, balance, &fit_and_near, busy, seed) {
-            return Some(id);
+}
+
+impl Scales<'_> {
+    /// One of the nodes that are fit: of our own zone as long as there is one.
+    fn pick(&self, fit: &dyn Fn(NodeId) -> bool) -> Option<NodeId> {
+        let nodes = &self.topology.nodes;
+        if nodes.iter().any(|node| !node.near) {
+            let fit_and_near = |id: NodeId| nodes[usize::from(id.0)].near && fit(id);
+            if let Some(id) = self.pick_of(&fit_and_near) {
+                return Some(id);
+            }
+        }
+        self.pick_of(fit)
+    }
+
+    fn pick_of(&self, fit: &dyn Fn(NodeId) -> bool) -> Option<NodeId> {
+        match self.balance {
+            Balance::LeastBusy => self.least_busy(fit),
+            Balance::RoundRobin => self.by_weight(fit, |total, least| {
+                // Steps of the smallest weight around the circle of all weights, from the middle of each step, so that
+                // rounding never falls on a border.
+                let step = least / total;
+                ((self.seed as u32 as f64 + 0.5) * step).fract() * total
+            }),
+            Balance::Random => self.by_weight(fit, |total, _| {
+                const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
+                (mix(self.seed) >> 11) as f64 * UNIT * total
+            }),
         }
     }
-    pick_of(topology, balance, fit, busy, seed)
-}
 
-fn pick_of(
-    topology: &Topology,
-    balance: Balance,
-    fit: &dyn Fn(NodeId) -> bool,
-    busy: &dyn Fn(NodeId) -> usize,
-    seed: u64,
-) -> Option<NodeId> {
-    match balance {
-        Balance::LeastBusy => least_busy(topology, fit, busy, seed),
-        Balance::RoundRobin => by_weight(topology, fit, |total, least| {
-            // Steps of the smallest weight around the circle of all weights, from the middle of each step, so that
-            // rounding never falls on a border.
-            let step = least / total;
-            ((seed as u32 as f64 + 0.5) * step).fract() * total
-        }),
-        Balance::Random => by_weight(topology, fit, |total, _| {
-            const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
-            (mix(seed) >> 11) as f64 * UNIT * total
-        }),
-    }
-}
-
-/// The node with the fewest lent connections for its weight; among equals, each is as likely as the others.
-fn least_busy(
-    topology: &Topology,
-    fit: &dyn Fn(NodeId) -> bool,
-    busy: &dyn Fn(NodeId) -> usize,
-    seed: u64,
-) -> Option<NodeId> {
-    let mut best: Option<(NodeId, f64)> = None;
-    let mut equals = 1;
-    for id in topology.ids().filter(|id| fit(*id)) {
-        let load = (busy(id) + 1) as f64 / topology.nodes[usize::from(id.0)].weight;
-        match best {
-            Some((_, least)) if load > least => {}
-            Some((_, least)) if load == least => {
-                equals += 1;
-                if mix(seed.wrapping_add(equals)).is_multiple_of(equals) {
+    /// The node with the fewest lent connections for its weight; among equals, each is as likely as the others.
+    fn least_busy(&self, fit: &dyn Fn(NodeId) -> bool) -> Option<NodeId> {
+        let mut best: Option<(NodeId, f64)> = None;
+        let mut equals = 1;
+        for id in self.topology.ids().filter(|id| fit(*id)) {
+            let load = ((self.busy)(id) + 1) as f64 / (self.weight)(id);
+            match best {
+                Some((_, least)) if load > least => {}
+                Some((_, least)) if load == least => {
+                    equals += 1;
+                    if mix(self.seed.wrapping_add(equals)).is_multiple_of(equals) {
+                        best = Some((id, load));
+                    }
+                }
+                _ => {
                     best = Some((id, load));
+                    equals = 1;
                 }
             }
-            _ => {
-                best = Some((id, load));
-                equals = 1;
+        }
+        best.map(|(id, _)| id)
+    }
+
+    /// The fit node at the point that `point(sum of weights, smallest weight)` names on the line of their weights.
+    fn by_weight(&self, fit: &dyn Fn(NodeId) -> bool, point: impl FnOnce(f64, f64) -> f64) -> Option<NodeId> {
+        let (mut total, mut least) = (0.0, f64::INFINITY);
+        for id in self.topology.ids().filter(|id| fit(*id)) {
+            total += (self.weight)(id);
+            least = (self.weight)(id).min(least);
+        }
+        let mut left = if total > 0.0 { point(total, least) } else { 0.0 };
+        let mut chosen = None;
+        for id in self.topology.ids().filter(|id| fit(*id)) {
+            chosen = Some(id);
+            left -= (self.weight)(id);
+            if left < 0.0 {
+                break;
             }
         }
+        chosen
     }
-    best.map(|(id, _)| id)
-}
-
-/// The fit node at the point that `point(sum of weights, smallest weight)` names on the line of their weights.
-fn by_weight(topology: &Topology, fit: &dyn Fn(NodeId) -> bool, point: impl FnOnce(f64, f64) -> f64) -> Option<NodeId> {
-    let weight = |id: NodeId| topology.nodes[usize::from(id.0)].weight;
-    let (mut total, mut least) = (0.0, f64::INFINITY);
-    for id in topology.ids().filter(|id| fit(*id)) {
-        total += weight(id);
-        least = weight(id).min(least);
-    }
-    let mut left = if total > 0.0 { point(total, least) } else { 0.0 };
-    let mut chosen = None;
-    for id in topology.ids().filter(|id| fit(*id)) {
-        chosen = Some(id);
-        left -= weight(id);
-        if left < 0.0 {
-            break;
-        }
-    }
-    chosen
 }
 
 /// Spreads the bits of a counter: the finishing steps of MurmurHash3 (public domain).

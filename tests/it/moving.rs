@@ -52,7 +52,7 @@ impl Served {
         let listener::Bound::Tcp(socket) = &bound else { panic!("not TCP") };
         let port = socket.local_addr().unwrap().port();
         let (listener, accepting, scope) = (bound.open().unwrap(), workers.clone(), others.clone());
-        others.spawn("accept", async move { frontend::accept(listener, accepting, scope).await });
+        others.spawn("accept", async move { frontend::accept(listener, None, accepting, scope).await });
         drop(first);
         let mut threads = Vec::new();
         for (runtime, arrivals) in runtimes.drain(..).zip(arrivals) {

@@ -1,8 +1,10 @@
 //! Clients that say themselves where their statements go. Which server answered is what the server itself says.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, process::Command};
 
-use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+use poolhouse::cli::demo::throwaway::free_port;
+
+use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
@@ -220,4 +222,93 @@ fn explain_route_in_the_extended_protocol() {
         assert_eq!(tags, "1tT2TDDDCZ", "{name:?}");
     }
     assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn an_address_can_be_read_only_by_itself() {
+    let cluster = replicated();
+    let primary = cluster.node(0).port();
+    for mode in ["transaction", "session"] {
+        let (readers, writers) = (free_port().unwrap(), free_port().unwrap());
+        let listener = |port, route| format!("{{ address = \"127.0.0.1:{port}\", route = \"{route}\" }}");
+        let pooler = Config::of_cluster(&cluster)
+            .user("app", "secret")
+            .set("pool.size", "4")
+            .set("pool.mode", &format!("{mode:?}"))
+            .set("listener", &format!("[{}, {}]", listener(readers, "replica"), listener(writers, "primary")))
+            .start();
+        let login = |port| RawClient::login(port, "postgres", "app", "secret");
+        let mut reader = login(readers);
+        assert_ne!(port(&mut reader), primary, "{mode}");
+        assert_eq!(error(&mut reader, WRITE), "25006", "{mode}");
+        assert_eq!(reader.value("SHOW poolhouse.route").as_deref(), Some("replica"));
+        assert_eq!(error(&mut reader, "SET poolhouse.route = 'auto'"), "55P02");
+        assert_eq!(error(&mut reader, "SET poolhouse.route = 'replica'; RESET poolhouse.route; RESET ALL"), "0A000");
+        assert_eq!(error(&mut reader, "RESET poolhouse.route"), "");
+        reader.query("/* poolhouse: primary */ SELECT 1");
+        assert_ne!(port(&mut reader), primary, "{mode}");
+        let mut writer = login(writers);
+        assert_eq!(port(&mut writer), primary, "{mode}");
+        assert_eq!(error(&mut writer, WRITE), "", "{mode}");
+        // libpq chooses by what a session is told when it begins.
+        for (wanted, chosen) in
+            [("standby", readers), ("read-only", readers), ("primary", writers), ("read-write", writers)]
+        {
+            let attributes = format!(
+                "host=127.0.0.1,127.0.0.1 port={readers},{writers} user=app password=secret dbname=postgres \
+                 target_session_attrs={wanted}"
+            );
+            let mut psql = Command::new("psql");
+            let psql = psql.args(["-XAtc", "\\echo :PORT", "-d", &attributes]).output().unwrap();
+            let port = String::from_utf8_lossy(&psql.stdout).trim().to_owned();
+            assert_eq!(port, chosen.to_string(), "{mode} {wanted}: {psql:?}");
+        }
+        // The usual address takes any of them.
+        assert_eq!(error(&mut RawClient::login(pooler.port(), "postgres", "app", "secret"), WRITE), "", "{mode}");
+        let mut begun = RawClient::connect(readers);
+        begun.send(&messages::startup(
+            196_608,
+            &[("user", "app"), ("database", "postgres"), ("poolhouse.route", "auto")],
+        ));
+        let answer = begun.finish_login("app", "secret");
+        assert_eq!(answer.last().map(Message::sqlstate).as_deref(), Some("55P02"));
+    }
+}
+
+#[test]
+fn rules_say_where_sessions_go_by_who_they_are() {
+    let cluster = replicated();
+    let ports: Vec<u16> = (0..3).map(|node| cluster.node(node).port()).collect();
+    let rules = format!(
+        "[{{ application_name = \"/^report/\", route = \"replica\", weights = {{ \"127.0.0.1:{}\" = 0 }} }}, \
+          {{ user = \"app\", database = \"postgres\", application_name = \"cron\", route = \"primary\" }}]",
+        ports[1]
+    );
+    let pooler = Config::of_cluster(&cluster)
+        .user("app", "secret")
+        .set("pool.size", "4")
+        .set("clusters.main.routing.rules", &rules)
+        .start();
+    let mut plain = login(&pooler, &[]);
+    wait_until("reads reach both replicas", PATIENCE, || port(&mut plain) == ports[1]);
+    wait_until("reads reach both replicas", PATIENCE, || port(&mut plain) == ports[2]);
+    let mut report = login(&pooler, &[("application_name", "reporting")]);
+    for _ in 0..20 {
+        assert_eq!(port(&mut report), ports[2]);
+    }
+    assert_eq!(error(&mut report, WRITE), "25006");
+    let explained = explain(&mut report, "SELECT 1");
+    assert_eq!(explained[0]["rule"], "a rule of the configuration says replica");
+    assert_eq!(explained[1]["standing"], "has no weight for this session");
+    let mut cron = login(&pooler, &[("application_name", "cron")]);
+    for _ in 0..10 {
+        assert_eq!(port(&mut cron), ports[0]);
+    }
+    // Who says so itself is stronger.
+    cron.query("SET poolhouse.route = 'auto'");
+    assert_ne!(port(&mut cron), ports[0]);
+    cron.query("RESET poolhouse.route");
+    assert_eq!(port(&mut cron), ports[0]);
+    let mut begun = login(&pooler, &[("application_name", "cron"), ("poolhouse.route", "replica")]);
+    assert_ne!(port(&mut begun), ports[0]);
 }

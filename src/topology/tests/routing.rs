@@ -2,8 +2,8 @@
 
 use super::*;
 
-const READ: Wish = Wish { class: Class::Read, after: None, lsn: None };
-const WRITE: Wish = Wish { class: Class::Write, after: None, lsn: None };
+const READ: Wish<'static> = Wish { class: Class::Read, after: None, lsn: None, weights: None };
+const WRITE: Wish<'static> = Wish { class: Class::Write, after: None, lsn: None, weights: None };
 
 fn go(bench: &Bench, routing: &Routing, wish: Wish) -> Result<usize, RouteError> {
     let mut found: Vec<usize> = Vec::new();
@@ -268,7 +268,7 @@ fn the_least_busy_for_its_weight() {
 #[test]
 fn who_insists_gets_a_replica_or_the_node_and_nothing_else() {
     let mut bench = Bench::three(FailoverMode::Follow);
-    let wish = |class| Wish { class, after: None, lsn: None };
+    let wish = |class| Wish { class, after: None, lsn: None, weights: None };
     for reads in [Reads::Primary, Reads::Replica, Reads::Any] {
         let routing = with(|routing| routing.reads = reads);
         assert_eq!(go(&bench, &routing, wish(Class::Replica)), Ok(12), "{reads:?}");
@@ -289,6 +289,32 @@ fn who_insists_gets_a_replica_or_the_node_and_nothing_else() {
 }
 
 #[test]
+fn a_session_may_have_weights_of_its_own() {
+    let bench = Bench::three(FailoverMode::Follow);
+    let any = with(|routing| routing.reads = Reads::Any);
+    for balance in [Balance::LeastBusy, Balance::RoundRobin, Balance::Random] {
+        let weighted = |weights: &'static [f64]| Wish { weights: Some(weights), ..READ };
+        let (replicas, any) = (with(|routing| routing.balance = balance), Routing { balance, ..any.clone() });
+        assert_eq!(go(&bench, &replicas, weighted(&[1.0, 0.0, 1.0])), Ok(2), "{balance:?}");
+        assert_eq!(go(&bench, &replicas, weighted(&[1.0, 0.0, 0.0])), Ok(0), "{balance:?}");
+        assert_eq!(go(&bench, &any, weighted(&[0.0, 1.0, 0.0])), Ok(1), "{balance:?}");
+        assert_eq!(go(&bench, &any, weighted(&[0.0, 0.0, 0.0])), Ok(0), "{balance:?}");
+    }
+    let wish = Wish { weights: Some(&[1.0, 0.0, 1.0]), ..READ };
+    let routing = Routing::default();
+    let standing = |node| standing(bench.machine.topology(), &routing, wish, id(node), bench.now);
+    assert_eq!([standing(0), standing(1), standing(2)], [Err(Unfit::Primary), Err(Unfit::Weightless), Ok(())]);
+    let named = Wish { class: Class::Node(id(1)), ..wish };
+    assert_eq!(go(&bench, &routing, named), Ok(1), "who names it gets it");
+    let shares = |wish| {
+        let routing = with(|routing| routing.balance = Balance::RoundRobin);
+        let of = |seed| route(bench.machine.topology(), &routing, wish, &|_| 0, seed, bench.now).unwrap();
+        (0..400).filter(|seed| of(*seed) == id(1)).count()
+    };
+    assert_eq!(shares(Wish { weights: Some(&[1.0, 3.0, 1.0]), ..READ }), 300);
+}
+
+#[test]
 fn each_node_has_its_reason() {
     let mut bench = Bench::three(FailoverMode::Follow);
     let why = |bench: &Bench, routing: &Routing, wish: Wish| -> Vec<Result<(), Unfit>> {
@@ -297,7 +323,7 @@ fn each_node_has_its_reason() {
     let routing = with(|routing| routing.max_lag = None);
     assert_eq!(why(&bench, &routing, READ), [Err(Unfit::Primary), Ok(()), Ok(())]);
     assert_eq!(why(&bench, &routing, WRITE), [Ok(()), Err(Unfit::NotPrimary), Err(Unfit::NotPrimary)]);
-    let named = Wish { class: Class::Node(id(2)), after: None, lsn: None };
+    let named = Wish { class: Class::Node(id(2)), after: None, lsn: None, weights: None };
     assert_eq!(why(&bench, &routing, named), [Err(Unfit::NotNamed), Err(Unfit::NotNamed), Ok(())]);
     let wrote = Wish { after: Some(bench.now), ..READ };
     assert_eq!(why(&bench, &routing, wrote), [Err(Unfit::Primary), Err(Unfit::LacksWrite), Err(Unfit::LacksWrite)]);
