@@ -5,7 +5,10 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -171,6 +174,8 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
         name: address.to_string(),
         address: address.clone(),
         pools: pool::Node::new(settings.max_connections, watching.child()),
+        latency: Arc::default(),
+        given: AtomicU32::new(0),
     });
     Arc::new(Cluster {
         name: settings.name.clone(),
@@ -248,6 +253,8 @@ fn keep_cluster(cluster: &Cluster, seen: &mut u64) {
             node.pools.renew();
         }
         node.pools.keep();
+        // What is given meanwhile may be lost: it only tilts the balance.
+        node.given.store(node.given.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
     }
     *seen = topology.version;
 }

@@ -44,7 +44,7 @@ const BALANCES: &[Choice<'static, Balance>] = &[
     ("least-busy", Some(Balance::LeastBusy)),
     ("round-robin", Some(Balance::RoundRobin)),
     ("random", Some(Balance::Random)),
-    ("latency", None),
+    ("latency", Some(Balance::Latency)),
 ];
 const CONSISTENCIES: &[Choice<'static, Consistency>] = &[
     ("eventual", Some(Consistency::Eventual)),
@@ -171,12 +171,13 @@ pub(super) fn routing(
     findings: &mut Findings,
 ) -> Routing {
     let raw = raw::Routing::read(item, findings);
+    let (max_lag, max_lag_bytes) =
+        or(&raw.max_lag, (base.max_lag, base.max_lag_bytes), |item| item.lag_limits(findings));
     Routing {
         reads: or(&raw.reads, base.reads, |item| item.choice(READS, "", findings)),
-        balance: or(&raw.balance, base.balance, |item| {
-            item.choice(BALANCES, "write \"least-busy\", which favours fast nodes too", findings)
-        }),
-        max_lag: or(&raw.max_lag, base.max_lag, |item| item.time_limit(findings)),
+        balance: or(&raw.balance, base.balance, |item| item.choice(BALANCES, "", findings)),
+        max_lag,
+        max_lag_bytes,
         consistency: or(&raw.consistency, base.consistency, |item| item.choice(CONSISTENCIES, "", findings)),
         causal_wait: or(&raw.causal_wait, base.causal_wait, |item| item.duration(Duration::ZERO..=HOUR, findings)),
         fallback: or(&raw.fallback, base.fallback, |item| item.flag(findings)),

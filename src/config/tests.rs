@@ -432,9 +432,20 @@ fn what_is_not_available_yet_is_refused() {
         &["2 auth.query: not available yet", "3 auth.query_user: not available yet"],
     );
     wrong(
-        "[databases.app.routing]\nbalance = \"latency\"",
-        &["2 databases.app.routing.balance: \"latency\" is not available yet; write \"least-busy\""],
+        "[databases.app.routing]\nmax_lag = [\"1s\", \"5m\"]\n[clusters.main]\nnodes = [\"a\"]\nrouting.max_lag = \"1mb\"",
+        &[
+            "2 databases.app.routing.max_lag[1]: is a second limit of its kind; keep one of them",
+            "5 clusters.main.routing.max_lag: \"1mb\" is no size; write it like \"64MB\"",
+        ],
     );
+    let lag = |value: &str| {
+        let routing = &right(&format!("[databases.app.routing]\nmax_lag = {value}")).databases["app"].routing;
+        (routing.max_lag.map(|lag| lag.as_secs()), routing.max_lag_bytes)
+    };
+    assert_eq!(lag("\"5s\""), (Some(5), None));
+    assert_eq!(lag("\"64MB\""), (None, Some(64 << 20)));
+    assert_eq!(lag("[\"5s\", \"1_000kB\"]"), (Some(5), Some(1_000 << 10)));
+    assert_eq!(lag("\"0s\""), (None, None));
     wrong(
         "[clusters.main]\nnodes = [\"a\"]\nfailover.patroni = []",
         &["3 clusters.main.failover.patroni: not available yet; remove it: mode = \"follow\""],

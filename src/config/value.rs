@@ -124,6 +124,31 @@ impl<'d> Item<'d> {
         Some((!duration.is_zero()).then_some(duration))
     }
 
+    /// A limit of time or of bytes, or a list of one of each; what is not named has no limit, and neither has "0s".
+    pub fn lag_limits(&self, findings: &mut Findings) -> Option<(Option<Duration>, Option<u64>)> {
+        const MEND: &str = "write it like \"10s\", \"64MB\" or [\"10s\", \"64MB\"]";
+        let items =
+            if matches!(self.value, DeValue::Array(_)) { self.list(MEND, findings) } else { vec![self.clone()] };
+        let (mut time, mut bytes) = (None, None);
+        for item in items {
+            let twice = match item.value {
+                DeValue::String(text) if text.ends_with(['B', 'b']) => bytes.replace(item.bytes(findings)?).is_some(),
+                _ => time.replace(item.time_limit(findings)?).is_some(),
+            };
+            if twice {
+                findings.mistake(&item.place, "is a second limit of its kind", "keep one of them");
+                return None;
+            }
+        }
+        Some((time.flatten(), bytes))
+    }
+
+    /// A size in bytes, of at least one.
+    fn bytes(&self, findings: &mut Findings) -> Option<u64> {
+        let text = self.text(findings)?;
+        parse_bytes(text).map_err(|wrong| findings.wrong(&self.place, wrong)).ok()
+    }
+
     /// One of `choices`; `instead` is said to who wants what is not available yet.
     pub fn choice<T: Copy>(&self, choices: &[Choice<'_, T>], instead: &str, findings: &mut Findings) -> Option<T> {
         let text = self.text(findings)?;
@@ -213,6 +238,25 @@ fn parse_duration(text: &str) -> Result<Duration, Wrong> {
     let total = number.parse::<u64>().ok().and_then(|number| number.checked_mul(milliseconds));
     let too_long = || Wrong::new(format!("\"{text}\" is too long"), format!("write at most {}", spell(DURATION_MAX)));
     total.map(Duration::from_millis).ok_or_else(too_long)
+}
+
+const SIZES: &str = "units: B, kB, MB, GB, TB";
+
+/// A whole number and its unit, in PostgreSQL's units of memory.
+fn parse_bytes(text: &str) -> Result<u64, Wrong> {
+    let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '_').len();
+    let (number, unit) = text.split_at(digits);
+    let bad = || Wrong::new(format!("\"{text}\" is no size"), format!("write it like \"64MB\" ({SIZES})"));
+    let shift = match unit.trim_start() {
+        "B" => 0,
+        "kB" => 10,
+        "MB" => 20,
+        "GB" => 30,
+        "TB" => 40,
+        _ => return Err(bad()),
+    };
+    let number: u64 = number.replace('_', "").parse().map_err(|_| bad())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(bad)
 }
 
 fn within(text: &str, duration: Duration, range: &RangeInclusive<Duration>) -> Result<Duration, Wrong> {

@@ -4,7 +4,7 @@
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use crate::{
     net::Stream,
     pool::{Asked, Lease, Pool, Waiting},
     session::{Need, Route},
-    topology::{self, Class, NodeId, Reads, RouteError, State, Topology, Wish, lacks_replicas},
+    topology::{self, Class, NodeId, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
 };
 
 /// A server connection, and the node that it is on.
@@ -45,7 +45,7 @@ pub struct Request {
 /// where that goes.
 pub fn request_any(target: &Target, route: Route) -> Request {
     let class_goes = |class| {
-        let wish = Wish { class, after: None, lsn: None, weights: None };
+        let wish = Wish { class, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
         topology::route(&target.cluster.monitor.topology(), &target.routing, wish, &|_| 0, 0, Instant::now())
     };
     let no_primary = || matches!(class_goes(Class::Write), Err(RouteError::NoPrimary));
@@ -83,7 +83,7 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
 /// The node that is tried first.
 pub fn choose_first(target: &Target, request: Request) -> Result<Choice, RouteError> {
     let only = target.cluster.nodes.len() == 1 && request.need != Need::Replica;
-    if only { Ok(Choice { node: NodeId(0), lacks: false }) } else { choose(target, request, None) }
+    if only { Ok(Choice { node: NodeId(0), lacks: false }) } else { choose(target, request, NodeSet::NONE) }
 }
 
 /// The node for a statement.
@@ -95,18 +95,20 @@ pub struct Choice {
 }
 
 /// The node that serves a statement, if any can. When replicas lack what it must see, they are looked at again soon.
-pub fn choose(target: &Target, request: Request, avoid: Option<NodeId>) -> Result<Choice, RouteError> {
+pub fn choose(target: &Target, request: Request, avoid: NodeSet) -> Result<Choice, RouteError> {
     let topology = target.cluster.monitor.topology();
-    let busy = |node: NodeId| {
-        if Some(node) == avoid { usize::MAX / 2 } else { target.cluster.node(node).pools.lent() }
-    };
-    let (wish, now) = (wish(target, &topology, request), Instant::now());
-    let node = topology::route(&topology, &target.routing, wish, &busy, request.seed, now);
+    let (wish, now) = (Wish { avoid, ..wish(target, &topology, request) }, Instant::now());
+    let node = topology::route(&topology, &target.routing, wish, &*target.cluster, request.seed, now);
     let must_see = request.after.is_some() || request.lsn.is_some();
     let otherwise = node.as_ref().is_ok_and(|node| Some(*node) == topology.primary) || node.is_err();
     let lacks = must_see && otherwise && lacks_replicas(&topology, &target.routing, wish, now);
     if lacks {
         target.cluster.monitor.want_fresh();
+    }
+    if let Ok(node) = &node
+        && matches!(request.need, Need::Read | Need::Replica)
+    {
+        target.cluster.node(*node).given.fetch_add(1, Ordering::Relaxed);
     }
     node.map(|node| Choice { node, lacks: lacks && target.routing.reads != Reads::Any })
 }
@@ -122,7 +124,7 @@ pub fn wish<'t>(target: &'t Target, topology: &Topology, request: Request) -> Wi
         Need::Read | Need::Write => Class::Read,
     };
     let weights = target.routing.rule(request.rule).and_then(|rule| rule.weights.as_deref());
-    Wish { class, after: request.after, lsn: request.lsn, weights }
+    Wish { class, after: request.after, lsn: request.lsn, weights, avoid: NodeSet::NONE }
 }
 
 /// Waits a little for replicas to replay more: until they are found to have, or shall be asked again.
@@ -158,12 +160,18 @@ pub async fn acquire_from(
 ) -> Result<Acquired, AcquireError> {
     let hold = target.cluster.hold;
     let since = Instant::now();
-    let mut avoid = None;
+    let mut avoid = NodeSet::NONE;
     loop {
         let version = target.cluster.monitor.topology().version;
         let node = match choose(target, request, avoid) {
             Ok(Choice { lacks: true, .. }) if since.elapsed() < target.routing.causal_wait => {
                 until_fresher(target, target.routing.causal_wait.saturating_sub(since.elapsed())).await;
+                continue;
+            }
+            Ok(Choice { node, .. }) if avoid.contains(node) => {
+                avoid = NodeSet::NONE;
+                // A change of the nodes is what helps; without one, the same node may be back.
+                let _ = timeout(RETRY_PAUSE, target.cluster.monitor.changed(version)).await;
                 continue;
             }
             Ok(Choice { node, .. }) => node,
@@ -197,9 +205,7 @@ pub async fn acquire_from(
         if why.is_definite() || since.elapsed() >= hold {
             return Err(error);
         }
-        avoid = Some(node);
-        // A change of the nodes is what helps; without one, the same node may be back.
-        let _ = timeout(RETRY_PAUSE, target.cluster.monitor.changed(version)).await;
+        avoid.insert(node);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         census::{BEGIN, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
     },
     tasks::Scope,
-    topology::{NodeId, RouteError},
+    topology::{NodeId, NodeSet, RouteError},
     wire::request::TERMINATE,
 };
 
@@ -199,7 +199,7 @@ impl Keeper {
     async fn ask(&mut self) -> Result<Arc<Census>, Failure> {
         let user = self.kept.upgrade().and_then(|kept| kept.user()).ok_or(Failure::NoUser)?;
         let request = Request { need: Need::Write, after: None, lsn: None, rule: None, seed: 0 };
-        let node = choose(&user, request, None)?.node;
+        let node = choose(&user, request, NodeSet::NONE)?.node;
         let mut server = connect(&user, node).await?;
         query(&mut server, BEGIN).await?;
         let stamp = query(&mut server, STAMP).await?.pop().and_then(|mut row| row.pop().flatten()).unwrap_or_default();

@@ -28,7 +28,7 @@ use crate::{
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
     session::{self, AfterLoss, Ending, Loss, Mode, Need, RefusedRead, Session},
-    topology::NodeId,
+    topology::{Balance, NodeId},
     wire::{error::Report, reply::Status},
 };
 
@@ -455,6 +455,9 @@ impl Client {
         let writes = &self.target.writes_here;
         let writes = writes.is_wanted().then(|| writes.clone());
         exchange.attach(&mut self.session, server, need, process, writes);
+        if self.target.routing.balance == Balance::Latency && matches!(need, Need::Read | Need::Replica) {
+            exchange.time(&self.target.cluster.node(acquired.1).latency);
+        }
         // Its BEGIN is not to be hit either.
         exchange.shielded = exchange.pipeline.asks() || self.session.in_waiting_block();
         if self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {

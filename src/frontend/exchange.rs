@@ -6,12 +6,12 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tokio::task::coop;
 
-use super::writes::LastWrite;
-
+use super::{latency::Latency, writes::LastWrite};
 use crate::{
     backend::Server,
     net::Stream,
@@ -56,6 +56,8 @@ pub struct Exchange {
     mends: bool,
     /// Who else must see what is written here: noted before the client hears that it is done.
     writes: Option<Arc<LastWrite>>,
+    /// A read was sent then to a node whose time to answer is measured.
+    timed: Option<(Instant, Arc<Latency>)>,
     /// The client waits until the server has answered what it owes.
     held: bool,
     /// The session has let go of the server connection.
@@ -134,6 +136,7 @@ impl Exchange {
     ) {
         self.process = process;
         self.writes = writes;
+        self.timed = None;
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.to_client.bytes };
         session.attach(&mut self.pipeline, &mut server.state, need, &mut out);
         self.repeat = matches!(need, Need::Read | Need::Replica).then(Vec::new);
@@ -154,6 +157,7 @@ impl Exchange {
         self.withheld = Vec::new();
         self.mends = false;
         self.writes = None;
+        self.timed = None;
     }
 
     /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
@@ -499,7 +503,15 @@ impl Exchange {
             self.withheld = std::mem::take(&mut self.to_client.bytes);
         } else {
             self.repeat = None;
+            if let Some((since, latency)) = self.timed.take() {
+                latency.note(since.elapsed());
+            }
         }
+    }
+
+    /// What is sent next is a read, and it counts how long its answer takes.
+    pub fn time(&mut self, latency: &Arc<Latency>) {
+        self.timed = Some((Instant::now(), latency.clone()));
     }
 
     fn move_from_client(

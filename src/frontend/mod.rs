@@ -14,6 +14,7 @@ mod client;
 mod exchange;
 mod guide;
 mod intake;
+mod latency;
 mod listen;
 mod login;
 mod registry;

@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use super::census::{Codes, Kept};
+use super::latency::Latency;
 use super::listen::Hubs;
 use super::writes::{LastWrite, Writes};
 use crate::{
@@ -17,7 +21,7 @@ use crate::{
     pool,
     session::{self, Carried, Mode, NewDefaults, Reported, Shared, Statements},
     sql::Isolation,
-    topology::{Consistency, NodeId, Routing, Transactions},
+    topology::{Consistency, Load, NodeId, Routing, Transactions},
 };
 
 /// The nodes of one cluster with their budgets of connections.
@@ -45,6 +49,24 @@ pub struct ClusterNode {
     pub name: String,
     pub address: Address,
     pub pools: Arc<pool::Node<ServerManager>>,
+    /// As far as reads are balanced by it.
+    pub latency: Arc<Latency>,
+    /// Reads that it was given lately: half of them are forgotten every second.
+    pub given: AtomicU32,
+}
+
+impl Load for Cluster {
+    fn busy(&self, id: NodeId) -> usize {
+        self.node(id).pools.lent()
+    }
+
+    fn given(&self, id: NodeId) -> f64 {
+        self.node(id).given.load(Ordering::Relaxed).into()
+    }
+
+    fn latency(&self, id: NodeId) -> f64 {
+        self.node(id).latency.seconds()
+    }
 }
 
 impl Cluster {

@@ -11,7 +11,9 @@ use std::{sync::Arc, time::Duration, time::Instant};
 
 use super::{
     Action, Failover, FailoverMode, Node, NodeId, NodeSettings, Observation, Order, Probe, Role, Settings, State,
-    Topology, history::History,
+    Topology,
+    history::History,
+    lag::{Lag, Lags},
 };
 
 /// For how long a primary that was proven is believed when clients go on to report it as read-only: they may have
@@ -40,6 +42,9 @@ pub(super) struct Evidence {
     /// What the last failure or report said.
     reason: String,
     fresh_as_of: Option<Instant>,
+    lags: Lags,
+    /// The answer that was noted there last, by its `started`.
+    noted: Option<Instant>,
     pub(super) order: Order,
     /// Probes in a row of a replica that does not stream.
     pub(super) idle_probes: u32,
@@ -115,6 +120,8 @@ impl Machine {
             received: 0,
             streaming: false,
             fresh_as_of: None,
+            worst: Lag::default(),
+            returned: None,
             since: now,
             why: "not asked yet".into(),
         };
@@ -170,7 +177,7 @@ impl Machine {
         if let Some(node) = chosen {
             self.adopt(node);
         }
-        self.refresh();
+        self.refresh(now);
         self.publish(chosen, now);
         self.elect(now, actions);
         self.point_replicas(now, actions);
@@ -389,6 +396,7 @@ impl Machine {
         self.pause_until = None;
         for evidence in &mut self.evidence {
             evidence.fresh_as_of = None;
+            evidence.lags = Lags::default();
             evidence.promotions_failed = 0;
             evidence.promotion_pending = false;
             evidence.follow_after = None;
@@ -396,12 +404,22 @@ impl Machine {
     }
 
     /// Works out how fresh each replica is. Positions compare on one timeline only.
-    fn refresh(&mut self) {
+    fn refresh(&mut self, now: Instant) {
         let Some(known) = self.known else { return };
+        let position = self.evidence[usize::from(known.node.0)].last.as_ref().map_or(0, |probe| probe.lsn);
+        let seen = self.history.latest();
         for evidence in &mut self.evidence {
             let Some(probe) = evidence.last.as_ref().filter(|_| evidence.is_reachable_replica()) else { continue };
-            if probe.timeline == known.timeline {
-                evidence.fresh_as_of = evidence.fresh_as_of.max(self.history.as_of(probe.lsn));
+            if probe.timeline != known.timeline {
+                continue;
+            }
+            evidence.fresh_as_of = evidence.fresh_as_of.max(self.history.as_of(probe.lsn));
+            if let (Some(fresh), Some(seen)) = (evidence.fresh_as_of, seen)
+                && evidence.noted != Some(probe.started)
+            {
+                let time = seen.min(probe.started).saturating_duration_since(fresh);
+                evidence.lags.note(Lag { time, bytes: position.saturating_sub(probe.lsn) }, now);
+                evidence.noted = Some(probe.started);
             }
         }
     }
@@ -432,6 +450,9 @@ impl Machine {
         let changed = state.name() != before.state.name() || role != before.role;
         let why: Option<Arc<str>> = (changed || cause != self.causes[index]).then(|| self.describe(id, cause).into());
         let node = &mut self.topology.nodes[index];
+        if state == State::Up && node.state == State::Down {
+            node.returned = Some(now);
+        }
         node.state = state;
         node.role = role;
         if let Some(probe) = &evidence.last {
@@ -442,6 +463,7 @@ impl Machine {
             node.streaming = probe.hears_primary();
         }
         node.fresh_as_of = evidence.fresh_as_of;
+        node.worst = evidence.lags.worst();
         if let Some(why) = why {
             node.why = why;
         }

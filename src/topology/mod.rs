@@ -6,6 +6,7 @@
 
 mod election;
 mod history;
+mod lag;
 mod machine;
 mod observation;
 mod route;
@@ -18,9 +19,10 @@ use std::{sync::Arc, time::Duration};
 
 use crate::sql::Lists;
 
+pub use lag::Lag;
 pub use machine::Machine;
 pub use observation::{Action, Observation, Order, Probe, Receiver};
-pub use route::{Class, RouteError, Unfit, Wish, lacks_replicas, route, standing};
+pub use route::{Class, Load, NodeSet, RouteError, Unfit, Wish, lacks_replicas, route, standing};
 pub use rules::{Preference, Rule, Who};
 pub use snapshot::{Failover, Node, Obstacle, State, Topology};
 
@@ -64,6 +66,8 @@ pub enum Balance {
     LeastBusy,
     RoundRobin,
     Random,
+    /// The fastest, for what it has to do already.
+    Latency,
 }
 
 /// What a session's reads may miss.
@@ -85,6 +89,8 @@ pub struct Routing {
     pub balance: Balance,
     /// A replica that is further behind serves no reads; `None` = no bound.
     pub max_lag: Option<Duration>,
+    /// The same in bytes of WAL.
+    pub max_lag_bytes: Option<u64>,
     pub consistency: Consistency,
     /// How long a read waits for a replica that has what it must see, before it goes to the primary.
     pub causal_wait: Duration,
@@ -103,6 +109,7 @@ impl Default for Routing {
             reads: Reads::default(),
             balance: Balance::default(),
             max_lag: Some(Duration::from_secs(10)),
+            max_lag_bytes: None,
             consistency: Consistency::default(),
             causal_wait: Duration::ZERO,
             fallback: true,

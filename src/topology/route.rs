@@ -7,7 +7,10 @@
 //! ever seen there is nothing to measure, and `max_lag` does not apply. A replica that has not followed the primary to
 //! its timeline serves nothing: it may hold what the failover undid.
 
-use std::{fmt, time::Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use super::{Balance, Consistency, NodeId, Reads, Role, Routing, State, Topology};
 
@@ -32,6 +35,46 @@ pub struct Wish<'a> {
     pub lsn: Option<u64>,
     /// Weights of the nodes in place of their own.
     pub weights: Option<&'a [f64]>,
+    /// Nodes that could not be connected to just now: others come first.
+    pub avoid: NodeSet,
+}
+
+/// Some of the nodes of a cluster, of which there are at most 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeSet(u128);
+
+impl NodeSet {
+    pub const NONE: NodeSet = NodeSet(0);
+
+    pub fn insert(&mut self, id: NodeId) {
+        self.0 |= 1_u128.checked_shl(id.0.into()).unwrap_or(0);
+    }
+
+    pub fn contains(self, id: NodeId) -> bool {
+        self.0 & 1_u128.checked_shl(id.0.into()).unwrap_or(0) != 0
+    }
+}
+
+/// What the nodes have to do.
+pub trait Load {
+    /// How many connections of a node are lent.
+    fn busy(&self, id: NodeId) -> usize;
+
+    /// How many reads a node was given lately, in any unit that is the same for all.
+    fn given(&self, _: NodeId) -> f64 {
+        0.0
+    }
+
+    /// How long a node takes to answer, in any unit that is the same for all; 0 when that is not known.
+    fn latency(&self, _: NodeId) -> f64 {
+        0.0
+    }
+}
+
+impl<F: Fn(NodeId) -> usize> Load for F {
+    fn busy(&self, id: NodeId) -> usize {
+        self(id)
+    }
 }
 
 impl Wish<'_> {
@@ -58,13 +101,12 @@ pub enum RouteError {
     NoNode,
 }
 
-/// The node for `wish`. `busy` tells how many connections of a node are lent; `seed` is any number that changes from
-/// call to call: a counter for round-robin.
+/// The node for `wish`. `seed` is any number that changes from call to call: a counter for round-robin.
 pub fn route(
     topology: &Topology,
     routing: &Routing,
     wish: Wish<'_>,
-    busy: &dyn Fn(NodeId) -> usize,
+    load: &dyn Load,
     seed: u64,
     now: Instant,
 ) -> Result<NodeId, RouteError> {
@@ -77,16 +119,31 @@ pub fn route(
     };
     let replicas_only = reader.replicas_only;
     let fit = |id: NodeId| reader.standing(id, false).is_ok();
-    let otherwise = topology.primary.filter(|_| !replicas_only);
-    let weight = |id: NodeId| wish.weight(topology, id);
-    let scales = Scales { topology, balance: routing.balance, weight: &weight, busy, seed };
-    if let Some(id) = scales.pick(&fit).or(otherwise) {
+    let fit_and_reached = |id: NodeId| !wish.avoid.contains(id) && fit(id);
+    let weight = |id: NodeId| wish.weight(topology, id) * ease(topology, id, now);
+    let scales = Scales { topology, balance: routing.balance, weight: &weight, load, seed };
+    let primary = topology.primary.filter(|_| !replicas_only);
+    let reached_primary = primary.filter(|id| !wish.avoid.contains(*id));
+    if let Some(id) = scales.pick(&fit_and_reached).or(reached_primary).or_else(|| scales.pick(&fit)).or(primary) {
         return Ok(id);
     }
     // One broken connection makes a replica suspect: better that one than none.
     let last_resort = |id: NodeId| reader.standing(id, true).is_ok();
     let error = || if replicas_only { RouteError::NoReplica } else { reader.error() };
     scales.pick(&last_resort).ok_or_else(error)
+}
+
+/// For so long a node that was down gets fewer reads than its share: its caches are cold, and it has no connections.
+const EASE_IN: Duration = Duration::from_secs(10);
+
+/// The part of its weight that a node has: less just after it came back.
+fn ease(topology: &Topology, id: NodeId, now: Instant) -> f64 {
+    const LEAST: f64 = 0.1;
+    let returned = topology.nodes.get(usize::from(id.0)).and_then(|node| node.returned);
+    returned.map_or(1.0, |returned| {
+        let age = now.saturating_duration_since(returned);
+        (age.as_secs_f64() / EASE_IN.as_secs_f64()).clamp(LEAST, 1.0)
+    })
 }
 
 /// Whether a node is one of those among which [`route`] picks, or why not.
@@ -132,6 +189,8 @@ pub enum Unfit {
     LacksWrite,
     /// It lags more than `max_lag`.
     Lag,
+    /// It did so a moment ago.
+    Lagged,
     /// Its weight is 0 for the session.
     Weightless,
 }
@@ -150,6 +209,7 @@ impl fmt::Display for Unfit {
             Unfit::Timeline => "has not followed the primary to its timeline",
             Unfit::LacksWrite => "may lack a write that must be seen",
             Unfit::Lag => "lags more than max_lag",
+            Unfit::Lagged => "lagged more than max_lag a moment ago",
             Unfit::Weightless => "has no weight for this session",
         })
     }
@@ -187,6 +247,9 @@ struct Reader<'a> {
     lsn: Option<u64>,
     /// Has replayed everything up to this moment.
     floor: Option<Instant>,
+    /// What it may lag at most, now and lately.
+    max_lag: Option<Duration>,
+    max_lag_bytes: Option<u64>,
 }
 
 impl<'a> Reader<'a> {
@@ -199,7 +262,8 @@ impl<'a> Reader<'a> {
             Class::Node(_) => true,
             Class::Read | Class::Write => primary_up && routing.reads == Reads::Any,
         };
-        let lag = routing.max_lag.filter(|_| !matches!(wish.class, Class::Node(_)));
+        let named = matches!(wish.class, Class::Node(_));
+        let max_lag = routing.max_lag.filter(|_| !named);
         Reader {
             topology,
             wish,
@@ -208,7 +272,9 @@ impl<'a> Reader<'a> {
                 || wish.class == Class::Read && !routing.fallback && !with_primary,
             after: wish.after.filter(|_| routing.consistency != Consistency::Eventual),
             lsn: wish.lsn,
-            floor: lag.and_then(|lag| reference?.checked_sub(lag)),
+            floor: max_lag.and_then(|lag| reference?.checked_sub(lag)),
+            max_lag,
+            max_lag_bytes: routing.max_lag_bytes.filter(|_| !named),
         }
     }
 
@@ -245,6 +311,15 @@ impl<'a> Reader<'a> {
         if self.floor.is_some_and(|floor| node.fresh_as_of.is_none_or(|fresh| fresh < floor)) {
             return Err(Unfit::Lag);
         }
+        let position = self.topology.primary.and_then(|primary| self.topology.node(primary)).map_or(0, |node| node.lsn);
+        if self.max_lag_bytes.is_some_and(|most| position.saturating_sub(node.lsn) > most) {
+            return Err(Unfit::Lag);
+        }
+        let lagged = self.max_lag.is_some_and(|most| node.worst.time > most)
+            || self.max_lag_bytes.is_some_and(|most| node.worst.bytes > most);
+        if lagged {
+            return Err(Unfit::Lagged);
+        }
         self.has_weight(id)
     }
 
@@ -264,7 +339,7 @@ struct Scales<'a> {
     topology: &'a Topology,
     balance: Balance,
     weight: &'a dyn Fn(NodeId) -> f64,
-    busy: &'a dyn Fn(NodeId) -> usize,
+    load: &'a dyn Load,
     seed: u64,
 }
 
@@ -284,6 +359,10 @@ impl Scales<'_> {
     fn pick_of(&self, fit: &dyn Fn(NodeId) -> bool) -> Option<NodeId> {
         match self.balance {
             Balance::LeastBusy => self.least_busy(fit),
+            // What is not known is found out first.
+            Balance::Latency => {
+                self.cheapest(fit, |id| (self.load.busy(id) + 1) as f64 * self.load.latency(id).max(f64::MIN_POSITIVE))
+            }
             Balance::RoundRobin => self.by_weight(fit, |total, least| {
                 // Steps of the smallest weight around the circle of all weights, from the middle of each step, so that
                 // rounding never falls on a border.
@@ -297,12 +376,32 @@ impl Scales<'_> {
         }
     }
 
-    /// The node with the fewest lent connections for its weight; among equals, each is as likely as the others.
+    /// The node that was given least lately for its weight, of those that do not hold more connections than is theirs: a
+    /// node that is slower than the others holds on to them.
     fn least_busy(&self, fit: &dyn Fn(NodeId) -> bool) -> Option<NodeId> {
+        let (mut busy, mut given, mut weights) = (1.0, 1.0, 0.0);
+        for id in self.topology.ids().filter(|id| fit(*id)) {
+            busy += self.load.busy(id) as f64;
+            given += self.load.given(id);
+            weights += (self.weight)(id);
+        }
+        // How much an excess weighs against having been given less. Both are divided by the node's weight in the end.
+        const HEAVINESS: f64 = 8.0;
+        self.cheapest(fit, |id| {
+            let share = (self.weight)(id) / weights;
+            let own = share * busy;
+            // One more is chance.
+            let excess = (self.load.busy(id) as f64 - own - 1.0).max(0.0);
+            self.load.given(id) / given + HEAVINESS * share * excess / own
+        })
+    }
+
+    /// The node with the least cost for its weight; among equals, each is as likely as the others.
+    fn cheapest(&self, fit: &dyn Fn(NodeId) -> bool, cost: impl Fn(NodeId) -> f64) -> Option<NodeId> {
         let mut best: Option<(NodeId, f64)> = None;
         let mut equals = 1;
         for id in self.topology.ids().filter(|id| fit(*id)) {
-            let load = ((self.busy)(id) + 1) as f64 / (self.weight)(id);
+            let load = cost(id) / (self.weight)(id);
             match best {
                 Some((_, least)) if load > least => {}
                 Some((_, least)) if load == least => {

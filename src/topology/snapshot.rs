@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{NodeId, Role};
+use super::{NodeId, Role, lag::Lag};
 
 /// What a node may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub struct Node {
     /// A replica has replayed every commit that the present primary acknowledged before this moment. `None` on a
     /// primary, after a failover until it is proven anew, and while the replica does not answer.
     pub fresh_as_of: Option<Instant>,
+    /// How far a replica was behind at worst of late.
+    pub worst: Lag,
+    /// When it came back, if it was down before.
+    pub returned: Option<Instant>,
     /// When the state or the role last changed.
     pub since: Instant,
     /// Why the state is what it is.

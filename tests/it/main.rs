@@ -2,6 +2,7 @@
 //! `make test` runs those with `protocol` in their names on a second version of PostgreSQL too.
 
 mod bad_input;
+mod balance;
 mod blocks;
 mod cancel;
 mod defaults;

@@ -2,8 +2,8 @@
 
 use super::*;
 
-const READ: Wish<'static> = Wish { class: Class::Read, after: None, lsn: None, weights: None };
-const WRITE: Wish<'static> = Wish { class: Class::Write, after: None, lsn: None, weights: None };
+const READ: Wish<'static> = Wish { class: Class::Read, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
+const WRITE: Wish<'static> = Wish { class: Class::Write, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
 
 fn go(bench: &Bench, routing: &Routing, wish: Wish) -> Result<usize, RouteError> {
     let mut found: Vec<usize> = Vec::new();
@@ -181,6 +181,102 @@ fn lag_is_bounded_and_measured_against_the_last_of_the_primary() {
 }
 
 #[test]
+fn lag_is_bounded_in_bytes() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let routing = with(|routing| (routing.max_lag, routing.max_lag_bytes) = (None, Some(50)));
+    bench.probe(0, primary(1, 200)).probe(1, replica(1, 150)).probe(2, replica(1, 149));
+    assert_eq!(go(&bench, &routing, READ), Ok(1));
+    bench.probe(0, primary(1, 201));
+    assert_eq!(go(&bench, &routing, READ), Ok(0));
+}
+
+#[test]
+fn a_replica_that_lagged_has_to_keep_up_for_a_while() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let bytes = with(|routing| (routing.max_lag, routing.max_lag_bytes) = (None, Some(50)));
+    let time = with(|routing| routing.max_lag = Some(Duration::from_secs(2)));
+    let mut position = 200;
+    bench.wait(3);
+    bench.probe(0, primary(1, position)).probe(1, replica(1, 100)).probe(2, replica(1, position));
+    assert_eq!((go(&bench, &bytes, READ), go(&bench, &time, READ)), (Ok(2), Ok(2)));
+    let mut caught_up = |bench: &mut Bench| {
+        position += 10;
+        bench.wait(1);
+        bench.probe(0, primary(1, position));
+        bench.probe(1, replica(1, position)).probe(2, replica(1, position));
+    };
+    for _ in 0..2 {
+        caught_up(&mut bench);
+        assert_eq!((go(&bench, &bytes, READ), go(&bench, &time, READ)), (Ok(2), Ok(2)));
+        let why = standing(bench.machine.topology(), &bytes, READ, id(1), bench.now);
+        assert_eq!(why, Err(Unfit::Lagged));
+    }
+    for _ in 0..3 {
+        caught_up(&mut bench);
+    }
+    assert_eq!((go(&bench, &bytes, READ), go(&bench, &time, READ)), (Ok(12), Ok(12)));
+}
+
+#[test]
+fn a_node_that_comes_back_is_eased_in() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let routing = with(|routing| (routing.max_lag, routing.balance) = (None, Balance::Random));
+    bench.down(2);
+    bench.probe(2, replica(1, 100)).probe(0, primary(1, 100)).probe(2, replica(1, 100));
+    let share = |bench: &Bench, wish: Wish<'_>| {
+        let of = |seed| route(bench.machine.topology(), &routing, wish, &|_| 0, seed, bench.now).unwrap();
+        (0..10_000).filter(|seed| of(*seed) == id(2)).count()
+    };
+    let expect = |share: usize, expected: usize| assert!(share.abs_diff(expected) < 200, "{share}, not {expected}");
+    expect(share(&bench, READ), 909);
+    bench.wait(5);
+    expect(share(&bench, READ), 3_333);
+    bench.wait(5);
+    expect(share(&bench, READ), 5_000);
+}
+
+#[test]
+fn what_could_not_be_connected_to_comes_last() {
+    let bench = Bench::three(FailoverMode::Follow);
+    let mut avoid = NodeSet::NONE;
+    let avoiding = |avoid| Wish { avoid, ..READ };
+    for balance in [Balance::LeastBusy, Balance::RoundRobin, Balance::Random, Balance::Latency] {
+        let routing = with(|routing| routing.balance = balance);
+        avoid = NodeSet::NONE;
+        avoid.insert(id(1));
+        assert_eq!(go(&bench, &routing, avoiding(avoid)), Ok(2), "{balance:?}");
+        avoid.insert(id(2));
+        assert_eq!(go(&bench, &routing, avoiding(avoid)), Ok(0), "{balance:?}");
+        avoid.insert(id(0));
+        assert_eq!(go(&bench, &routing, avoiding(avoid)), Ok(12), "{balance:?}");
+    }
+    assert!(avoid.contains(id(0)) && !avoid.contains(id(3)) && !NodeSet::NONE.contains(id(0)));
+}
+
+#[test]
+fn the_fastest_for_what_it_has_to_do() {
+    struct Measured([(usize, f64); 3]);
+    impl Load for Measured {
+        fn busy(&self, id: NodeId) -> usize {
+            self.0[usize::from(id.0)].0
+        }
+        fn latency(&self, id: NodeId) -> f64 {
+            self.0[usize::from(id.0)].1
+        }
+    }
+    let bench = Bench::three(FailoverMode::Follow);
+    let routing = with(|routing| (routing.balance, routing.reads) = (Balance::Latency, Reads::Any));
+    let go = |load: [(usize, f64); 3], weights| {
+        let wish = Wish { weights, ..READ };
+        route(bench.machine.topology(), &routing, wish, &Measured(load), 7, bench.now).unwrap().0
+    };
+    assert_eq!(go([(0, 0.003), (0, 0.002), (0, 0.001)], None), 2);
+    assert_eq!(go([(0, 0.003), (0, 0.002), (3, 0.001)], None), 1);
+    assert_eq!(go([(0, 0.003), (0, 0.002), (3, 0.001)], Some(&[2.0, 1.0, 1.0][..])), 0);
+    assert_eq!(go([(0, 0.003), (0, 0.0), (0, 0.001)], None), 1, "what is not known is found out");
+}
+
+#[test]
 fn a_lonely_replica_serves_reads() {
     let mut bench = Bench::new(&settings(1, FailoverMode::Follow));
     assert_eq!(go(&bench, &Routing::default(), READ), Err(RouteError::NoNode));
@@ -249,26 +345,94 @@ fn round_robin_takes_turns() {
     }
 }
 
+/// Connections that are lent, and what was given lately.
+struct Counted {
+    busy: [usize; 3],
+    given: [f64; 3],
+}
+
+impl Load for Counted {
+    fn busy(&self, id: NodeId) -> usize {
+        self.busy[usize::from(id.0)]
+    }
+    fn given(&self, id: NodeId) -> f64 {
+        self.given[usize::from(id.0)]
+    }
+}
+
 #[test]
 fn the_least_busy_for_its_weight() {
     let bench = weighted([1.0, 1.0, 3.0]);
     let routing = Routing::default();
-    for (busy, expected) in [([0, 0, 0], 2), ([0, 0, 2], 12), ([0, 0, 3], 1), ([9, 5, 16], 2)] {
-        let mut found = [false; 3];
-        for seed in 0..64 {
-            let busy = |id: NodeId| busy[usize::from(id.0)];
-            let node = route(bench.machine.topology(), &routing, READ, &busy, seed, bench.now).expect("all are up");
-            found[usize::from(node.0)] = true;
+    for (busy, given, expected) in [
+        ([0, 0, 0], [0.0, 0.0, 0.0], &[1, 2][..]),
+        ([0, 0, 0], [0.0, 10.0, 29.0], &[2]),
+        ([0, 0, 0], [0.0, 10.0, 31.0], &[1]),
+        ([9, 1, 3], [0.0, 10.0, 29.0], &[2]),
+        ([0, 9, 16], [0.0, 9.0, 30.0], &[2]),
+        ([0, 5, 40], [0.0, 11.0, 30.0], &[1]),
+    ] {
+        let load = Counted { busy, given };
+        let of = |seed| route(bench.machine.topology(), &routing, READ, &load, seed, bench.now).expect("all are up");
+        let mut found: Vec<u16> = (0..64).map(|seed| of(seed).0).collect();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, expected, "{busy:?} {given:?}");
+    }
+}
+
+/// However few connections there are, and when one node is slower, which then gets fewer.
+#[test]
+fn shares_are_as_the_weights() {
+    let routing = with(|routing| routing.reads = Reads::Any);
+    let shares = |weights: [f64; 3], clients: usize, slow: usize| -> Vec<usize> {
+        let bench = weighted(weights);
+        let mut load = Counted { busy: [0; 3], given: [0.0; 3] };
+        let (mut running, mut counts) = (Vec::new(), [0; 3]);
+        let mut draws = 1_u64;
+        let mut draw = |below: usize| {
+            draws = draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (draws >> 33) as usize % below
+        };
+        for round in 0..20_000 {
+            // The slow node takes four times as long as the others.
+            while running.len() >= clients {
+                let at = draw(running.len());
+                if running[at] != 0 || draw(slow) == 0 {
+                    load.busy[running.swap_remove(at)] -= 1;
+                }
+            }
+            let node: usize =
+                route(bench.machine.topology(), &routing, READ, &load, round, bench.now).unwrap().0.into();
+            running.push(node);
+            load.busy[node] += 1;
+            load.given[node] += 1.0;
+            counts[node] += 1;
+            if round % 1_000 == 0 {
+                load.given = load.given.map(|given| (given / 2.0).floor());
+            }
         }
-        let digits = (0..3).filter(|node| found[*node]).fold(0, |sum, node| sum * 10 + node);
-        assert_eq!(digits, expected, "{busy:?}");
+        counts.iter().map(|count| count / 200).collect()
+    };
+    for (weights, expected) in
+        [([1.0, 1.0, 1.0], [33, 33, 33]), ([1.0, 1.0, 3.0], [20, 20, 60]), ([4.0, 1.0, 5.0], [40, 10, 50])]
+    {
+        for clients in [1, 2, 3, 5, 10, 50] {
+            let found = shares(weights, clients, 1);
+            let near = found.iter().zip(expected).all(|(found, expected)| found.abs_diff(expected) <= 2);
+            assert!(near, "{weights:?} {clients}: {found:?}");
+        }
+    }
+    for (clients, most) in [(5, 30), (10, 25), (50, 20)] {
+        let found = shares([1.0; 3], clients, 4);
+        assert!(found[0] <= most, "{clients}: {found:?}");
     }
 }
 
 #[test]
 fn who_insists_gets_a_replica_or_the_node_and_nothing_else() {
     let mut bench = Bench::three(FailoverMode::Follow);
-    let wish = |class| Wish { class, after: None, lsn: None, weights: None };
+    let wish = |class| Wish { class, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
     for reads in [Reads::Primary, Reads::Replica, Reads::Any] {
         let routing = with(|routing| routing.reads = reads);
         assert_eq!(go(&bench, &routing, wish(Class::Replica)), Ok(12), "{reads:?}");
@@ -323,7 +487,7 @@ fn each_node_has_its_reason() {
     let routing = with(|routing| routing.max_lag = None);
     assert_eq!(why(&bench, &routing, READ), [Err(Unfit::Primary), Ok(()), Ok(())]);
     assert_eq!(why(&bench, &routing, WRITE), [Ok(()), Err(Unfit::NotPrimary), Err(Unfit::NotPrimary)]);
-    let named = Wish { class: Class::Node(id(2)), after: None, lsn: None, weights: None };
+    let named = Wish { class: Class::Node(id(2)), after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
     assert_eq!(why(&bench, &routing, named), [Err(Unfit::NotNamed), Err(Unfit::NotNamed), Ok(())]);
     let wrote = Wish { after: Some(bench.now), ..READ };
     assert_eq!(why(&bench, &routing, wrote), [Err(Unfit::Primary), Err(Unfit::LacksWrite), Err(Unfit::LacksWrite)]);

@@ -317,7 +317,7 @@ impl World {
             };
             let after = self.sessions[index].wrote.map(|(_, _, at)| at);
             let now = self.now();
-            let wish = Wish { class, after, lsn: None, weights: None };
+            let wish = Wish { class, after, lsn: None, weights: None, avoid: NodeSet::NONE };
             let Ok(node) = route(self.machine.topology(), &routing, wish, &|_| 0, seed, now) else { continue };
             match class {
                 Class::Write => self.write(index, node),
@@ -611,7 +611,7 @@ proptest! {
                 }
             }
             for seed in 0..4 {
-                let wish = Wish { class: Class::Write, after: None, lsn: None, weights: None };
+                let wish = Wish { class: Class::Write, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
                 let node = route(topology, &Routing::default(), wish, &|_| 0, seed, bench.now);
                 prop_assert_eq!(node.ok(), topology.primary);
             }
