@@ -12,11 +12,12 @@
 //! | `session`  | PURE: one client's conversation: pipeline, transaction, prepared statements, settings | wire, sql, auth |
 //! | `topology` | PURE: the nodes as a value: states, failover decisions, routing                  | sql |
 //! | `tasks`    | the only place that spawns                                                       | nothing of ours |
+//! | `metrics`  | figures: what is counted and how, and every metric's name, unit and help         | nothing of ours |
 //! | `net`      | sockets for everyone: addresses, streams, buffers, listeners                     | wire |
 //! | `pool`     | lending connections: limits, order, lifetimes; knows no SQL                      | tasks |
 //! | `backend`  | one server connection: connect, log in, query, clean, cancel                     | pool, net, session, auth, wire, tasks |
 //! | `monitor`  | watches the nodes: feeds `topology` and carries out what it decides              | backend, topology, net, auth, tasks |
-//! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | backend, monitor, pool, session, topology, sql, auth, net, wire, tasks |
+//! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | backend, monitor, pool, session, topology, sql, auth, net, wire, tasks, metrics |
 //! | `config`   | the file: raw (as written, with lines) → check (typed settings, all mistakes at once) | the `Settings` types of all the above |
 //! | `app`      | wiring and the order of shutdown                                                 | everything |
 //! | `cli`      | the commands: serve, demo, check                                                 | everything |
@@ -38,6 +39,7 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod frontend;
+pub mod metrics;
 pub mod monitor;
 pub mod net;
 pub mod pool;

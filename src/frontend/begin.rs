@@ -3,13 +3,14 @@
 
 use std::{
     future::{Future, poll_fn},
+    pin::pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
     Worker,
-    acquire::{Acquired, acquire, request_any},
+    acquire::{Acquired, Request, acquire, request_any},
     login::Refusal,
     report::{self, AcquireError, Words},
     target::{Beginning, Target},
@@ -58,8 +59,10 @@ pub async fn begin(
     if let Some(beginning) = known.clone().filter(|_| !keeps) {
         return Ok(Begun { beginning, held: None });
     }
-    let acquired = acquire(target, worker, request_any(target, route)).await;
-    let mut acquired = acquired.map_err(|error: AcquireError| Refusal::Told(error.report()))?;
+    let request = request_any(target, route);
+    let acquired =
+        if keeps { acquire_to_keep(target, worker, request).await } else { acquire(target, worker, request).await };
+    let mut acquired = acquired.map_err(|error| Refusal::Told(error.report()))?;
     let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     match begin_on(&mut acquired.0, &wanted, known.as_ref(), target.shared.routed).await {
         Ok(beginning) if keeps => {
@@ -82,6 +85,24 @@ pub async fn begin(
             Err(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")).into())
         }
     }
+}
+
+/// A server connection that becomes the client's own: the client waits for it as others do for a transaction's.
+async fn acquire_to_keep(target: &Arc<Target>, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {
+    let mut acquiring = pin!(acquire(target, worker, request));
+    let mut wait = None;
+    let acquired = poll_fn(|cx| {
+        let acquired = acquiring.as_mut().poll(cx);
+        if acquired.is_pending() && wait.is_none() {
+            wait = Some((target.account.wait_to_log_in(), Instant::now()));
+        }
+        acquired
+    });
+    let acquired = acquired.await?;
+    if let Some((_, since)) = wait {
+        target.account.traffic(Some(acquired.1.0.into())).add_wait(since.elapsed());
+    }
+    Ok(acquired)
 }
 
 /// Brings the settings to the connection. When it is known how such a session begins, they are valid and spelled as the

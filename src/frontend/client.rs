@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     backend::{self, ConnectError, Mess, ServerManager},
+    metrics::Count,
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
@@ -120,6 +121,14 @@ enum Wake {
     Limit(Armed),
     /// It becomes active, and is to be served by the thread of this number from now on.
     Move(usize),
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.count(&self.target.account);
+        }
+    }
 }
 
 impl Client {
@@ -313,7 +322,10 @@ impl Client {
         if self.session.holding().is_some() != self.pinned_since.is_some() {
             self.note_pin();
         }
-        let Some(exchange) = &self.exchange else { return Poll::Pending };
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        if event.is_pending() && exchange.is_count_due() {
+            exchange.count(&self.target.account);
+        }
         let asks = exchange.pipeline.asks();
         if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
             self.shield(asks);
@@ -437,8 +449,10 @@ impl Client {
         exchange.drop_front();
         exchange.pipeline.forget_message();
         let (_, mut out) = exchange.session_parts();
+        let before = out.to_client.len();
         error.report().write(false, out.to_client);
         self.session.after_refusal(tag, &mut out);
+        exchange.note_own(before);
     }
 
     fn attach(&mut self, mut acquired: Acquired, mut need: Need) {
@@ -460,7 +474,8 @@ impl Client {
         }
         // Its BEGIN is not to be hit either.
         exchange.shielded = exchange.pipeline.asks() || self.session.in_waiting_block();
-        if self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {
+        if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {
+            exchange.count_assignment(acquired.1, queued.map(|since| since.elapsed()), &self.target.account);
             if let Some(sender) = &server.sender {
                 sender.lend(process);
             }
@@ -532,6 +547,7 @@ impl Client {
     /// Nothing to do: all buffers go back.
     fn rest(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
+            exchange.count(&self.target.account);
             exchange.end();
             self.worker.put_back(exchange);
         }
@@ -573,7 +589,9 @@ impl Client {
         exchange.stop_withholding();
         let loss = Loss { node, mid_message: exchange.is_mid_message(), alone };
         let (pipeline, mut out) = exchange.session_parts();
+        let before = out.to_client.len();
         let after = self.session.on_loss(loss, pipeline, &mut out);
+        exchange.note_own(before);
         exchange.lose_server();
         if self.session.wrote() {
             self.last_write = Some(Instant::now());
@@ -683,7 +701,9 @@ impl Client {
         if let Some(exchange) = &mut self.exchange
             && !exchange.is_mid_message()
         {
+            let before = exchange.client_outbox().len();
             words.write(true, exchange.client_outbox());
+            exchange.note_own(before);
         }
         self.flush().await;
         let busy = self.exchange.as_ref().is_some_and(|exchange| !exchange.pipeline.owed.is_empty());
@@ -750,6 +770,9 @@ impl Client {
                     "a session keeps its server connection"
                 );
                 self.pinned_since = Some(Instant::now());
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.counting.add(Count::Pins, 1);
+                }
             }
             (None, Some(since)) => {
                 let (process, kept) = (self.entry.slot.process, since.elapsed());

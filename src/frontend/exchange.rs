@@ -6,22 +6,24 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::task::coop;
 
-use super::{latency::Latency, writes::LastWrite};
+use super::{counting::Counting, latency::Latency, writes::LastWrite};
 use crate::{
     backend::Server,
+    metrics::{Account, Count},
     net::Stream,
-    session::{ClientStep, Judge, Need, Outboxes, Pipeline, RefusedRead, ServerStep, Session, Shown},
+    session::{self, ClientStep, Judge, Need, Outboxes, Pipeline, RefusedRead, ServerStep, Session, Shown},
+    topology::NodeId,
     wire::{
         self, ErrorFields,
         error::{Report, SqlState},
         frame::{HEADER_BYTES, Reply},
         header,
-        reply::{notification_parts, set_notification_process},
+        reply::{Status, notification_parts, set_notification_process},
     },
 };
 
@@ -68,6 +70,7 @@ pub struct Exchange {
     process: u32,
     /// The client has left: what is still owed to it is read and thrown away.
     pub deserted: bool,
+    pub counting: Counting,
 }
 
 /// What stops the moving of bytes.
@@ -158,6 +161,7 @@ impl Exchange {
         self.mends = false;
         self.writes = None;
         self.timed = None;
+        self.counting.give_up();
     }
 
     /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
@@ -185,6 +189,7 @@ impl Exchange {
     pub fn end(&mut self) {
         // What was found out about a message that needed no server is not for whoever comes next.
         self.pipeline.forget_message();
+        self.counting.forget_node();
         self.from_client.reset();
         self.to_client.clear();
         for buffer in [
@@ -197,6 +202,30 @@ impl Exchange {
                 *buffer = Vec::new();
             }
         }
+    }
+
+    /// A server connection was lent. What was done on another one before is added up.
+    pub fn count_assignment(&mut self, node: NodeId, waited: Option<Duration>, account: &Account) {
+        if self.counting.has_node() {
+            self.count(account);
+        }
+        self.counting.attach(node, waited);
+    }
+
+    /// Whether [`Exchange::count`] is to be called although the server connection stays.
+    #[inline]
+    pub fn is_count_due(&self) -> bool {
+        self.counting.is_due(&self.pipeline.tally)
+    }
+
+    /// Adds what was counted to the account.
+    pub fn count(&mut self, account: &Account) {
+        self.counting.flush(&mut self.pipeline.tally, account);
+    }
+
+    /// What is in the client's outbox behind so many bytes is Poolhouse's own.
+    pub fn note_own(&mut self, before: usize) {
+        self.counting.note_own(&self.to_client.bytes[before..]);
     }
 
     /// Where errors and answers of Poolhouse's own go, behind what is on its way already.
@@ -312,7 +341,7 @@ impl Exchange {
         while self.from_client.has_room() {
             match self.from_client.poll_fill(cx, client) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(bytes)) => self.counting.add(Count::ClientReceived, bytes),
                 Poll::Pending => break,
             }
         }
@@ -321,7 +350,12 @@ impl Exchange {
 
     /// Writes what is left for the client. Ready when nothing is left, or the client cannot be written to.
     pub fn poll_flush_client(&mut self, cx: &mut Context<'_>, client: &mut Stream) -> Poll<io::Result<()>> {
-        self.to_client.poll_drain(cx, client)
+        let bytes = self.to_client.bytes.len();
+        let drained = self.to_client.poll_drain(cx, client);
+        if matches!(drained, Poll::Ready(Ok(()))) {
+            self.counting.add(Count::ClientSent, bytes);
+        }
+        drained
     }
 
     fn write_client(&mut self, client: &mut Stream, turn: &mut Turn<'_, '_>) -> Option<Event> {
@@ -333,7 +367,7 @@ impl Exchange {
             turn.moved = true;
             return None;
         }
-        match self.to_client.poll_drain(turn.cx, client) {
+        match self.poll_flush_client(turn.cx, client) {
             Poll::Ready(Ok(())) => turn.moved = true,
             Poll::Ready(Err(_)) => return Some(Event::Left),
             Poll::Pending => {}
@@ -348,8 +382,10 @@ impl Exchange {
         turn: &mut Turn<'_, '_>,
     ) -> Option<Event> {
         if !self.to_server.is_empty() {
+            let bytes = self.to_server.bytes.len();
             match self.to_server.poll_drain(turn.cx, &mut server.stream) {
                 Poll::Ready(Ok(())) => {
+                    self.counting.add(Count::ServerSent, bytes);
                     turn.moved |= self.released || !turn.client_is_dry || !self.from_client.is_empty()
                 }
                 // What the server said before it closed the connection may still be there to be read.
@@ -368,7 +404,10 @@ impl Exchange {
             match self.from_server.poll_fill(turn.cx, &mut server.stream) {
                 Poll::Ready(Ok(0)) => return Some(Event::ServerLost(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Err(error)) => return Some(Event::ServerLost(error)),
-                Poll::Ready(Ok(_)) => turn.moved = true,
+                Poll::Ready(Ok(bytes)) => {
+                    self.counting.add(Count::ServerReceived, bytes);
+                    turn.moved = true;
+                }
                 Poll::Pending => {
                     turn.server_is_dry = true;
                     return None;
@@ -408,6 +447,7 @@ impl Exchange {
     /// Looks at all that has come from the server.
     fn digest_server(&mut self, session: &mut Session, server: &mut Server) -> Option<Box<Report>> {
         self.held = false;
+        let before = self.pipeline.tally;
         // Messages that pass unchanged gather into one run, which is moved at once.
         let mut run = self.from_server.used;
         loop {
@@ -432,6 +472,8 @@ impl Exchange {
             }
             if head.tag == b'A' {
                 self.from_server.name_sender(head, server, self.process);
+            } else if head.tag == b'E' && self.pipeline.front_is_clients() {
+                self.counting.note_server_error(self.from_server.shown(head).body);
             }
             let shown = self.from_server.shown(head);
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
@@ -488,7 +530,18 @@ impl Exchange {
         {
             writes.note();
         }
+        if self.pipeline.tally.queries != before.queries {
+            self.count_answers(before);
+        }
         None
+    }
+
+    /// The server has answered queries since the tally was `before`.
+    fn count_answers(&mut self, before: session::Tally) {
+        let (tally, pipeline) = (self.pipeline.tally, &self.pipeline);
+        let busy = pipeline.ready_owed > 0 || pipeline.has_open_batch();
+        let open = pipeline.status != Status::Idle;
+        self.counting.end(tally.queries - before.queries, tally.transactions - before.transactions, busy, open);
     }
 
     /// Once the client sees something of an answer, nothing can be repeated. What answers ourselves, or is a server's last
@@ -542,7 +595,10 @@ impl Exchange {
         }
         match self.from_client.poll_fill(turn.cx, client) {
             Poll::Ready(Ok(0) | Err(_)) => return Some(Event::Left),
-            Poll::Ready(Ok(_)) => turn.moved = true,
+            Poll::Ready(Ok(bytes)) => {
+                self.counting.add(Count::ClientReceived, bytes);
+                turn.moved = true;
+            }
             Poll::Pending => {
                 turn.client_is_dry = true;
                 return None;
@@ -592,6 +648,7 @@ impl Exchange {
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
             let state = server.as_deref_mut().map(|server| &mut server.state);
             let step = session.on_client(shown, &mut self.pipeline, state, judge, &mut out);
+            let mut own = false;
             if session.notified()
                 && let Some(sender) = server.as_deref().and_then(|server| server.sender.as_ref())
             {
@@ -604,9 +661,14 @@ impl Exchange {
             if !self.said_to_client.is_empty() {
                 self.repeat = None;
                 self.mends = false;
+                own = true;
+                self.counting.note_own(&self.said_to_client);
                 self.to_client.bytes.append(&mut self.said_to_client);
             }
             let goes = matches!(step, ClientStep::Forward | ClientStep::Replaced { .. } | ClientStep::Answered);
+            if goes && !own && server.is_some() {
+                self.counting.begin();
+            }
             if self.mends && goes {
                 self.mends = self.from_client.copy_front(head, &mut self.again);
             }
@@ -640,7 +702,10 @@ impl Exchange {
                     break;
                 }
                 ClientStep::Fail(report) => event = Some(Event::Failed(report)),
-                ClientStep::Bye => event = Some(Event::Left),
+                ClientStep::Bye => {
+                    self.counting.forget_goodbye(head.message());
+                    event = Some(Event::Left);
+                }
             }
             if event.is_some() {
                 break;

@@ -213,13 +213,14 @@ async fn start(
     let secret_bytes = if minor >= 2 { SECRET_BYTES } else { 4 };
     let entry = frontend
         .registry
-        .enter(begun.process(), secret_bytes, getrandom::fill)
+        .enter(&target.account, begun.process(), secret_bytes, getrandom::fill)
         .map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")))?;
     let Begun { beginning, held } = begun;
     let (process, secret) = (entry.slot.process, entry.slot.secret());
     let replicas = own.by == RouteBy::Listener && own.route == Route::Replica;
     stream.write_all(&begin::welcome(&beginning, process, secret, held.is_some(), replicas)).await?;
     let (client, database, user) = (stream.peer(), &wanted.database, &wanted.user);
+    target.account.add_login();
     tracing::debug!(client, database, user, process, purpose = ?wanted.purpose, "a client logged in");
     let life = match (wanted.purpose, held) {
         (Purpose::Physical | Purpose::Logical, Some(held)) => Life::Replication(held),

@@ -4,13 +4,14 @@
 //! and `begin` how their sessions begin; `client` is the life of one that is logged in, with `exchange` moving the bytes
 //! and `acquire` finding it a server connection, and `replication` that of one that replicates; `listen` lets one listen
 //! without a server connection; `registry` is how others reach it (cancel, drain); `target` is what one database and user
-//! share, `census` what is known of a database's own code; `report` says every error.
+//! share, `counting` what a client counts, `census` what is known of a database's own code; `report` says every error.
 
 mod accept;
 mod acquire;
 mod begin;
 mod census;
 mod client;
+mod counting;
 mod exchange;
 mod guide;
 mod intake;
@@ -36,13 +37,17 @@ pub use accept::accept;
 pub use census::Codes;
 pub use intake::{Arrivals, Workers, balance, serve};
 pub use listen::Hubs;
-pub use registry::{Order, Registry};
+pub use registry::{Activity, Order, Registry};
 pub use spread::Order as Move;
 pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
 pub use worker::Worker;
 pub use writes::Writes;
 
-use crate::{auth, session};
+use crate::{
+    auth,
+    metrics::{Account, Accounts},
+    session,
+};
 
 /// `[server]`, the part that concerns clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +68,7 @@ pub struct Frontend {
     pub databases: Databases,
     pub registry: Arc<Registry>,
     statements: Arc<session::Statements>,
+    pub accounts: Accounts,
     /// By database and user.
     targets: Mutex<BTreeMap<(String, String), Arc<Target>>>,
 }
@@ -112,6 +118,7 @@ impl Frontend {
             databases,
             registry: Arc::default(),
             statements: Arc::default(),
+            accounts: Accounts::default(),
             targets: Mutex::default(),
         }
     }
@@ -123,7 +130,9 @@ impl Frontend {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (database.to_owned(), user.to_owned());
         let target = targets.entry(key).or_insert_with(|| {
-            let target = Arc::new(Target::new(settings.clone(), database, user, credential, self.statements.clone()));
+            let account = self.account(settings, database, user);
+            let statements = self.statements.clone();
+            let target = Arc::new(Target::new(settings.clone(), database, user, credential, statements, account));
             target.keep_census();
             target
         });
@@ -147,7 +156,13 @@ impl Frontend {
             None => return Err(report::unknown_database(database)),
         };
         let settings = entry.settings_of(user).clone();
-        Ok(Arc::new(Target::new(settings, database, user, credential, self.statements.clone())))
+        let account = self.account(&settings, database, user);
+        Ok(Arc::new(Target::new(settings, database, user, credential, self.statements.clone(), account)))
+    }
+
+    fn account(&self, settings: &DatabaseSettings, database: &str, user: &str) -> Arc<Account> {
+        let nodes: Vec<Box<str>> = settings.cluster.nodes.iter().map(|node| node.name.as_str().into()).collect();
+        self.accounts.of(database, user, &nodes)
     }
 
     /// Lets go of what no client uses and no server connection belongs to. To be called now and then.

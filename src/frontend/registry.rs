@@ -7,11 +7,12 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     task::Waker,
+    time::Instant,
 };
 
 use subtle::ConstantTimeEq;
 
-use crate::{backend::Canceler, wire::startup::CancelKey};
+use crate::{backend::Canceler, metrics::Account, wire::startup::CancelKey};
 
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,7 @@ pub const SECRET_BYTES: usize = 32;
 #[derive(Debug)]
 pub struct Slot {
     pub process: u32,
+    pub account: Arc<Account>,
     secret: [u8; SECRET_BYTES],
     secret_bytes: u8,
     order: AtomicU8,
@@ -64,8 +66,10 @@ pub struct Slot {
 struct Inner {
     waker: Option<Waker>,
     attached: Option<Arc<Canceler>>,
-    /// Waits for a server connection.
-    queued: bool,
+    /// Holds a server connection.
+    lent: bool,
+    /// Waits for one, since when.
+    queued: Option<Instant>,
     /// The server connection is busy with something of ours, which a cancel must not hit.
     shielded: bool,
     /// A cancel has come meanwhile.
@@ -73,6 +77,21 @@ struct Inner {
     /// Cancel requests under way to the server connection that is lent.
     canceling: u32,
 }
+
+/// What a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It has no server connection, and needs none now.
+    Idle,
+    /// It has one.
+    Active,
+    /// It waits for one.
+    Waiting { since: Instant },
+}
+
+/// The statement was cancelled while it waited.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Canceled;
 
 const ORDER_NONE: u8 = 0;
 const ORDER_DRAIN: u8 = 1;
@@ -125,6 +144,7 @@ impl Registry {
     /// `random` makes that id and the secret.
     pub fn enter(
         self: &Arc<Self>,
+        account: &Arc<Account>,
         process: Option<u32>,
         secret_bytes: usize,
         mut random: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
@@ -134,6 +154,7 @@ impl Registry {
         let slot = |process| {
             Arc::new(Slot {
                 process,
+                account: account.clone(),
                 secret,
                 secret_bytes: secret_bytes.min(SECRET_BYTES) as u8,
                 order: AtomicU8::new(self.order.load(Ordering::Acquire)),
@@ -172,11 +193,16 @@ impl Registry {
     /// Gives every client an order, those that come later, too.
     pub fn order_all(&self, order: Order) {
         self.order.store(order_code(order), Ordering::Release);
-        let mut slots: Vec<Arc<Slot>> = lock(&self.clients).values().cloned().collect();
-        slots.extend(lock(&self.owners).values().flatten().cloned());
-        for slot in slots {
+        for slot in self.slots() {
             slot.give(order);
         }
+    }
+
+    /// All clients that are logged in.
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
+        let mut slots: Vec<Arc<Slot>> = lock(&self.clients).values().cloned().collect();
+        slots.extend(lock(&self.owners).values().flatten().cloned());
+        slots
     }
 }
 
@@ -236,13 +262,13 @@ impl Slot {
 
     /// The client waits for a server connection from now on, if it did not before.
     pub fn enter_queue(&self) {
-        lock(&self.inner).queued = true;
+        lock(&self.inner).queued.get_or_insert_with(Instant::now);
     }
 
     /// The client waits no more, in vain.
     pub fn leave_queue(&self) {
         let mut inner = lock(&self.inner);
-        inner.queued = false;
+        inner.queued = None;
         self.canceled.store(false, Ordering::Relaxed);
     }
 
@@ -254,22 +280,38 @@ impl Slot {
         }
         let mut inner = lock(&self.inner);
         let canceled = self.canceled.swap(false, Ordering::Relaxed);
-        inner.queued &= !canceled;
+        if canceled {
+            inner.queued = None;
+        }
         canceled
     }
 
-    /// A server connection has been lent to the client. False when the client has been cancelled while it waited: then it
-    /// must not have the connection. `shielded` as in [`Slot::shield`].
-    pub fn attach(&self, canceler: Option<Arc<Canceler>>, shielded: bool) -> bool {
+    /// A server connection has been lent to the client, which tells since when it has waited, if it had to. `shielded` as
+    /// in [`Slot::shield`].
+    ///
+    /// # Errors
+    /// The client has been cancelled while it waited: it must not have the connection.
+    pub fn attach(&self, canceler: Option<Arc<Canceler>>, shielded: bool) -> Result<Option<Instant>, Canceled> {
         let mut inner = lock(&self.inner);
-        inner.queued = false;
+        let queued = inner.queued.take();
         if self.canceled.load(Ordering::Relaxed) {
             self.canceled.store(false, Ordering::Relaxed);
-            return false;
+            return Err(Canceled);
         }
+        inner.lent = true;
         inner.attached = canceler;
         inner.shielded = shielded;
-        true
+        Ok(queued)
+    }
+
+    /// What the client does now.
+    pub fn activity(&self) -> Activity {
+        let inner = lock(&self.inner);
+        match inner.queued {
+            Some(since) => Activity::Waiting { since },
+            None if inner.lent => Activity::Active,
+            None => Activity::Idle,
+        }
     }
 
     /// The server connection is busy with something of ours: a cancel waits until that is done.
@@ -291,6 +333,7 @@ impl Slot {
     pub fn detach(&self) -> bool {
         let mut inner = lock(&self.inner);
         inner.attached = None;
+        inner.lent = false;
         (inner.shielded, inner.postponed) = (false, false);
         inner.canceling == 0
     }
@@ -298,7 +341,7 @@ impl Slot {
     /// A cancel request has come. What it returns is to be asked for the cancel, and kept until that is done.
     pub fn cancel(self: &Arc<Self>) -> Option<Canceling> {
         let mut inner = lock(&self.inner);
-        if inner.queued {
+        if inner.queued.is_some() {
             self.canceled.store(true, Ordering::Release);
             drop(inner);
             self.wake();
@@ -354,10 +397,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn account() -> Arc<Account> {
+        Arc::new(Account::new("app", "alice", Box::default()))
+    }
+
     fn entry(registry: &Arc<Registry>, secret_bytes: usize) -> Entry {
         let mut byte = 0;
         registry
-            .enter(None, secret_bytes, |bytes| {
+            .enter(&account(), None, secret_bytes, |bytes| {
                 byte += 1;
                 bytes.fill(byte);
                 Ok(())
@@ -405,7 +452,7 @@ mod tests {
                 bytes.fill(byte);
                 Ok(())
             };
-            registry.enter(Some(7), 4, random).unwrap()
+            registry.enter(&account(), Some(7), 4, random).unwrap()
         };
         let (one, two) = (owner(), owner());
         for entry in [&one, &two] {
@@ -433,7 +480,7 @@ mod tests {
         let entry = entry(&registry, 4);
         let server = server();
         assert!(entry.slot.cancel().is_none(), "nothing runs");
-        assert!(entry.slot.attach(Some(server.clone()), false));
+        assert_eq!(entry.slot.attach(Some(server.clone()), false), Ok(None));
         let canceling = entry.slot.cancel().unwrap();
         assert_eq!(canceling.server, server);
         assert!(entry.slot.cancel().is_none(), "one is enough");
@@ -447,7 +494,7 @@ mod tests {
     fn a_cancel_spares_what_is_ours() {
         let registry = Arc::new(Registry::default());
         let slot = entry(&registry, 4).slot.clone();
-        slot.attach(Some(server()), true);
+        assert!(slot.attach(Some(server()), true).is_ok());
         assert!(slot.cancel().is_none());
         assert!(slot.unshield(true).is_some(), "it has waited");
         assert!(slot.unshield(true).is_none());
@@ -457,7 +504,7 @@ mod tests {
         slot.shield();
         assert!(slot.cancel().is_none());
         slot.detach();
-        slot.attach(Some(server()), false);
+        assert!(slot.attach(Some(server()), false).is_ok());
         assert!(slot.unshield(true).is_none(), "it was for what ran before");
     }
 
@@ -473,10 +520,15 @@ mod tests {
         entry.slot.enter_queue();
         assert!(!entry.slot.take_canceled());
         assert!(entry.slot.cancel().is_none());
-        assert!(!entry.slot.attach(Some(server()), false), "it was cancelled before it was served");
+        assert_eq!(entry.slot.attach(Some(server()), false), Err(Canceled), "it was cancelled before it was served");
         assert!(entry.slot.cancel().is_none());
+        assert_eq!(entry.slot.activity(), Activity::Idle);
         entry.slot.enter_queue();
-        assert!(entry.slot.attach(Some(server()), false));
+        assert!(matches!(entry.slot.activity(), Activity::Waiting { .. }));
+        assert!(matches!(entry.slot.attach(Some(server()), false), Ok(Some(_))));
+        assert_eq!(entry.slot.activity(), Activity::Active);
+        assert!(entry.slot.detach());
+        assert_eq!(entry.slot.activity(), Activity::Idle);
     }
 
     #[test]

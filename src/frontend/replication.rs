@@ -98,7 +98,8 @@ struct Flow {
 
 impl Relay {
     pub fn new(client: Stream, lent: Acquired, target: Arc<Target>, entry: Entry, place: Place) -> Box<Relay> {
-        entry.slot.attach(lent.0.canceler.clone(), false);
+        // Nothing of a client that has just logged in waits.
+        let _ = entry.slot.attach(lent.0.canceler.clone(), false);
         Box::new(Relay {
             client,
             lent,

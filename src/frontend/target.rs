@@ -16,6 +16,7 @@ use super::writes::{LastWrite, Writes};
 use crate::{
     auth::Credential,
     backend::{Defaults, Greeting, Login, Senders, ServerManager},
+    metrics::Account,
     monitor::Monitor,
     net::Address,
     pool,
@@ -159,6 +160,8 @@ pub struct Target {
     pub writes: Option<Arc<LastWrite>>,
     /// The same, for others.
     pub writes_here: Arc<LastWrite>,
+    /// What its clients do is counted there.
+    pub account: Arc<Account>,
     pool: pool::Settings,
     login: Login,
     /// Made when first needed.
@@ -177,6 +180,7 @@ impl Target {
         user: &str,
         credential: Credential,
         statements: Arc<Statements>,
+        account: Arc<Account>,
     ) -> Target {
         let (user, credential) = settings.login.unwrap_or_else(|| (user.to_owned(), credential));
         let cluster = settings.cluster;
@@ -204,6 +208,7 @@ impl Target {
             shared: Arc::new(shared),
             writes: sees_all.then(|| writes_here.clone()),
             writes_here,
+            account,
             pool: settings.pool,
             login: Login {
                 address: cluster.nodes[0].address.clone(),

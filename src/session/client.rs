@@ -264,7 +264,8 @@ impl Session {
         if verdict.is_some_and(|verdict| !self.bring_names(verdict, names::Sent::Simple, pipeline, server, out)) {
             return false;
         }
-        self.note(verdict, pipeline);
+        let reads = self.note(verdict, pipeline);
+        pipeline.tally.add_statement(reads);
         true
     }
 
@@ -354,7 +355,8 @@ impl Session {
             return ClientStep::Hold;
         }
         // A function may touch anything, and only its oid is known.
-        self.note(None, pipeline);
+        let reads = self.note(None, pipeline);
+        pipeline.tally.add_statement(reads);
         pipeline.push(Owed::Query { drops_unnamed: false });
         ClientStep::Forward
     }
@@ -483,8 +485,8 @@ impl Session {
         false
     }
 
-    /// Remembers what a statement may do to the session; `None` is one that was not judged.
-    pub(super) fn note(&mut self, verdict: Option<&Verdict>, pipeline: &mut Pipeline) {
+    /// Remembers what a statement may do to the session; `None` is one that was not judged. Whether it surely only reads.
+    pub(super) fn note(&mut self, verdict: Option<&Verdict>, pipeline: &mut Pipeline) -> bool {
         let hidden = self.shared.code.hidden();
         let Some(verdict) = verdict else {
             let effects = &mut pipeline.effects;
@@ -493,14 +495,14 @@ impl Session {
             self.note_definition(&[], effects);
             pipeline.deallocating = true;
             (self.wrote, self.drew) = (true, true);
-            return;
+            return false;
         };
         if let Some(hint) = &verdict.hint {
             self.note_hint(hint);
         }
         self.note_unseen(verdict, hidden, &mut pipeline.effects);
         if self.reads(verdict, pipeline) {
-            return;
+            return true;
         }
         self.wrote |= !only_controls(verdict);
         pipeline.note_defaults(verdict);
@@ -540,7 +542,7 @@ impl Session {
         self.note_restores(verdict, pipeline);
         let effects = &mut pipeline.effects;
         if !verdict.touches_session() {
-            return;
+            return false;
         }
         effects.earnest = true;
         pipeline.deallocating |= verdict.discards || verdict.deallocates == Deallocate::All;
@@ -581,6 +583,7 @@ impl Session {
                 _ => effects.probe.add_everything(),
             }
         }
+        false
     }
 
     /// A replica has refused what was taken for a read, and nothing of an answer was seen: what is shown next is the same

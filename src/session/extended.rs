@@ -114,11 +114,13 @@ impl Session {
         }
         if pipeline.effects.uses_name(parse.name) {
             // Its own name is the server's, until it has been asked.
+            pipeline.tally.add_passed_parse();
             pipeline.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
         if !self.renames() {
             pipeline.effects.pins.insert(Pin::Prepare);
+            pipeline.tally.add_passed_parse();
             pipeline.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
@@ -151,6 +153,7 @@ impl Session {
             return reserved_name();
         } else {
             pipeline.effects.pins.insert(Pin::Prepare);
+            pipeline.tally.add_passed_parse();
         }
         pipeline.push(Owed::Parse { id: None, names: false });
         ClientStep::Forward
@@ -192,6 +195,7 @@ impl Session {
             // The server has to refuse it, so that its transaction fails as it would on a direct connection.
             self.ensure(&taken, 0, pipeline, server, out);
             parse.write(&taken.name, out.to_server);
+            pipeline.tally.add_passed_parse();
             pipeline.push(Owed::ParseTaken { name: parse.name.into() });
             return ClientStep::Answered;
         }
@@ -201,6 +205,7 @@ impl Session {
             Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
         }
         parse.write(&statement.name, out.to_server);
+        pipeline.tally.add_passed_parse();
         pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()), statement.sql.len());
         pipeline.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
         ClientStep::Answered
@@ -239,6 +244,7 @@ impl Session {
         }
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
+        pipeline.tally.server_parses += 1;
         pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()), statement.sql.len());
         pipeline.push(Owed::OurParse { id: Some(statement.id) });
     }
@@ -362,17 +368,23 @@ impl Session {
             }
         }
         self.forget_own_portal(names.portal);
-        match &statement {
+        let reads = match &statement {
             Some(statement) => {
                 self.note_begin(&statement.verdict, &statement.sql, pipeline);
-                self.note(Some(&statement.verdict), pipeline);
+                let reads = self.note(Some(&statement.verdict), pipeline);
                 self.note_cause(&statement.sql, pipeline);
                 // What is bound need not be executed.
                 pipeline.effects.undone |= !statement.verdict.settings.is_empty();
+                reads
             }
             None if raw => self.note(None, pipeline),
-            None => self.wrote = true,
-        }
+            None => {
+                self.wrote = true;
+                false
+            }
+        };
+        pipeline.tally.add_statement(reads);
+        pipeline.tally.binds += u32::from(!names.statement.is_empty());
         match statement {
             Some(statement) if names.statement.is_empty() => {
                 self.ensure_unnamed(&statement, pipeline, server, out);

@@ -25,6 +25,7 @@ mod restore;
 mod sequences;
 mod server;
 mod statements;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub use pipeline::{NewDefaults, Pipeline};
 pub use reported::Reported;
 pub use sequences::Drawn;
 pub use statements::{ServerStatements, Shape, Statement, Statements};
+pub use tally::Tally;
 
 use crate::{
     sql::{Isolation, Lists, PinSet, Verdict},

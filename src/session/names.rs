@@ -115,6 +115,7 @@ impl Session {
                 let parse = Parse { name, sql: &statement.sql, types: &statement.types };
                 parse.write(name, out.to_server);
                 let since = self.shared.statements.next_moment();
+                pipeline.tally.server_parses += 1;
                 pipeline.push(Owed::OwnParse { name: name.into(), id: statement.id, since });
             }
             None => self.close_stranger(name, pipeline, server, out),

@@ -12,6 +12,7 @@ use super::{
     listen::Move,
     own_code::Change as CodeChange,
     statements::{ServerStatements, Statement},
+    tally::Tally,
 };
 use crate::{
     sql::{Census, DefaultsOf, PinSet, Reason, Verdict},
@@ -339,6 +340,8 @@ pub struct Pipeline {
     pub lent_for: Need,
     /// Messages of the client that were answered up to ReadyForQuery, to tell one statement from the next.
     pub turns: u32,
+    /// Not reset: whoever adds it up takes it.
+    pub tally: Tally,
     /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
     open_batch: bool,
     /// The statement of which the server was asked what its result is, for the Bind at hand.

@@ -402,6 +402,8 @@ impl Session {
                     own.on_ready(failed, pipeline.status, status);
                 }
                 pipeline.status = status;
+                pipeline.tally.queries += 1;
+                pipeline.tally.transactions += u32::from(status == Status::Idle);
                 self.settle_block(status);
                 self.accept(done.change, 0);
                 if !pipeline.withholds {

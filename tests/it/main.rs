@@ -8,6 +8,7 @@ mod cancel;
 mod defaults;
 mod differential;
 mod failover;
+mod figures;
 mod fresh;
 mod hidden_state;
 mod identity;

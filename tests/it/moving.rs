@@ -6,88 +6,21 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
 };
-
-use poolhouse::{
-    app, config,
-    frontend::{self, Frontend, Move, Order, Worker, Workers},
-    net::{Listen, listener},
-    tasks::Scope,
-};
-use tokio::runtime::{Builder, Runtime};
 
 use super::kit::{
-    Cluster, PATIENCE, RawClient, cluster,
+    Cluster, PATIENCE, RawClient, Served, cluster,
     messages::{bind, cancel_request, execute, parse, query, sync},
     wait_until,
 };
 
 const THREADS: usize = 3;
 
-/// What `app` makes of settings, but for the signals and for who decides about moves.
-struct Served {
-    workers: Workers,
-    frontend: Arc<Frontend>,
-    clients: Scope,
-    others: Scope,
-    port: u16,
-    threads: Vec<JoinHandle<()>>,
-    orders: u32,
-}
-
-impl Served {
-    fn start(cluster: &Cluster) -> Served {
-        let upstream = format!("postgres://app:secret@127.0.0.1:{}/postgres", cluster.node(0).port());
-        let mut settings =
-            config::from_upstream(&upstream, "the test", &config::Overrides::default()).unwrap().settings;
+fn served(cluster: &Cluster) -> Served {
+    Served::start(cluster, THREADS, |settings| {
         settings.databases.values_mut().for_each(|database| database.pool.size = 3);
-        let (clients, others) = (Scope::new(), Scope::new());
-        let (workers, arrivals) = Workers::new(THREADS, clients.clone());
-        let mut runtimes: Vec<Runtime> =
-            (0..THREADS).map(|_| Builder::new_current_thread().enable_all().build().unwrap()).collect();
-        let first = runtimes[0].enter();
-        let (_, frontend) = app::assemble(&settings, &others).unwrap();
-        let bound = listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
-        let listener::Bound::Tcp(socket) = &bound else { panic!("not TCP") };
-        let port = socket.local_addr().unwrap().port();
-        let (listener, accepting, scope) = (bound.open().unwrap(), workers.clone(), others.clone());
-        others.spawn("accept", async move { frontend::accept(listener, None, accepting, scope).await });
-        drop(first);
-        let mut threads = Vec::new();
-        for (runtime, arrivals) in runtimes.drain(..).zip(arrivals) {
-            let (workers, frontend, clients) = (workers.clone(), frontend.clone(), clients.clone());
-            threads.push(thread::spawn(move || {
-                let worker = Arc::new(Worker::new(&arrivals, 7, clients));
-                runtime.block_on(frontend::serve(arrivals, frontend, worker, workers));
-            }));
-        }
-        Served { workers, frontend, clients, others, port, threads, orders: 0 }
-    }
-
-    fn login(&self) -> RawClient {
-        RawClient::login(self.port, "postgres", "app", "secret")
-    }
-
-    /// From now on clients that become active on these threads go where it says, a share of them in thousandths.
-    fn order(&mut self, moves: &[(usize, usize, u32)]) {
-        let orders: Vec<Move> = moves.iter().map(|&(from, to, share)| Move { from, to, share }).collect();
-        self.orders += 1;
-        self.workers.put_orders(&orders, self.orders);
-    }
-
-    /// As at the end of Poolhouse. Fails the test when a client is waited for in vain.
-    fn drain(self) {
-        self.others.stop();
-        self.clients.stop();
-        self.frontend.registry.order_all(Order::Drain);
-        for thread in self.threads {
-            wait_until("the threads end with their clients", PATIENCE, || thread.is_finished());
-            thread.join().unwrap();
-        }
-        assert_eq!(self.frontend.registry.connected(), 0);
-        assert_eq!(self.workers.clients(), [0; THREADS]);
-    }
+    })
 }
 
 fn started() -> Cluster {
@@ -121,7 +54,7 @@ fn prepare(client: &mut RawClient, number: usize) {
 fn clients_move_under_load_and_notice_nothing() {
     const CLIENTS: usize = 8;
     let cluster = started();
-    let mut served = Served::start(&cluster);
+    let mut served = served(&cluster);
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients: Vec<RawClient> = (0..CLIENTS).map(|_| served.login()).collect();
     assert_eq!(served.workers.clients(), [CLIENTS, 0, 0]);
@@ -177,7 +110,7 @@ fn clients_move_under_load_and_notice_nothing() {
 fn a_drain_reaches_clients_that_are_on_the_move() {
     const CLIENTS: usize = 12;
     let cluster = started();
-    let mut served = Served::start(&cluster);
+    let mut served = served(&cluster);
     let working: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let mut client = served.login();

@@ -122,11 +122,15 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::registry::{Entry, Registry};
+    use crate::{
+        frontend::registry::{Entry, Registry},
+        metrics::Account,
+    };
 
     fn mailbox() -> (Entry, Mailbox) {
         let registry = Arc::new(Registry::default());
-        let entry = registry.enter(None, 4, getrandom::fill).unwrap();
+        let account = Arc::new(Account::new("app", "alice", Box::default()));
+        let entry = registry.enter(&account, None, 4, getrandom::fill).unwrap();
         let mailbox = Mailbox::new(entry.slot.clone());
         (entry, mailbox)
     }

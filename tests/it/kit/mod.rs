@@ -6,6 +6,7 @@ mod fault;
 mod pooler;
 mod raw;
 mod selftest;
+mod served;
 
 use std::{
     path::Path,
@@ -18,6 +19,7 @@ pub use self::{
     fault::{Cut, Direction, Fault},
     pooler::{Config, Pooler},
     raw::{Message, RawClient, messages},
+    served::Served,
 };
 pub use poolhouse::cli::demo::cluster::{Builder, Cluster, Login};
 

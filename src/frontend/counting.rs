@@ -1,0 +1,143 @@
+//! What a client counts while it is busy: in plain numbers of its own, until they are added to those of its pool.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    metrics::{Account, Class, Count, Tally},
+    session,
+    topology::NodeId,
+    wire::{
+        ErrorFields,
+        frame::{HEADER_BYTES, header},
+    },
+};
+
+/// Durations that may wait to be added up, in a transaction that does not end.
+const DURATIONS_MAX: usize = 64;
+
+#[derive(Debug, Default)]
+pub struct Counting {
+    tally: Tally,
+    /// Where what is counted was done; `None` before a server connection is lent.
+    node: Option<NodeId>,
+    /// What Poolhouse has answered itself: ReadyForQuery, and those of them outside of a transaction.
+    own_queries: u32,
+    own_transactions: u32,
+    /// Since when a server works on what the client has sent, or was last done with a part of it.
+    query_since: Option<Instant>,
+    transaction_since: Option<Instant>,
+}
+
+impl Counting {
+    #[inline]
+    pub fn add(&mut self, count: Count, more: usize) {
+        self.tally.add(count, more as u64);
+    }
+
+    /// The client's goodbye is no traffic.
+    pub fn forget_goodbye(&mut self, bytes: usize) {
+        self.tally.take_back(Count::ClientReceived, bytes as u64);
+    }
+
+    /// A server connection is lent, after a wait if there was one.
+    pub fn attach(&mut self, node: NodeId, waited: Option<Duration>) {
+        self.node = Some(node);
+        self.tally.add(Count::Assignments, 1);
+        if let Some(waited) = waited {
+            self.tally.add_wait(waited);
+        }
+    }
+
+    /// Something of the client goes to a server.
+    #[inline]
+    pub fn begin(&mut self) {
+        if self.query_since.is_none() {
+            let now = Instant::now();
+            self.query_since = Some(now);
+            self.transaction_since.get_or_insert(now);
+        }
+    }
+
+    /// The server has answered so many queries, and ended so many transactions. `busy` when it still works for the client,
+    /// `open` when the last transaction goes on.
+    pub fn end(&mut self, queries: u32, transactions: u32, busy: bool, open: bool) {
+        let now = Instant::now();
+        let each = |since: Instant, times: u32| now.duration_since(since) / times;
+        if let Some(since) = self.query_since.take().filter(|_| queries > 0) {
+            self.tally.add_queries(each(since, queries), queries);
+        }
+        self.query_since = busy.then_some(now);
+        if transactions > 0 {
+            if let Some(since) = self.transaction_since.take() {
+                self.tally.add_transactions(each(since, transactions), transactions);
+            }
+            self.transaction_since = (busy || open).then_some(now);
+        }
+    }
+
+    /// What was asked of the server is not answered by it any more.
+    pub fn give_up(&mut self) {
+        (self.query_since, self.transaction_since) = (None, None);
+    }
+
+    /// Messages of Poolhouse's own go to the client.
+    pub fn note_own(&mut self, mut messages: &[u8]) {
+        while let Ok(Some(head)) = header(messages) {
+            let Some((message, rest)) = messages.split_at_checked(head.message()) else { return };
+            match head.tag {
+                b'E' => self.tally.add_own_error(class(&message[HEADER_BYTES..])),
+                b'Z' => {
+                    self.own_queries += 1;
+                    self.own_transactions += u32::from(message.ends_with(b"I"));
+                }
+                _ => {}
+            }
+            messages = rest;
+        }
+    }
+
+    /// The server has reported an error to the client.
+    pub fn note_server_error(&mut self, body: &[u8]) {
+        self.tally.add_server_error(class(body));
+    }
+
+    pub fn has_node(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Whether what is counted is to be added up now, although the server connection stays.
+    #[inline]
+    pub fn is_due(&self, session: &session::Tally) -> bool {
+        session.transactions > 0 || self.own_transactions > 0 || self.tally.durations() >= DURATIONS_MAX
+    }
+
+    /// Adds all to the account.
+    pub fn flush(&mut self, session: &mut session::Tally, account: &Account) {
+        let session = std::mem::take(session);
+        for (count, more) in [
+            (Count::Queries, session.queries),
+            (Count::Transactions, session.transactions),
+            (Count::Reads, session.reads),
+            (Count::Writes, session.writes),
+            (Count::ClientParses, session.client_parses),
+            (Count::ServerParses, session.server_parses),
+            (Count::Binds, session.binds),
+        ] {
+            self.tally.add(count, more.into());
+        }
+        self.tally.flush(account.traffic(self.node.map(|node| node.0.into())));
+        let own = [(Count::Queries, &mut self.own_queries), (Count::Transactions, &mut self.own_transactions)];
+        for (count, held) in own.into_iter().filter(|(_, held)| **held > 0) {
+            account.traffic(None).add(count, std::mem::take(held).into());
+        }
+    }
+
+    /// No server connection is lent any more, and all has been added up.
+    pub fn forget_node(&mut self) {
+        self.node = None;
+    }
+}
+
+fn class(body: &[u8]) -> Class {
+    Class::of(ErrorFields::read(body).code())
+}

@@ -1,0 +1,10 @@
+//! Figures. `traffic` is what is counted by database, user and node, `histogram` how long things took, `sqlstate` what
+//! went wrong. Nothing here is global: who counts is handed what it counts with.
+
+mod histogram;
+mod sqlstate;
+mod traffic;
+
+pub use histogram::{Distribution, Histogram, SHOWN_BOUNDS};
+pub use sqlstate::{Class, ErrorCounters, Errors};
+pub use traffic::{Account, Accounts, Count, Figures, LoginWait, Tally, Traffic};

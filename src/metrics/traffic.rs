@@ -1,0 +1,361 @@
+//! What clients and servers did, by database, user and node. A client's task counts in a [`Tally`] of its own, and adds
+//! that to the [`Traffic`] of its pool once its transaction is done: no look-up and no lock on the way.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    histogram::{Distribution, Histogram},
+    sqlstate::{Class, ErrorCounters, Errors},
+};
+
+/// Most pairs of database and user that have figures of their own: names that clients make up must not fill the memory.
+const ACCOUNTS_MAX: usize = 1_000;
+
+/// Who the others are counted as.
+const OTHERS: &str = "(others)";
+
+/// What is counted by the unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// A server connection was lent to a client.
+    Assignments,
+    /// ReadyForQuery outside of a transaction was sent to a client.
+    Transactions,
+    /// ReadyForQuery was sent to a client.
+    Queries,
+    /// Bytes from clients after their logins, but for their goodbyes.
+    ClientReceived,
+    /// Bytes to clients after their logins.
+    ClientSent,
+    /// Bytes from servers while they were lent.
+    ServerReceived,
+    /// Bytes to servers while they were lent.
+    ServerSent,
+    /// Parse messages of clients for named statements.
+    ClientParses,
+    /// Parse messages for named statements that were sent to servers, those of clients among them.
+    ServerParses,
+    /// Bind messages for named statements that were sent to servers.
+    Binds,
+    /// Statements sent that surely only read.
+    Reads,
+    /// All other statements sent.
+    Writes,
+    /// Sessions that began to keep their server connections between transactions.
+    Pins,
+}
+
+/// How many there are.
+const COUNTS: usize = Count::Pins as usize + 1;
+
+/// Numbers of one client that have not been added to those of its pool yet.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counts: [u64; COUNTS],
+    /// Durations, and how often.
+    queries: Vec<(Duration, u32)>,
+    transactions: Vec<(Duration, u32)>,
+    waits: Vec<Duration>,
+    server_errors: Option<Box<Errors>>,
+    own_errors: Option<Box<Errors>>,
+}
+
+impl Tally {
+    #[inline]
+    pub fn add(&mut self, count: Count, more: u64) {
+        self.counts[count as usize] += more;
+    }
+
+    /// Takes something back that was added since the last [`Tally::flush`].
+    pub fn take_back(&mut self, count: Count, less: u64) {
+        let held = &mut self.counts[count as usize];
+        *held = held.saturating_sub(less);
+    }
+
+    /// Queries that a server has answered, each in this time.
+    pub fn add_queries(&mut self, each: Duration, times: u32) {
+        self.queries.push((each, times));
+    }
+
+    /// Transactions that have ended on a server, each after this time.
+    pub fn add_transactions(&mut self, each: Duration, times: u32) {
+        self.transactions.push((each, times));
+    }
+
+    /// A client got a server connection for which it had to wait.
+    pub fn add_wait(&mut self, wait: Duration) {
+        self.waits.push(wait);
+    }
+
+    /// A server has reported an error.
+    pub fn add_server_error(&mut self, class: Class) {
+        self.server_errors.get_or_insert_default().add(class);
+    }
+
+    /// A client got an error of Poolhouse's own.
+    pub fn add_own_error(&mut self, class: Class) {
+        self.own_errors.get_or_insert_default().add(class);
+    }
+
+    /// How many durations are held.
+    pub fn durations(&self) -> usize {
+        self.queries.len() + self.transactions.len()
+    }
+
+    /// Adds all to the traffic of a pool, and begins anew.
+    pub fn flush(&mut self, traffic: &Traffic) {
+        for (held, counter) in self.counts.iter_mut().zip(&traffic.counts).filter(|(held, _)| **held > 0) {
+            counter.fetch_add(std::mem::take(held), Ordering::Relaxed);
+        }
+        self.queries.drain(..).for_each(|(each, times)| traffic.queries.add(each, times.into()));
+        self.transactions.drain(..).for_each(|(each, times)| traffic.transactions.add(each, times.into()));
+        self.waits.drain(..).for_each(|wait| traffic.waits.add(wait, 1));
+        if let Some(errors) = self.server_errors.take() {
+            traffic.server_errors.merge(&errors);
+        }
+        if let Some(errors) = self.own_errors.take() {
+            traffic.own_errors.merge(&errors);
+        }
+    }
+}
+
+/// What was done for one database and user on one node, or by Poolhouse itself.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    counts: [AtomicU64; COUNTS],
+    queries: Histogram,
+    transactions: Histogram,
+    waits: Histogram,
+    server_errors: ErrorCounters,
+    own_errors: ErrorCounters,
+}
+
+impl Traffic {
+    pub fn add(&self, count: Count, more: u64) {
+        self.counts[count as usize].fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub fn add_wait(&self, wait: Duration) {
+        self.waits.add(wait, 1);
+    }
+
+    pub fn add_own_error(&self, class: Class) {
+        self.own_errors.add(class);
+    }
+
+    pub fn read(&self) -> Figures {
+        Figures {
+            counts: std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed)),
+            queries: self.queries.read(),
+            transactions: self.transactions.read(),
+            waits: self.waits.read(),
+            server_errors: self.server_errors.read(),
+            own_errors: self.own_errors.read(),
+        }
+    }
+}
+
+/// What a [`Traffic`] held at one moment, or several together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Figures {
+    counts: [u64; COUNTS],
+    /// Of queries that servers have answered.
+    pub queries: Distribution,
+    /// Of transactions that have ended on servers.
+    pub transactions: Distribution,
+    /// Of clients that had to wait for a server connection and got one.
+    pub waits: Distribution,
+    /// What servers have reported.
+    pub server_errors: Errors,
+    /// What Poolhouse itself has told clients.
+    pub own_errors: Errors,
+}
+
+impl Figures {
+    pub fn count(&self, count: Count) -> u64 {
+        self.counts[count as usize]
+    }
+
+    pub fn merge(&mut self, other: &Figures) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(sum, more)| *sum += more);
+        self.queries.merge(&other.queries);
+        self.transactions.merge(&other.transactions);
+        self.waits.merge(&other.waits);
+        self.server_errors.merge(&other.server_errors);
+        self.own_errors.merge(&other.own_errors);
+    }
+}
+
+/// The figures of one database and user, as clients call them. They last as long as the process, also when nobody uses
+/// the pool any more: a total must not fall.
+#[derive(Debug)]
+pub struct Account {
+    pub database: Box<str>,
+    pub user: Box<str>,
+    /// The nodes of its cluster.
+    pub nodes: Box<[Box<str>]>,
+    logins: AtomicU64,
+    /// Logins that wait for a server connection, since when.
+    waiting: Mutex<BTreeMap<u64, Instant>>,
+    /// One for each node, and one for what needed none; made when there is something to count.
+    traffic: Box<[OnceLock<Box<Traffic>>]>,
+}
+
+impl Account {
+    pub fn new(database: &str, user: &str, nodes: Box<[Box<str>]>) -> Account {
+        let traffic = std::iter::repeat_with(OnceLock::new).take(nodes.len() + 1).collect();
+        Account {
+            database: database.into(),
+            user: user.into(),
+            nodes,
+            logins: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            traffic,
+        }
+    }
+
+    /// What is done on the node of this index, or on none.
+    pub fn traffic(&self, node: Option<usize>) -> &Traffic {
+        let at = node.unwrap_or(self.nodes.len()).min(self.nodes.len());
+        self.traffic[at].get_or_init(Box::default)
+    }
+
+    pub fn add_login(&self) {
+        self.logins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn logins(&self) -> u64 {
+        self.logins.load(Ordering::Relaxed)
+    }
+
+    /// A login has to wait for a server connection, until what is returned is dropped.
+    pub fn wait_to_log_in(self: &Arc<Self>) -> LoginWait {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = waiting.last_key_value().map_or(0, |(last, _)| last + 1);
+        waiting.insert(number, Instant::now());
+        LoginWait { account: self.clone(), number }
+    }
+
+    /// Since when logins wait for server connections.
+    pub fn waiting_logins(&self) -> Vec<Instant> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
+    }
+
+    /// The figures by the name of the node, the empty one for what needed none.
+    pub fn by_node(&self) -> impl Iterator<Item = (&str, Figures)> {
+        let names = self.nodes.iter().map(|name| &**name).chain([""]);
+        names.zip(&self.traffic).filter_map(|(name, traffic)| Some((name, traffic.get()?.read())))
+    }
+
+    /// All of them together.
+    pub fn figures(&self) -> Figures {
+        self.by_node().fold(Figures::default(), |mut sum, (_, figures)| {
+            sum.merge(&figures);
+            sum
+        })
+    }
+}
+
+/// A login that waits.
+#[derive(Debug)]
+pub struct LoginWait {
+    account: Arc<Account>,
+    number: u64,
+}
+
+impl Drop for LoginWait {
+    fn drop(&mut self) {
+        self.account.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+/// A database and a user, as clients call them.
+type Name = (Box<str>, Box<str>);
+
+/// All accounts.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    by_name: Mutex<BTreeMap<Name, Arc<Account>>>,
+}
+
+impl Accounts {
+    /// That of a database and user. Once there are very many, the rest share one, without nodes.
+    pub fn of(&self, database: &str, user: &str, nodes: &[Box<str>]) -> Arc<Account> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = by_name.get(&(database.into(), user.into())) {
+            return account.clone();
+        }
+        let (database, user, nodes) =
+            if by_name.len() < ACCOUNTS_MAX { (database, user, nodes) } else { (OTHERS, OTHERS, &[][..]) };
+        let account = by_name.entry((database.into(), user.into()));
+        account.or_insert_with(|| Arc::new(Account::new(database, user, nodes.into()))).clone()
+    }
+
+    /// In the order of their names.
+    pub fn all(&self) -> Vec<Arc<Account>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_is_added_once() {
+        let account = Account::new("app", "alice", ["a".into(), "b".into()].into());
+        let mut tally = Tally::default();
+        tally.add(Count::Queries, 3);
+        tally.add(Count::ClientReceived, 100);
+        tally.take_back(Count::ClientReceived, 5);
+        tally.add_queries(Duration::from_millis(2), 3);
+        tally.add_transactions(Duration::from_millis(6), 1);
+        tally.add_wait(Duration::from_millis(1));
+        tally.add_server_error(Class::of("42P01"));
+        tally.add_own_error(Class::of("53300"));
+        tally.flush(account.traffic(Some(1)));
+        tally.flush(account.traffic(Some(1)));
+        account.traffic(None).add(Count::Queries, 1);
+        let by_node: Vec<_> = account.by_node().map(|(node, it)| (node.to_owned(), it.count(Count::Queries))).collect();
+        assert_eq!(by_node, [("b".to_owned(), 3), (String::new(), 1)]);
+        let all = account.figures();
+        assert_eq!((all.count(Count::Queries), all.count(Count::ClientReceived)), (4, 95));
+        assert_eq!((all.queries.count(), all.queries.sum()), (3, Duration::from_millis(6)));
+        assert_eq!((all.transactions.count(), all.waits.count()), (1, 1));
+        assert_eq!((all.server_errors.total(), all.own_errors.total()), (1, 1));
+    }
+
+    #[test]
+    fn logins_wait_until_they_end() {
+        let account = Arc::new(Account::new("app", "alice", Box::default()));
+        let (first, second) = (account.wait_to_log_in(), account.wait_to_log_in());
+        assert_eq!(account.waiting_logins().len(), 2);
+        drop(first);
+        let third = account.wait_to_log_in();
+        assert_eq!(account.waiting_logins().len(), 2);
+        drop((second, third));
+        assert!(account.waiting_logins().is_empty());
+    }
+
+    #[test]
+    fn names_that_clients_make_up_do_not_fill_the_memory() {
+        let accounts = Accounts::default();
+        let nodes: [Box<str>; 1] = ["a".into()];
+        for number in 0..2 * ACCOUNTS_MAX {
+            accounts.of("app", &number.to_string(), &nodes).traffic(Some(0)).add(Count::Queries, 1);
+        }
+        let all = accounts.all();
+        assert_eq!(all.len(), ACCOUNTS_MAX + 1);
+        let total: u64 = all.iter().map(|account| account.figures().count(Count::Queries)).sum();
+        assert_eq!(total, 2 * ACCOUNTS_MAX as u64);
+        let first = accounts.of("app", "0", &nodes);
+        assert_eq!(first.figures().count(Count::Queries), 1);
+    }
+}
