@@ -10,6 +10,7 @@ mod differential;
 mod failover;
 mod figures;
 mod fresh;
+mod golden;
 mod hidden_state;
 mod identity;
 mod kit;
