@@ -16,15 +16,17 @@ use std::{
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     time::{interval, timeout},
 };
 
 use crate::{
+    admin::{self, Catalog, Desk, Shutdown, User},
     auth::{Credential, Directory},
-    config::{Database, Pooling, Settings},
+    config::{self, Database, Pooling, Settings},
     frontend::{
-        self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Frontend, Hubs, Order, Worker,
-        Workers, Writes,
+        self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Door, Frontend, Hubs, Order, Visitor,
+        Worker, Workers, Writes,
     },
     monitor::{self, Monitor},
     net::{
@@ -99,32 +101,39 @@ fn raise_file_limit() {
 async fn serve(settings: Settings, bound: Vec<(Listen, Option<Route>, Bound)>) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     // From the top down: each is stopped after what uses it.
-    let (watching, accepting, clients) = (Scope::new(), Scope::new(), Scope::new());
-    let (clusters, frontend) = assemble(&settings, &watching)?;
+    let (watching, operators, accepting, clients) = (Scope::new(), Scope::new(), Scope::new(), Scope::new());
+    let (visitors, to_console) = mpsc::unbounded_channel();
+    let (clusters, frontend) = assemble(&settings, visitors, &watching)?;
+    let (orders, mut ordered) = mpsc::unbounded_channel();
+    let desk = Desk::new(frontend.clone(), clusters.clone(), catalog(&settings), orders);
+    let at_desk = operators.clone();
+    operators.spawn("consoles", async move { admin::serve(desk, to_console, at_desk).await });
     let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
     for (address, route, listener) in bound {
         let listener = listener.open()?;
         let (workers, scope) = (workers.clone(), accepting.clone());
-        accepting.spawn("accept", async move { frontend::accept(listener, route, workers, scope).await });
+        let suspended = frontend.gates.suspended.subscribe();
+        accepting.spawn("accept", async move { frontend::accept(listener, route, workers, suspended, scope).await });
         tracing::info!(%address, route = route.map(Route::name), "listening");
     }
     let balancing = accepting.clone();
     accepting.spawn("balance", async move { frontend::balance(workers, balancing).await });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = threads.len() + 1, "Poolhouse runs");
 
-    let why = signals.next().await;
-    tracing::info!(signal = why, clients = frontend.registry.connected(), "draining");
+    let (why, how) = tokio::select! {
+        signal = signals.next() => (signal, Shutdown::WaitForServers),
+        Some(how) = ordered.recv() => ("SHUTDOWN", how),
+    };
+    tracing::info!(signal = why, ?how, clients = frontend.registry.connected(), "draining");
     accepting.stop();
     accepting.ended().await;
     tokio::select! {
-        () = drain(&frontend, &clients) => {}
-        () = signals.second() => {
-            tracing::info!("stopping at once");
-            frontend.registry.order_all(Order::Abort);
-            let _ = timeout(FAREWELL_LIMIT, clients.ended()).await;
-        }
+        () = end_clients(how, &frontend, &clients) => {}
+        () = at_once(&mut signals, &mut ordered) => end_at_once(&frontend, &clients).await,
     }
+    operators.stop();
+    let _ = timeout(FAREWELL_LIMIT, operators.ended()).await;
     for cluster in &clusters {
         let _ = timeout(Duration::from_secs(1), cluster.hubs.close()).await;
         for node in &cluster.nodes {
@@ -145,6 +154,51 @@ async fn serve(settings: Settings, bound: Vec<(Listen, Option<Route>, Bound)>) -
     Ok(())
 }
 
+async fn end_clients(how: Shutdown, frontend: &Frontend, clients: &Scope) {
+    match how {
+        Shutdown::Now => end_at_once(frontend, clients).await,
+        Shutdown::WaitForServers => drain(frontend, clients).await,
+        Shutdown::WaitForClients => clients.ended().await,
+    }
+}
+
+async fn end_at_once(frontend: &Frontend, clients: &Scope) {
+    tracing::info!("stopping at once");
+    clients.stop();
+    frontend.registry.order_all(Order::Abort);
+    let _ = timeout(FAREWELL_LIMIT, clients.ended()).await;
+}
+
+/// While clients are still there, somebody says: now.
+async fn at_once(signals: &mut Signals, ordered: &mut mpsc::UnboundedReceiver<Shutdown>) {
+    let now = async { while ordered.recv().await.is_some_and(|how| how != Shutdown::Now) {} };
+    tokio::select! {
+        () = signals.second() => {}
+        () = now => {}
+    }
+}
+
+/// What the console shows of the settings.
+fn catalog(settings: &Settings) -> Catalog {
+    let mut users: BTreeMap<&String, User> = BTreeMap::new();
+    let known = settings.auth.users.keys().chain(settings.user_pools.keys());
+    for name in known {
+        let pool = settings.user_pools.get(name);
+        let pool_mode = pool.and_then(|pool| pool.mode).map(|mode| format!("{mode:?}").to_lowercase());
+        users.insert(name, User { name: name.clone(), pool_size: pool.and_then(|pool| pool.size), pool_mode });
+    }
+    let port = settings.listen.iter().find_map(|listen| match listen {
+        Listen::Tcp(address) => Some(address.port()),
+        Listen::Unix { .. } => None,
+    });
+    Catalog {
+        settings: settings.admin.clone(),
+        port: port.unwrap_or(0),
+        users: users.into_values().collect(),
+        config: config::listing(settings),
+    }
+}
+
 /// Lets transactions end, for as long as the settings say, and then ends what is left.
 async fn drain(frontend: &Frontend, clients: &Scope) {
     clients.stop();
@@ -161,9 +215,13 @@ async fn drain(frontend: &Frontend, clients: &Scope) {
 ///
 /// # Errors
 /// [`Error::Random`].
-pub fn assemble(settings: &Settings, watching: &Scope) -> Result<(Vec<Arc<Cluster>>, Arc<Frontend>), Error> {
+pub fn assemble(
+    settings: &Settings,
+    visitors: mpsc::UnboundedSender<Visitor>,
+    watching: &Scope,
+) -> Result<(Vec<Arc<Cluster>>, Arc<Frontend>), Error> {
     let clusters: Vec<_> = settings.clusters.iter().map(|cluster| build_cluster(cluster, watching)).collect();
-    let frontend = Arc::new(build_frontend(settings, &clusters)?);
+    let frontend = Arc::new(build_frontend(settings, visitors, &clusters)?);
     keep_pools(&clusters, &frontend, watching);
     Ok((clusters, frontend))
 }
@@ -191,7 +249,11 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
     })
 }
 
-fn build_frontend(settings: &Settings, clusters: &[Arc<Cluster>]) -> Result<Frontend, Error> {
+fn build_frontend(
+    settings: &Settings,
+    visitors: mpsc::UnboundedSender<Visitor>,
+    clusters: &[Arc<Cluster>],
+) -> Result<Frontend, Error> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     let directory = Directory::new(settings.auth.clone(), seed);
@@ -205,7 +267,9 @@ fn build_frontend(settings: &Settings, clusters: &[Arc<Cluster>]) -> Result<Fron
         });
         by_name.insert(name.clone(), frontend::Database { settings: plain, by_user: by_user.collect() });
     }
-    Ok(Frontend::new(settings.frontend.clone(), directory, Databases { by_name }))
+    let (users, stats_users) = (settings.admin.users.clone(), settings.admin.stats_users.clone());
+    let door = Door { users, stats_users, visitors };
+    Ok(Frontend::new(settings.frontend.clone(), directory, Databases { by_name }, door))
 }
 
 fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Option<Pooling>) -> DatabaseSettings {

@@ -13,7 +13,7 @@ use crate::{net::Stream, wire::startup};
 /// Sends a CancelRequest and waits until the server has closed the connection: from then on the signal is delivered, and
 /// what the connection runs later is safe from it. Errors are silent, as the protocol has no answer to this request.
 pub async fn cancel(canceler: &Canceler, limit: Duration) {
-    let Canceler { address, key } = canceler;
+    let Canceler { address, key, .. } = canceler;
     let request = async {
         let mut stream = Stream::connect(address).await?;
         let mut out = Vec::new();

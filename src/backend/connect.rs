@@ -102,15 +102,10 @@ async fn log_in(login: &Login) -> Result<Server, ConnectError> {
     wire.stream.write_all(&out).await?;
     authenticate(login, &mut wire).await?;
     let (state, key) = first_ready(&mut wire).await?;
+    let (address, ends) = (login.address.clone(), wire.stream.ends());
+    let canceler = key.map(|key| Arc::new(Canceler { address, key, ends, since: std::time::SystemTime::now() }));
     let greeting = (wire.greeting != Greeting::default()).then(|| Arc::new(wire.greeting));
-    Ok(Server {
-        stream: wire.stream,
-        state,
-        canceler: key.map(|key| Arc::new(Canceler { address: login.address.clone(), key })),
-        greeting,
-        home: std::thread::current().id(),
-        sender: None,
-    })
+    Ok(Server { stream: wire.stream, state, canceler, greeting, home: std::thread::current().id(), sender: None })
 }
 
 /// Whether the server at the other end takes logins: it answers a startup packet with anything but the errors of one

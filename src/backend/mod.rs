@@ -9,7 +9,7 @@ mod manager;
 mod query;
 mod senders;
 
-use std::{sync::Arc, thread::ThreadId};
+use std::{sync::Arc, thread::ThreadId, time::SystemTime};
 
 pub use cancel::cancel;
 pub use clean::Mess;
@@ -22,7 +22,7 @@ pub use senders::{Sender, Senders};
 
 use crate::{
     auth::Credential,
-    net::{Address, Stream},
+    net::{Address, Ends, Stream},
     session::ServerState,
     wire::startup::CancelKey,
 };
@@ -58,6 +58,9 @@ pub struct Server {
 pub struct Canceler {
     pub address: Address,
     pub key: CancelKey,
+    /// Of the connection itself, and when it was opened: for operators.
+    pub ends: Ends,
+    pub since: SystemTime,
 }
 
 impl Server {

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::{
     Database, Listener, Loaded, Log, LogFormat, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address,
+    admin,
     cluster::Cluster,
     database::{self, Ground},
     mistake::{Findings, Place},
@@ -59,6 +60,7 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
     let listeners = listeners(&file, &listen, outside, &mut findings);
     let (auth, user_pools) = auth(&file, &databases, outside, &mut findings);
     let everywhere: Vec<_> = listen.iter().chain(listeners.iter().map(|listener| &listener.address)).cloned().collect();
+    let admin = admin::read(&file, &auth, &mut findings);
     warn_of_trust(&auth, &everywhere, &file, &mut findings);
     let clusters = finish_clusters(clusters, &everywhere, &databases, &mut findings);
     let settings = Settings {
@@ -71,6 +73,7 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
         auth,
         clusters,
         user_pools,
+        admin,
     };
     findings.finish(settings)
 }
@@ -84,10 +87,6 @@ fn refuse_sections(file: &raw::File<'_>, findings: &mut Findings) {
     }
     for item in [tls.certificate, tls.private_key, tls.client_ca].iter().flatten() {
         item.not_yet("remove it: clients connect without TLS", findings);
-    }
-    let admin = raw::Admin::read(file.admin.as_ref(), findings);
-    for item in [admin.http, admin.users, admin.stats_users].iter().flatten() {
-        item.not_yet("remove it: what happens is in the log", findings);
     }
     let coordination = raw::Coordination::read(file.coordination.as_ref(), findings);
     for item in [coordination.etcd, coordination.namespace, coordination.node].iter().flatten() {

@@ -8,10 +8,7 @@ use super::{
     raw::{self, Item},
     value::Outside,
 };
-use crate::session::nearest;
-
-/// Names of the console that operators connect to; clients could never reach a database behind them.
-pub(super) const CONSOLE_NAMES: [&str; 2] = ["poolhouse", "pgbouncer"];
+use crate::{frontend::CONSOLES, session::nearest};
 
 /// What databases build upon.
 pub(super) struct Ground<'a> {
@@ -45,8 +42,9 @@ pub(super) fn read(name: &str, item: &Item<'_>, ground: &Ground<'_>, findings: &
     }
 }
 
+/// Clients could never reach a database by a name of the console.
 pub(super) fn reserved(name: &str) -> Option<String> {
-    CONSOLE_NAMES.contains(&name).then(|| format!("the name \"{name}\" is kept for the console"))
+    CONSOLES.contains(&name).then(|| format!("the name \"{name}\" is kept for the console"))
 }
 
 /// The named cluster, or the only one.

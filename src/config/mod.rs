@@ -4,10 +4,12 @@
 //! What has an effect is in this file alone: reading files and environment variables, and counting cores.
 
 mod address;
+mod admin;
 mod check;
 mod cluster;
 mod conninfo;
 mod database;
+mod listing;
 mod mistake;
 mod pooling;
 mod raw;
@@ -22,10 +24,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use listing::listing;
 pub use mistake::{Mistake, Mistakes};
 use value::Outside;
 
-use crate::{auth, frontend, monitor, net, pool, session, topology};
+use crate::{admin as console, auth, frontend, monitor, net, pool, session, topology};
 
 /// Everything that a running Poolhouse needs to know; made by `check`, and by `upstream` without a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +44,7 @@ pub struct Settings {
     pub databases: BTreeMap<String, Database>,
     /// `[users.X.pool]`: overrides by user, the strongest.
     pub user_pools: BTreeMap<String, PoolOverride>,
+    pub admin: console::Settings,
     pub log: Log,
 }
 

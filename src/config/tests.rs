@@ -400,6 +400,26 @@ fn secrets_and_files() {
 }
 
 #[test]
+fn operators() {
+    let text = "[auth]\nmethod = \"trust\"\n[admin]\nusers = [\"a\"]\nstats_users = [\"b\", \"c\"]\n";
+    let settings = right(&format!("{text}pgbouncer_version = \"1.25.0\""));
+    assert_eq!((settings.admin.users, settings.admin.stats_users.len()), (vec!["a".to_owned()], 2));
+    assert_eq!(settings.admin.pgbouncer_version.as_deref(), Some("1.25.0"));
+    assert_eq!(right("").admin, Default::default());
+    wrong(
+        "[admin]\nusers = \"a\"\nstats_users = [1]\npgbouncer_version = \"1\"",
+        &[
+            "2 admin.users: is text where a list is expected; write it like users = [\"alice\"]",
+            "3 admin.stats_users[0]: is a number where text is expected",
+            "4 admin.pgbouncer_version: \"1\" is no version; write it like \"1.25.0\"",
+        ],
+    );
+    for version in ["", "1.", "a.b", "1.2.3.4", "PgBouncer 1.25"] {
+        wrong(&format!("[admin]\npgbouncer_version = \"{version}\""), &["2 admin.pgbouncer_version: "]);
+    }
+}
+
+#[test]
 fn what_is_not_available_yet_is_refused() {
     let disabled = right(
         "[tls]\nmode = \"disable\"\n[clusters.main]\nnodes = [\"a\"]\ntls.mode = \"disable\"\n[admin]\n[coordination]",
@@ -450,10 +470,7 @@ fn what_is_not_available_yet_is_refused() {
         "[clusters.main]\nnodes = [\"a\"]\nfailover.patroni = []",
         &["3 clusters.main.failover.patroni: not available yet; remove it: mode = \"follow\""],
     );
-    wrong(
-        "[admin]\nhttp = \"a\"\nusers = []\nstats_users = []",
-        &["2 admin.http: not available", "3 admin.users: not available", "4 admin.stats_users: not available"],
-    );
+    wrong("[admin]\nhttp = \"a\"", &["2 admin.http: not available"]);
     wrong(
         "[coordination]\netcd = []\nnamespace = \"a\"\nnode = \"b\"",
         &["2 coordination.etcd: not", "3 coordination.namespace: not", "4 coordination.node: not"],

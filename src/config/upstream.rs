@@ -14,6 +14,7 @@ use super::{
     value::Outside,
 };
 use crate::{
+    admin::Settings as Console,
     auth::{self, Method, Secret},
     monitor,
     net::{Address, Listen},
@@ -63,6 +64,7 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
         session: pooling.session,
         routing: Routing::default(),
     };
+    let user = target.user.clone();
     let settings = Settings {
         listen,
         listeners: Vec::new(),
@@ -72,6 +74,7 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
         databases: BTreeMap::from([(target.database.clone(), database)]),
         clusters: vec![main_cluster(target)],
         user_pools: BTreeMap::new(),
+        admin: Console { users: vec![user], ..Console::default() },
         log: Log::default(),
     };
     findings.finish(settings)

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use super::Workers;
 use crate::{net::Listener, session::Route, tasks::Scope};
@@ -10,11 +10,20 @@ use crate::{net::Listener, session::Route, tasks::Scope};
 /// Pause after an accept that failed for want of a resource, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts clients until the scope is asked to stop. All of them have the `route`, if there is one.
-pub async fn accept(listener: Listener, route: Option<Route>, workers: Workers, scope: Scope) {
+/// Accepts clients until the scope is asked to stop, but not while all is suspended. All of them have the `route`, if there
+/// is one.
+pub async fn accept(
+    listener: Listener,
+    route: Option<Route>,
+    workers: Workers,
+    mut suspended: watch::Receiver<bool>,
+    scope: Scope,
+) {
     loop {
+        let is_suspended = *suspended.borrow_and_update();
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if !is_suspended => accepted,
+            Ok(()) = suspended.changed() => continue,
             () = scope.stopping() => return,
         };
         match accepted {

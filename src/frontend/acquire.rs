@@ -243,7 +243,7 @@ pub async fn acquire_for_client(
             if let Poll::Ready(result) = acquiring.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            if slot.order() == Some(super::registry::Order::Abort) {
+            if slot.order().is_some_and(super::registry::Order::is_at_once) {
                 return Poll::Ready(Err(AcquireError::Ordered));
             }
             exchange.poll_gone(cx, client).map(|()| Err(AcquireError::ClientGone))

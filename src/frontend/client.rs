@@ -17,7 +17,7 @@ use super::{
     exchange::{Event, Exchange},
     guide::Guide,
     listen::{Attended, Listener, Subscription},
-    registry::{Entry, Order, Place},
+    registry::{self, Entry, Order, Place},
     report::{self, AcquireError, Words},
     target::Target,
     worker::Worker,
@@ -237,7 +237,7 @@ impl Client {
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         let order = self.entry.slot.order();
         if let Some(order) = order
-            && (order == Order::Abort || self.is_between_transactions())
+            && (order.is_at_once() || self.is_between_transactions())
         {
             return Poll::Ready(Wake::Order(order));
         }
@@ -424,7 +424,7 @@ impl Client {
             }
             Err(AcquireError::ClientGone) => Err(()),
             Err(AcquireError::Ordered) => {
-                report::shutting_down().write(exchange.client_outbox());
+                report::ordered(slot.order().unwrap_or(Order::Abort)).write(exchange.client_outbox());
                 self.flush().await;
                 Err(())
             }
@@ -450,7 +450,9 @@ impl Client {
         exchange.pipeline.forget_message();
         let (_, mut out) = exchange.session_parts();
         let before = out.to_client.len();
-        error.report().write(false, out.to_client);
+        let words = error.report();
+        self.entry.note_mishap(&words);
+        words.write(false, out.to_client);
         self.session.after_refusal(tag, &mut out);
         exchange.note_own(before);
     }
@@ -662,10 +664,10 @@ impl Client {
     }
 
     async fn obey(mut self: Box<Self>, order: Order) {
-        if order == Order::Abort {
+        if order.is_at_once() {
             self.cancel_statement().await;
         }
-        self.fail(Words::Ours(report::shutting_down())).await;
+        self.fail(Words::Ours(report::ordered(order))).await;
     }
 
     /// Asks the server to stop what it does for this client.
@@ -698,6 +700,7 @@ impl Client {
         }
         tracing::info!(client = self.stream.peer(), process = self.entry.slot.process, reason = %words,
             "disconnecting a client");
+        self.entry.note_mishap(&words);
         if let Some(exchange) = &mut self.exchange
             && !exchange.is_mid_message()
         {
@@ -769,7 +772,10 @@ impl Client {
                     statement = holding.statement,
                     "a session keeps its server connection"
                 );
-                self.pinned_since = Some(Instant::now());
+                let since = Instant::now();
+                let (reason, statement) = (holding.reason.to_string(), holding.statement.to_string());
+                self.entry.slot.set_pin(Some(registry::Pin { reason, statement, since }));
+                self.pinned_since = Some(since);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.counting.add(Count::Pins, 1);
                 }
@@ -782,6 +788,7 @@ impl Client {
                     ?kept,
                     "a session lets go of its server connection"
                 );
+                self.entry.slot.set_pin(None);
                 self.pinned_since = None;
             }
             _ => {}

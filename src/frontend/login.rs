@@ -13,7 +13,8 @@ use super::{
     acquire::Acquired,
     begin::{self, Begun, begin, unless_gone},
     client::Client,
-    registry::{Entry, Place, SECRET_BYTES},
+    door::{self, CONSOLES, Visitor},
+    registry::{About, Entry, Place, SECRET_BYTES},
     replication::{self, Relay},
     report::{self, Words},
     startup::{Purpose, Wanted, negotiate},
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     auth::{Challenge, Credential, Secret, md5, scram},
+    metrics::Account,
     net::Stream,
     session::{Mode, OwnSettings, Route, RouteBy, Session},
     tasks::Scope,
@@ -88,7 +90,15 @@ pub async fn log_in(
     let proved = timeout(limit, prove_all(&mut stream, &frontend, &worker, &scope)).await;
     let ready = match proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into())) {
         // A server may take longer to come than a client may take to log in; the wait for it has limits of its own.
-        Ok(known) => start(&mut stream, &frontend, &worker, &scope, Known { route, ..known }).await,
+        Ok(Proved::Known(known)) => start(&mut stream, &frontend, &worker, &scope, Known { route, ..*known }).await,
+        Ok(Proved::Operator(operator)) => match operator.enter(&frontend, &stream) {
+            Ok(visitor) => {
+                // Fails only when Poolhouse ends: the client sees its socket closed.
+                let _ = frontend.door.visitors.send(visitor(stream));
+                return None;
+            }
+            Err(refusal) => Err(refusal),
+        },
         Err(refusal) => Err(refusal),
     };
     let refusal = match ready {
@@ -96,6 +106,7 @@ pub async fn log_in(
         Err(refusal) => refusal,
     };
     if let Refusal::Told(words) = refusal {
+        frontend.registry.mishaps.add(("", ""), peer.clone(), &words);
         tracing::info!(client = peer, reason = %words, "refused a client");
         let mut out = Vec::new();
         words.write(true, &mut out);
@@ -138,6 +149,41 @@ impl Ready {
 }
 
 /// A client that has proved who it is.
+enum Proved {
+    Known(Box<Known>),
+    Operator(Operator),
+}
+
+/// One for the console.
+struct Operator {
+    minor: u16,
+    wanted: Wanted,
+    may_change: bool,
+    place: Place,
+}
+
+impl Operator {
+    /// What those who serve the console get, but for its socket.
+    fn enter(self, frontend: &Frontend, stream: &Stream) -> Result<impl FnOnce(Stream) -> Visitor + use<>, Refusal> {
+        let Operator { minor, wanted, may_change, place } = self;
+        let account = frontend.accounts.of(CONSOLES[1], &wanted.user, &[]);
+        account.add_login();
+        let entry = enter(frontend, &account, wanted.about(stream.ends()), None, minor)?;
+        let parameters = wanted.settings()?;
+        tracing::info!(user = wanted.user, may_change, "an operator logged in to the console");
+        Ok(move |stream| Visitor {
+            stream,
+            user: wanted.user,
+            database: wanted.database,
+            may_change,
+            parameters,
+            entry,
+            place,
+        })
+    }
+}
+
+/// One for a database.
 struct Known {
     minor: u16,
     wanted: Wanted,
@@ -153,7 +199,7 @@ async fn prove_all(
     frontend: &Arc<Frontend>,
     worker: &Worker,
     scope: &Scope,
-) -> Result<Known, Refusal> {
+) -> Result<Proved, Refusal> {
     let max = frontend.settings.max_clients;
     let stranger = frontend.registry.stranger(max).ok_or_else(|| report::too_many_clients(max))?;
     let parameters = match first_packet(stream).await? {
@@ -168,13 +214,25 @@ async fn prove_all(
     if scope.is_stopping() {
         return Err(report::shutting_down().into());
     }
-    let place = frontend.registry.place(max).ok_or_else(|| report::too_many_clients(max))?;
     let wanted = Wanted::read(&parameters)?;
+    let to_console = CONSOLES.contains(&wanted.database.as_str());
+    let places = if to_console { max + door::PLACES } else { max };
+    let place = frontend.registry.place(places).ok_or_else(|| report::too_many_clients(max))?;
     let negotiation = negotiate(&parameters);
     if !negotiation.is_empty() {
         stream.write_all(&negotiation).await?;
     }
     let credential = prove(stream, frontend, &wanted.user).await?;
+    if to_console {
+        if wanted.purpose != Purpose::Session {
+            return Err(report::no_replication().into());
+        }
+        let may_change = frontend.door.may_change(&wanted.user)?;
+        return Ok(Proved::Operator(Operator { minor: parameters.minor, wanted, may_change, place }));
+    }
+    if frontend.gates.of(&wanted.database).is_disabled() {
+        return Err(report::disabled(&wanted.database).into());
+    }
     let target = match wanted.purpose {
         Purpose::Session => {
             let target = frontend.target(&wanted.database, &wanted.user, credential);
@@ -182,7 +240,20 @@ async fn prove_all(
         }
         Purpose::Physical | Purpose::Logical => frontend.target_alone(&wanted, credential)?,
     };
-    Ok(Known { minor: parameters.minor, wanted, target, route: None, place })
+    Ok(Proved::Known(Box::new(Known { minor: parameters.minor, wanted, target, route: None, place })))
+}
+
+/// Enters a client in the registry, under the process id of the server connection that it keeps, if any.
+fn enter(
+    frontend: &Frontend,
+    account: &Arc<Account>,
+    about: About,
+    process: Option<u32>,
+    minor: u16,
+) -> Result<Entry, Refusal> {
+    let secret_bytes = if minor >= 2 { SECRET_BYTES } else { 4 };
+    let entry = frontend.registry.enter(account, about, process, secret_bytes, getrandom::fill);
+    entry.map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")).into())
 }
 
 /// From there to the first ReadyForQuery.
@@ -210,11 +281,8 @@ async fn start(
             unless_gone(stream, scope, replication::begin(&target, worker, parameters)).await?
         }
     };
-    let secret_bytes = if minor >= 2 { SECRET_BYTES } else { 4 };
-    let entry = frontend
-        .registry
-        .enter(&target.account, begun.process(), secret_bytes, getrandom::fill)
-        .map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")))?;
+    let about = wanted.about(stream.ends());
+    let entry = enter(frontend, &target.account, about, begun.process(), minor)?;
     let Begun { beginning, held } = begun;
     let (process, secret) = (entry.slot.process, entry.slot.secret());
     let replicas = own.by == RouteBy::Listener && own.route == Route::Replica;

@@ -12,12 +12,15 @@ mod begin;
 mod census;
 mod client;
 mod counting;
+mod door;
 mod exchange;
+mod gate;
 mod guide;
 mod intake;
 mod latency;
 mod listen;
 mod login;
+mod mishaps;
 mod registry;
 mod replication;
 mod report;
@@ -35,19 +38,18 @@ use std::{
 
 pub use accept::accept;
 pub use census::Codes;
+pub use door::{CONSOLES, Door, Visitor};
+pub use gate::{Gate, Gates};
 pub use intake::{Arrivals, Workers, balance, serve};
 pub use listen::Hubs;
-pub use registry::{Activity, Order, Registry};
+pub use mishaps::Mishap;
+pub use registry::{Activity, Entry, Order, Pin, Registry, Slot};
 pub use spread::Order as Move;
 pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
 pub use worker::Worker;
 pub use writes::Writes;
 
-use crate::{
-    auth,
-    metrics::{Account, Accounts},
-    session,
-};
+use crate::{auth, metrics::Accounts, session};
 
 /// `[server]`, the part that concerns clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Frontend {
     pub settings: Settings,
     pub directory: auth::Directory,
     pub databases: Databases,
+    pub door: Door,
+    pub gates: Gates,
     pub registry: Arc<Registry>,
     statements: Arc<session::Statements>,
     pub accounts: Accounts,
@@ -111,11 +115,13 @@ impl Databases {
 }
 
 impl Frontend {
-    pub fn new(settings: Settings, directory: auth::Directory, databases: Databases) -> Frontend {
+    pub fn new(settings: Settings, directory: auth::Directory, databases: Databases, door: Door) -> Frontend {
         Frontend {
             settings,
             directory,
             databases,
+            door,
+            gates: Gates::default(),
             registry: Arc::default(),
             statements: Arc::default(),
             accounts: Accounts::default(),
@@ -130,9 +136,7 @@ impl Frontend {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (database.to_owned(), user.to_owned());
         let target = targets.entry(key).or_insert_with(|| {
-            let account = self.account(settings, database, user);
-            let statements = self.statements.clone();
-            let target = Arc::new(Target::new(settings.clone(), database, user, credential, statements, account));
+            let target = Arc::new(self.new_target(settings, database, user, credential));
             target.keep_census();
             target
         });
@@ -155,19 +159,33 @@ impl Frontend {
             }
             None => return Err(report::unknown_database(database)),
         };
-        let settings = entry.settings_of(user).clone();
-        let account = self.account(&settings, database, user);
-        Ok(Arc::new(Target::new(settings, database, user, credential, self.statements.clone(), account)))
+        Ok(Arc::new(self.new_target(entry.settings_of(user), database, user, credential)))
     }
 
-    fn account(&self, settings: &DatabaseSettings, database: &str, user: &str) -> Arc<Account> {
+    fn new_target(
+        &self,
+        settings: &DatabaseSettings,
+        database: &str,
+        user: &str,
+        credential: auth::Credential,
+    ) -> Target {
         let nodes: Vec<Box<str>> = settings.cluster.nodes.iter().map(|node| node.name.as_str().into()).collect();
-        self.accounts.of(database, user, &nodes)
+        let account = self.accounts.of(database, user, &nodes);
+        let (statements, gate) = (self.statements.clone(), self.gates.of(database));
+        Target::new(settings.clone(), database, user, credential, statements, account, gate)
+    }
+
+    /// What is in use, by database and user.
+    pub fn targets(&self) -> Vec<((String, String), Arc<Target>)> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.iter().map(|(names, target)| (names.clone(), target.clone())).collect()
     }
 
     /// Lets go of what no client uses and no server connection belongs to. To be called now and then.
     pub fn keep(&self) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|_, target| Arc::strong_count(target) > 1 || !target.is_empty());
+        drop(targets);
+        self.gates.keep();
     }
 }

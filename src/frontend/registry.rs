@@ -4,15 +4,16 @@ use std::{
     collections::{HashMap, hash_map},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use subtle::ConstantTimeEq;
 
-use crate::{backend::Canceler, metrics::Account, wire::startup::CancelKey};
+use super::{mishaps::Mishaps, report::Words};
+use crate::{backend::Canceler, metrics::Account, net::Ends, wire::startup::CancelKey};
 
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,15 @@ pub enum Order {
     Drain,
     /// To leave now.
     Abort,
+    /// To leave now, by the word of an operator.
+    Kill,
+}
+
+impl Order {
+    /// Also in the middle of a transaction.
+    pub fn is_at_once(self) -> bool {
+        self != Order::Drain
+    }
 }
 
 /// All clients.
@@ -32,8 +42,12 @@ pub struct Registry {
     owners: Mutex<HashMap<u32, Vec<Arc<Slot>>>>,
     /// Connections of which it is not known yet what they are for.
     strangers: AtomicUsize,
+    /// How many have been entered.
+    entered: AtomicU64,
     /// Clients that are connected, logged in or not.
     connected: AtomicUsize,
+    /// What clients were told of late.
+    pub mishaps: Mishaps,
     /// Given to those that come after a drain has begun.
     order: AtomicU8,
 }
@@ -49,10 +63,32 @@ const STRANGERS_MIN: usize = 1_000;
 /// Bytes of the secret in a cancel key: 4 in protocol 3.0, all of them in 3.2.
 pub const SECRET_BYTES: usize = 32;
 
+/// What an operator is told of a client, beyond its account.
+#[derive(Debug, Default)]
+pub struct About {
+    /// As of the login.
+    pub application_name: Box<str>,
+    pub ends: Ends,
+    pub replicates: bool,
+}
+
+/// Why a client keeps its server connection between transactions.
+#[derive(Debug, Clone)]
+pub struct Pin {
+    pub reason: String,
+    pub statement: String,
+    pub since: Instant,
+}
+
 /// One client, as others see it.
 #[derive(Debug)]
 pub struct Slot {
     pub process: u32,
+    /// No other client has ever had it.
+    pub id: u64,
+    pub about: About,
+    /// When it logged in.
+    pub since: SystemTime,
     pub account: Arc<Account>,
     secret: [u8; SECRET_BYTES],
     secret_bytes: u8,
@@ -70,6 +106,7 @@ struct Inner {
     lent: bool,
     /// Waits for one, since when.
     queued: Option<Instant>,
+    pin: Option<Box<Pin>>,
     /// The server connection is busy with something of ours, which a cancel must not hit.
     shielded: bool,
     /// A cancel has come meanwhile.
@@ -96,6 +133,7 @@ pub struct Canceled;
 const ORDER_NONE: u8 = 0;
 const ORDER_DRAIN: u8 = 1;
 const ORDER_ABORT: u8 = 2;
+const ORDER_KILL: u8 = 3;
 
 /// A place among `max_clients`, freed when dropped.
 #[derive(Debug)]
@@ -145,15 +183,20 @@ impl Registry {
     pub fn enter(
         self: &Arc<Self>,
         account: &Arc<Account>,
+        about: About,
         process: Option<u32>,
         secret_bytes: usize,
         mut random: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
     ) -> Result<Entry, getrandom::Error> {
         let mut secret = [0; SECRET_BYTES];
         random(&mut secret)?;
-        let slot = |process| {
+        let id = self.entered.fetch_add(1, Ordering::Relaxed) + 1;
+        let slot = |process, about| {
             Arc::new(Slot {
                 process,
+                id,
+                about,
+                since: SystemTime::now(),
                 account: account.clone(),
                 secret,
                 secret_bytes: secret_bytes.min(SECRET_BYTES) as u8,
@@ -165,7 +208,7 @@ impl Registry {
         if let Some(process) = process.filter(|process| process & OWN_PROCESS == 0) {
             // The slot is made under the lock, so that no order passes it by.
             let mut owners = lock(&self.owners);
-            let slot = slot(process);
+            let slot = slot(process, about);
             owners.entry(process).or_default().push(slot.clone());
             return Ok(Entry { registry: self.clone(), slot });
         }
@@ -175,7 +218,7 @@ impl Registry {
             // Drivers take it for a signed number.
             let process = u32::from_be_bytes(process) & 0x7fff_ffff | OWN_PROCESS;
             if let hash_map::Entry::Vacant(vacant) = lock(&self.clients).entry(process) {
-                let slot = vacant.insert(slot(process)).clone();
+                let slot = vacant.insert(slot(process, about)).clone();
                 return Ok(Entry { registry: self.clone(), slot });
             }
         }
@@ -203,6 +246,15 @@ impl Registry {
         let mut slots: Vec<Arc<Slot>> = lock(&self.clients).values().cloned().collect();
         slots.extend(lock(&self.owners).values().flatten().cloned());
         slots
+    }
+}
+
+impl Entry {
+    /// Notes what the client is told.
+    pub fn note_mishap(&self, words: &Words) {
+        let account = &self.slot.account;
+        let client = self.slot.about.ends.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
+        self.registry.mishaps.add((&account.database, &account.user), client, words);
     }
 }
 
@@ -243,11 +295,13 @@ impl Slot {
         match self.order.load(Ordering::Acquire) {
             ORDER_DRAIN => Some(Order::Drain),
             ORDER_ABORT => Some(Order::Abort),
+            ORDER_KILL => Some(Order::Kill),
             _ => None,
         }
     }
 
-    fn give(&self, order: Order) {
+    /// Gives the client an order.
+    pub fn give(&self, order: Order) {
         self.order.fetch_max(order_code(order), Ordering::AcqRel);
         self.wake();
     }
@@ -302,6 +356,20 @@ impl Slot {
         inner.attached = canceler;
         inner.shielded = shielded;
         Ok(queued)
+    }
+
+    /// The server connection that the client has, if it is known which.
+    pub fn server(&self) -> Option<Arc<Canceler>> {
+        lock(&self.inner).attached.clone()
+    }
+
+    /// The client keeps its server connection between transactions, or does so no more.
+    pub fn set_pin(&self, pin: Option<Pin>) {
+        lock(&self.inner).pin = pin.map(Box::new);
+    }
+
+    pub fn pin(&self) -> Option<Pin> {
+        lock(&self.inner).pin.as_deref().cloned()
     }
 
     /// What the client does now.
@@ -383,10 +451,11 @@ fn order_code(order: Order) -> u8 {
     match order {
         Order::Drain => ORDER_DRAIN,
         Order::Abort => ORDER_ABORT,
+        Order::Kill => ORDER_KILL,
     }
 }
 
-const _: () = assert!(ORDER_NONE < ORDER_DRAIN && ORDER_DRAIN < ORDER_ABORT);
+const _: () = assert!(ORDER_NONE < ORDER_DRAIN && ORDER_DRAIN < ORDER_ABORT && ORDER_ABORT < ORDER_KILL);
 
 /// No code under these locks can panic half-way through a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -404,7 +473,7 @@ mod tests {
     fn entry(registry: &Arc<Registry>, secret_bytes: usize) -> Entry {
         let mut byte = 0;
         registry
-            .enter(&account(), None, secret_bytes, |bytes| {
+            .enter(&account(), About::default(), None, secret_bytes, |bytes| {
                 byte += 1;
                 bytes.fill(byte);
                 Ok(())
@@ -452,7 +521,7 @@ mod tests {
                 bytes.fill(byte);
                 Ok(())
             };
-            registry.enter(&account(), Some(7), 4, random).unwrap()
+            registry.enter(&account(), About::default(), Some(7), 4, random).unwrap()
         };
         let (one, two) = (owner(), owner());
         for entry in [&one, &two] {
@@ -471,7 +540,8 @@ mod tests {
 
     fn server() -> Arc<Canceler> {
         let address = crate::net::Address::Tcp { host: "localhost".into(), port: 5432 };
-        Arc::new(Canceler { address, key: CancelKey { process: 7, secret: vec![1; 4] } })
+        let key = CancelKey { process: 7, secret: vec![1; 4] };
+        Arc::new(Canceler { address, key, ends: Ends::default(), since: SystemTime::now() })
     }
 
     #[test]

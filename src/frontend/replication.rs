@@ -125,7 +125,7 @@ impl Relay {
         let _ = self.entry.slot.detach();
         let last_words = match end {
             End::ClientGone => return,
-            End::Ordered => Some(report::shutting_down()),
+            End::Ordered => Some(report::ordered(self.entry.slot.order().unwrap_or(Order::Abort))),
             End::ServerGone => self.server_gone(),
         };
         if let Some(report) = last_words.filter(|_| self.to_client.frames.is_between()) {
@@ -161,7 +161,7 @@ impl Relay {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let order = self.entry.slot.order();
-            if order == Some(Order::Abort) {
+            if order.is_some_and(Order::is_at_once) {
                 return Poll::Ready(End::Ordered);
             }
             // A base backup or a query may end; a stream would not.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::registry::Order;
 use crate::{
     backend::ConnectError,
     pool::CheckoutError,
@@ -86,15 +87,19 @@ pub enum Words {
 
 impl std::fmt::Display for Words {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (code, message) = match self {
-            Words::Ours(report) => (report.code.0, report.message.as_str()),
-            Words::Servers(fields) => (fields.code(), fields.message()),
-        };
+        let (code, message) = self.code_and_message();
         write!(formatter, "{message} (SQLSTATE {code})")
     }
 }
 
 impl Words {
+    pub fn code_and_message(&self) -> (&str, &str) {
+        match self {
+            Words::Ours(report) => (report.code.0, report.message.as_str()),
+            Words::Servers(fields) => (fields.code(), fields.message()),
+        }
+    }
+
     /// Writes it, as the end of the connection or of the statement.
     pub fn write(self, fatal: bool, out: &mut Vec<u8>) {
         match self {
@@ -129,6 +134,21 @@ pub fn shutting_down() -> Report {
     Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection because Poolhouse is being shut down")
 }
 
+/// Why a client that was ordered to leave is disconnected.
+pub fn ordered(order: Order) -> Report {
+    match order {
+        Order::Drain | Order::Abort => shutting_down(),
+        Order::Kill => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+            .hint("An operator has disconnected the client (KILL or KILL_CLIENT)."),
+    }
+}
+
+/// An operator lets nobody in.
+pub fn disabled(database: &str) -> Report {
+    let what = format!("database \"{database}\" is not currently accepting connections");
+    Report::fatal(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, what).hint("An operator has disabled it (DISABLE).")
+}
+
 /// One message for an unknown user and a wrong password.
 pub fn wrong_password(user: &str) -> Report {
     Report::fatal(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
@@ -137,6 +157,16 @@ pub fn wrong_password(user: &str) -> Report {
 pub fn unknown_database(database: &str) -> Report {
     Report::fatal(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" does not exist"))
         .hint("Poolhouse serves the names under [databases] in its configuration.")
+}
+
+/// The console is not for everybody.
+pub fn no_operator(user: &str) -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, format!("user \"{user}\" may not use the console"))
+        .hint("admin.users and admin.stats_users in the configuration name those who may.")
+}
+
+pub fn no_replication() -> Report {
+    Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, "the console has nothing to replicate")
 }
 
 /// A connection for the replication of a whole server names no database, and there is more than one server to choose.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::registry::About;
+use crate::net::Ends;
 use crate::session::OwnSettings;
 use crate::wire::{
     error::{Report, SqlState},
@@ -59,6 +61,13 @@ impl Wanted {
         let named = switches(&self.options)?.into_iter().chain(self.plain.iter().cloned());
         let settings: BTreeMap<_, _> = named.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
         Ok(settings.into_iter().collect())
+    }
+
+    /// What operators are told of it.
+    pub fn about(&self, ends: Ends) -> About {
+        let name = self.plain.iter().find(|(name, _)| name == "application_name");
+        let application_name = name.map_or("", |(_, value)| value.as_str()).into();
+        About { application_name, ends, replicates: self.purpose != Purpose::Session }
     }
 
     /// What a server is sent, besides user and database, for a connection of this client's own.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::census::{Codes, Kept};
+use super::gate::Gate;
 use super::latency::Latency;
 use super::listen::Hubs;
 use super::writes::{LastWrite, Writes};
@@ -162,6 +163,7 @@ pub struct Target {
     pub writes_here: Arc<LastWrite>,
     /// What its clients do is counted there.
     pub account: Arc<Account>,
+    gate: Arc<Gate>,
     pool: pool::Settings,
     login: Login,
     /// Made when first needed.
@@ -181,6 +183,7 @@ impl Target {
         credential: Credential,
         statements: Arc<Statements>,
         account: Arc<Account>,
+        gate: Arc<Gate>,
     ) -> Target {
         let (user, credential) = settings.login.unwrap_or_else(|| (user.to_owned(), credential));
         let cluster = settings.cluster;
@@ -209,6 +212,7 @@ impl Target {
             writes: sees_all.then(|| writes_here.clone()),
             writes_here,
             account,
+            gate,
             pool: settings.pool,
             login: Login {
                 address: cluster.nodes[0].address.clone(),
@@ -257,7 +261,9 @@ impl Target {
         let login = Login { parameters, ..self.login(node) };
         let senders = self.cluster.senders.clone();
         let manager = ServerManager::new(login, node.0, senders, defaults, self.cluster.connect_timeout);
-        self.cluster.node(node).pools.pool(settings, manager)
+        let pool = self.cluster.node(node).pools.pool(settings, manager);
+        self.gate.enter(&pool);
+        pool
     }
 
     /// As whom the clients log in at a node.
@@ -288,6 +294,12 @@ impl Target {
     /// How long a client waits for a connection; `None` for ever.
     pub fn checkout_timeout(&self) -> Option<Duration> {
         self.pool.checkout_timeout
+    }
+
+    /// Its pools, as far as they have been needed.
+    pub fn pools(&self) -> impl Iterator<Item = (NodeId, &Arc<pool::Pool<ServerManager>>)> {
+        let numbered = (0..).map(NodeId).zip(&self.pools);
+        numbered.filter_map(|(node, pool)| Some((node, pool.get()?)))
     }
 
     /// Whether no server connection belongs to it.

@@ -6,4 +6,4 @@ pub mod stream;
 
 pub use address::{Address, Listen};
 pub use listener::Listener;
-pub use stream::Stream;
+pub use stream::{Ends, Stream};

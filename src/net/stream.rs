@@ -21,6 +21,13 @@ use tokio::{
 
 use super::Address;
 
+/// The addresses of a connection's ends; a Unix socket has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ends {
+    pub peer: Option<std::net::SocketAddr>,
+    pub local: Option<std::net::SocketAddr>,
+}
+
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
@@ -228,6 +235,15 @@ impl Stream {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Both ends of the connection.
+    pub fn ends(&self) -> Ends {
+        let end = |address: io::Result<std::net::SocketAddr>| address.ok();
+        match self {
+            Stream::Tcp(stream) => Ends { peer: end(stream.peer_addr()), local: end(stream.local_addr()) },
+            Stream::Unix(_) | Stream::Gone => Ends::default(),
+        }
     }
 
     /// The peer's address, for logs.

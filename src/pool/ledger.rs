@@ -29,12 +29,21 @@ pub struct PoolCounts {
     pub waiting: usize,
 }
 
+impl PoolCounts {
+    pub fn merge(&mut self, other: PoolCounts) {
+        self.lent += other.lent;
+        self.idle += other.idle;
+        self.opening += other.opening;
+        self.waiting += other.waiting;
+    }
+}
+
 /// A connection with what the ledger has to know of it wherever it is.
 #[derive(Debug)]
 pub(super) struct Held<C> {
     pub connection: C,
     expires: Option<Instant>,
-    generation: u32,
+    pub generation: u32,
 }
 
 /// A place that is reserved for a connection being opened.
@@ -73,6 +82,12 @@ impl<M: Manager> Default for Outcome<M> {
 impl<M: Manager> Outcome<M> {
     fn work(&mut self) -> &mut Work<M> {
         self.0.get_or_insert_with(|| Box::new(Work { retire: Vec::new(), open: Vec::new(), watch: None }))
+    }
+
+    fn retire(&mut self, idle: Vec<(Instant, Held<M::Connection>)>) {
+        if !idle.is_empty() {
+            self.work().retire.extend(idle.into_iter().map(|(_, held)| held));
+        }
     }
 
     fn watch(&mut self, watch: Option<Watch>) {
@@ -121,9 +136,25 @@ struct PoolLedger<M: Manager> {
     starves: bool,
     /// Connections of an older generation are closed instead of idling.
     generation: u32,
+    /// Connections of an older generation that are lent, or being opened.
+    outdated: usize,
+    /// Nothing is lent or opened, and what comes back is closed.
+    paused: bool,
 }
 
 impl<M: Manager> PoolLedger<M> {
+    /// Notes that a connection of this generation is lent, or being opened, no more.
+    fn settle(&mut self, generation: u32) {
+        self.outdated -= usize::from(generation != self.generation);
+    }
+
+    /// Closes what idles, and what is out when it comes back.
+    fn renew(&mut self) -> Vec<(Instant, Held<M::Connection>)> {
+        self.generation = self.generation.wrapping_add(1);
+        self.outdated = self.lent + self.opening;
+        std::mem::take(&mut self.idle)
+    }
+
     fn connections(&self) -> usize {
         self.lent + self.idle.len() + self.opening
     }
@@ -183,6 +214,8 @@ impl<M: Manager> Ledger<M> {
             waiting: VecDeque::new(),
             starves: false,
             generation: 0,
+            outdated: 0,
+            paused: false,
         };
         self.pools.insert(key, pool);
         key
@@ -209,6 +242,51 @@ impl<M: Manager> Ledger<M> {
             opening: pool.opening,
             waiting: pool.waiting.len(),
         })
+    }
+
+    pub fn idle(&self, key: PoolKey) -> impl Iterator<Item = &M::Connection> {
+        self.pools.get(&key).into_iter().flat_map(|pool| pool.idle.iter().map(|(_, held)| &held.connection))
+    }
+
+    /// Connections of this pool that are to be closed and are not yet.
+    pub fn outdated(&self, key: PoolKey) -> usize {
+        self.pools.get(&key).map_or(0, |pool| pool.outdated)
+    }
+
+    /// Lends nothing any more until [`Ledger::resume`], however long that takes, and closes what idles or comes back.
+    pub fn pause(&mut self, key: PoolKey) -> Outcome<M> {
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.paused = true;
+        }
+        self.renew_pool(key)
+    }
+
+    /// Lends again. Whoever waits has all of `checkout_timeout` from now on.
+    pub fn resume(&mut self, key: PoolKey) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        if let Some(pool) = self.pools.get_mut(&key).filter(|pool| pool.paused) {
+            pool.paused = false;
+            let since = Instant::now();
+            pool.waiting.iter_mut().for_each(|waiter| waiter.since = since);
+            let deadline =
+                pool.settings.checkout_timeout.filter(|_| !pool.waiting.is_empty()).map(|limit| since + limit);
+            outcome.watch(self.watch_for(deadline));
+        }
+        self.open_for(key, &mut outcome);
+        outcome
+    }
+
+    /// As [`Ledger::renew`], for one pool.
+    pub fn renew_pool(&mut self, key: PoolKey) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        if let Some(pool) = self.pools.get_mut(&key) {
+            let idle = pool.renew();
+            self.open -= idle.len();
+            outcome.retire(idle);
+        }
+        self.feed(&mut outcome);
+        self.open_for(key, &mut outcome);
+        outcome
     }
 
     /// The connection used last, one of the calling thread's if there is any; none when others wait already.
@@ -242,7 +320,8 @@ impl<M: Manager> Ledger<M> {
         if let Some(pool) = self.pools.get_mut(&key) {
             let since = Instant::now();
             pool.waiting.push_back(Waiter { ticket, worker, since, sender });
-            let deadline = pool.settings.checkout_timeout.map(|limit| since + limit);
+            let limit = pool.settings.checkout_timeout.filter(|_| !pool.paused);
+            let deadline = limit.map(|limit| since + limit);
             outcome.watch(self.watch_for(deadline));
         }
         self.hand_out_idle(key, outcome);
@@ -295,17 +374,19 @@ impl<M: Manager> Ledger<M> {
             return outcome;
         };
         pool.lent -= 1;
+        pool.settle(held.generation);
         self.place(key, held, &mut outcome);
         outcome
     }
 
-    /// A lent connection was closed.
-    pub fn discarded(&mut self, key: PoolKey) -> Outcome<M> {
+    /// A lent connection of this generation was closed.
+    pub fn discarded(&mut self, key: PoolKey, generation: u32) -> Outcome<M> {
         let mut outcome = Outcome::default();
         self.lent -= 1;
         self.open -= 1;
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.lent -= 1;
+            pool.settle(generation);
         }
         self.open_for(key, &mut outcome);
         outcome
@@ -324,11 +405,13 @@ impl<M: Manager> Ledger<M> {
             return outcome;
         };
         pool.opening -= 1;
+        pool.settle(generation);
+        let is_current = generation == pool.generation && !pool.paused;
         let lifetime = pool.settings.max_lifetime.map(|lifetime| jittered(lifetime, serial));
         let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
         let held = Held { connection, expires, generation };
         // It serves one that waits before it gives way: pools that take turns would otherwise open and close for ever.
-        let left = if generation == pool.generation { self.hand_out(key, held) } else { Some(held) };
+        let left = if is_current { self.hand_out(key, held) } else { Some(held) };
         if let Some(held) = left {
             self.place(key, held, &mut outcome);
         }
@@ -356,6 +439,7 @@ impl<M: Manager> Ledger<M> {
         self.open -= 1;
         if let Some(pool) = self.pools.get_mut(&place.key) {
             pool.opening -= 1;
+            pool.settle(place.generation);
         }
     }
 
@@ -370,7 +454,7 @@ impl<M: Manager> Ledger<M> {
         let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
         for key in keys {
             let Some(pool) = self.pools.get_mut(&key) else { continue };
-            let Some(limit) = pool.settings.checkout_timeout else { continue };
+            let Some(limit) = pool.settings.checkout_timeout.filter(|_| !pool.paused) else { continue };
             while pool.waiting.front().is_some_and(|waiter| waiter.since + limit <= now) {
                 if let Some(waiter) = pool.waiting.pop_front() {
                     let _ = waiter.sender.send(Err(CheckoutError::Timeout));
@@ -384,7 +468,7 @@ impl<M: Manager> Ledger<M> {
 
     /// When the first of all waits has lasted for `checkout_timeout`.
     fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = self.pools.values().filter_map(|pool| {
+        let deadlines = self.pools.values().filter(|pool| !pool.paused).filter_map(|pool| {
             let first = pool.waiting.front()?;
             Some(first.since + pool.settings.checkout_timeout?)
         });
@@ -394,9 +478,9 @@ impl<M: Manager> Ledger<M> {
     pub fn renew(&mut self, is_meant: impl Fn(&M) -> bool) -> Outcome<M> {
         let mut outcome = Outcome::default();
         for pool in self.pools.values_mut().filter(|pool| is_meant(&pool.manager)) {
-            pool.generation = pool.generation.wrapping_add(1);
-            self.open -= pool.idle.len();
-            outcome.work().retire.extend(pool.idle.drain(..).map(|(_, held)| held));
+            let idle = pool.renew();
+            self.open -= idle.len();
+            outcome.retire(idle);
         }
         self.feed(&mut outcome);
         outcome
@@ -446,7 +530,7 @@ impl<M: Manager> Ledger<M> {
 
     fn fill(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
         let Some(pool) = self.pools.get_mut(&key) else { return };
-        let wanted = pool.settings.min_idle.min(pool.settings.size);
+        let wanted = if pool.paused { 0 } else { pool.settings.min_idle.min(pool.settings.size) };
         let missing = wanted.saturating_sub(pool.connections());
         for _ in 0..missing.min(self.connections_max.saturating_sub(self.open)) {
             self.reserve(key, outcome);
@@ -455,7 +539,7 @@ impl<M: Manager> Ledger<M> {
 
     /// Finds the place of a connection that nobody uses: a pool that needs the room more, the queue, or the idle ones.
     fn place(&mut self, key: PoolKey, held: Held<M::Connection>, outcome: &mut Outcome<M>) {
-        let old = self.pools.get(&key).is_some_and(|pool| pool.generation != held.generation);
+        let old = self.pools.get(&key).is_some_and(|pool| pool.generation != held.generation || pool.paused);
         let expired = old || held.expires.is_some_and(|expires| expires <= self.now);
         if expired || self.gives_way(key) {
             self.open -= 1;
@@ -538,7 +622,8 @@ impl<M: Manager> Ledger<M> {
     /// Finds out whether this pool starves.
     fn note_need(&mut self, key: PoolKey) -> bool {
         let Some(pool) = self.pools.get_mut(&key) else { return false };
-        let starves = pool.opening < pool.waiting.len() && pool.connections() < pool.settings.size;
+        let lacks = pool.opening < pool.waiting.len() && pool.connections() < pool.settings.size;
+        let starves = lacks && !pool.paused;
         if pool.starves != starves {
             pool.starves = starves;
             if starves { self.starving += 1 } else { self.starving -= 1 }

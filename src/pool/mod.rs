@@ -279,6 +279,33 @@ impl<M: Manager> Pool<M> {
         self.node.lock().counts(self.key)
     }
 
+    /// What there is to say of each idle connection.
+    pub fn idle<T>(&self, look: impl FnMut(&M::Connection) -> T) -> Vec<T> {
+        self.node.lock().idle(self.key).map(look).collect()
+    }
+
+    /// Lends nothing until [`Pool::resume`]: whoever asks waits, without a limit, and connections are closed.
+    pub fn pause(&self) {
+        let outcome = self.node.lock().pause(self.key);
+        self.node.carry_out(outcome);
+    }
+
+    pub fn resume(&self) {
+        let outcome = self.node.lock().resume(self.key);
+        self.node.carry_out(outcome);
+    }
+
+    /// Closes every idle connection and, when it is given back, every lent one.
+    pub fn renew(&self) {
+        let outcome = self.node.lock().renew_pool(self.key);
+        self.node.carry_out(outcome);
+    }
+
+    /// Connections that [`Pool::renew`] and [`Node::renew`] have left to be closed.
+    pub fn outdated(&self) -> usize {
+        self.node.lock().outdated(self.key)
+    }
+
     fn give_back(&self, held: Held<M::Connection>) {
         let outcome = self.node.lock().give_back(self.key, held);
         self.node.carry_out(outcome);
@@ -370,8 +397,9 @@ impl<M: Manager> DerefMut for Lease<M> {
 impl<M: Manager> Drop for Lease<M> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
+            let generation = held.generation;
             drop(held);
-            let outcome = self.pool.node.lock().discarded(self.pool.key);
+            let outcome = self.pool.node.lock().discarded(self.pool.key, generation);
             self.pool.node.carry_out(outcome);
         }
     }

@@ -5,6 +5,7 @@ mod fairness;
 mod lending;
 mod lifetimes;
 mod openings;
+mod pauses;
 mod random;
 mod threads;
 mod waits;
@@ -90,6 +91,8 @@ impl Drop for Connection {
 /// What the next attempts of one pool do.
 #[derive(Debug)]
 struct Script {
+    /// The pool lends nothing.
+    paused: bool,
     delay: Duration,
     steps: VecDeque<Step>,
 }
@@ -191,6 +194,15 @@ impl TestPool {
         self.script.lock().unwrap().steps.extend(steps);
     }
 
+    fn set_paused(&self, paused: bool) {
+        self.script.lock().unwrap().paused = paused;
+        if paused { self.pause() } else { self.resume() }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.script.lock().unwrap().paused
+    }
+
     fn delay(&self, delay: Duration) {
         self.script.lock().unwrap().delay = delay;
     }
@@ -257,7 +269,7 @@ impl Bench {
             state.pools += 1;
             state.pools - 1
         };
-        let script = Arc::new(Mutex::new(Script { delay: Duration::ZERO, steps: VecDeque::new() }));
+        let script = Arc::new(Mutex::new(Script { paused: false, delay: Duration::ZERO, steps: VecDeque::new() }));
         let manager = Scripted { pool: number, world: self.world.clone(), script: script.clone() };
         TestPool { pool: self.node.pool(settings.clone(), manager), number, settings, script }
     }
@@ -305,6 +317,8 @@ impl Bench {
             assert_eq!(counts.lent + counts.idle, alive, "pool {}: {counts:?}", pool.number);
             assert_eq!(counts.opening, opening, "pool {}: {counts:?}", pool.number);
             assert!(alive + opening <= pool.settings.size, "pool {} exceeds its size: {counts:?}", pool.number);
+            assert!(counts.idle == 0 || !pool.is_paused(), "pool {}: {counts:?}", pool.number);
+            assert!(pool.outdated() <= counts.lent + counts.opening, "pool {}: {counts:?}", pool.number);
             assert!(counts.idle == 0 || counts.waiting == 0, "pool {}: {counts:?}", pool.number);
             sum.lent += counts.lent;
             sum.idle += counts.idle;
@@ -323,7 +337,7 @@ impl Bench {
     fn check_waiters(&self) {
         for pool in &self.pools {
             let PoolCounts { lent, opening, waiting, .. } = pool.counts();
-            let hungry = opening < waiting && lent + opening < pool.settings.size;
+            let hungry = opening < waiting && lent + opening < pool.settings.size && !pool.is_paused();
             let spare = self.pools.iter().any(|other| {
                 let counts = other.counts();
                 counts.idle > 0 && counts.lent + counts.idle + counts.opening > lent + opening

@@ -5,6 +5,7 @@ mod bad_input;
 mod balance;
 mod blocks;
 mod cancel;
+mod console;
 mod defaults;
 mod differential;
 mod failover;

@@ -130,7 +130,7 @@ mod tests {
     fn mailbox() -> (Entry, Mailbox) {
         let registry = Arc::new(Registry::default());
         let account = Arc::new(Account::new("app", "alice", Box::default()));
-        let entry = registry.enter(&account, None, 4, getrandom::fill).unwrap();
+        let entry = registry.enter(&account, Default::default(), None, 4, getrandom::fill).unwrap();
         let mailbox = Mailbox::new(entry.slot.clone());
         (entry, mailbox)
     }

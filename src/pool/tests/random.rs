@@ -21,6 +21,8 @@ enum Operation {
     Script(usize, Step),
     Delay(usize, u64),
     Renew,
+    RenewOne(usize),
+    Pause(usize, bool),
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -42,8 +44,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Keep),
         2 => index.clone().prop_map(Operation::Kill),
         2 => (index.clone(), step).prop_map(|(pool, step)| Operation::Script(pool, step)),
-        1 => (index, 0_u64..50).prop_map(|(pool, delay)| Operation::Delay(pool, delay)),
+        1 => (index.clone(), 0_u64..50).prop_map(|(pool, delay)| Operation::Delay(pool, delay)),
         1 => Just(Operation::Renew),
+        1 => index.clone().prop_map(Operation::RenewOne),
+        2 => (index, any::<bool>()).prop_map(|(pool, paused)| Operation::Pause(pool, paused)),
     ]
 }
 
@@ -134,6 +138,8 @@ impl Clients {
             Operation::Script(pool, step) => self.pool(pool).next(&[step]),
             Operation::Delay(pool, delay) => self.pool(pool).delay(ms(delay)),
             Operation::Renew => self.bench.node.renew(),
+            Operation::RenewOne(pool) => self.pool(pool).renew(),
+            Operation::Pause(pool, paused) => self.pool(pool).set_paused(paused),
         }
     }
 
@@ -150,6 +156,7 @@ impl Clients {
     async fn drain(mut self) {
         for pool in &self.bench.pools {
             pool.script.lock().unwrap().steps.clear();
+            pool.set_paused(false);
         }
         let rounds = self.waits.len() + 5;
         for _ in 0..rounds {
@@ -163,6 +170,7 @@ impl Clients {
             self.bench.check();
         }
         self.collect();
+        assert_eq!(self.bench.pools.iter().map(|pool| pool.outdated()).sum::<usize>(), 0);
         assert!(self.waits.is_empty(), "{} wait for ever", self.waits.len());
         self.leases.clear();
         let Bench { world, node, pools, .. } = self.bench;

@@ -39,12 +39,13 @@ impl Served {
         let mut runtimes: Vec<Runtime> =
             (0..count).map(|_| Builder::new_current_thread().enable_all().build().unwrap()).collect();
         let first = runtimes[0].enter();
-        let (_, frontend) = app::assemble(&settings, &others).unwrap();
+        let (_, frontend) = app::assemble(&settings, tokio::sync::mpsc::unbounded_channel().0, &others).unwrap();
         let bound = listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         let listener::Bound::Tcp(socket) = &bound else { panic!("not TCP") };
         let port = socket.local_addr().unwrap().port();
         let (listener, accepting, scope) = (bound.open().unwrap(), workers.clone(), others.clone());
-        others.spawn("accept", async move { frontend::accept(listener, None, accepting, scope).await });
+        let suspended = frontend.gates.suspended.subscribe();
+        others.spawn("accept", async move { frontend::accept(listener, None, accepting, suspended, scope).await });
         drop(first);
         let mut threads = Vec::new();
         for (runtime, arrivals) in runtimes.drain(..).zip(arrivals) {

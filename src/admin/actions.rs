@@ -1,0 +1,190 @@
+//! The commands that change something. Each is an event, whoever gives it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{Desk, command::Action};
+use crate::{
+    frontend::{CONSOLES, Gate, Order},
+    wire::error::{Report, SqlState},
+};
+
+/// How often a command that waits looks whether it is done.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Desk {
+    /// Carries a command out, and returns when it is done. Cancel-safe: the order stands when nobody waits for its end
+    /// any more. `client` is the id of the client that gives it.
+    ///
+    /// # Errors
+    /// It is impossible.
+    pub async fn act(&self, action: &Action, who: &str, client: u64) -> Result<(), Report> {
+        let result = self.carry_out(action, client).await;
+        let why = result.as_ref().err().map(|report| report.message.clone()).unwrap_or_default();
+        let what = shown(action);
+        tracing::info!(user = who, command = what, error = why, "an operator's command");
+        self.events.add("command", what, who, why);
+        result
+    }
+
+    async fn carry_out(&self, action: &Action, client: u64) -> Result<(), Report> {
+        let gates = &self.frontend.gates;
+        match action {
+            Action::Pause(None) => {
+                if !gates.pause_all() {
+                    return Err(state("already suspended/paused"));
+                }
+                self.until_closed(&self.all_gates()).await;
+            }
+            Action::Pause(Some(database)) => {
+                let gate = self.gate(database, "pause")?;
+                gate.pause();
+                self.until_closed(&[gate]).await;
+            }
+            Action::Resume(None) => {
+                if !gates.resume_all() {
+                    return Err(state("pooler is not paused/suspended"));
+                }
+            }
+            Action::Resume(Some(database)) => self.gate(database, "resume")?.resume(),
+            Action::Disable(database) => self.gate(database, "disable")?.set_disabled(true),
+            Action::Enable(database) => self.gate(database, "enable")?.set_disabled(false),
+            Action::Reconnect(database) => {
+                self.some_gates(database.as_deref(), "reconnect")?.iter().for_each(|gate| gate.reconnect())
+            }
+            Action::WaitClose(database) => {
+                let gates = self.some_gates(database.as_deref(), "wait for")?;
+                while gates.iter().any(|gate| gate.outdated() > 0) {
+                    sleep(LOOK).await;
+                }
+            }
+            Action::Kill(database) => self.kill(database.as_deref()).await?,
+            Action::KillClient(id) => self.kill_client(*id)?,
+            Action::Suspend => {
+                if gates.suspended.send_replace(true) {
+                    return Err(state("already suspended/paused"));
+                }
+                *self.suspended_by() = Some(client);
+                gates.pause_all();
+                self.until_closed(&self.all_gates()).await;
+            }
+            Action::Shutdown(how) => {
+                // Nobody is there to hear it only when it has begun already.
+                let _ = self.shutdown.send(*how);
+            }
+            Action::Reload => {
+                return Err(Report::error(SqlState::FEATURE_NOT_SUPPORTED, "reloading is not available yet")
+                    .hint("Restart Poolhouse to have it read its configuration."));
+            }
+            Action::Set { name, .. } => {
+                let what = format!("parameter \"{name}\" cannot be changed now");
+                return Err(Report::error(SqlState::CANNOT_CHANGE_PARAMETER, what)
+                    .hint("Change it in the configuration. SHOW CONFIG has all settings."));
+            }
+        }
+        Ok(())
+    }
+
+    fn suspended_by(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
+        self.suspended_by.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A client of the console has left: if it has suspended everything, nobody else could come in to end that.
+    pub fn left(&self, client: u64) {
+        let mut suspended_by = self.suspended_by();
+        if *suspended_by == Some(client) {
+            *suspended_by = None;
+            if *self.frontend.gates.suspended.borrow() {
+                self.frontend.gates.resume_all();
+                self.events.add("command", "RESUME", "", "the client that had suspended Poolhouse has left");
+                tracing::warn!("resumed: the operator who had suspended Poolhouse has left");
+            }
+        }
+    }
+
+    /// Those of all databases, also of the ones that nobody has asked for yet.
+    fn all_gates(&self) -> Vec<Arc<Gate>> {
+        self.frontend.gates.all().into_iter().map(|(_, gate)| gate).collect()
+    }
+
+    /// That of one database.
+    fn gate(&self, database: &str, verb: &str) -> Result<Arc<Gate>, Report> {
+        if CONSOLES.contains(&database) {
+            return Err(Report::error(SqlState::FEATURE_NOT_SUPPORTED, format!("cannot {verb} admin db: {database}")));
+        }
+        let by_name = &self.frontend.databases.by_name;
+        if database == "*" || !(by_name.contains_key(database) || by_name.contains_key("*")) {
+            return Err(Report::error(SqlState::UNKNOWN_DATABASE, format!("no such database: {database}"))
+                .hint("SHOW DATABASES has the names."));
+        }
+        Ok(self.frontend.gates.of(database))
+    }
+
+    fn some_gates(&self, database: Option<&str>, verb: &str) -> Result<Vec<Arc<Gate>>, Report> {
+        match database {
+            Some(database) => Ok(vec![self.gate(database, verb)?]),
+            None => Ok(self.all_gates()),
+        }
+    }
+
+    async fn until_closed(&self, gates: &[Arc<Gate>]) {
+        while gates.iter().any(|gate| gate.is_paused() && gate.connections() > 0) {
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn kill(&self, database: Option<&str>) -> Result<(), Report> {
+        let gates = match database {
+            Some(database) => {
+                let gate = self.gate(database, "kill")?;
+                gate.pause();
+                vec![gate]
+            }
+            None => {
+                self.frontend.gates.pause_all();
+                self.all_gates()
+            }
+        };
+        for slot in self.frontend.registry.slots() {
+            let of = &*slot.account.database;
+            if !CONSOLES.contains(&of) && database.is_none_or(|database| database == of) {
+                slot.give(Order::Kill);
+            }
+        }
+        self.until_closed(&gates).await;
+        Ok(())
+    }
+
+    fn kill_client(&self, id: u64) -> Result<(), Report> {
+        let slots = self.frontend.registry.slots();
+        let slot = slots.iter().find(|slot| slot.id == id).ok_or_else(|| {
+            Report::error(SqlState::UNDEFINED_OBJECT, format!("client not found: {id}"))
+                .hint("SHOW CLIENTS has the numbers in its column id.")
+        })?;
+        slot.give(Order::Kill);
+        Ok(())
+    }
+}
+
+fn state(what: &str) -> Report {
+    Report::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, what)
+}
+
+/// The command as it could have been typed.
+fn shown(action: &Action) -> String {
+    let tag = action.tag();
+    match action {
+        Action::Pause(database)
+        | Action::Resume(database)
+        | Action::Reconnect(database)
+        | Action::WaitClose(database)
+        | Action::Kill(database) => database.as_ref().map_or(tag.to_owned(), |database| format!("{tag} {database}")),
+        Action::Disable(database) | Action::Enable(database) => format!("{tag} {database}"),
+        Action::KillClient(id) => format!("{tag} {id}"),
+        Action::Shutdown(super::Shutdown::WaitForServers) => format!("{tag} WAIT_FOR_SERVERS"),
+        Action::Shutdown(super::Shutdown::WaitForClients) => format!("{tag} WAIT_FOR_CLIENTS"),
+        Action::Set { name, value } => format!("{tag} {name} = '{value}'"),
+        Action::Shutdown(super::Shutdown::Now) | Action::Suspend | Action::Reload => tag.to_owned(),
+    }
+}

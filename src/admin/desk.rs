@@ -1,0 +1,168 @@
+//! What the console has at hand: where the tables come from, and who carries out commands.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Instant, SystemTime},
+};
+
+use tokio::sync::mpsc;
+
+use super::{Show, Shutdown, Table, averages::Averages, events::Events, rows};
+use crate::{
+    frontend::{Cluster, Frontend},
+    pool,
+};
+
+/// What the console shows of the configuration, which this module does not know.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    pub settings: super::Settings,
+    /// Where clients connect to by TCP, for SHOW DATABASES.
+    pub port: u16,
+    pub users: Vec<User>,
+    pub config: Vec<Setting>,
+}
+
+/// A user of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    /// What `[users.X.pool]` says of it.
+    pub pool_size: Option<usize>,
+    pub pool_mode: Option<String>,
+}
+
+/// A line of SHOW CONFIG.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub key: String,
+    pub value: String,
+    pub default: String,
+    pub changeable: bool,
+}
+
+/// Shared by all clients of the console.
+#[derive(Debug)]
+pub struct Desk {
+    pub frontend: Arc<Frontend>,
+    pub clusters: Vec<Arc<Cluster>>,
+    pub catalog: Catalog,
+    pub events: Arc<Events>,
+    pub averages: Mutex<Averages>,
+    /// Whoever can end Poolhouse.
+    pub shutdown: mpsc::UnboundedSender<Shutdown>,
+    /// The client that has suspended everything.
+    pub suspended_by: Mutex<Option<u64>>,
+}
+
+impl Desk {
+    pub fn new(
+        frontend: Arc<Frontend>,
+        clusters: Vec<Arc<Cluster>>,
+        catalog: Catalog,
+        shutdown: mpsc::UnboundedSender<Shutdown>,
+    ) -> Arc<Desk> {
+        Arc::new(Desk {
+            frontend,
+            clusters,
+            catalog,
+            events: Arc::default(),
+            averages: Mutex::new(Averages::new(Instant::now())),
+            shutdown,
+            suspended_by: Mutex::default(),
+        })
+    }
+
+    /// A table as it is now.
+    pub fn table(&self, show: Show) -> Table {
+        let mut table = show.table();
+        table.rows = match show {
+            Show::Databases => rows::databases(self),
+            Show::Pools => rows::pools(self),
+            Show::PoolNodes => rows::pool_nodes(self),
+            Show::Nodes => rows::nodes(self),
+            Show::Clients => rows::clients(self),
+            Show::Servers => rows::servers(self),
+            Show::Sockets => rows::sockets(self, false),
+            Show::ActiveSockets => rows::sockets(self, true),
+            Show::Stats => rows::stats(self),
+            Show::StatsTotals => rows::stats_totals(self),
+            Show::StatsAverages => rows::stats_averages(self),
+            Show::Totals => rows::totals(self),
+            Show::Users => rows::users(self),
+            Show::Lists => rows::lists(self),
+            Show::Mem => rows::mem(),
+            Show::State => rows::state(self),
+            Show::Config => rows::config(self),
+            Show::Version => vec![crate::admin::table::row![self.version()]],
+            Show::Pins => rows::pins(self),
+            Show::Errors => rows::errors(self),
+            Show::Events => self.events.rows(),
+            Show::Fds | Show::DnsHosts | Show::DnsZones | Show::Peers | Show::PeerPools => Vec::new(),
+        };
+        table
+    }
+
+    /// As SHOW VERSION has it.
+    pub fn version(&self) -> String {
+        match &self.catalog.settings.pgbouncer_version {
+            Some(version) => format!("PgBouncer {version}"),
+            None => format!("Poolhouse {}", env!("CARGO_PKG_VERSION")),
+        }
+    }
+
+    /// As the parameter `server_version` has it: a number in front, and who it is.
+    pub fn server_version(&self) -> String {
+        match &self.catalog.settings.pgbouncer_version {
+            Some(version) => format!("{version}/bouncer"),
+            None => format!("{}/poolhouse", env!("CARGO_PKG_VERSION")),
+        }
+    }
+
+    /// Everything in all pools.
+    pub fn counts(&self) -> pool::PoolCounts {
+        let mut sum = pool::PoolCounts::default();
+        for (_, target) in self.frontend.targets() {
+            for (_, pool) in target.pools() {
+                sum.merge(pool.counts());
+            }
+        }
+        sum
+    }
+}
+
+/// As PgBouncer writes it.
+pub fn timestamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, second) = ((seconds / 86_400) as i64, seconds % 86_400);
+    // Days since 0000-03-01, in eras of 400 years ("chrono-Compatible Low-Level Date Algorithms", Howard Hinnant).
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + carry;
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_written_out() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_827_696, "2000-02-29 12:34:56 UTC"),
+            (1_795_766_399, "2026-11-27 07:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Operators: the console, which any PostgreSQL client reaches by the database name `poolhouse` or `pgbouncer`.
+//!
+//! `words`, `command` and `query` understand what is typed, `conversation` speaks the protocol, `show` and `table` are
+//! what there is to see, `encode` writes it: all of these are pure. `console` serves the clients that have logged in, at
+//! the `desk`, where `rows` come from and `actions` are carried out; `averages` of `totals`, and `events`, are kept there.
+
+mod actions;
+mod averages;
+mod command;
+mod console;
+mod conversation;
+mod desk;
+mod encode;
+mod events;
+mod help;
+mod query;
+mod rows;
+mod show;
+mod table;
+mod totals;
+mod words;
+
+pub use command::Shutdown;
+pub use console::serve;
+pub use desk::{Catalog, Desk, Setting, User};
+pub use show::Show;
+pub use table::{Column, Table, Type, Value};
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// May look and change things.
+    pub users: Vec<String>,
+    /// May look.
+    pub stats_users: Vec<String>,
+    /// The PgBouncer whose version SHOW VERSION answers instead of ours.
+    pub pgbouncer_version: Option<String>,
+}

@@ -1,0 +1,119 @@
+//! By node.
+
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
+
+use super::{Rows, databases::place};
+use crate::{
+    admin::{Desk, Value, desk::timestamp, table::row},
+    frontend::Cluster,
+    metrics::{Count, Figures},
+    topology::{Node, NodeId, Role, State, Topology},
+};
+
+/// The figures of the nodes, by their names.
+fn figures(desk: &Desk) -> BTreeMap<String, Figures> {
+    let mut figures: BTreeMap<String, Figures> = BTreeMap::new();
+    for account in desk.frontend.accounts.all() {
+        for (node, of_node) in account.by_node().filter(|(node, _)| !node.is_empty()) {
+            figures.entry(node.to_owned()).or_default().merge(&of_node);
+        }
+    }
+    figures
+}
+
+/// Every node with its cluster and what is known of that.
+fn each(desk: &Desk, mut row: impl FnMut(&Cluster, &Topology, NodeId, &Node) -> Vec<Value>) -> Rows {
+    let mut rows = Vec::new();
+    for cluster in &desk.clusters {
+        let topology = cluster.monitor.topology();
+        for (id, node) in topology.ids().zip(&topology.nodes) {
+            rows.push(row(cluster, &topology, id, node));
+        }
+    }
+    rows
+}
+
+/// How far a replica is behind the primary in the log, if both are known.
+fn lag_bytes(topology: &Topology, node: &Node) -> Option<u64> {
+    let primary = topology.node(topology.primary?)?;
+    (node.role == Some(Role::Replica) && node.lsn > 0).then(|| primary.lsn.saturating_sub(node.lsn))
+}
+
+fn role(node: &Node) -> &'static str {
+    match node.role {
+        Some(Role::Primary) => "primary",
+        Some(Role::Replica) => "replica",
+        None => "unknown",
+    }
+}
+
+pub fn nodes(desk: &Desk) -> Rows {
+    let (figures, now) = (figures(desk), Instant::now());
+    each(desk, |cluster, topology, id, node| {
+        let place = cluster.node(id);
+        let (open, lent) = (place.pools.open(), place.pools.lent());
+        let of_node = figures.get(&place.name).cloned().unwrap_or_default();
+        let fresh = node.fresh_as_of.map(|as_of| now.saturating_duration_since(as_of).as_millis() as u64);
+        row![
+            cluster.name.as_str(),
+            place.name.as_str(),
+            role(node),
+            node.state.name(),
+            node.timeline,
+            (node.lsn > 0).then(|| format!("{:X}/{:X}", node.lsn >> 32, node.lsn & 0xffff_ffff)),
+            lag_bytes(topology, node),
+            fresh,
+            open,
+            lent,
+            open.saturating_sub(lent),
+            cluster.monitor.settings().max_connections,
+            of_node.count(Count::Reads) + of_node.count(Count::Writes),
+            of_node.server_errors.total(),
+            now.saturating_duration_since(node.since).as_millis() as u64,
+            &*node.why,
+        ]
+    })
+}
+
+pub fn pool_nodes(desk: &Desk) -> Rows {
+    let (figures, now) = (figures(desk), Instant::now());
+    let mut number = 0_u64;
+    each(desk, |cluster, topology, id, node| {
+        let named = cluster.node(id);
+        let (host, port) = place(&named.address);
+        let status = match node.state {
+            State::Up | State::Suspect { .. } => "up",
+            State::Unknown => "unused",
+            State::Down | State::Stale | State::Draining | State::Paused => "down",
+        };
+        let pg_status = match node.state {
+            State::Up => "up",
+            State::Unknown => "unknown",
+            State::Down => "down",
+            _ => node.state.name(),
+        };
+        let role = if role(node) == "replica" { "standby" } else { role(node) };
+        let reads = figures.get(&named.name).map_or(0, |of_node| of_node.count(Count::Reads));
+        let changed = SystemTime::now() - now.saturating_duration_since(node.since);
+        number += 1;
+        row![
+            (number - 1).to_string(),
+            host,
+            port.to_string(),
+            status,
+            pg_status,
+            format!("{:.6}", node.weight),
+            role,
+            role,
+            reads.to_string(),
+            "false",
+            lag_bytes(topology, node).unwrap_or(0).to_string(),
+            if node.streaming { "streaming" } else { "" },
+            "",
+            timestamp(changed),
+        ]
+    })
+}

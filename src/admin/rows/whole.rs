@@ -1,0 +1,66 @@
+//! All of it together.
+
+use super::Rows;
+use crate::{
+    admin::{Desk, Setting, desk::timestamp, table::row},
+    frontend::Mishap,
+};
+
+pub fn lists(desk: &Desk) -> Rows {
+    let clients = desk.frontend.registry.slots().len();
+    let counts = desk.counts();
+    let targets = desk.frontend.targets();
+    [
+        ("databases", super::databases(desk).len()),
+        ("users", super::users(desk).len()),
+        ("peers", 0),
+        ("pools", targets.len()),
+        ("peer_pools", 0),
+        ("free_clients", 0),
+        ("used_clients", clients),
+        ("login_clients", desk.frontend.registry.connected().saturating_sub(clients)),
+        ("free_servers", counts.idle),
+        ("used_servers", counts.lent),
+        ("dns_names", 0),
+        ("dns_zones", 0),
+        ("dns_queries", 0),
+        ("dns_pending", 0),
+    ]
+    .into_iter()
+    .map(|(name, items)| row![name, items])
+    .collect()
+}
+
+/// What the process holds of the machine's memory, as the system says.
+pub fn mem() -> Rows {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let page = rustix::param::page_size() as u64;
+    resident.map(|pages| row!["resident", 0_u64, 0_u64, 0_u64, pages * page]).into_iter().collect()
+}
+
+pub fn state(desk: &Desk) -> Rows {
+    let gates = &desk.frontend.gates;
+    let (paused, suspended) = (gates.is_paused(), *gates.suspended.borrow());
+    let word = |yes: bool| if yes { "yes" } else { "no" };
+    [("active", !paused && !suspended), ("paused", paused && !suspended), ("suspended", suspended)]
+        .into_iter()
+        .map(|(key, yes)| row![key, word(yes)])
+        .collect()
+}
+
+pub fn config(desk: &Desk) -> Rows {
+    let row = |setting: &Setting| {
+        let Setting { key, value, default, changeable } = setting.clone();
+        row![key, value, default, if changeable { "yes" } else { "no" }]
+    };
+    desk.catalog.config.iter().map(row).collect()
+}
+
+pub fn errors(desk: &Desk) -> Rows {
+    let row = |mishap: Mishap| {
+        let Mishap { time, database, user, client, code, message } = mishap;
+        row![timestamp(time), database, user, client, code, message]
+    };
+    desk.frontend.registry.mishaps.all().into_iter().map(row).collect()
+}
