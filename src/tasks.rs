@@ -77,6 +77,12 @@ impl Scope {
     }
 }
 
+/// Does long work on a thread where it holds up nobody; `None` when it panicked, which has been logged by then, or when the
+/// runtime is being shut down.
+pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 struct PanicNote {
     name: &'static str,
 }

@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::{
     acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
     exchange::{Event, Exchange},
-    guide::Guide,
+    guide::{Guide, Prejudged},
     listen::{Attended, Listener, Subscription},
     registry::{self, Entry, Order, Place},
     report::{self, AcquireError, Words},
@@ -55,6 +55,8 @@ pub struct Client {
     entry: Entry,
     /// The rule of the configuration that it is under.
     rule: Option<u16>,
+    /// The long text at the front, or the last one.
+    prejudged: Option<Box<Prejudged>>,
     /// Frees its place among `max_clients` when the client goes.
     _place: Place,
     exchange: Option<Box<Exchange>>,
@@ -149,6 +151,7 @@ impl Client {
             worker,
             entry,
             rule,
+            prejudged: None,
             _place: place,
             exchange: None,
             lent: None,
@@ -215,6 +218,7 @@ impl Client {
                         break;
                     }
                 }
+                Event::ToJudge => Box::pin(self.judge_front()).await,
                 Event::Released => {
                     if !self.give_back() {
                         Box::pin(self.give_back_late()).await;
@@ -232,6 +236,13 @@ impl Client {
             }
         }
         Leave::Ended
+    }
+
+    /// Finds out what the long text at the front does, while other clients are served.
+    async fn judge_front(&mut self) {
+        let Some(text) = self.exchange.as_ref().and_then(|exchange| exchange.front_text()) else { return };
+        let verdict = self.worker.clone().judge_apart(text.clone()).await;
+        self.prejudged = Some(Box::new((text, verdict)));
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
@@ -299,8 +310,9 @@ impl Client {
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
         let mut server = server;
         let seed = u64::from(self.turns);
-        let (last_write, rule) = (self.last_write, self.rule);
-        let guide = Guide { worker: &self.worker, target: &self.target, last_write, rule, seed };
+        let (last_write, rule, prejudged) = (self.last_write, self.rule, self.prejudged.as_deref());
+        let apart = !exchange.deserted;
+        let guide = Guide { worker: &self.worker, target: &self.target, apart, prejudged, last_write, rule, seed };
         let event = loop {
             let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &guide);
             if let Some(new) = exchange.pipeline.new_defaults.take() {
@@ -548,6 +560,7 @@ impl Client {
 
     /// Nothing to do: all buffers go back.
     fn rest(&mut self) {
+        self.prejudged = None;
         if let Some(mut exchange) = self.exchange.take() {
             exchange.count(&self.target.account);
             exchange.end();

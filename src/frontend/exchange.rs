@@ -78,6 +78,8 @@ pub struct Exchange {
 pub enum Event {
     /// The next message needs a server connection.
     NeedServer(Need),
+    /// The message at the front has a text that takes long to judge: [`Exchange::front_text`].
+    ToJudge,
     /// The server connection is free and clean.
     Released,
     /// The pipeline tells that sessions begin with other settings; the client is to hear of its end only after that.
@@ -259,7 +261,13 @@ impl Exchange {
         self.held = false;
     }
 
-    /// The type of the message at the front of the client's inbox.
+    /// The text of the message at the front of the client's inbox, when it takes long to judge.
+    pub fn front_text(&self) -> Option<Arc<[u8]>> {
+        let head = header(self.from_client.unused()).ok().flatten()?;
+        session::long_text(self.from_client.shown(head)).map(Arc::from)
+    }
+
+    /// The type of the message at the front, if one has begun to come.
     pub fn front_tag(&self) -> Option<u8> {
         self.from_client.unused().first().copied()
     }
@@ -645,6 +653,10 @@ impl Exchange {
                 }
             };
             let shown = self.from_client.shown(head);
+            if session::long_text(shown).is_some_and(|text| !judge.knows(text)) {
+                event = Some(Event::ToJudge);
+                break;
+            }
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
             let state = server.as_deref_mut().map(|server| &mut server.state);
             let step = session.on_client(shown, &mut self.pipeline, state, judge, &mut out);

@@ -13,10 +13,17 @@ use crate::{
     topology::{Node, Role, Topology, standing},
 };
 
+/// A long text and its verdict.
+pub type Prejudged = (Arc<[u8]>, Arc<Verdict>);
+
 /// For one client.
 pub struct Guide<'a> {
     pub worker: &'a Worker,
     pub target: &'a Target,
+    /// Somebody waits until long texts have been judged apart.
+    pub apart: bool,
+    /// The long text that was judged last.
+    pub prejudged: Option<&'a Prejudged>,
     /// When the session's last write was answered.
     pub last_write: Option<Instant>,
     /// The rule of the configuration that it is under.
@@ -26,7 +33,16 @@ pub struct Guide<'a> {
 
 impl Judge for Guide<'_> {
     fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
-        self.worker.verdict(sql)
+        match self.prejudged {
+            Some((text, verdict)) if **text == *sql => verdict.clone(),
+            _ => self.worker.verdict(sql),
+        }
+    }
+
+    fn knows(&self, sql: &[u8]) -> bool {
+        !self.apart
+            || self.prejudged.is_some_and(|(text, _)| **text == *sql)
+            || self.worker.known_verdict(sql).is_some()
     }
 
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {

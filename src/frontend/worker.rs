@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     backend,
-    sql::{Cache, Verdict},
-    tasks::Scope,
+    sql::{self, Cache, Verdict},
+    tasks::{self, Scope},
 };
 
 /// How long a cancel request to a server may take.
@@ -41,6 +41,8 @@ pub struct Worker {
     pub post: Arc<Post>,
     exchanges: Mutex<Stock>,
     verdicts: Mutex<Cache>,
+    /// Held while a long text is judged.
+    judging: tokio::sync::Mutex<()>,
     /// Where cancel requests to servers run.
     cancels: Scope,
 }
@@ -53,6 +55,7 @@ impl Worker {
             post: arrivals.post.clone(),
             exchanges: Mutex::default(),
             verdicts: Mutex::new(Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed)),
+            judging: tokio::sync::Mutex::default(),
             cancels,
         }
     }
@@ -73,6 +76,23 @@ impl Worker {
     /// What a text of SQL does.
     pub fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).verdict(sql)
+    }
+
+    /// The same, when it is known without a look at the grammar.
+    pub fn known_verdict(&self, sql: &[u8]) -> Option<Arc<Verdict>> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).find(sql)
+    }
+
+    /// What a long text does: found out on another thread, one text at a time.
+    pub async fn judge_apart(&self, sql: Arc<[u8]>) -> Arc<Verdict> {
+        let _turn = self.judging.lock().await;
+        let text = sql.clone();
+        let judged = tasks::compute(move || sql::judge_apart(&text)).await;
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        match judged {
+            Some(judged) => verdicts.take(&sql, judged),
+            None => verdicts.verdict(&sql),
+        }
     }
 
     /// An exchange for a client that becomes busy.

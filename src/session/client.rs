@@ -24,6 +24,22 @@ use crate::{
 /// asked afterwards what it has done to the session.
 pub const JUDGED_BYTES_MAX: usize = 1 << 20;
 
+/// From this length on, in bytes, a text takes so long to parse, milliseconds, that others must not wait for it.
+const LONG_TEXT_BYTES: usize = 16 << 10;
+
+/// The text of a message that should be judged apart before the message is shown.
+pub fn long_text(message: Shown<'_>) -> Option<&[u8]> {
+    if message.head.body < LONG_TEXT_BYTES || message.head.body > JUDGED_BYTES_MAX || !message.is_whole() {
+        return None;
+    }
+    let text = match message.head.tag {
+        b'Q' => request::query_text(message.body).ok(),
+        b'P' => Parse::read(message.body).ok().map(|parse| parse.sql),
+        _ => None,
+    };
+    text.filter(|text| text.len() >= LONG_TEXT_BYTES)
+}
+
 impl Session {
     /// A message from the client: at least its header, and as much of its body as has come.
     ///

@@ -32,6 +32,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 pub use carried::{Answer, Carried, Probe, Replay};
+pub use client::long_text;
 pub use decide::Rule;
 pub use explain::NodeView;
 pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
@@ -230,6 +231,9 @@ impl ServerState {
 /// Where verdicts come from, and what is known of the nodes.
 pub trait Judge {
     fn verdict(&self, sql: &[u8]) -> Arc<Verdict>;
+
+    /// Whether the verdict of a long text is known; others are judged at once.
+    fn knows(&self, sql: &[u8]) -> bool;
 
     /// The nodes as they are now for something that needs this, and must see this WAL position.
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView>;

@@ -19,7 +19,7 @@ use memchr::memchr;
 use self::pattern::{Pattern, Sketch};
 use super::fingerprint::{Buffer, Form, Keys};
 use super::verdict::Verdict;
-use super::{Source, judge_source};
+use super::{Judged, Source, judge_source};
 
 /// A form longer than this share of all bytes is not kept.
 const SHARE_OF_BYTES: usize = 8;
@@ -187,17 +187,55 @@ impl Cache {
         answer.verdict
     }
 
+    /// The verdict of a text, when it is known without parsing it.
+    pub fn find(&mut self, sql: &[u8]) -> Option<Arc<Verdict>> {
+        let key = pattern::key(self.keys, sql);
+        let set = key as usize & self.recent.len().wrapping_sub(1);
+        if let Some(recent) = self.recent.get_mut(set)
+            && let Some(verdict) = recent.find(key, sql)
+        {
+            return Some(Arc::clone(verdict));
+        }
+        let hash = self.hash_of_form(sql)?;
+        let slot = self.index.get(&hash).and_then(|at| self.slots[*at].as_mut())?;
+        if *slot.form != *self.scratch.form() {
+            return None;
+        }
+        slot.used = true;
+        slot.verdict.clone()
+    }
+
+    /// Takes in the verdict of a text that was parsed elsewhere, and gives it.
+    pub fn take(&mut self, sql: &[u8], judged: Judged) -> Arc<Verdict> {
+        self.misses += 1;
+        let judgement = judged.0;
+        let verdict = Arc::new(judgement.verdict);
+        if let Some(hash) = self.hash_of_form(sql) {
+            if let Some(at) = self.index.get(&hash).copied() {
+                self.remove(at);
+            }
+            self.insert(hash, (!judgement.literal).then(|| Arc::clone(&verdict)));
+        }
+        self.scratch.trim(SCRATCH_MAX);
+        verdict
+    }
+
+    /// Writes the form of a text; `None` when the text has none that tells all.
+    fn hash_of_form(&mut self, sql: &[u8]) -> Option<u64> {
+        // A NUL makes a text unreadable wherever it stands, also where the form does not show it.
+        let regular = memchr(0, sql).is_none() && self.scratch.write(Source::of(sql).mark(), sql) == Form::Regular;
+        regular.then(|| self.keys.hash(self.scratch.form()))
+    }
+
     #[inline(never)]
     fn verdict_by_form(&mut self, sql: &[u8]) -> Answer {
         let source = Source::of(sql);
-        // A NUL makes a text unreadable wherever it stands, also where the form does not show it.
-        if memchr(0, sql).is_some() || self.scratch.write(source.mark(), sql) != Form::Regular {
+        let Some(hash) = self.hash_of_form(sql) else {
             self.misses += 1;
             return Answer { verdict: Arc::new(judge_source(source).verdict), by_form: false };
-        }
+        };
         // A pattern checks that what stands in its places is UTF-8, so it cannot stand for texts that are not.
         let utf8 = matches!(source, Source::Utf8(_));
-        let hash = self.keys.hash(self.scratch.form());
         let found = self.index.get(&hash).copied();
         if let Some(slot) = found.and_then(|at| self.slots[at].as_mut())
             && *slot.form == *self.scratch.form()

@@ -64,6 +64,15 @@ pub fn judge_bytes(sql: &[u8]) -> Verdict {
     judge_source(Source::of(sql)).verdict
 }
 
+/// What [`judge_bytes`] finds, for a cache: see [`Cache::take`].
+#[derive(Debug)]
+pub struct Judged(Judgement);
+
+/// Judges a text for a cache, which need not be at hand: parsing may take long.
+pub fn judge_apart(sql: &[u8]) -> Judged {
+    Judged(judge_source(Source::of(sql)))
+}
+
 /// The PREPARE that gives a name its meaning, out of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrepareText<'a> {

@@ -1147,6 +1147,22 @@ fn settings_of_our_own_are_told_from_all_others() {
 }
 
 #[test]
+fn what_is_judged_apart_is_known_afterwards() {
+    let mut cache = Cache::new(100, 1 << 20);
+    for sql in ["SELECT 1", "SELECT 1 FROM a WHERE b = 'x'", "SET search_path = a", "SELECT '\\' || 'x'", "", "SELEC"] {
+        assert_eq!(cache.find(sql.as_bytes()), None, "{sql}");
+        let verdict = cache.take(sql.as_bytes(), super::judge_apart(sql.as_bytes()));
+        assert_eq!(*verdict, judge(sql), "{sql}");
+        assert_eq!(*cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
+    }
+    assert_eq!(
+        cache.find(b"SELECT 1 FROM a WHERE b = 'yy'").as_deref(),
+        Some(&judge("SELECT 1 FROM a WHERE b = 'yy'"))
+    );
+    assert_eq!(cache.find(b"SELECT 1 FROM a WHERE c = 'yy'"), None);
+}
+
+#[test]
 fn explain_route_is_ours() {
     let explained = |sql: &str| match judge(sql).own.as_deref() {
         Some(Own::Commands(commands)) => match &**commands {

@@ -20,6 +20,7 @@ use super::verdict::{
 };
 
 /// A verdict, and whether it depends on the value of a literal rather than on the form of the text alone.
+#[derive(Debug)]
 pub(super) struct Judgement {
     pub(super) verdict: Verdict,
     pub(super) literal: bool,

@@ -16,6 +16,7 @@ mod hidden_state;
 mod identity;
 mod kit;
 mod login;
+mod long_texts;
 mod moving;
 mod notify;
 mod pins;
