@@ -6,6 +6,7 @@ mod balance;
 mod blocks;
 mod cancel;
 mod console;
+mod console_commands;
 mod defaults;
 mod differential;
 mod failover;
