@@ -57,4 +57,4 @@ build:
 	cargo build --release
 
 check-deps:
-	@scripts/deps.sh --check build lint postgres node python bench
+	@scripts/deps.sh --check build lint postgres drivers node python bench

@@ -6,6 +6,7 @@
 #   postgres  PostgreSQL's server programs, with pgbench and psql
 #   node      node and npm (they fetch a second version of PostgreSQL for the tests)
 #   python    Python with its headers and libpq's (psycopg2 is built for its tests)
+#   drivers   PgBouncer, and Python, which the tests fetch drivers for: what operators use the console with
 #   bench     the poolers to compare with: pgbouncer and haproxy
 # --check only says what is missing, and fails when something is.
 set -eu
@@ -68,6 +69,12 @@ missing_of() {
             python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
             has_python_headers || echo python3-dev
             has_libpq_headers || echo libpq-dev
+            ;;
+        drivers)
+            has pgbouncer || has_file /usr/sbin/pgbouncer || echo pgbouncer
+            has psql || echo postgresql-client
+            has python3 || echo python3
+            python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
             ;;
         bench)
             has pgbouncer || has_file /usr/sbin/pgbouncer || echo pgbouncer

@@ -3,7 +3,7 @@
 # Arguments go to the first of the two, and leave out the second: scripts/test.sh NAME runs the tests with that name.
 set -eu
 cd "$(dirname "$0")/.."
-scripts/deps.sh build postgres
+scripts/deps.sh build postgres drivers
 
 say() { echo "test: $*" >&2; }
 

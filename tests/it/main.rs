@@ -7,6 +7,7 @@ mod blocks;
 mod cancel;
 mod console;
 mod console_commands;
+mod console_drivers;
 mod defaults;
 mod differential;
 mod failover;
