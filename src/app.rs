@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{self, Catalog, Desk, Shutdown, User},
+    admin::{self, Catalog, Desk, SetLevel, Shutdown, User},
     auth::{Credential, Directory},
     config::{self, Database, Pooling, Settings},
     frontend::{
@@ -72,7 +72,7 @@ fn hint(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// [`Error`], before anything is served.
-pub fn run(settings: Settings) -> Result<(), Error> {
+pub fn run(settings: Settings, set_level: SetLevel) -> Result<(), Error> {
     raise_file_limit();
     let mut bound = Vec::new();
     let listeners = settings.listeners.iter().map(|listener| (&listener.address, Some(listener.route)));
@@ -81,7 +81,7 @@ pub fn run(settings: Settings) -> Result<(), Error> {
         bound.push((address.clone(), route, listener));
     }
     let runtime = runtime()?;
-    runtime.block_on(serve(settings, bound))
+    runtime.block_on(serve(settings, set_level, bound))
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -98,16 +98,19 @@ fn raise_file_limit() {
     }
 }
 
-async fn serve(settings: Settings, bound: Vec<(Listen, Option<Route>, Bound)>) -> Result<(), Error> {
+async fn serve(
+    settings: Settings,
+    set_level: SetLevel,
+    bound: Vec<(Listen, Option<Route>, Bound)>,
+) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     // From the top down: each is stopped after what uses it.
     let (watching, operators, accepting, clients) = (Scope::new(), Scope::new(), Scope::new(), Scope::new());
     let (visitors, to_console) = mpsc::unbounded_channel();
     let (clusters, frontend) = assemble(&settings, visitors, &watching)?;
     let (orders, mut ordered) = mpsc::unbounded_channel();
-    let desk = Desk::new(frontend.clone(), clusters.clone(), catalog(&settings), orders);
-    let at_desk = operators.clone();
-    operators.spawn("consoles", async move { admin::serve(desk, to_console, at_desk).await });
+    let desk = Desk::new(frontend.clone(), clusters.clone(), catalog(&settings, set_level), orders);
+    let at_desk = start_operators(desk, to_console, operators.clone())?;
     let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
     for (address, route, listener) in bound {
@@ -134,6 +137,9 @@ async fn serve(settings: Settings, bound: Vec<(Listen, Option<Route>, Bound)>) -
     }
     operators.stop();
     let _ = timeout(FAREWELL_LIMIT, operators.ended()).await;
+    if at_desk.is_finished() && at_desk.join().is_err() {
+        tracing::error!("the operators' thread panicked; this is a bug in Poolhouse");
+    }
     for cluster in &clusters {
         let _ = timeout(Duration::from_secs(1), cluster.hubs.close()).await;
         for node in &cluster.nodes {
@@ -179,7 +185,7 @@ async fn at_once(signals: &mut Signals, ordered: &mut mpsc::UnboundedReceiver<Sh
 }
 
 /// What the console shows of the settings.
-fn catalog(settings: &Settings) -> Catalog {
+fn catalog(settings: &Settings, set_level: SetLevel) -> Catalog {
     let mut users: BTreeMap<&String, User> = BTreeMap::new();
     let known = settings.auth.users.keys().chain(settings.user_pools.keys());
     for name in known {
@@ -196,6 +202,7 @@ fn catalog(settings: &Settings) -> Catalog {
         port: port.unwrap_or(0),
         users: users.into_values().collect(),
         config: config::listing(settings),
+        set_level,
     }
 }
 
@@ -349,6 +356,21 @@ fn start_workers(
         threads.push(thread);
     }
     Ok(threads)
+}
+
+/// Operators have a thread of their own: a table of ten thousand clients must not hold up any of them.
+fn start_operators(
+    desk: Arc<Desk>,
+    visitors: mpsc::UnboundedReceiver<Visitor>,
+    scope: Scope,
+) -> Result<JoinHandle<()>, Error> {
+    let runtime = runtime()?;
+    let serve = async move {
+        // Counted, so that the end of all can be waited for.
+        let _token = scope.token();
+        admin::serve(desk, visitors, scope).await;
+    };
+    Ok(thread::Builder::new().name("operators".to_owned()).spawn(move || runtime.block_on(serve))?)
 }
 
 /// The signals that end Poolhouse, and those that it answers otherwise.

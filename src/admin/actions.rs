@@ -13,6 +13,9 @@ use crate::{
 /// How often a command that waits looks whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The one setting that can be changed while Poolhouse runs.
+pub const LOG_LEVEL: &str = "log.level";
+
 impl Desk {
     /// Carries a command out, and returns when it is done. Cancel-safe: the order stands when nobody waits for its end
     /// any more. `client` is the id of the client that gives it.
@@ -77,10 +80,15 @@ impl Desk {
                 return Err(Report::error(SqlState::FEATURE_NOT_SUPPORTED, "reloading is not available yet")
                     .hint("Restart Poolhouse to have it read its configuration."));
             }
+            Action::Set { name, value } if name.eq_ignore_ascii_case(LOG_LEVEL) => {
+                let set = &self.catalog.set_level.0;
+                set(value).map_err(|why| Report::error(SqlState::INVALID_PARAMETER_VALUE, why))?;
+                *self.log_level.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(value.clone());
+            }
             Action::Set { name, .. } => {
                 let what = format!("parameter \"{name}\" cannot be changed now");
                 return Err(Report::error(SqlState::CANNOT_CHANGE_PARAMETER, what)
-                    .hint("Change it in the configuration. SHOW CONFIG has all settings."));
+                    .hint("Change it in the configuration. SHOW CONFIG says which can be changed here."));
             }
         }
         Ok(())

@@ -660,6 +660,9 @@ fn unknown_command(word: &str) -> Report {
         return report.hint(format!("Did you mean SHOW {upper}? SHOW HELP has all commands."));
     }
     match nearest(&upper, COMMANDS) {
+        _ if upper == "EXPLAIN" => {
+            report.hint("EXPLAIN ROUTE is for sessions of a database: it says where their statements go.")
+        }
         Some(meant) => report.hint(format!("Did you mean {meant}? SHOW HELP has all commands.")),
         None => report.hint("SHOW HELP has all commands."),
     }

@@ -44,6 +44,9 @@ const ANSWER_BYTES: usize = 64 << 10;
 /// How long a client may take to accept an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long clients may take to be told that Poolhouse ends.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
 /// Serves all who come, until the scope is asked to stop, and keeps what the console shows up to date.
 pub async fn serve(desk: Arc<Desk>, mut visitors: mpsc::UnboundedReceiver<Visitor>, scope: Scope) {
     for cluster in desk.clusters.clone() {
@@ -55,21 +58,24 @@ pub async fn serve(desk: Arc<Desk>, mut visitors: mpsc::UnboundedReceiver<Visito
             }
         });
     }
+    let visits = scope.child();
     let mut periods = interval(PERIOD);
     loop {
         tokio::select! {
             visitor = visitors.recv() => {
-                let Some(visitor) = visitor else { return };
-                scope.spawn("console", visit(desk.clone(), visitor, scope.clone()));
+                let Some(visitor) = visitor else { break };
+                visits.spawn("console", visit(desk.clone(), visitor, visits.clone()));
             }
             now = periods.tick() => {
                 let totals = rows::database_totals(&desk);
                 let mut averages = desk.averages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 averages.turn(now.into_std(), totals);
             }
-            () = scope.stopping() => return,
+            () = scope.stopping() => break,
         }
     }
+    // Those who are there are told, by the tasks of this thread.
+    let _ = timeout(FAREWELL_LIMIT, visits.ended()).await;
 }
 
 /// Writes down what becomes of the nodes of a cluster.

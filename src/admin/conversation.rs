@@ -737,3 +737,6 @@ fn short(rest: &mut &[u8]) -> Option<u16> {
 fn codes(rest: &mut &[u8]) -> Option<Vec<bool>> {
     (0..short(rest)?).map(|_| Some(short(rest)? == 1)).collect()
 }
+
+#[cfg(test)]
+mod tests;

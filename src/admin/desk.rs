@@ -14,13 +14,25 @@ use crate::{
 };
 
 /// What the console shows of the configuration, which this module does not know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalog {
     pub settings: super::Settings,
     /// Where clients connect to by TCP, for SHOW DATABASES.
     pub port: u16,
     pub users: Vec<User>,
     pub config: Vec<Setting>,
+    pub set_level: SetLevel,
+}
+
+type Set = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
+/// Sets the level of the log, or says why it is none.
+pub struct SetLevel(pub Box<Set>);
+
+impl std::fmt::Debug for SetLevel {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("SetLevel")
+    }
 }
 
 /// A user of the configuration.
@@ -51,6 +63,8 @@ pub struct Desk {
     pub averages: Mutex<Averages>,
     /// Whoever can end Poolhouse.
     pub shutdown: mpsc::UnboundedSender<Shutdown>,
+    /// The level of the log, once it has been changed.
+    pub log_level: Mutex<Option<String>>,
     /// The client that has suspended everything.
     pub suspended_by: Mutex<Option<u64>>,
 }
@@ -69,6 +83,7 @@ impl Desk {
             events: Arc::default(),
             averages: Mutex::new(Averages::new(Instant::now())),
             shutdown,
+            log_level: Mutex::default(),
             suspended_by: Mutex::default(),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::show::Show;
 
-const COMMANDS: [(&str, &str); 13] = [
+const COMMANDS: [(&str, &str); 14] = [
     (
         "PAUSE [app]",
         "let running transactions end, close their server connections, and let all further ones wait; done when all are closed",
@@ -18,7 +18,8 @@ const COMMANDS: [(&str, &str); 13] = [
     ("SHUTDOWN", "end at once"),
     ("SHUTDOWN WAIT_FOR_SERVERS", "end when the running transactions have ended; the same as SIGTERM"),
     ("SHUTDOWN WAIT_FOR_CLIENTS", "accept no connections any more, and end when all clients have left"),
-    ("RELOAD", "read the configuration again"),
+    ("SET log.level = 'debug'", "set the level of the log; other settings are not changed here"),
+    ("RELOAD", "not available yet: restart to have the configuration read again"),
 ];
 
 /// All of it.

@@ -22,7 +22,7 @@ mod words;
 
 pub use command::Shutdown;
 pub use console::serve;
-pub use desk::{Catalog, Desk, Setting, User};
+pub use desk::{Catalog, Desk, SetLevel, Setting, User};
 pub use show::Show;
 pub use table::{Column, Table, Type, Value};
 

@@ -7,9 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, reload, util::SubscriberInitExt};
 
 use super::EXIT_USAGE;
+use crate::admin::SetLevel;
 use crate::config::{self, Loaded, Log, LogFormat, Overrides};
 
 /// Where the connection string comes from when nothing else says it, as for many applications.
@@ -46,13 +47,14 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problem) => return wrong_usage(&problem),
     };
-    if let Err(problem) = start_log(&loaded.settings.log) {
-        return wrong_usage(&problem);
-    }
+    let set_level = match start_log(&loaded.settings.log) {
+        Ok(set_level) => set_level,
+        Err(problem) => return wrong_usage(&problem),
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match crate::app::run(loaded.settings) {
+    match crate::app::run(loaded.settings, set_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -81,17 +83,25 @@ fn wrong_usage(problem: &str) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Logs to standard error from here on. The environment variable RUST_LOG goes over `log.level`.
-fn start_log(log: &Log) -> Result<(), String> {
+/// Logs to standard error from here on. The environment variable RUST_LOG goes over `log.level`. What is returned changes
+/// the level.
+fn start_log(log: &Log) -> Result<SetLevel, String> {
     let (source, level) = match env::var(EnvFilter::DEFAULT_ENV) {
         Ok(level) if !level.is_empty() => (EnvFilter::DEFAULT_ENV, level),
         _ => ("log.level", log.level.clone()),
     };
     let filter = EnvFilter::builder().parse(&level).map_err(|error| format!("{source}: {error}"))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(stderr);
+    let registry = registry().with(filter);
     let started = match log.format {
-        LogFormat::Text => subscriber.with_ansi(stderr().is_terminal()).try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(stderr().is_terminal())).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    started.map_err(|error| format!("the log cannot be started: {error}"))
+    started.map_err(|error| format!("the log cannot be started: {error}"))?;
+    Ok(SetLevel(Box::new(move |level| {
+        config::check_log_level(level)?;
+        let filter = EnvFilter::builder().parse(level).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    })))
 }

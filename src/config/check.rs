@@ -352,19 +352,25 @@ fn log(file: &raw::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> 
 /// The levels of the log.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// A level, or directives like `poolhouse::monitor=debug,info`. A bare word that is no level would be taken for a
-/// target by the library, so that a slip of the pen silences everything: here it is a mistake.
-fn log_level(item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<String> {
-    let text = item.text(findings)?;
+/// A bare word that is no level would be taken for a target by the library, so that a slip of the pen silences everything:
+/// here it is a mistake, with its mend.
+pub(super) fn stray_level(text: &str) -> Result<(), (String, String)> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let stray = text.split(',').map(str::trim).find(|word| !word.contains(['=', '[', ']']) && !is_level(word));
-    if let Some(word) = stray {
-        let known = LEVELS.join(" | ");
-        let mend = match nearest(word, LEVELS) {
-            Some(meant) => format!("did you mean \"{meant}\"? ({known})"),
-            None => format!("write {known}, or for one target \"{word}=debug\""),
-        };
-        findings.mistake(&item.place, format!("unknown level \"{word}\""), mend);
+    let Some(word) = stray else { return Ok(()) };
+    let known = LEVELS.join(" | ");
+    let mend = match nearest(word, LEVELS) {
+        Some(meant) => format!("did you mean \"{meant}\"? ({known})"),
+        None => format!("write {known}, or for one target \"{word}=debug\""),
+    };
+    Err((format!("unknown level \"{word}\""), mend))
+}
+
+/// A level, or directives like `poolhouse::monitor=debug,info`.
+fn log_level(item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<String> {
+    let text = item.text(findings)?;
+    if let Err((what, mend)) = stray_level(text) {
+        findings.mistake(&item.place, what, mend);
         return None;
     }
     if let Err(why) = (outside.filter)(text) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Database, LogFormat, Settings, check::frontend_defaults};
 use crate::{admin::Setting, auth::Method, monitor, pool, session};
 
-/// Every setting with its value and its default. None of them can be changed while Poolhouse runs.
+/// Every setting with its value and its default. Only the log's level can be changed while Poolhouse runs.
 pub fn listing(settings: &Settings) -> Vec<Setting> {
     let mut lines = Lines::default();
     let (limits, default) = (&settings.frontend, frontend_defaults());
@@ -34,6 +34,7 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
     lines.add("admin.stats_users", settings.admin.stats_users.join(","), "");
     lines.add("admin.pgbouncer_version", settings.admin.pgbouncer_version.clone().unwrap_or_default(), "");
     lines.add("log.level", settings.log.level.clone(), "info");
+    lines.0.iter_mut().filter(|line| line.key == "log.level").for_each(|line| line.changeable = true);
     let format = match settings.log.format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",

@@ -218,6 +218,15 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
+/// Whether the log can have this level.
+///
+/// # Errors
+/// Why not.
+pub fn check_log_level(text: &str) -> Result<(), String> {
+    check::stray_level(text).map_err(|(what, mend)| format!("{what}: {mend}"))?;
+    filter(text)
+}
+
 fn filter(text: &str) -> Result<(), String> {
     let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
     parsed.map(|_| ()).map_err(|error| error.to_string())

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     thread::ThreadId,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -138,6 +138,8 @@ struct PoolLedger<M: Manager> {
     generation: u32,
     /// Connections of an older generation that are lent, or being opened.
     outdated: usize,
+    /// When the generation has changed last.
+    renewed: Option<SystemTime>,
     /// Nothing is lent or opened, and what comes back is closed.
     paused: bool,
 }
@@ -152,6 +154,7 @@ impl<M: Manager> PoolLedger<M> {
     fn renew(&mut self) -> Vec<(Instant, Held<M::Connection>)> {
         self.generation = self.generation.wrapping_add(1);
         self.outdated = self.lent + self.opening;
+        self.renewed = Some(SystemTime::now());
         std::mem::take(&mut self.idle)
     }
 
@@ -215,6 +218,7 @@ impl<M: Manager> Ledger<M> {
             starves: false,
             generation: 0,
             outdated: 0,
+            renewed: None,
             paused: false,
         };
         self.pools.insert(key, pool);
@@ -251,6 +255,11 @@ impl<M: Manager> Ledger<M> {
     /// Connections of this pool that are to be closed and are not yet.
     pub fn outdated(&self, key: PoolKey) -> usize {
         self.pools.get(&key).map_or(0, |pool| pool.outdated)
+    }
+
+    /// What was opened before this is to be closed when it comes back.
+    pub fn renewed(&self, key: PoolKey) -> Option<SystemTime> {
+        self.pools.get(&key).and_then(|pool| pool.renewed)
     }
 
     /// Lends nothing any more until [`Ledger::resume`], however long that takes, and closes what idles or comes back.

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     thread::ThreadId,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -304,6 +304,11 @@ impl<M: Manager> Pool<M> {
     /// Connections that [`Pool::renew`] and [`Node::renew`] have left to be closed.
     pub fn outdated(&self) -> usize {
         self.node.lock().outdated(self.key)
+    }
+
+    /// When that was last.
+    pub fn renewed(&self) -> Option<SystemTime> {
+        self.node.lock().renewed(self.key)
     }
 
     fn give_back(&self, held: Held<M::Connection>) {

@@ -161,6 +161,12 @@ fn reconnect_and_wait_close_replace_every_connection_under_load() {
     wait_until("all are open", PATIENCE, || backends(&cluster).len() == 3);
     let before = backends(&cluster);
     assert_eq!(tag(&mut admin, "RECONNECT postgres"), "RECONNECT");
+    let kept = cluster
+        .node(0)
+        .query("SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND query = 'SELECT 1'");
+    let kept = kept.unwrap();
+    let marked = column(&mut admin, "SHOW SERVERS WHERE close_needed = 1", "remote_pid");
+    assert!(kept.iter().all(|row| marked.contains(row[0].as_ref().unwrap())), "{marked:?} lacks {kept:?}");
     admin.send(&messages::query("WAIT_CLOSE postgres"));
     load.goes_on();
     ask(&mut holder, "COMMIT");
@@ -281,5 +287,21 @@ fn shutdown_ends_as_it_is_told() {
         assert!(pooler.wait_for_exit(PATIENCE).success(), "{command}");
         let expected = if waits_for.is_some() { "9" } else { "0" };
         assert_eq!(value(&cluster, "SELECT n FROM count"), expected, "{command}");
+    }
+}
+
+#[test]
+fn the_level_of_the_log_can_be_set() {
+    let cluster = counted();
+    let pooler = configured(&cluster).start();
+    let mut admin = console(&pooler);
+    drop(app(&pooler));
+    assert!(!pooler.logs("a client logged in"));
+    assert_eq!(tag(&mut admin, "SET log.level = 'debug'"), "SET");
+    assert_eq!(column(&mut admin, "SHOW CONFIG WHERE key = 'log.level'", "value"), ["debug"]);
+    drop(app(&pooler));
+    wait_until("it is logged", PATIENCE, || pooler.logs("a client logged in"));
+    for wrong in ["", "loud", "a=b=c"] {
+        assert_eq!(ask(&mut admin, &format!("SET log.level = '{wrong}'"))[0].sqlstate(), "22023", "{wrong}");
     }
 }

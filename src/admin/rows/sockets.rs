@@ -1,6 +1,7 @@
 //! One row for each connection.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -32,6 +33,8 @@ struct Socket {
     application_name: String,
     node: String,
     pinned: Option<String>,
+    /// It is to be closed as soon as nobody uses it.
+    outdated: bool,
 }
 
 fn end(end: Option<SocketAddr>) -> (String, u16) {
@@ -73,6 +76,7 @@ impl Socket {
             application_name: slot.about.application_name.to_string(),
             node: server.map(|server| server.address.to_string()).unwrap_or_default(),
             pinned: slot.pin().map(|pin| pin.reason),
+            outdated: false,
         }
     }
 
@@ -94,6 +98,7 @@ impl Socket {
             application_name: client.map(|client| client.about.application_name.to_string()).unwrap_or_default(),
             node: server.address.to_string(),
             pinned: None,
+            outdated: false,
         }
     }
 
@@ -114,7 +119,7 @@ impl Socket {
             timestamp(SystemTime::now() - waited),
             waited.as_secs(),
             u64::from(waited.subsec_micros()),
-            0_u64,
+            u64::from(self.outdated),
             client_number(self.id),
             self.link.as_str(),
             self.remote_process,
@@ -133,16 +138,22 @@ fn all_clients(desk: &Desk) -> Vec<Socket> {
 }
 
 fn all_servers(desk: &Desk) -> Vec<Socket> {
+    let targets: BTreeMap<_, _> = desk.frontend.targets().into_iter().collect();
     let mut sockets = Vec::new();
     for slot in desk.frontend.registry.slots() {
-        if let Some(server) = slot.server() {
-            sockets.push(Socket::of_server(&server, (&slot.account.database, &slot.account.user), Some(&slot)));
-        }
+        let Some(server) = slot.server() else { continue };
+        let names = (slot.account.database.to_string(), slot.account.user.to_string());
+        let mut socket = Socket::of_server(&server, (&names.0, &names.1), Some(&slot));
+        let pools = targets.get(&names).into_iter().flat_map(|target| target.pools().map(move |pool| (target, pool)));
+        let mut own = pools.filter(|(target, (node, _))| target.cluster.node(*node).address == server.address);
+        let renewed = own.next().and_then(|(_, (_, pool))| pool.renewed());
+        socket.outdated = !slot.about.replicates && renewed.is_some_and(|renewed| server.since < renewed);
+        sockets.push(socket);
     }
-    for ((database, user), target) in desk.frontend.targets() {
+    for ((database, user), target) in &targets {
         for (_, pool) in target.pools() {
             let idle: Vec<Arc<Canceler>> = pool.idle(|server| server.canceler.clone()).into_iter().flatten().collect();
-            sockets.extend(idle.iter().map(|server| Socket::of_server(server, (&database, &user), None)));
+            sockets.extend(idle.iter().map(|server| Socket::of_server(server, (database, user), None)));
         }
     }
     sockets.sort_by(|one, other| (&one.database, &one.user, one.id).cmp(&(&other.database, &other.user, other.id)));

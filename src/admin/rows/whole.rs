@@ -2,7 +2,7 @@
 
 use super::Rows;
 use crate::{
-    admin::{Desk, Setting, desk::timestamp, table::row},
+    admin::{Desk, Setting, actions::LOG_LEVEL, desk::timestamp, table::row},
     frontend::Mishap,
 };
 
@@ -50,8 +50,12 @@ pub fn state(desk: &Desk) -> Rows {
 }
 
 pub fn config(desk: &Desk) -> Rows {
+    let level = desk.log_level.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let row = |setting: &Setting| {
-        let Setting { key, value, default, changeable } = setting.clone();
+        let Setting { key, mut value, default, changeable } = setting.clone();
+        if let Some(level) = level.as_ref().filter(|_| key == LOG_LEVEL) {
+            value.clone_from(level);
+        }
         row![key, value, default, if changeable { "yes" } else { "no" }]
     };
     desk.catalog.config.iter().map(row).collect()
