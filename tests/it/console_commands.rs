@@ -115,7 +115,7 @@ fn a_pause_waits_for_transactions_and_holds_new_ones_without_an_error() {
     assert_eq!(column(&mut other, "SHOW DATABASES WHERE paused = 1", "name"), ["postgres"]);
     ask(&mut holder, "COMMIT");
     assert_eq!(admin.read_until_ready()[0].text(), "PAUSE");
-    assert!(backends(&cluster).is_empty());
+    wait_until("their processes have ended", PATIENCE, || backends(&cluster).is_empty());
     thread::sleep(Duration::from_millis(1_500));
     assert!(load.done() <= before + 2, "something has run during the pause");
     assert_eq!(tag(&mut admin, "RESUME postgres"), "RESUME");
@@ -210,13 +210,21 @@ fn kill_disconnects_all_and_holds_those_who_come_until_resume() {
         assert_eq!(client.read().sqlstate(), "57P01");
     }
     wait_until("all are closed", PATIENCE, || backends(&cluster).is_empty());
-    let mut late = app(&pooler);
-    late.send(&messages::query("SELECT n FROM count"));
-    wait_until("it waits", PATIENCE, || {
-        column(&mut admin, "SHOW POOLS WHERE database = 'postgres'", "cl_waiting") == ["1"]
+    // Its login may need the server already.
+    let late = thread::spawn({
+        let port = pooler.port();
+        move || {
+            let mut late = RawClient::login(port, "postgres", "app", "secret");
+            ask(&mut late, "SELECT n FROM count")[1].values()
+        }
     });
+    wait_until("it waits", PATIENCE, || {
+        let waiting = column(&mut admin, "SHOW POOLS WHERE database = 'postgres'", "cl_waiting") == ["1"];
+        waiting || column(&mut admin, "SHOW LISTS WHERE list = 'login_clients'", "items") == ["1"]
+    });
+    assert!(backends(&cluster).is_empty());
     assert_eq!(tag(&mut admin, "RESUME postgres"), "RESUME");
-    assert_eq!(late.read_until_ready()[1].values(), [Some("0".to_owned())], "nothing was committed");
+    assert_eq!(late.join().unwrap(), [Some("0".to_owned())], "nothing was committed");
 }
 
 #[test]
@@ -243,7 +251,7 @@ fn suspended_all_wait_until_the_operator_resumes_or_leaves() {
         let mut admin = console(&pooler);
         assert_eq!(tag(&mut admin, "SUSPEND"), "SUSPEND");
         assert_eq!(column(&mut admin, "SHOW STATE WHERE key = 'suspended'", "value"), ["yes"]);
-        assert!(backends(&cluster).is_empty());
+        wait_until("their processes have ended", PATIENCE, || backends(&cluster).is_empty());
         client.send(&messages::query("SELECT 5"));
         let late = thread::spawn({
             let port = pooler.port();
