@@ -14,6 +14,7 @@ use std::{
 };
 
 use tokio::{
+    net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -21,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    admin::{self, Catalog, Desk, SetLevel, Shutdown, User},
-    auth::{Credential, Directory},
+    admin::{self, Catalog, Desk, Http, SetLevel, Shutdown, User},
+    auth::{Credential, Directory, Secret},
     config::{self, Database, Pooling, Settings},
     frontend::{
         self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Door, Frontend, Hubs, Order, Visitor,
@@ -80,8 +81,9 @@ pub fn run(settings: Settings, set_level: SetLevel) -> Result<(), Error> {
         let listener = listener::bind(address).map_err(|error| Error::Listen { address: address.clone(), error })?;
         bound.push((address.clone(), route, listener));
     }
+    let http = bind_http(settings.admin.http.as_ref())?;
     let runtime = runtime()?;
-    runtime.block_on(serve(settings, set_level, bound))
+    runtime.block_on(serve(settings, set_level, bound, http))
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -102,6 +104,7 @@ async fn serve(
     settings: Settings,
     set_level: SetLevel,
     bound: Vec<(Listen, Option<Route>, Bound)>,
+    http: Option<std::net::TcpListener>,
 ) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     // From the top down: each is stopped after what uses it.
@@ -110,6 +113,9 @@ async fn serve(
     let (clusters, frontend) = assemble(&settings, visitors, &watching)?;
     let (orders, mut ordered) = mpsc::unbounded_channel();
     let desk = Desk::new(frontend.clone(), clusters.clone(), catalog(&settings, set_level), orders);
+    if let Some(socket) = http {
+        serve_http(socket, &settings, desk.clone(), operators.clone())?;
+    }
     let at_desk = start_operators(desk, to_console, operators.clone())?;
     let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
@@ -157,6 +163,43 @@ async fn serve(
         }
     }
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Binds the address of HTTP, if there is one.
+///
+/// # Errors
+/// It is not free, and somebody has chosen it.
+fn bind_http(http: Option<&Http>) -> Result<Option<std::net::TcpListener>, Error> {
+    let Some(Http { address, by_default, .. }) = http else { return Ok(None) };
+    let listen = Listen::Tcp(*address);
+    match listener::bind(&listen) {
+        Ok(Bound::Tcp(socket)) => Ok(Some(socket)),
+        Err(error) if *by_default => {
+            tracing::info!(%address, %error, "no HTTP: its address is not free; see admin.http");
+            Ok(None)
+        }
+        Err(error) => Err(Error::Listen { address: listen, error }),
+        Ok(Bound::Unix { .. }) => Ok(None),
+    }
+}
+
+/// Serves HTTP on a thread of its own.
+fn serve_http(socket: std::net::TcpListener, settings: &Settings, desk: Arc<Desk>, scope: Scope) -> io::Result<()> {
+    let token = match settings.admin.http.as_ref().and_then(|http| http.token.as_ref()) {
+        Some(Secret::Plain(token)) => Some(Arc::from(token.as_str())),
+        _ => None,
+    };
+    let address = socket.local_addr()?;
+    let runtime = runtime()?;
+    let serve = async move {
+        match TcpListener::from_std(socket) {
+            Ok(listener) => admin::serve_http(listener, desk, token, scope).await,
+            Err(error) => tracing::error!(%error, "cannot serve HTTP"),
+        }
+    };
+    thread::Builder::new().name("http".to_owned()).spawn(move || runtime.block_on(serve))?;
+    tracing::info!(%address, "serving HTTP");
     Ok(())
 }
 

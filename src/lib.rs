@@ -18,7 +18,7 @@
 //! | `backend`  | one server connection: connect, log in, query, clean, cancel                     | pool, net, session, auth, wire, tasks |
 //! | `monitor`  | watches the nodes: feeds `topology` and carries out what it decides              | backend, topology, net, auth, tasks |
 //! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | backend, monitor, pool, session, topology, sql, auth, net, wire, tasks, metrics |
-//! | `admin`    | operators: the console, SHOW                                                    | frontend, monitor, backend, pool, session, topology, net, wire, tasks, metrics |
+//! | `admin`    | operators: the console, SHOW, HTTP                                              | frontend, monitor, backend, pool, session, topology, auth, net, wire, tasks, metrics |
 //! | `config`   | the file: raw (as written, with lines) → check (typed settings, all mistakes at once) | the `Settings` types of all the above |
 //! | `app`      | wiring and the order of shutdown                                                 | everything |
 //! | `cli`      | the commands: serve, demo, check                                                 | everything |

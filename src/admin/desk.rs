@@ -11,6 +11,7 @@ use super::{Show, Shutdown, Table, averages::Averages, events::Events, rows};
 use crate::{
     frontend::{Cluster, Frontend},
     pool,
+    topology::{Node, State},
 };
 
 /// What the console shows of the configuration, which this module does not know.
@@ -116,6 +117,28 @@ impl Desk {
             Show::Fds | Show::DnsHosts | Show::DnsZones | Show::Peers | Show::PeerPools => Vec::new(),
         };
         table
+    }
+
+    /// Whether writes can be served now, or only reads.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self, reads: bool) -> Result<(), String> {
+        if self.frontend.registry.is_draining() {
+            return Err("Poolhouse is shutting down".into());
+        }
+        for cluster in &self.clusters {
+            let topology = cluster.monitor.topology();
+            let name = &cluster.name;
+            let serves = |node: &Node| matches!(node.state, State::Up | State::Suspect { .. }) && node.role.is_some();
+            if reads && !topology.nodes.iter().any(serves) {
+                return Err(format!("cluster {name}: no server is up"));
+            }
+            if !reads && topology.primary.is_none() {
+                return Err(format!("cluster {name}: no primary is known"));
+            }
+        }
+        Ok(())
     }
 
     /// As SHOW VERSION has it.

@@ -3,6 +3,11 @@
 //! `words`, `command` and `query` understand what is typed, `conversation` speaks the protocol, `show` and `table` are
 //! what there is to see, `encode` writes it: all of these are pure. `console` serves the clients that have logged in, at
 //! the `desk`, where `rows` come from and `actions` are carried out; `averages` of `totals`, and `events`, are kept there.
+//! `http` shows the same tables to machines, and `metrics` to Prometheus.
+
+use std::net::SocketAddr;
+
+use crate::auth::Secret;
 
 mod actions;
 mod averages;
@@ -13,6 +18,8 @@ mod desk;
 mod encode;
 mod events;
 mod help;
+mod http;
+mod metrics;
 mod query;
 mod rows;
 mod show;
@@ -23,6 +30,7 @@ mod words;
 pub use command::Shutdown;
 pub use console::serve;
 pub use desk::{Catalog, Desk, SetLevel, Setting, User};
+pub use http::serve_http;
 pub use show::Show;
 pub use table::{Column, Table, Type, Value};
 
@@ -35,4 +43,15 @@ pub struct Settings {
     pub stats_users: Vec<String>,
     /// The PgBouncer whose version SHOW VERSION answers instead of ours.
     pub pgbouncer_version: Option<String>,
+    pub http: Option<Http>,
+}
+
+/// Where HTTP is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    pub address: SocketAddr,
+    /// The address is the default: that somebody else has it is no reason not to start.
+    pub by_default: bool,
+    /// What those show who are not on this machine.
+    pub token: Option<Secret>,
 }

@@ -1,25 +1,65 @@
 //! `[admin]`: who may use the console, and what it says of itself.
 
+use std::net::SocketAddr;
+
+use toml::de::DeValue;
+
 use super::{
     mistake::Findings,
     raw::{self, Item},
+    value::Outside,
 };
 use crate::{
-    admin::Settings,
-    auth::{self, Method},
+    admin::{Http, Settings},
+    auth::{self, Method, Secret},
 };
 
-pub(super) fn read(file: &raw::File<'_>, auth: &auth::Settings, findings: &mut Findings) -> Settings {
+/// Where HTTP is served when nothing is said.
+const HTTP_PORT: u16 = 6433;
+
+pub(super) fn read(
+    file: &raw::File<'_>,
+    auth: &auth::Settings,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Settings {
     let raw = raw::Admin::read(file.admin.as_ref(), findings);
-    if let Some(item) = &raw.http {
-        item.not_yet("remove it: the console has what there is to see", findings);
-    }
     let mut names = |item: &Option<Item<'_>>, key: &str| {
         item.as_ref().map(|item| users(item, key, auth, findings)).unwrap_or_default()
     };
     let (users, stats_users) = (names(&raw.users, "users"), names(&raw.stats_users, "stats_users"));
     let pgbouncer_version = raw.pgbouncer_version.as_ref().and_then(|item| version(item, findings));
-    Settings { users, stats_users, pgbouncer_version }
+    Settings { users, stats_users, pgbouncer_version, http: http(&raw, outside, findings) }
+}
+
+/// Without a word on it.
+pub(super) fn default_http() -> Http {
+    Http { address: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)), by_default: true, token: None }
+}
+
+fn http(raw: &raw::Admin<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Http> {
+    const MEND: &str = "write it like \"127.0.0.1:6433\", or \"\" for none";
+    let token = raw.token.as_ref().and_then(|item| {
+        let secret = item.secret(outside, findings)?;
+        if !matches!(secret, Secret::Plain(_)) {
+            findings.mistake(&item.place, "is a hash, which nobody can show", "give the token itself");
+        }
+        Some(secret)
+    });
+    let Some(item) = &raw.http else { return Some(Http { token, ..default_http() }) };
+    if matches!(item.value, DeValue::String(text) if text.is_empty()) {
+        return None;
+    }
+    let text = item.text(findings)?;
+    let Ok(address) = text.replacen("localhost:", "127.0.0.1:", 1).parse::<SocketAddr>() else {
+        findings.mistake(&item.place, format!("\"{text}\" is no address with a port"), MEND);
+        return None;
+    };
+    if !address.ip().is_loopback() && raw.token.is_none() {
+        let what = format!("everyone who reaches {address} is asked for a token, and there is none");
+        findings.mistake(&item.place, what, "add admin.token, or listen on loopback only");
+    }
+    Some(Http { address, by_default: false, token })
 }
 
 /// Names of users who can log in.

@@ -80,7 +80,7 @@ section!(
 );
 section!(Database at "databases.*" { cluster, database, user, password, pool, routing });
 section!(User at "users.*" { password, pool });
-section!(Admin at "admin" { http, users, stats_users, pgbouncer_version });
+section!(Admin at "admin" { http, token, users, stats_users, pgbouncer_version });
 section!(
     /// Not available yet.
     Coordination at "coordination" { etcd, namespace, node }

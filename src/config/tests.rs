@@ -405,7 +405,8 @@ fn operators() {
     let settings = right(&format!("{text}pgbouncer_version = \"1.25.0\""));
     assert_eq!((settings.admin.users, settings.admin.stats_users.len()), (vec!["a".to_owned()], 2));
     assert_eq!(settings.admin.pgbouncer_version.as_deref(), Some("1.25.0"));
-    assert_eq!(right("").admin, Default::default());
+    let none = right("").admin;
+    assert_eq!((none.users.len(), none.stats_users.len(), none.pgbouncer_version), (0, 0, None));
     wrong(
         "[admin]\nusers = \"a\"\nstats_users = [1]\npgbouncer_version = \"1\"",
         &[
@@ -417,6 +418,33 @@ fn operators() {
     for version in ["", "1.", "a.b", "1.2.3.4", "PgBouncer 1.25"] {
         wrong(&format!("[admin]\npgbouncer_version = \"{version}\""), &["2 admin.pgbouncer_version: "]);
     }
+}
+
+#[test]
+fn http_for_monitoring() {
+    let http = |text: &str| right(text).admin.http;
+    let default = http("").unwrap();
+    assert_eq!(
+        (default.address.to_string().as_str(), default.by_default, default.token),
+        ("127.0.0.1:6433", true, None)
+    );
+    assert_eq!(http("[admin]\nhttp = \"\""), None);
+    let chosen = http("[admin]\nhttp = \"localhost:7\"\ntoken = \"sesame\"").unwrap();
+    assert_eq!((chosen.address.to_string().as_str(), chosen.by_default), ("127.0.0.1:7", false));
+    assert_eq!(chosen.token, Some(Secret::Plain("sesame".into())));
+    assert!(!format!("{chosen:?}").contains("sesame"));
+    assert!(http("[admin]\nhttp = \"[::1]:7\"").is_some());
+    assert!(http("[admin]\nhttp = \"0.0.0.0:7\"\ntoken = \"sesame\"").is_some());
+    wrong(
+        "[admin]\nhttp = \"6433\"",
+        &["2 admin.http: \"6433\" is no address with a port; write it like \"127.0.0.1:6433\""],
+    );
+    wrong("[admin]\nhttp = 6433", &["2 admin.http: is a number where text is expected"]);
+    wrong("[admin]\nhttp = \"0.0.0.0:7\"", &["2 admin.http: add admin.token, or listen on loopback only"]);
+    wrong(
+        "[admin]\ntoken = \"md5aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+        &["2 admin.token: is a hash, which nobody can show; give the token itself"],
+    );
 }
 
 #[test]
@@ -470,7 +498,6 @@ fn what_is_not_available_yet_is_refused() {
         "[clusters.main]\nnodes = [\"a\"]\nfailover.patroni = []",
         &["3 clusters.main.failover.patroni: not available yet; remove it: mode = \"follow\""],
     );
-    wrong("[admin]\nhttp = \"a\"", &["2 admin.http: not available"]);
     wrong(
         "[coordination]\netcd = []\nnamespace = \"a\"\nnode = \"b\"",
         &["2 coordination.etcd: not", "3 coordination.namespace: not", "4 coordination.node: not"],

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use super::{
     Database, Loaded, Log, Login, Mistakes, Overrides, Pooling, Settings,
     address::{self, SERVER_PORT},
+    admin::default_http,
     check::{LISTEN_DEFAULT, cores_for, frontend_defaults, listen_flags, refuse_own},
     cluster,
     conninfo::{self, Parameter},
@@ -74,7 +75,7 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
         databases: BTreeMap::from([(target.database.clone(), database)]),
         clusters: vec![main_cluster(target)],
         user_pools: BTreeMap::new(),
-        admin: Console { users: vec![user], ..Console::default() },
+        admin: Console { users: vec![user], http: Some(default_http()), ..Console::default() },
         log: Log::default(),
     };
     findings.finish(settings)

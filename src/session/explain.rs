@@ -71,6 +71,8 @@ impl Session {
         judge: &impl Judge,
         to_client: &mut Vec<u8>,
     ) -> Result<(), Report> {
+        // Whoever keeps what is known of the database's code is to know that it is wanted.
+        self.shared.code.hidden();
         let verdict = judge.verdict(explained.sql);
         if verdict.statements == 0 && verdict.own.is_none() {
             return Err(Report::error(SqlState::SYNTAX_ERROR, "EXPLAIN ROUTE needs a statement")

@@ -279,7 +279,7 @@ pub struct Verdict {
     pub lists_statements: bool,
     /// The tables and views that it names, with their schemas where it does; names that WITH gives are among them.
     pub tables: Box<[Box<str>]>,
-    /// It names a column as sequences have them.
+    /// It names a column as sequences have them, or all columns of something.
     pub may_read_sequence: bool,
     /// A database that nobody else may be connected to while the text runs: it is dropped, renamed, moved or copied.
     pub vacates: Option<Box<str>>,

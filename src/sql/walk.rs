@@ -252,8 +252,9 @@ impl Judge {
             match value.key() {
                 "FuncCall" | "funccall" if calls == Calls::Now => self.call(value),
                 "ColumnRef" => {
+                    // A star has no name of its own.
                     let name = value.get("fields").map_or("", last_part);
-                    self.may_read_sequence |= matches!(name, "last_value" | "is_called" | "log_cnt");
+                    self.may_read_sequence |= matches!(name, "" | "last_value" | "is_called" | "log_cnt");
                 }
                 "lockingClause" if calls == Calls::Now => self.write(|| Reason::Locks),
                 "intoClause" if calls == Calls::Now => self.write(|| Reason::Into),

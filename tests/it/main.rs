@@ -15,6 +15,7 @@ mod figures;
 mod fresh;
 mod golden;
 mod hidden_state;
+mod http;
 mod identity;
 mod kit;
 mod login;

@@ -1,6 +1,6 @@
 //! Clients that say themselves where their statements go. Which server answered is what the server itself says.
 
-use std::{collections::HashMap, process::Command};
+use std::{collections::HashMap, net::TcpStream, process::Command};
 
 use poolhouse::cli::demo::throwaway::free_port;
 
@@ -238,6 +238,10 @@ fn an_address_can_be_read_only_by_itself() {
             .set("listener", &format!("[{}, {}]", listener(readers, "replica"), listener(writers, "primary")))
             .start();
         let login = |port| RawClient::login(port, "postgres", "app", "secret");
+        // It is ready when the usual address is, and that comes first.
+        for port in [readers, writers] {
+            wait_until("it listens", PATIENCE, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        }
         let mut reader = login(readers);
         assert_ne!(port(&mut reader), primary, "{mode}");
         assert_eq!(error(&mut reader, WRITE), "25006", "{mode}");

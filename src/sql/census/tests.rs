@@ -495,6 +495,7 @@ fn relations_that_are_read_on_the_primary() {
         assert_eq!(found(sql), None, "{sql}");
     }
     let names_column = |sql: &str| judge(sql).may_read_sequence;
+    assert!(names_column("SELECT * FROM s") && names_column("SELECT s.* FROM s") && names_column("TABLE s"));
     assert!(names_column("SELECT last_value FROM s") && names_column("SELECT 1 FROM a.s WHERE s.is_called"));
     assert!(!names_column("SELECT 'last_value', last_value(x) OVER () AS is_called FROM s"));
 }

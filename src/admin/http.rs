@@ -1,0 +1,225 @@
+//! HTTP for monitoring: metrics, the console's tables as JSON, and whether Poolhouse is well. Nothing can be changed here.
+//!
+//! It runs on a thread of its own, so that a page that takes long, or somebody who asks for many, holds up no client. Who
+//! reads slowly, or sends slowly, is cut off, and so is who opens more connections than there are places.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, RawQuery, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde_json::{Map, Value as Json};
+use subtle::ConstantTimeEq;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+use super::{Desk, Show, Table, Value, metrics};
+use crate::tasks::Scope;
+
+/// Connections at the same time.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a request's head may take to come.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection may last, whatever it does.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+/// Longest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// What requests are answered with.
+#[derive(Clone)]
+struct Service {
+    desk: Arc<Desk>,
+    token: Option<Arc<str>>,
+    /// Who asks is on this machine.
+    local: bool,
+}
+
+/// Answers until the scope is asked to stop. Who is not on this machine needs the `token`, but for `/healthz` and `/readyz`;
+/// without a token that is nobody.
+pub async fn serve_http(listener: TcpListener, desk: Arc<Desk>, token: Option<Arc<str>>, scope: Scope) {
+    // Nobody waits for them when Poolhouse ends.
+    let connections = scope.child();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = scope.stopping() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection for HTTP");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // Without a place the connection is closed at once.
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let service = Service { desk: desk.clone(), token: token.clone(), local: is_local(peer) };
+        connections.spawn("http", async move {
+            let _place = place;
+            let _ = timeout(CONNECTION_LIMIT, serve_one(stream, service)).await;
+        });
+    }
+}
+
+fn is_local(peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback()
+}
+
+async fn serve_one(stream: TcpStream, service: Service) {
+    let service = TowerToHyperService::new(router(service));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection for HTTP ended");
+    }
+}
+
+fn router(service: Service) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics_page))
+        .route("/api/{table}", get(table))
+        .route_layer(middleware::from_fn_with_state(service.clone(), guard))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists what there is") })
+        .with_state(service)
+}
+
+/// Lets those in that may read.
+async fn guard(State(service): State<Service>, request: Request, next: Next) -> Response {
+    if service.local || service.token.as_deref().is_some_and(|token| is_shown(request.headers(), token)) {
+        return next.run(request).await;
+    }
+    let mut refusal = problem(StatusCode::UNAUTHORIZED, "this needs the header Authorization: Bearer with admin.token");
+    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    refusal
+}
+
+fn is_shown(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes).unwrap_or_default();
+    let (scheme, given) = given.split_at(given.len().min(7));
+    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token.as_bytes()))
+}
+
+fn problem(code: StatusCode, words: &str) -> Response {
+    let body = serde_json::json!({ "error": words });
+    (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+
+async fn metrics_page(State(service): State<Service>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, metrics::page(&service.desk)).into_response()
+}
+
+/// One of the console's tables, by its name in lower case: a list of objects.
+async fn table(State(service): State<Service>, Path(name): Path<String>) -> Response {
+    match Show::named(&name) {
+        Some(show) if name == path(show) => {
+            let body = json(service.desk.table(show));
+            ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+        }
+        _ => problem(StatusCode::NOT_FOUND, "there is no such table; / lists what there is"),
+    }
+}
+
+fn path(show: Show) -> String {
+    show.name().to_ascii_lowercase()
+}
+
+fn json(table: Table) -> Json {
+    let Table { columns, rows } = table;
+    let value = |value: Value| match value {
+        Value::Null => Json::Null,
+        Value::Text(text) => text.into(),
+        Value::Int(number) => number.into(),
+        Value::Float(number) => number.into(),
+    };
+    let row = |row: Vec<Value>| -> Json {
+        let named = columns.iter().zip(row).map(|(column, cell)| (column.name.to_string(), value(cell)));
+        named.collect::<Map<_, _>>().into()
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// Whether Poolhouse can serve writes, or with `?reads` reads.
+async fn ready(State(service): State<Service>, RawQuery(query): RawQuery) -> Response {
+    let reads = match query.as_deref() {
+        None | Some("" | "writes") => false,
+        Some("reads" | "reads=" | "reads=1" | "reads=true") => true,
+        Some(_) => return problem(StatusCode::BAD_REQUEST, "ask /readyz or /readyz?reads"),
+    };
+    match service.desk.ready(reads) {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn index() -> Html<String> {
+    let item = |path: &str, about: &str| format!("<li><a href=\"{path}\">{path}</a>: {about}</li>\n");
+    let tables: String = Show::ALL.iter().map(|show| item(&format!("/api/{}", path(*show)), show.about())).collect();
+    let pages = [
+        item("/metrics", "metrics for Prometheus"),
+        item("/healthz", "whether the process is alive"),
+        item("/readyz", "whether it can serve writes; /readyz?reads for reads"),
+    ]
+    .concat();
+    Html(format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Poolhouse</title>\n<h1>Poolhouse {}</h1>\n\
+         <ul>\n{pages}</ul>\n<h2>The console's tables as JSON</h2>\n<ul>\n{tables}</ul>\n</html>\n",
+        env!("CARGO_PKG_VERSION")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{Column, Type};
+
+    #[test]
+    fn a_token_is_shown_as_a_bearer() {
+        let shown = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, text.parse().unwrap());
+            is_shown(&headers, "sesame")
+        };
+        assert!(shown("Bearer sesame") && shown("bearer sesame"));
+        for wrong in ["sesame", "Bearer", "Bearer ", "Bearer sesam", "Bearer sesame ", "Basic sesame", "Bearer Sesame"]
+        {
+            assert!(!shown(wrong), "{wrong}");
+        }
+        assert!(!is_shown(&HeaderMap::new(), "sesame") && !is_shown(&HeaderMap::new(), ""));
+    }
+
+    #[test]
+    fn who_is_local() {
+        let local = |text: &str| is_local(text.parse().unwrap());
+        assert!(local("127.0.0.1:1") && local("127.8.8.8:1") && local("[::1]:1") && local("[::ffff:127.0.0.1]:1"));
+        assert!(!local("10.0.0.1:1") && !local("[::ffff:10.0.0.1]:1") && !local("[fe80::1]:1"));
+    }
+
+    #[test]
+    fn tables_become_lists_of_objects() {
+        let mut table = Table::new(vec![Column::new("name", Type::Text), Column::new("count", Type::Int8)]);
+        table.rows = vec![vec!["a\"b".into(), 3_u64.into()], vec![Value::Null, Value::Float(1.5)]];
+        assert_eq!(json(table).to_string(), r#"[{"count":3,"name":"a\"b"},{"count":1.5,"name":null}]"#);
+    }
+}

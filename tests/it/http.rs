@@ -1,0 +1,152 @@
+//! Metrics, tables as JSON, and whether Poolhouse is well, over HTTP.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use poolhouse::cli::demo::throwaway::free_port;
+
+use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, wait_until};
+
+fn started(replicas: usize) -> Cluster {
+    cluster().replicas(replicas).password_user("app", "secret").start().unwrap()
+}
+
+/// Poolhouse, and the port of its HTTP.
+fn in_front(cluster: &Cluster) -> (Pooler, u16) {
+    let http = free_port().unwrap();
+    let config = Config::of_cluster(cluster).user("app", "secret").set("pool.size", "2");
+    (config.set("admin.http", &format!("'127.0.0.1:{http}'")).start(), http)
+}
+
+fn login(pooler: &Pooler) -> RawClient {
+    RawClient::login(pooler.port(), "postgres", "app", "secret")
+}
+
+/// Code and body of the answer to what is sent.
+fn ask(port: u16, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let code = answer.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {answer:?}")).parse().unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    (code, body.to_owned())
+}
+
+fn get(port: u16, path: &str) -> (u16, String) {
+    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: poolhouse\r\nConnection: close\r\n\r\n"))
+}
+
+/// The samples of the page, each by its name with its labels.
+fn samples(port: u16) -> BTreeMap<String, f64> {
+    let (code, page) = get(port, "/metrics");
+    assert_eq!(code, 200);
+    let lines = page.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
+            (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
+        })
+        .collect()
+}
+
+/// The sum of all samples of a metric whose labels hold all of these.
+fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
+    let is_meant =
+        |sample: &str| sample.split('{').next() == Some(name) && labels.iter().all(|label| sample.contains(label));
+    samples.iter().filter(|(sample, _)| is_meant(sample)).map(|(_, value)| value).sum()
+}
+
+#[test]
+fn metrics_and_tables_say_what_happened() {
+    let cluster = started(0);
+    let (pooler, http) = in_front(&cluster);
+    let mut client = login(&pooler);
+    for _ in 0..7 {
+        client.query("SELECT 1");
+    }
+    client.begin();
+    client.query("SELEC 1");
+    client.query("ROLLBACK");
+    let of = ["database=\"postgres\"", "user=\"app\""];
+    // BEGIN and SELECT are what `begin` sends.
+    wait_until("all is counted", PATIENCE, || sum(&samples(http), "poolhouse_queries_total", &of) >= 11.0);
+    let all = samples(http);
+    let count = |name: &str, labels: &[&str]| sum(&all, name, &[&of[..], labels].concat());
+    assert_eq!(count("poolhouse_queries_total", &[]), 11.0);
+    assert_eq!(count("poolhouse_transactions_total", &[]), 8.0);
+    assert_eq!(count("poolhouse_logins_total", &[]), 1.0);
+    assert_eq!(count("poolhouse_errors_total", &["side=\"server\"", "class=\"42\""]), 1.0);
+    assert_eq!(count("poolhouse_clients", &["state=\"idle\""]), 1.0);
+    assert_eq!(count("poolhouse_servers", &[]), 1.0);
+    let buckets = count("poolhouse_query_duration_seconds_bucket", &["le=\"+Inf\""]);
+    assert_eq!(buckets, count("poolhouse_query_duration_seconds_count", &[]));
+    assert!(buckets > 0.0 && count("poolhouse_query_duration_seconds_sum", &[]) > 0.0);
+    assert_eq!(sum(&all, "poolhouse_ready", &["for=\"writes\""]), 1.0);
+    assert_eq!(sum(&all, "poolhouse_node_is_primary", &[]), 1.0);
+    assert_eq!(sum(&all, "poolhouse_node_state", &["state=\"up\""]), 1.0);
+    assert!(sum(&all, "process_resident_memory_bytes", &[]) > 1e6);
+    assert!(sum(&all, "process_start_time_seconds", &[]) > 1.7e9);
+
+    // The console's tables say the same.
+    let (code, totals) = get(http, "/api/stats_totals");
+    assert_eq!(code, 200);
+    let row = totals.split('{').find(|row| row.contains("\"postgres\"")).unwrap_or_else(|| panic!("{totals}"));
+    assert!(row.contains("\"query_count\":11,") && row.contains("\"xact_count\":8,"), "{row}");
+    for name in ["pools", "nodes", "clients", "servers", "stats", "events", "config", "errors", "pins", "databases"] {
+        let (code, body) = get(http, &format!("/api/{name}"));
+        assert_eq!((code, body.starts_with('[')), (200, true), "{name}: {body}");
+        assert!(!body.contains("secret"), "{name}: {body}");
+    }
+    assert!(get(http, "/api/clients").1.contains("\"app\""));
+}
+
+#[test]
+fn it_tells_whether_it_is_ready() {
+    let cluster = started(1);
+    let (pooler, http) = in_front(&cluster);
+    pooler.allow_warnings("");
+    assert_eq!(get(http, "/healthz"), (200, "ok\n".to_owned()));
+    wait_until("it is ready", PATIENCE, || get(http, "/readyz").0 == 200 && get(http, "/readyz?reads").0 == 200);
+    cluster.node(0).kill9().unwrap();
+    wait_until("it is not ready for writes", PATIENCE, || {
+        get(http, "/readyz") == (503, "cluster main: no primary is known\n".to_owned())
+    });
+    assert_eq!(get(http, "/readyz?reads"), (200, "ready\n".to_owned()));
+    assert_eq!(sum(&samples(http), "poolhouse_ready", &["for=\"writes\""]), 0.0);
+    assert_eq!(get(http, "/healthz").0, 200);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let cluster = started(0);
+    let (pooler, http) = in_front(&cluster);
+    for path in ["/nothing", "/api/", "/api/nothing", "/api/POOLS", "/api/pools/", "/metrics/x", "/..%2f..%2fetc"] {
+        assert_eq!(get(http, path).0, 404, "{path}");
+    }
+    assert_eq!(get(http, "/readyz?whatever").0, 400);
+    assert_eq!(ask(http, "POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").0, 405);
+    assert_eq!(ask(http, "nonsense\r\n\r\n").0, 400);
+    assert!(get(http, "/").1.contains("href=\"/api/pools\""));
+    // More connections than there are places, which say nothing: they are cut off, and clients are served meanwhile.
+    let silent: Vec<_> = (0..80).map(|_| TcpStream::connect(("127.0.0.1", http)).unwrap()).collect();
+    let mut client = login(&pooler);
+    for _ in 0..20 {
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    }
+    let served = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer.ends_with("ok\n")
+    };
+    wait_until("there are places again", PATIENCE, served);
+    drop(silent);
+}
