@@ -2,6 +2,8 @@
 //! are always on the same one. The first worker is the calling thread, which also accepts, watches the nodes and keeps
 //! the pools.
 
+mod reload;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -13,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+pub use reload::ReadAgain;
+use reload::Reloader;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -22,12 +26,12 @@ use tokio::{
 };
 
 use crate::{
-    admin::{self, Catalog, Desk, Http, SetLevel, Shutdown, User},
+    admin::{self, Catalog, Desk, Http, Request, SetLevel, Shutdown, User},
     auth::{Credential, Directory, Secret},
     config::{self, Database, Pooling, Settings},
     frontend::{
-        self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Door, Frontend, Hubs, Order, Visitor,
-        Worker, Workers, Writes,
+        self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Door, Frontend, Hubs, Live, Order,
+        Visitor, Worker, Workers, Writes,
     },
     monitor::{self, Monitor},
     net::{
@@ -39,6 +43,9 @@ use crate::{
     tasks::Scope,
     topology::State,
 };
+
+/// The signal to read the configuration again.
+const HANG_UP: &str = "SIGHUP";
 
 /// How often idle server connections are looked after.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,7 +80,7 @@ fn hint(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// [`Error`], before anything is served.
-pub fn run(settings: Settings, set_level: SetLevel) -> Result<(), Error> {
+pub fn run(settings: Settings, set_level: SetLevel, read_again: ReadAgain) -> Result<(), Error> {
     raise_file_limit();
     let mut bound = Vec::new();
     let listeners = settings.listeners.iter().map(|listener| (&listener.address, Some(listener.route)));
@@ -83,7 +90,7 @@ pub fn run(settings: Settings, set_level: SetLevel) -> Result<(), Error> {
     }
     let http = bind_http(settings.admin.http.as_ref())?;
     let runtime = runtime()?;
-    runtime.block_on(serve(settings, set_level, bound, http))
+    runtime.block_on(serve(settings, set_level, read_again, bound, http))
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -103,6 +110,7 @@ fn raise_file_limit() {
 async fn serve(
     settings: Settings,
     set_level: SetLevel,
+    read_again: ReadAgain,
     bound: Vec<(Listen, Option<Route>, Bound)>,
     http: Option<std::net::TcpListener>,
 ) -> Result<(), Error> {
@@ -112,11 +120,12 @@ async fn serve(
     let (visitors, to_console) = mpsc::unbounded_channel();
     let (clusters, frontend) = assemble(&settings, visitors, &watching)?;
     let (orders, mut ordered) = mpsc::unbounded_channel();
-    let desk = Desk::new(frontend.clone(), clusters.clone(), catalog(&settings, set_level), orders);
+    let desk = Desk::new(frontend.clone(), clusters.clone(), catalog(&settings), set_level, orders);
     if let Some(socket) = http {
         serve_http(socket, &settings, desk.clone(), operators.clone())?;
     }
-    let at_desk = start_operators(desk, to_console, operators.clone())?;
+    let at_desk = start_operators(desk.clone(), to_console, operators.clone())?;
+    let mut reloader = Reloader { settings: settings.clone(), read_again, clusters: clusters.clone(), desk };
     let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
     for (address, route, listener) in bound {
@@ -130,10 +139,20 @@ async fn serve(
     accepting.spawn("balance", async move { frontend::balance(workers, balancing).await });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = threads.len() + 1, "Poolhouse runs");
 
-    let (why, how) = tokio::select! {
-        signal = signals.next() => (signal, Shutdown::WaitForServers),
-        Some(how) = ordered.recv() => ("SHUTDOWN", how),
+    let (why, how) = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                HANG_UP => drop(reloader.reload(HANG_UP)),
+                signal => break (signal, Shutdown::WaitForServers),
+            },
+            Some(request) = ordered.recv() => match request {
+                Request::Shutdown(how) => break ("SHUTDOWN", how),
+                // Nobody has to wait for the result.
+                Request::Reload(result) => drop(result.send(reloader.reload("RELOAD"))),
+            },
+        }
     };
+    drop(reloader);
     tracing::info!(signal = why, ?how, clients = frontend.registry.connected(), "draining");
     accepting.stop();
     accepting.ended().await;
@@ -219,8 +238,9 @@ async fn end_at_once(frontend: &Frontend, clients: &Scope) {
 }
 
 /// While clients are still there, somebody says: now.
-async fn at_once(signals: &mut Signals, ordered: &mut mpsc::UnboundedReceiver<Shutdown>) {
-    let now = async { while ordered.recv().await.is_some_and(|how| how != Shutdown::Now) {} };
+async fn at_once(signals: &mut Signals, ordered: &mut mpsc::UnboundedReceiver<Request>) {
+    let is_now = |request: &Request| matches!(request, Request::Shutdown(Shutdown::Now));
+    let now = async { while ordered.recv().await.is_some_and(|request| !is_now(&request)) {} };
     tokio::select! {
         () = signals.second() => {}
         () = now => {}
@@ -228,7 +248,7 @@ async fn at_once(signals: &mut Signals, ordered: &mut mpsc::UnboundedReceiver<Sh
 }
 
 /// What the console shows of the settings.
-fn catalog(settings: &Settings, set_level: SetLevel) -> Catalog {
+fn catalog(settings: &Settings) -> Catalog {
     let mut users: BTreeMap<&String, User> = BTreeMap::new();
     let known = settings.auth.users.keys().chain(settings.user_pools.keys());
     for name in known {
@@ -245,7 +265,6 @@ fn catalog(settings: &Settings, set_level: SetLevel) -> Catalog {
         port: port.unwrap_or(0),
         users: users.into_values().collect(),
         config: config::listing(settings),
-        set_level,
     }
 }
 
@@ -306,7 +325,12 @@ fn build_frontend(
 ) -> Result<Frontend, Error> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
-    let directory = Directory::new(settings.auth.clone(), seed);
+    let live = live(settings, Directory::new(settings.auth.clone(), seed), clusters);
+    Ok(Frontend::new(settings.frontend.clone(), live, visitors))
+}
+
+/// What may change while clients are served.
+fn live(settings: &Settings, directory: Directory, clusters: &[Arc<Cluster>]) -> Live {
     let mut by_name = BTreeMap::new();
     for (name, database) in &settings.databases {
         let plain = database_settings(database, clusters, None);
@@ -318,8 +342,7 @@ fn build_frontend(
         by_name.insert(name.clone(), frontend::Database { settings: plain, by_user: by_user.collect() });
     }
     let (users, stats_users) = (settings.admin.users.clone(), settings.admin.stats_users.clone());
-    let door = Door { users, stats_users, visitors };
-    Ok(Frontend::new(settings.frontend.clone(), directory, Databases { by_name }, door))
+    Live { directory, databases: Databases { by_name }, door: Door { users, stats_users } }
 }
 
 fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Option<Pooling>) -> DatabaseSettings {
@@ -432,14 +455,12 @@ impl Signals {
         })
     }
 
-    /// The first signal to end.
+    /// The next signal.
     async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reloading is not available yet; restart instead"),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => HANG_UP,
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::oneshot, time::sleep};
 
-use super::{Desk, command::Action};
+use super::{Desk, Request, command::Action};
 use crate::{
     frontend::{CONSOLES, Gate, Order},
     wire::error::{Report, SqlState},
@@ -17,12 +17,12 @@ const LOOK: Duration = Duration::from_millis(20);
 pub const LOG_LEVEL: &str = "log.level";
 
 impl Desk {
-    /// Carries a command out, and returns when it is done. Cancel-safe: the order stands when nobody waits for its end
+    /// Carries a command out, and returns when it is done, with what there is to say about it. Cancel-safe: the order stands when nobody waits for its end
     /// any more. `client` is the id of the client that gives it.
     ///
     /// # Errors
     /// It is impossible.
-    pub async fn act(&self, action: &Action, who: &str, client: u64) -> Result<(), Report> {
+    pub async fn act(&self, action: &Action, who: &str, client: u64) -> Result<Vec<String>, Report> {
         let result = self.carry_out(action, client).await;
         let why = result.as_ref().err().map(|report| report.message.clone()).unwrap_or_default();
         let what = shown(action);
@@ -31,7 +31,7 @@ impl Desk {
         result
     }
 
-    async fn carry_out(&self, action: &Action, client: u64) -> Result<(), Report> {
+    async fn carry_out(&self, action: &Action, client: u64) -> Result<Vec<String>, Report> {
         let gates = &self.frontend.gates;
         match action {
             Action::Pause(None) => {
@@ -74,16 +74,12 @@ impl Desk {
             }
             Action::Shutdown(how) => {
                 // Nobody is there to hear it only when it has begun already.
-                let _ = self.shutdown.send(*how);
+                let _ = self.orders.send(Request::Shutdown(*how));
             }
-            Action::Reload => {
-                return Err(Report::error(SqlState::FEATURE_NOT_SUPPORTED, "reloading is not available yet")
-                    .hint("Restart Poolhouse to have it read its configuration."));
-            }
+            Action::Reload => return self.reload().await,
             Action::Set { name, value } if name.eq_ignore_ascii_case(LOG_LEVEL) => {
-                let set = &self.catalog.set_level.0;
-                set(value).map_err(|why| Report::error(SqlState::INVALID_PARAMETER_VALUE, why))?;
-                *self.log_level.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(value.clone());
+                let set = self.set_log_level(value);
+                set.map_err(|why| Report::error(SqlState::INVALID_PARAMETER_VALUE, why))?;
             }
             Action::Set { name, .. } => {
                 let what = format!("parameter \"{name}\" cannot be changed now");
@@ -91,7 +87,17 @@ impl Desk {
                     .hint("Change it in the configuration. SHOW CONFIG says which can be changed here."));
             }
         }
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    async fn reload(&self) -> Result<Vec<String>, Report> {
+        let (sender, receiver) = oneshot::channel();
+        let _ = self.orders.send(Request::Reload(sender));
+        let reloaded = receiver.await.map_err(|_| state("Poolhouse is being shut down"))?;
+        reloaded.map_err(|mistakes| {
+            let what = "the configuration is wrong, and nothing was changed";
+            Report::error(SqlState::CONFIG_FILE, what).detail(mistakes)
+        })
     }
 
     fn suspended_by(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
@@ -121,7 +127,8 @@ impl Desk {
         if CONSOLES.contains(&database) {
             return Err(Report::error(SqlState::FEATURE_NOT_SUPPORTED, format!("cannot {verb} admin db: {database}")));
         }
-        let by_name = &self.frontend.databases.by_name;
+        let live = self.frontend.live();
+        let by_name = &live.databases.by_name;
         if database == "*" || !(by_name.contains_key(database) || by_name.contains_key("*")) {
             return Err(Report::error(SqlState::UNKNOWN_DATABASE, format!("no such database: {database}"))
                 .hint("SHOW DATABASES has the names."));

@@ -233,7 +233,11 @@ impl Visit<'_> {
                             // What was answered before is not to wait for it.
                             self.flush().await?;
                             let acting = self.desk.act(&action, self.user, self.slot.id);
-                            until_left_or_canceled(self.slot, self.stream, acting).await?.map(|()| Outcome::Done)
+                            let notes = until_left_or_canceled(self.slot, self.stream, acting).await?;
+                            for note in notes.iter().flatten() {
+                                Report::error(SqlState::SUCCESS, note).write_notice("NOTICE", &mut self.out);
+                            }
+                            notes.map(|_| Outcome::Done)
                         }
                     };
                     next = self.conversation.resume(outcome, &mut self.out);
@@ -259,8 +263,8 @@ fn violation(what: &str) -> End {
 async fn until_left_or_canceled(
     slot: &Slot,
     stream: &Stream,
-    acting: impl Future<Output = Result<(), Report>>,
-) -> Result<Result<(), Report>, End> {
+    acting: impl Future<Output = Result<Vec<String>, Report>>,
+) -> Result<Result<Vec<String>, Report>, End> {
     slot.enter_queue();
     let canceled = poll_fn(|cx| {
         slot.set_waker(cx.waker().clone());

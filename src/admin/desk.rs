@@ -1,11 +1,12 @@
 //! What the console has at hand: where the tables come from, and who carries out commands.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Instant, SystemTime},
 };
 
-use tokio::sync::mpsc;
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Show, Shutdown, Table, averages::Averages, events::Events, rows};
 use crate::{
@@ -15,14 +16,13 @@ use crate::{
 };
 
 /// What the console shows of the configuration, which this module does not know.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Catalog {
     pub settings: super::Settings,
     /// Where clients connect to by TCP, for SHOW DATABASES.
     pub port: u16,
     pub users: Vec<User>,
     pub config: Vec<Setting>,
-    pub set_level: SetLevel,
 }
 
 type Set = dyn Fn(&str) -> Result<(), String> + Send + Sync;
@@ -54,16 +54,25 @@ pub struct Setting {
     pub changeable: bool,
 }
 
+/// What an operator asks of whoever runs Poolhouse.
+#[derive(Debug)]
+pub enum Request {
+    Shutdown(Shutdown),
+    /// To read the configuration again; with where the result is to go.
+    Reload(oneshot::Sender<Result<Vec<String>, String>>),
+}
+
 /// Shared by all clients of the console.
 #[derive(Debug)]
 pub struct Desk {
     pub frontend: Arc<Frontend>,
     pub clusters: Vec<Arc<Cluster>>,
-    pub catalog: Catalog,
+    pub catalog: ArcSwap<Catalog>,
+    pub set_level: SetLevel,
     pub events: Arc<Events>,
     pub averages: Mutex<Averages>,
-    /// Whoever can end Poolhouse.
-    pub shutdown: mpsc::UnboundedSender<Shutdown>,
+    /// Whoever runs Poolhouse.
+    pub orders: mpsc::UnboundedSender<Request>,
     /// The level of the log, once it has been changed.
     pub log_level: Mutex<Option<String>>,
     /// The client that has suspended everything.
@@ -75,15 +84,17 @@ impl Desk {
         frontend: Arc<Frontend>,
         clusters: Vec<Arc<Cluster>>,
         catalog: Catalog,
-        shutdown: mpsc::UnboundedSender<Shutdown>,
+        set_level: SetLevel,
+        orders: mpsc::UnboundedSender<Request>,
     ) -> Arc<Desk> {
         Arc::new(Desk {
             frontend,
             clusters,
-            catalog,
+            catalog: ArcSwap::from_pointee(catalog),
+            set_level,
             events: Arc::default(),
             averages: Mutex::new(Averages::new(Instant::now())),
-            shutdown,
+            orders,
             log_level: Mutex::default(),
             suspended_by: Mutex::default(),
         })
@@ -141,9 +152,19 @@ impl Desk {
         Ok(())
     }
 
+    /// Sets the level of the log, by the word of an operator or of a configuration that was read again.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn set_log_level(&self, level: &str) -> Result<(), String> {
+        (self.set_level.0)(level)?;
+        *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level.to_owned());
+        Ok(())
+    }
+
     /// As SHOW VERSION has it.
     pub fn version(&self) -> String {
-        match &self.catalog.settings.pgbouncer_version {
+        match &self.catalog.load().settings.pgbouncer_version {
             Some(version) => format!("PgBouncer {version}"),
             None => format!("Poolhouse {}", env!("CARGO_PKG_VERSION")),
         }
@@ -151,7 +172,7 @@ impl Desk {
 
     /// As the parameter `server_version` has it: a number in front, and who it is.
     pub fn server_version(&self) -> String {
-        match &self.catalog.settings.pgbouncer_version {
+        match &self.catalog.load().settings.pgbouncer_version {
             Some(version) => format!("{version}/bouncer"),
             None => format!("{}/poolhouse", env!("CARGO_PKG_VERSION")),
         }

@@ -19,7 +19,7 @@ const COMMANDS: [(&str, &str); 14] = [
     ("SHUTDOWN WAIT_FOR_SERVERS", "end when the running transactions have ended; the same as SIGTERM"),
     ("SHUTDOWN WAIT_FOR_CLIENTS", "accept no connections any more, and end when all clients have left"),
     ("SET log.level = 'debug'", "set the level of the log; other settings are not changed here"),
-    ("RELOAD", "not available yet: restart to have the configuration read again"),
+    ("RELOAD", "read the configuration again; says what has changed, and what needs a restart"),
 ];
 
 /// All of it.

@@ -29,7 +29,7 @@ mod words;
 
 pub use command::Shutdown;
 pub use console::serve;
-pub use desk::{Catalog, Desk, SetLevel, Setting, User};
+pub use desk::{Catalog, Desk, Request, SetLevel, Setting, User};
 pub use http::serve_http;
 pub use show::Show;
 pub use table::{Column, Table, Type, Value};

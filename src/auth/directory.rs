@@ -81,6 +81,11 @@ impl Directory {
         Directory { method, seed, users, shapes }
     }
 
+    /// For other settings, with the same salts.
+    pub fn renewed(&self, settings: Settings) -> Directory {
+        Directory::new(settings, self.seed)
+    }
+
     /// The challenge for a user, known or not. The first call for a user whose password is stored in plain text takes
     /// about 2 ms under SCRAM.
     pub fn challenge(&self, user: &str) -> Challenge<'_> {

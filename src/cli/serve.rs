@@ -11,6 +11,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, reload,
 
 use super::EXIT_USAGE;
 use crate::admin::SetLevel;
+use crate::app::ReadAgain;
 use crate::config::{self, Loaded, Log, LogFormat, Overrides};
 
 /// Where the connection string comes from when nothing else says it, as for many applications.
@@ -43,7 +44,7 @@ pub struct Arguments {
 
 /// Runs until it is told to stop.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let loaded = match load(arguments) {
+    let (loaded, read_again) = match load(arguments) {
         Ok(loaded) => loaded,
         Err(problem) => return wrong_usage(&problem),
     };
@@ -54,7 +55,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match crate::app::run(loaded.settings, set_level) {
+    match crate::app::run(loaded.settings, set_level, read_again) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -63,19 +64,21 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Loaded, String> {
+/// The configuration, and how to read it again.
+fn load(arguments: &Arguments) -> Result<(Loaded, ReadAgain), String> {
     let over = Overrides { listen: arguments.listen.clone(), workers: arguments.workers.map(usize::from) };
-    let loaded = match (&arguments.config, &arguments.upstream) {
-        (Some(path), _) => config::load(path, &over),
-        (None, Some(upstream)) => config::from_upstream(upstream, "--upstream", &over),
+    let read: ReadAgain = match (arguments.config.clone(), arguments.upstream.clone()) {
+        (Some(path), _) => Box::new(move || config::load(&path, &over)),
+        (None, Some(upstream)) => Box::new(move || config::from_upstream(&upstream, "--upstream", &over)),
         (None, None) => {
             let upstream = env::var(UPSTREAM_VARIABLE).map_err(|_| {
                 format!("poolhouse serve: name a configuration file, give --upstream URL or set {UPSTREAM_VARIABLE}")
             })?;
-            config::from_upstream(&upstream, UPSTREAM_VARIABLE, &over)
+            Box::new(move || config::from_upstream(&upstream, UPSTREAM_VARIABLE, &over))
         }
     };
-    loaded.map_err(|mistakes| mistakes.to_string())
+    let loaded = read().map_err(|mistakes| mistakes.to_string())?;
+    Ok((loaded, read))
 }
 
 fn wrong_usage(problem: &str) -> ExitCode {

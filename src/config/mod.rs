@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod changes;
 mod check;
 mod cluster;
 mod conninfo;
@@ -24,6 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use changes::{Change, Effect, changes};
 pub use listing::listing;
 pub use mistake::{Mistake, Mistakes};
 use value::Outside;

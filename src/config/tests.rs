@@ -84,7 +84,7 @@ fn whole(text: &str) -> String {
     text
 }
 
-fn right(text: &str) -> Settings {
+pub fn right(text: &str) -> Settings {
     load(&whole(text), &Overrides::default()).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}")).settings
 }
 

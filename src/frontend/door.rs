@@ -1,8 +1,6 @@
 //! Where clients go that ask for the console instead of a database: who is let in, and how they are handed over to those
 //! who serve them, whom this module does not know.
 
-use tokio::sync::mpsc;
-
 use super::{
     registry::{Entry, Place},
     report,
@@ -15,14 +13,13 @@ pub const CONSOLES: [&str; 2] = ["poolhouse", "pgbouncer"];
 /// Places for operators beyond `max_clients`: they must get in when it is full.
 pub const PLACES: usize = 10;
 
-/// Who may use the console, and where they are handed over.
-#[derive(Debug)]
+/// Who may use the console.
+#[derive(Debug, Default)]
 pub struct Door {
     /// May change things.
     pub users: Vec<String>,
     /// May look.
     pub stats_users: Vec<String>,
-    pub visitors: mpsc::UnboundedSender<Visitor>,
 }
 
 /// Somebody who has logged in to the console, and has not been told so yet.

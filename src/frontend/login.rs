@@ -94,7 +94,7 @@ pub async fn log_in(
         Ok(Proved::Operator(operator)) => match operator.enter(&frontend, &stream) {
             Ok(visitor) => {
                 // Fails only when Poolhouse ends: the client sees its socket closed.
-                let _ = frontend.door.visitors.send(visitor(stream));
+                let _ = frontend.visitors.send(visitor(stream));
                 return None;
             }
             Err(refusal) => Err(refusal),
@@ -227,7 +227,7 @@ async fn prove_all(
         if wanted.purpose != Purpose::Session {
             return Err(report::no_replication().into());
         }
-        let may_change = frontend.door.may_change(&wanted.user)?;
+        let may_change = frontend.live().door.may_change(&wanted.user)?;
         return Ok(Proved::Operator(Operator { minor: parameters.minor, wanted, may_change, place }));
     }
     if frontend.gates.of(&wanted.database).is_disabled() {
@@ -359,8 +359,9 @@ async fn cancel(frontend: &Frontend, key: &startup::CancelKey, worker: &Worker) 
 
 /// Lets the client prove who it is; what it gives is what a server may take from us in its name.
 async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<Credential, Refusal> {
-    let stored = frontend.directory.secret(user).cloned().map_or(Credential::None, Credential::Secret);
-    let proved = match frontend.directory.challenge(user) {
+    let directory = &frontend.live().directory;
+    let stored = directory.secret(user).cloned().map_or(Credential::None, Credential::Secret);
+    let proved = match directory.challenge(user) {
         Challenge::None => return Ok(stored),
         Challenge::Md5 { secret } => prove_md5(stream, secret, user).await?.then_some(stored),
         Challenge::Scram(verifier) => match prove_scram(stream, verifier).await? {
@@ -371,7 +372,7 @@ async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<C
         },
     };
     proved.ok_or_else(|| {
-        let reason = frontend.directory.refusal(user);
+        let reason = directory.refusal(user);
         tracing::info!(user, client = stream.peer(), ?reason, "a password was wrong, or cannot be checked");
         report::wrong_password(user).into()
     })

@@ -31,10 +31,13 @@ mod worker;
 mod writes;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
 pub use accept::accept;
 pub use census::Codes;
@@ -62,13 +65,21 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
 }
 
+/// What may change while clients are served.
+#[derive(Debug)]
+pub struct Live {
+    pub directory: auth::Directory,
+    pub databases: Databases,
+    pub door: Door,
+}
+
 /// What all clients share.
 #[derive(Debug)]
 pub struct Frontend {
     pub settings: Settings,
-    pub directory: auth::Directory,
-    pub databases: Databases,
-    pub door: Door,
+    live: ArcSwap<Live>,
+    /// Where operators are handed over.
+    pub visitors: mpsc::UnboundedSender<Visitor>,
     pub gates: Gates,
     pub registry: Arc<Registry>,
     statements: Arc<session::Statements>,
@@ -115,12 +126,11 @@ impl Databases {
 }
 
 impl Frontend {
-    pub fn new(settings: Settings, directory: auth::Directory, databases: Databases, door: Door) -> Frontend {
+    pub fn new(settings: Settings, live: Live, visitors: mpsc::UnboundedSender<Visitor>) -> Frontend {
         Frontend {
             settings,
-            directory,
-            databases,
-            door,
+            live: ArcSwap::from_pointee(live),
+            visitors,
             gates: Gates::default(),
             registry: Arc::default(),
             statements: Arc::default(),
@@ -129,11 +139,43 @@ impl Frontend {
         }
     }
 
+    /// What is so now.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Other users, operators and databases from now on. Pools grow and shrink at once; sessions go on as they began, but for
+    /// those of a database that is not there any more: they end with their transactions.
+    pub fn renew(&self, live: Live) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut gone, before) = (BTreeSet::new(), self.live());
+        targets.retain(|(database, user), target| {
+            let Some(entry) = live.databases.entry(database) else {
+                gone.insert(database.clone());
+                return false;
+            };
+            let settings = entry.settings_of(user);
+            target.set_pool_settings(&settings.pool);
+            // Those who come now begin with the new settings, beside those who are there.
+            let same_secret = before.directory.secret(user) == live.directory.secret(user);
+            target.settings.serves_like(settings) && same_secret
+        });
+        // Under the lock, so that no target is made of what was before.
+        self.live.store(Arc::new(live));
+        drop(targets);
+        for slot in self.registry.slots() {
+            if gone.contains(&*slot.account.database) {
+                slot.give(Order::Evict);
+            }
+        }
+    }
+
     /// What a client of this database and user shares with others like it; `None` when there is no such database.
     /// `credential` is what the client has proved, for servers that are to see the client's own name.
     fn target(&self, database: &str, user: &str, credential: auth::Credential) -> Option<Arc<Target>> {
-        let settings = self.databases.entry(database)?.settings_of(user);
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.load();
+        let settings = live.databases.entry(database)?.settings_of(user);
         let key = (database.to_owned(), user.to_owned());
         let target = targets.entry(key).or_insert_with(|| {
             let target = Arc::new(self.new_target(settings, database, user, credential));
@@ -152,10 +194,11 @@ impl Frontend {
         credential: auth::Credential,
     ) -> Result<Arc<Target>, crate::wire::error::Report> {
         let (database, user) = (wanted.database.as_str(), wanted.user.as_str());
-        let entry = match self.databases.entry(database) {
+        let live = self.live.load();
+        let entry = match live.databases.entry(database) {
             Some(entry) => entry,
             None if wanted.purpose == startup::Purpose::Physical => {
-                self.databases.only().ok_or_else(|| report::ambiguous_server(database))?
+                live.databases.only().ok_or_else(|| report::ambiguous_server(database))?
             }
             None => return Err(report::unknown_database(database)),
         };

@@ -18,6 +18,8 @@ use crate::{backend::Canceler, metrics::Account, net::Ends, wire::startup::Cance
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
+    /// To leave once its transaction has ended: its database is served no more.
+    Evict,
     /// To leave once its transaction has ended.
     Drain,
     /// To leave now.
@@ -29,7 +31,7 @@ pub enum Order {
 impl Order {
     /// Also in the middle of a transaction.
     pub fn is_at_once(self) -> bool {
-        self != Order::Drain
+        !matches!(self, Order::Evict | Order::Drain)
     }
 }
 
@@ -131,9 +133,10 @@ pub enum Activity {
 pub struct Canceled;
 
 const ORDER_NONE: u8 = 0;
-const ORDER_DRAIN: u8 = 1;
-const ORDER_ABORT: u8 = 2;
-const ORDER_KILL: u8 = 3;
+const ORDER_EVICT: u8 = 1;
+const ORDER_DRAIN: u8 = 2;
+const ORDER_ABORT: u8 = 3;
+const ORDER_KILL: u8 = 4;
 
 /// A place among `max_clients`, freed when dropped.
 #[derive(Debug)]
@@ -298,6 +301,7 @@ impl Slot {
 
     pub fn order(&self) -> Option<Order> {
         match self.order.load(Ordering::Acquire) {
+            ORDER_EVICT => Some(Order::Evict),
             ORDER_DRAIN => Some(Order::Drain),
             ORDER_ABORT => Some(Order::Abort),
             ORDER_KILL => Some(Order::Kill),
@@ -454,13 +458,16 @@ impl Drop for Canceling {
 
 fn order_code(order: Order) -> u8 {
     match order {
+        Order::Evict => ORDER_EVICT,
         Order::Drain => ORDER_DRAIN,
         Order::Abort => ORDER_ABORT,
         Order::Kill => ORDER_KILL,
     }
 }
 
-const _: () = assert!(ORDER_NONE < ORDER_DRAIN && ORDER_DRAIN < ORDER_ABORT && ORDER_ABORT < ORDER_KILL);
+const _: () = assert!(
+    ORDER_NONE < ORDER_EVICT && ORDER_EVICT < ORDER_DRAIN && ORDER_DRAIN < ORDER_ABORT && ORDER_ABORT < ORDER_KILL
+);
 
 /// No code under these locks can panic half-way through a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -165,7 +165,7 @@ impl Relay {
                 return Poll::Ready(End::Ordered);
             }
             // A base backup or a query may end; a stream would not.
-            let leaves = order == Some(Order::Drain) && (self.streaming || !self.busy);
+            let leaves = order.is_some() && (self.streaming || !self.busy);
             let sent = self.poll_to_server(cx);
             if let Poll::Ready(end) = self.poll_to_client(cx, leaves) {
                 match end {

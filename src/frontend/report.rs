@@ -138,6 +138,10 @@ pub fn shutting_down() -> Report {
 pub fn ordered(order: Order) -> Report {
     match order {
         Order::Drain | Order::Abort => shutting_down(),
+        Order::Evict => Report::fatal(
+            SqlState::ADMIN_SHUTDOWN,
+            "terminating connection because its database is no longer in the configuration",
+        ),
         Order::Kill => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
             .hint("An operator has disconnected the client (KILL or KILL_CLIENT)."),
     }

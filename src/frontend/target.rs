@@ -114,6 +114,15 @@ pub struct DatabaseSettings {
     pub routing: Routing,
 }
 
+impl DatabaseSettings {
+    /// Whether nothing but the lending of connections differs.
+    pub fn serves_like(&self, other: &DatabaseSettings) -> bool {
+        Arc::ptr_eq(&self.cluster, &other.cluster)
+            && (&self.database, &self.login) == (&other.database, &other.login)
+            && (&self.session, &self.routing) == (&other.session, &other.routing)
+    }
+}
+
 /// How a session begins.
 #[derive(Debug, Clone)]
 pub struct Beginning {
@@ -163,8 +172,10 @@ pub struct Target {
     pub writes_here: Arc<LastWrite>,
     /// What its clients do is counted there.
     pub account: Arc<Account>,
+    /// As it was made.
+    pub settings: DatabaseSettings,
     gate: Arc<Gate>,
-    pool: pool::Settings,
+    pool: Mutex<pool::Settings>,
     login: Login,
     /// Made when first needed.
     pools: Vec<OnceLock<Arc<pool::Pool<ServerManager>>>>,
@@ -185,6 +196,7 @@ impl Target {
         account: Arc<Account>,
         gate: Arc<Gate>,
     ) -> Target {
+        let as_made = settings.clone();
         let (user, credential) = settings.login.unwrap_or_else(|| (user.to_owned(), credential));
         let cluster = settings.cluster;
         let database = settings.database.unwrap_or_else(|| database.to_owned());
@@ -212,8 +224,9 @@ impl Target {
             writes: sees_all.then(|| writes_here.clone()),
             writes_here,
             account,
+            settings: as_made,
             gate,
-            pool: settings.pool,
+            pool: Mutex::new(settings.pool),
             login: Login {
                 address: cluster.nodes[0].address.clone(),
                 database,
@@ -240,14 +253,14 @@ impl Target {
     /// The pool of one node.
     pub fn pool(&self, node: NodeId) -> &Arc<pool::Pool<ServerManager>> {
         self.pools[usize::from(node.0)]
-            .get_or_init(|| self.open_pool(node, self.pool.clone(), Vec::new(), self.defaults.clone()))
+            .get_or_init(|| self.open_pool(node, self.pool_settings(), Vec::new(), self.defaults.clone()))
     }
 
     /// A pool of one connection that is for one client alone, opened with its startup parameters. It has its share of
     /// the node's budget like any other.
     pub fn own_pool(&self, node: NodeId, parameters: Vec<(String, String)>) -> Arc<pool::Pool<ServerManager>> {
         let settings =
-            pool::Settings { size: 1, min_idle: 0, idle_timeout: None, max_lifetime: None, ..self.pool.clone() };
+            pool::Settings { size: 1, min_idle: 0, idle_timeout: None, max_lifetime: None, ..self.pool_settings() };
         self.open_pool(node, settings, parameters, Arc::default())
     }
 
@@ -293,7 +306,21 @@ impl Target {
 
     /// How long a client waits for a connection; `None` for ever.
     pub fn checkout_timeout(&self) -> Option<Duration> {
-        self.pool.checkout_timeout
+        self.pool_settings().checkout_timeout
+    }
+
+    fn pool_settings(&self) -> pool::Settings {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its pools lend by other settings from now on.
+    pub fn set_pool_settings(&self, settings: &pool::Settings) {
+        // Under the lock, so that a pool that is made meanwhile gets them one way or the other.
+        let mut held = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held != *settings {
+            *held = settings.clone();
+            self.pools().for_each(|(_, pool)| pool.set_settings(settings.clone()));
+        }
     }
 
     /// Its pools, as far as they have been needed.

@@ -270,6 +270,23 @@ impl<M: Manager> Ledger<M> {
         self.renew_pool(key)
     }
 
+    /// Lends by other settings from now on: what is too much is closed, what idles first, and the rest when it comes back.
+    pub fn set_settings(&mut self, key: PoolKey, settings: Settings) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.settings = settings;
+            let excess = pool.connections().saturating_sub(pool.settings.size).min(pool.idle.len());
+            let closed: Vec<_> = pool.idle.drain(..excess).collect();
+            self.open -= closed.len();
+            outcome.retire(closed);
+        }
+        let deadline = self.next_deadline();
+        outcome.watch(self.watch_for(deadline));
+        self.feed(&mut outcome);
+        self.open_for(key, &mut outcome);
+        outcome
+    }
+
     /// Lends again. Whoever waits has all of `checkout_timeout` from now on.
     pub fn resume(&mut self, key: PoolKey) -> Outcome<M> {
         let mut outcome = Outcome::default();
@@ -549,7 +566,8 @@ impl<M: Manager> Ledger<M> {
     /// Finds the place of a connection that nobody uses: a pool that needs the room more, the queue, or the idle ones.
     fn place(&mut self, key: PoolKey, held: Held<M::Connection>, outcome: &mut Outcome<M>) {
         let old = self.pools.get(&key).is_some_and(|pool| pool.generation != held.generation || pool.paused);
-        let expired = old || held.expires.is_some_and(|expires| expires <= self.now);
+        let excess = self.pools.get(&key).is_some_and(|pool| pool.connections() >= pool.settings.size);
+        let expired = old || excess || held.expires.is_some_and(|expires| expires <= self.now);
         if expired || self.gives_way(key) {
             self.open -= 1;
             outcome.work().retire.push(held);

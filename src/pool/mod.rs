@@ -295,6 +295,12 @@ impl<M: Manager> Pool<M> {
         self.node.carry_out(outcome);
     }
 
+    /// Lends by other settings from now on.
+    pub fn set_settings(&self, settings: Settings) {
+        let outcome = self.node.lock().set_settings(self.key, settings);
+        self.node.carry_out(outcome);
+    }
+
     /// Closes every idle connection and, when it is given back, every lent one.
     pub fn renew(&self) {
         let outcome = self.node.lock().renew_pool(self.key);

@@ -41,6 +41,7 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
     pub const IDLE_SESSION_TIMEOUT: SqlState = SqlState("57P05");
+    pub const CONFIG_FILE: SqlState = SqlState("F0000");
     pub const INTERNAL: SqlState = SqlState("XX000");
 }
 

@@ -313,3 +313,24 @@ fn the_level_of_the_log_can_be_set() {
         assert_eq!(ask(&mut admin, &format!("SET log.level = '{wrong}'"))[0].sqlstate(), "22023", "{wrong}");
     }
 }
+
+#[test]
+fn reloads_under_load_disturb_nobody() {
+    let cluster = counted();
+    let pooler = configured(&cluster).start();
+    let mut admin = console(&pooler);
+    let load = Load::start(&pooler, 4);
+    for number in 0..20 {
+        load.goes_on();
+        let config = configured(&cluster).set("pool.size", &format!("{}", 1 + number % 4));
+        let config = config.set("pool.idle_timeout", &format!("'{}m'", 1 + number)).user(&format!("user{number}"), "x");
+        let config = config.set(&format!("databases.app{number}.cluster"), "'main'");
+        let config = config.set("pool.client_idle_timeout", &format!("'{}m'", 10 + number));
+        let reads = ["'primary'", "'any'", "'replica'"][number % 3];
+        pooler.rewrite(&config.set("clusters.main.routing.reads", reads));
+        assert_eq!(tag(&mut admin, "RELOAD"), "RELOAD");
+    }
+    load.goes_on();
+    let done = load.end();
+    assert_eq!(value(&cluster, "SELECT n FROM count"), done.to_string());
+}

@@ -8,6 +8,7 @@ mod cancel;
 mod console;
 mod console_commands;
 mod console_drivers;
+mod console_reload;
 mod defaults;
 mod differential;
 mod failover;

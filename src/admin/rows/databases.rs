@@ -23,7 +23,8 @@ const CONSOLE_MODE: &str = "statement";
 
 pub fn databases(desk: &Desk) -> Rows {
     let slots = desk.frontend.registry.slots();
-    let configured = &desk.frontend.databases.by_name;
+    let (live, catalog) = (desk.frontend.live(), desk.catalog.load());
+    let configured = &live.databases.by_name;
     let mut rows: Rows = Vec::new();
     for (name, database) in configured {
         rows.push(database_row(desk, name, &database.settings, &slots));
@@ -37,7 +38,7 @@ pub fn databases(desk: &Desk) -> Rows {
         }
     }
     let clients = clients_of(&slots, CONSOLE);
-    let port = u64::from(desk.catalog.port);
+    let port = u64::from(catalog.port);
     rows.push(row![
         CONSOLE,
         Value::Null,
@@ -176,7 +177,8 @@ pub fn pools(desk: &Desk) -> Rows {
 }
 
 pub fn users(desk: &Desk) -> Rows {
-    let mut names: BTreeSet<String> = desk.catalog.users.iter().map(|user| user.name.clone()).collect();
+    let catalog = desk.catalog.load();
+    let mut names: BTreeSet<String> = catalog.users.iter().map(|user| user.name.clone()).collect();
     let mut clients: BTreeMap<String, u64> = BTreeMap::new();
     for slot in desk.frontend.registry.slots() {
         *clients.entry(slot.account.user.to_string()).or_default() += 1;
@@ -189,7 +191,7 @@ pub fn users(desk: &Desk) -> Rows {
     }
     names.extend(clients.keys().chain(connections.keys()).cloned());
     let row = |name: String| {
-        let user = desk.catalog.users.iter().find(|user| user.name == name);
+        let user = catalog.users.iter().find(|user| user.name == name);
         let (clients, connections) = (clients.get(&name).copied(), connections.get(&name).copied());
         row![
             name,

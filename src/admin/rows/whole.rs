@@ -58,7 +58,7 @@ pub fn config(desk: &Desk) -> Rows {
         }
         row![key, value, default, if changeable { "yes" } else { "no" }]
     };
-    desk.catalog.config.iter().map(row).collect()
+    desk.catalog.load().config.iter().map(row).collect()
 }
 
 pub fn errors(desk: &Desk) -> Rows {

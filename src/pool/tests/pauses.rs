@@ -74,3 +74,26 @@ async fn what_is_outdated_is_counted_until_it_is_closed() {
     assert_eq!((pool.has(), pool.outdated()), ([0, 0, 0, 0], 0));
     bench.check();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_grows_and_shrinks_while_it_lends() {
+    let mut bench = Bench::new(10);
+    let pool = bench.pool(settings(4));
+    let mut leases = pool.leases(3).await;
+    leases.pop().unwrap().give_back();
+    pool.set_settings(settings(1));
+    assert_eq!(pool.has(), [2, 0, 0, 0], "what idles goes first");
+    let mut wait = pool.wait(here());
+    leases.pop().unwrap().give_back();
+    assert_eq!(pool.has(), [1, 0, 0, 1], "one too many was closed");
+    assert!(peek(&mut wait).is_none());
+    leases.pop().unwrap().give_back();
+    let lease = got(&mut wait);
+    let mut waits = [pool.wait(here()), pool.wait(here())];
+    pool.set_settings(settings(3));
+    bench.settle().await;
+    waits.iter_mut().for_each(|wait| got(wait).give_back());
+    lease.give_back();
+    bench.check();
+    assert_eq!(pool.has(), [0, 3, 0, 0]);
+}

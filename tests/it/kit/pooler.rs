@@ -92,7 +92,7 @@ pub struct Pooler {
     reader: Option<JoinHandle<()>>,
     announced: Mutex<Vec<String>>,
     /// Holds the configuration file.
-    _directory: Throwaway,
+    directory: Throwaway,
 }
 
 impl Pooler {
@@ -117,7 +117,7 @@ impl Pooler {
             log,
             reader: Some(reader),
             announced: Mutex::default(),
-            _directory: directory,
+            directory,
         };
         wait_until("Poolhouse accepts or ends", PATIENCE, || pooler.accepts() || pooler.exit_status().is_some());
         if pooler.exit_status().is_none() {
@@ -127,6 +127,11 @@ impl Pooler {
         assert!(pooler.logs("cannot listen on"), "poolhouse serve ended at once");
         pooler.allow_warnings("cannot listen on");
         None
+    }
+
+    /// Writes another configuration to its file, which it reads when it is told to.
+    pub fn rewrite(&self, config: &Config) {
+        fs::write(self.directory.path().join("poolhouse.toml"), config.file(self.port)).unwrap();
     }
 
     /// Where it listens on 127.0.0.1.

@@ -282,12 +282,13 @@ async fn poolhouse_starts_serves_and_ends() {
 
 #[test]
 fn unannounced_warnings_fail_the_test() {
-    // SIGHUP is answered with a warning as long as reloading is not there; a node that nobody listens at with another.
+    // A configuration that is wrong when it is read again is an error; a node that nobody listens at is a warning.
     let nowhere = poolhouse::cli::demo::throwaway::free_port().unwrap();
     let start = || {
         let pooler = Config::of_ports([nowhere]).start();
+        pooler.rewrite(&Config::of_text("nonsense"));
         pooler.signal(Signal::HUP);
-        wait_until("it warns", PATIENCE, || pooler.logs("SIGHUP"));
+        wait_until("it complains", PATIENCE, || pooler.logs("SIGHUP"));
         pooler
     };
     let judged = std::panic::catch_unwind(|| drop(start()));
