@@ -2,11 +2,13 @@
 //! are always on the same one. The first worker is the calling thread, which also accepts, watches the nodes and keeps
 //! the pools.
 
+mod notify;
 mod reload;
 
 use std::{
     collections::BTreeMap,
     io,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -24,6 +26,8 @@ use tokio::{
     sync::mpsc,
     time::{interval, timeout},
 };
+
+use notify::Manager;
 
 use crate::{
     admin::{self, Catalog, Desk, Http, Request, SetLevel, Shutdown, User},
@@ -125,7 +129,8 @@ async fn serve(
         serve_http(socket, &settings, desk.clone(), operators.clone())?;
     }
     let at_desk = start_operators(desk.clone(), to_console, operators.clone())?;
-    let mut reloader = Reloader { settings: settings.clone(), read_again, clusters: clusters.clone(), desk };
+    let mut reloader =
+        Reloader { settings: settings.clone(), read_again, clusters: clusters.clone(), desk: desk.clone() };
     let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
     for (address, route, listener) in bound {
@@ -139,24 +144,37 @@ async fn serve(
     accepting.spawn("balance", async move { frontend::balance(workers, balancing).await });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = threads.len() + 1, "Poolhouse runs");
 
+    let manager = Manager::of_environment();
+    manager.ready();
+    let mut watchdog = pin!(manager.keep_watchdog());
+    let mut reload = |why| {
+        manager.reloading();
+        let result = reloader.reload(why);
+        manager.ready();
+        result
+    };
     let (why, how) = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                HANG_UP => drop(reloader.reload(HANG_UP)),
+                HANG_UP => drop(reload(HANG_UP)),
                 signal => break (signal, Shutdown::WaitForServers),
             },
             Some(request) = ordered.recv() => match request {
                 Request::Shutdown(how) => break ("SHUTDOWN", how),
                 // Nobody has to wait for the result.
-                Request::Reload(result) => drop(result.send(reloader.reload("RELOAD"))),
+                Request::Reload(result) => drop(result.send(reload("RELOAD"))),
             },
+            never = &mut watchdog => match never {},
         }
     };
     drop(reloader);
+    manager.stopping();
+    desk.end();
     tracing::info!(signal = why, ?how, clients = frontend.registry.connected(), "draining");
     accepting.stop();
     accepting.ended().await;
     tokio::select! {
+        never = &mut watchdog => match never {},
         () = end_clients(how, &frontend, &clients) => {}
         () = at_once(&mut signals, &mut ordered) => end_at_once(&frontend, &clients).await,
     }

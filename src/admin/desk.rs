@@ -1,7 +1,10 @@
 //! What the console has at hand: where the tables come from, and who carries out commands.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -77,6 +80,7 @@ pub struct Desk {
     pub log_level: Mutex<Option<String>>,
     /// The client that has suspended everything.
     pub suspended_by: Mutex<Option<u64>>,
+    ending: AtomicBool,
 }
 
 impl Desk {
@@ -97,6 +101,7 @@ impl Desk {
             orders,
             log_level: Mutex::default(),
             suspended_by: Mutex::default(),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -130,12 +135,17 @@ impl Desk {
         table
     }
 
+    /// Poolhouse has begun to end.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     /// Whether writes can be served now, or only reads.
     ///
     /// # Errors
     /// Why not.
     pub fn ready(&self, reads: bool) -> Result<(), String> {
-        if self.frontend.registry.is_draining() {
+        if self.ending.load(Ordering::Relaxed) {
             return Err("Poolhouse is shutting down".into());
         }
         for cluster in &self.clusters {

@@ -244,11 +244,6 @@ impl Registry {
         }
     }
 
-    /// Everybody has been told to leave.
-    pub fn is_draining(&self) -> bool {
-        self.order.load(Ordering::Acquire) != ORDER_NONE
-    }
-
     /// All clients that are logged in.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
         let mut slots: Vec<Arc<Slot>> = lock(&self.clients).values().cloned().collect();

@@ -8,6 +8,7 @@ use std::{
 };
 
 use poolhouse::cli::demo::throwaway::free_port;
+use rustix::process::Signal;
 
 use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, wait_until};
 
@@ -66,6 +67,7 @@ fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
 fn metrics_and_tables_say_what_happened() {
     let cluster = started(0);
     let (pooler, http) = in_front(&cluster);
+    wait_until("the primary is known", PATIENCE, || get(http, "/readyz").0 == 200);
     let mut client = login(&pooler);
     for _ in 0..7 {
         client.query("SELECT 1");
@@ -120,6 +122,20 @@ fn it_tells_whether_it_is_ready() {
     assert_eq!(get(http, "/readyz?reads"), (200, "ready\n".to_owned()));
     assert_eq!(sum(&samples(http), "poolhouse_ready", &["for=\"writes\""]), 0.0);
     assert_eq!(get(http, "/healthz").0, 200);
+}
+
+/// As soon as Poolhouse drains, and for as long as a transaction holds it up.
+#[test]
+fn it_is_not_ready_while_it_drains() {
+    let cluster = started(0);
+    let (pooler, http) = in_front(&cluster);
+    let mut client = login(&pooler);
+    client.begin();
+    pooler.signal(Signal::TERM);
+    wait_until("it is not ready", PATIENCE, || get(http, "/readyz").0 == 503);
+    assert_eq!(get(http, "/readyz?reads").1, "Poolhouse is shutting down\n");
+    assert_eq!(get(http, "/healthz").0, 200);
+    client.query("COMMIT");
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod pins;
 mod pooling;
 mod protocol;
 mod replication;
+mod service;
 mod split;
 mod statements;
 mod steering;

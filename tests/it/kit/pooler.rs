@@ -27,13 +27,14 @@ const PORT_ATTEMPTS: u32 = 5;
 pub struct Config {
     keys: BTreeMap<String, String>,
     text: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Config {
     /// A file's whole text; the kit adds nothing but `server.listen`, which the text must leave open, so it must not
     /// have a table `[server]`.
     pub fn of_text(text: &str) -> Config {
-        Config { keys: BTreeMap::new(), text: text.to_owned() }
+        Config { text: text.to_owned(), ..Config::default() }
     }
 
     /// In front of these nodes of 127.0.0.1, for any database.
@@ -54,6 +55,12 @@ impl Config {
     /// A user who may log in, with a plain password.
     pub fn user(self, name: &str, password: &str) -> Config {
         self.set(&format!("users.{name:?}.password"), &format!("{password:?}"))
+    }
+
+    /// Sets a variable of the environment of Poolhouse.
+    pub fn variable(mut self, name: &str, value: &str) -> Config {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Sets a key to a value, both as TOML writes them. The last one counts.
@@ -104,6 +111,7 @@ impl Pooler {
         let mut command = Command::new(env!("CARGO_BIN_EXE_poolhouse"));
         command.arg("serve").arg(&path).env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        command.envs(config.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().unwrap();
         directory.watch(child.id()).unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
