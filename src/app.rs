@@ -86,13 +86,13 @@ fn hint(error: &io::Error) -> &'static str {
 /// [`Error`], before anything is served.
 pub fn run(settings: Settings, set_level: SetLevel, read_again: ReadAgain) -> Result<(), Error> {
     raise_file_limit();
+    let http = bind_http(settings.admin.http.as_ref())?;
     let mut bound = Vec::new();
     let listeners = settings.listeners.iter().map(|listener| (&listener.address, Some(listener.route)));
     for (address, route) in settings.listen.iter().map(|address| (address, None)).chain(listeners) {
         let listener = listener::bind(address).map_err(|error| Error::Listen { address: address.clone(), error })?;
         bound.push((address.clone(), route, listener));
     }
-    let http = bind_http(settings.admin.http.as_ref())?;
     let runtime = runtime()?;
     runtime.block_on(serve(settings, set_level, read_again, bound, http))
 }

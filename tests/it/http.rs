@@ -77,7 +77,11 @@ fn metrics_and_tables_say_what_happened() {
     client.query("ROLLBACK");
     let of = ["database=\"postgres\"", "user=\"app\""];
     // BEGIN and SELECT are what `begin` sends.
-    wait_until("all is counted", PATIENCE, || sum(&samples(http), "poolhouse_queries_total", &of) >= 11.0);
+    // A client's figures are added up one after the other, while the page may be written.
+    wait_until("all is counted", PATIENCE, || {
+        let all = samples(http);
+        sum(&all, "poolhouse_queries_total", &of) >= 11.0 && sum(&all, "poolhouse_errors_total", &of) >= 1.0
+    });
     let all = samples(http);
     let count = |name: &str, labels: &[&str]| sum(&all, name, &[&of[..], labels].concat());
     assert_eq!(count("poolhouse_queries_total", &[]), 11.0);
