@@ -108,6 +108,8 @@ struct Inner {
     lent: bool,
     /// Waits for one, since when.
     queued: Option<Instant>,
+    /// When it last asked for something that took a server connection, or began to wait for one.
+    requested: Option<Instant>,
     pin: Option<Box<Pin>>,
     /// The server connection is busy with something of ours, which a cancel must not hit.
     shielded: bool,
@@ -320,7 +322,9 @@ impl Slot {
 
     /// The client waits for a server connection from now on, if it did not before.
     pub fn enter_queue(&self) {
-        lock(&self.inner).queued.get_or_insert_with(Instant::now);
+        let mut inner = lock(&self.inner);
+        let since = *inner.queued.get_or_insert_with(Instant::now);
+        inner.requested = Some(since);
     }
 
     /// The client waits no more, in vain.
@@ -356,6 +360,7 @@ impl Slot {
             self.canceled.store(false, Ordering::Relaxed);
             return Err(Canceled);
         }
+        inner.requested = Some(queued.unwrap_or_else(Instant::now));
         inner.lent = true;
         inner.attached = canceler;
         inner.shielded = shielded;
@@ -365,6 +370,11 @@ impl Slot {
     /// The server connection that the client has, if it is known which.
     pub fn server(&self) -> Option<Arc<Canceler>> {
         lock(&self.inner).attached.clone()
+    }
+
+    /// When the client last needed a server connection; `None` if it never has.
+    pub fn requested(&self) -> Option<Instant> {
+        lock(&self.inner).requested
     }
 
     /// The client keeps its server connection between transactions, or does so no more.

@@ -248,8 +248,12 @@ impl<M: Manager> Ledger<M> {
         })
     }
 
-    pub fn idle(&self, key: PoolKey) -> impl Iterator<Item = &M::Connection> {
-        self.pools.get(&key).into_iter().flat_map(|pool| pool.idle.iter().map(|(_, held)| &held.connection))
+    /// Each idle connection, and since when, give or take the pause between two calls of [`Ledger::keep`].
+    pub fn idle(&self, key: PoolKey) -> impl Iterator<Item = (Instant, &M::Connection)> {
+        self.pools
+            .get(&key)
+            .into_iter()
+            .flat_map(|pool| pool.idle.iter().map(|(since, held)| (*since, &held.connection)))
     }
 
     /// Connections of this pool that are to be closed and are not yet.

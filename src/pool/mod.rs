@@ -279,9 +279,9 @@ impl<M: Manager> Pool<M> {
         self.node.lock().counts(self.key)
     }
 
-    /// What there is to say of each idle connection.
-    pub fn idle<T>(&self, look: impl FnMut(&M::Connection) -> T) -> Vec<T> {
-        self.node.lock().idle(self.key).map(look).collect()
+    /// What there is to say of each idle connection, and since when it idles, give or take a second.
+    pub fn idle<T>(&self, mut look: impl FnMut(Instant, &M::Connection) -> T) -> Vec<T> {
+        self.node.lock().idle(self.key).map(|(since, connection)| look(since, connection)).collect()
     }
 
     /// Lends nothing until [`Pool::resume`]: whoever asks waits, without a limit, and connections are closed.

@@ -226,3 +226,19 @@ fn operators_get_in_when_all_places_are_taken() {
     let errors = column(&mut admin, "SHOW ERRORS ORDER BY time", "code");
     assert_eq!(errors, ["53300"]);
 }
+
+#[test]
+fn times_of_requests_are_those_of_the_last_ones() {
+    let cluster = cluster().trust_user("app").start().unwrap();
+    let pooler = in_front(&cluster).start();
+    let (mut admin, mut app) = (console(&pooler), app(&pooler));
+    let mut times = |name: &str| column(&mut admin, "SHOW CLIENTS WHERE user = 'app'", name).join("");
+    assert!(times("request_time") >= times("connect_time"));
+    ask(&mut app, "SELECT 1");
+    let first = times("request_time");
+    // Only what asks for something moves it.
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert_eq!(times("request_time"), first);
+    ask(&mut app, "SELECT 1");
+    assert!(times("request_time") > first);
+}

@@ -26,6 +26,8 @@ struct Socket {
     local: (String, u16),
     since: SystemTime,
     waited: Duration,
+    /// How long ago it last began something.
+    requested: Duration,
     /// Of the client, or of the server's process.
     id: u64,
     link: String,
@@ -51,6 +53,11 @@ fn server_number(server: &Canceler) -> u64 {
     u64::from(server.key.process) << 16 | u64::from(port)
 }
 
+/// How long ago the client last needed a server connection, or else logged in.
+fn requested(slot: &Slot) -> Duration {
+    slot.requested().map_or_else(|| slot.since.elapsed().unwrap_or_default(), |requested| requested.elapsed())
+}
+
 impl Socket {
     fn of_client(slot: &Slot) -> Socket {
         let Ends { peer, local } = slot.about.ends;
@@ -70,6 +77,7 @@ impl Socket {
             local: end(local),
             since: slot.since,
             waited,
+            requested: requested(slot),
             id: slot.id,
             link: server.as_ref().map(|server| client_number(server_number(server))).unwrap_or_default(),
             remote_process: 0,
@@ -80,7 +88,7 @@ impl Socket {
         }
     }
 
-    fn of_server(server: &Canceler, names: (&str, &str), client: Option<&Slot>) -> Socket {
+    fn of_server(server: &Canceler, names: (&str, &str), client: Option<&Slot>, requested: Duration) -> Socket {
         let Ends { peer, local } = server.ends;
         Socket {
             kind: "S",
@@ -92,6 +100,7 @@ impl Socket {
             local: end(local),
             since: server.since,
             waited: Duration::ZERO,
+            requested,
             id: server_number(server),
             link: client.map(|client| client_number(client.id)).unwrap_or_default(),
             remote_process: server.key.process,
@@ -104,7 +113,7 @@ impl Socket {
 
     /// PgBouncer's columns.
     fn row(&self) -> Vec<Value> {
-        let Socket { waited, since, .. } = *self;
+        let Socket { waited, since, requested, .. } = *self;
         row![
             self.kind,
             self.user.as_str(),
@@ -116,7 +125,7 @@ impl Socket {
             self.local.0.as_str(),
             u64::from(self.local.1),
             timestamp(since),
-            timestamp(SystemTime::now() - waited),
+            timestamp((SystemTime::now() - requested).max(since)),
             waited.as_secs(),
             u64::from(waited.subsec_micros()),
             u64::from(self.outdated),
@@ -143,7 +152,7 @@ fn all_servers(desk: &Desk) -> Vec<Socket> {
     for slot in desk.frontend.registry.slots() {
         let Some(server) = slot.server() else { continue };
         let names = (slot.account.database.to_string(), slot.account.user.to_string());
-        let mut socket = Socket::of_server(&server, (&names.0, &names.1), Some(&slot));
+        let mut socket = Socket::of_server(&server, (&names.0, &names.1), Some(&slot), requested(&slot));
         let pools = targets.get(&names).into_iter().flat_map(|target| target.pools().map(move |pool| (target, pool)));
         let mut own = pools.filter(|(target, (node, _))| target.cluster.node(*node).address == server.address);
         let renewed = own.next().and_then(|(_, (_, pool))| pool.renewed());
@@ -152,8 +161,10 @@ fn all_servers(desk: &Desk) -> Vec<Socket> {
     }
     for ((database, user), target) in &targets {
         for (_, pool) in target.pools() {
-            let idle: Vec<Arc<Canceler>> = pool.idle(|server| server.canceler.clone()).into_iter().flatten().collect();
-            sockets.extend(idle.iter().map(|server| Socket::of_server(server, (database, user), None)));
+            // Under the pool's lock only what is needed is taken along.
+            let idle = pool.idle(|since, server| server.canceler.clone().map(|canceler| (since.elapsed(), canceler)));
+            let idle = idle.into_iter().flatten();
+            sockets.extend(idle.map(|(since, server)| Socket::of_server(&server, (database, user), None, since)));
         }
     }
     sockets.sort_by(|one, other| (&one.database, &one.user, one.id).cmp(&(&other.database, &other.user, other.id)));
