@@ -80,7 +80,8 @@ fn metrics_and_tables_say_what_happened() {
     // A client's figures are added up one after the other, while the page may be written.
     wait_until("all is counted", PATIENCE, || {
         let all = samples(http);
-        sum(&all, "poolhouse_queries_total", &of) >= 11.0 && sum(&all, "poolhouse_errors_total", &of) >= 1.0
+        let idle = sum(&all, "poolhouse_clients", &["state=\"idle\""]) == 1.0;
+        idle && sum(&all, "poolhouse_queries_total", &of) >= 11.0 && sum(&all, "poolhouse_errors_total", &of) >= 1.0
     });
     let all = samples(http);
     let count = |name: &str, labels: &[&str]| sum(&all, name, &[&of[..], labels].concat());
