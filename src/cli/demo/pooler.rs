@@ -165,6 +165,9 @@ mode = "promote"
 
 [users.{DEMO}]
 password = "{DEMO}"
+
+[admin]
+users = ["{DEMO}"]
 "#,
         superuser = data::SUPERUSER,
     )

@@ -50,12 +50,15 @@ Try:
   SELECT * FROM served_by;                  a read: a replica answers, now this one, now that one
   BEGIN; SELECT * FROM served_by; COMMIT;   a transaction that may write: the primary
   CREATE TABLE t (x int); INSERT INTO t VALUES (1); SELECT * FROM t;   you read what you wrote
+  EXPLAIN ROUTE SELECT 1;                   where a statement would go, and why
+  psql {console} -c 'SHOW NODES'   the console
   {kill}   kills the primary: another one takes over within a second, and you stay connected
 
 Ctrl-C ends it and removes everything. Its log and what becomes of the servers follow.
 "#,
         nodes = nodes.collect::<String>(),
         address = stage.pooler.address(),
+        console = format_args!("postgres://{DEMO}:{DEMO}@{}/poolhouse", stage.pooler.address()),
         kill = kill_command(stage.cluster.node(0)),
     )
 }
