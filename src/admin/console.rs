@@ -265,7 +265,7 @@ async fn until_left_or_canceled(
     stream: &Stream,
     acting: impl Future<Output = Result<Vec<String>, Report>>,
 ) -> Result<Result<Vec<String>, Report>, End> {
-    slot.enter_queue();
+    slot.enter_queue(std::time::Instant::now());
     let canceled = poll_fn(|cx| {
         slot.set_waker(cx.waker().clone());
         if slot.take_canceled() { Poll::Ready(()) } else { Poll::Pending }

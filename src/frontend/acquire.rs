@@ -233,7 +233,7 @@ pub async fn acquire_for_client(
     client: &mut Stream,
     exchange: &mut Exchange,
 ) -> Result<Acquired, AcquireError> {
-    slot.enter_queue();
+    slot.enter_queue(Instant::now());
     let result = {
         let mut acquiring = pin!(acquire(target, worker, request));
         poll_fn(|cx| {

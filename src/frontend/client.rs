@@ -388,7 +388,7 @@ impl Client {
         match first_try(&self.target, &self.worker, request) {
             FirstTry::There(acquired) => self.attach(acquired, need),
             FirstTry::Queued(waiting, node) => {
-                self.entry.slot.enter_queue();
+                self.entry.slot.enter_queue(waiting.since.into_std());
                 self.queued = Some((waiting, node, need));
             }
             FirstTry::Nowhere => return false,
@@ -488,8 +488,10 @@ impl Client {
         }
         // Its BEGIN is not to be hit either.
         exchange.shielded = exchange.pipeline.asks() || self.session.in_waiting_block();
-        if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded) {
-            exchange.count_assignment(acquired.1, queued.map(|since| since.elapsed()), &self.target.account);
+        let now = Instant::now();
+        if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded, now) {
+            let waited = queued.map(|since| now.duration_since(since));
+            exchange.count_assignment(acquired.1, now, waited, &self.target.account);
             if let Some(sender) = &server.sender {
                 sender.lend(process);
             }

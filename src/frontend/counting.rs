@@ -23,6 +23,8 @@ pub struct Counting {
     /// What Poolhouse has answered itself: ReadyForQuery, and those of them outside of a transaction.
     own_queries: u32,
     own_transactions: u32,
+    /// When the server connection was lent, until something goes to it.
+    attached: Option<Instant>,
     /// Since when a server works on what the client has sent, or was last done with a part of it.
     query_since: Option<Instant>,
     transaction_since: Option<Instant>,
@@ -39,20 +41,28 @@ impl Counting {
         self.tally.take_back(Count::ClientReceived, bytes as u64);
     }
 
-    /// A server connection is lent, after a wait if there was one.
-    pub fn attach(&mut self, node: NodeId, waited: Option<Duration>) {
+    /// A server connection is lent `now`, after a wait if there was one.
+    pub fn attach(&mut self, node: NodeId, now: Instant, waited: Option<Duration>) {
         self.node = Some(node);
+        self.attached = Some(now);
         self.tally.add(Count::Assignments, 1);
         if let Some(waited) = waited {
             self.tally.add_wait(waited);
         }
     }
 
-    /// Something of the client goes to a server.
+    /// Nothing more follows at once.
+    #[inline]
+    pub fn pause(&mut self) {
+        self.attached = None;
+    }
+
+    /// Something of the client goes to a server; the first thing, what the connection was lent for.
     #[inline]
     pub fn begin(&mut self) {
+        let attached = self.attached.take();
         if self.query_since.is_none() {
-            let now = Instant::now();
+            let now = attached.unwrap_or_else(Instant::now);
             self.query_since = Some(now);
             self.transaction_since.get_or_insert(now);
         }
@@ -62,7 +72,10 @@ impl Counting {
     /// `open` when the last transaction goes on.
     pub fn end(&mut self, queries: u32, transactions: u32, busy: bool, open: bool) {
         let now = Instant::now();
-        let each = |since: Instant, times: u32| now.duration_since(since) / times;
+        let each = |since: Instant, times: u32| match times {
+            1 => now.duration_since(since),
+            _ => now.duration_since(since) / times,
+        };
         if let Some(since) = self.query_since.take().filter(|_| queries > 0) {
             self.tally.add_queries(each(since, queries), queries);
         }
@@ -77,7 +90,7 @@ impl Counting {
 
     /// What was asked of the server is not answered by it any more.
     pub fn give_up(&mut self) {
-        (self.query_since, self.transaction_since) = (None, None);
+        (self.attached, self.query_since, self.transaction_since) = (None, None, None);
     }
 
     /// Messages of Poolhouse's own go to the client.

@@ -206,12 +206,12 @@ impl Exchange {
         }
     }
 
-    /// A server connection was lent. What was done on another one before is added up.
-    pub fn count_assignment(&mut self, node: NodeId, waited: Option<Duration>, account: &Account) {
+    /// A server connection was lent `now`. What was done on another one before is added up.
+    pub fn count_assignment(&mut self, node: NodeId, now: Instant, waited: Option<Duration>, account: &Account) {
         if self.counting.has_node() {
             self.count(account);
         }
-        self.counting.attach(node, waited);
+        self.counting.attach(node, now, waited);
     }
 
     /// Whether [`Exchange::count`] is to be called although the server connection stays.
@@ -332,6 +332,7 @@ impl Exchange {
                 break;
             }
         }
+        self.counting.pause();
         let unattached = server.is_none();
         // What waits for a reply has come, and is still to be sent on.
         let all_done = self.pipeline.owed.is_empty() || self.pipeline.waits_for_client() && !self.held;

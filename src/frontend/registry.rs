@@ -320,10 +320,10 @@ impl Slot {
         }
     }
 
-    /// The client waits for a server connection from now on, if it did not before.
-    pub fn enter_queue(&self) {
+    /// The client waits for a server connection since then, if it did not before.
+    pub fn enter_queue(&self, since: Instant) {
         let mut inner = lock(&self.inner);
-        let since = *inner.queued.get_or_insert_with(Instant::now);
+        let since = *inner.queued.get_or_insert(since);
         inner.requested = Some(since);
     }
 
@@ -348,19 +348,24 @@ impl Slot {
         canceled
     }
 
-    /// A server connection has been lent to the client, which tells since when it has waited, if it had to. `shielded` as
+    /// A server connection has been lent to the client `now`, which tells since when it has waited, if it had to. `shielded` as
     /// in [`Slot::shield`].
     ///
     /// # Errors
     /// The client has been cancelled while it waited: it must not have the connection.
-    pub fn attach(&self, canceler: Option<Arc<Canceler>>, shielded: bool) -> Result<Option<Instant>, Canceled> {
+    pub fn attach(
+        &self,
+        canceler: Option<Arc<Canceler>>,
+        shielded: bool,
+        now: Instant,
+    ) -> Result<Option<Instant>, Canceled> {
         let mut inner = lock(&self.inner);
         let queued = inner.queued.take();
         if self.canceled.load(Ordering::Relaxed) {
             self.canceled.store(false, Ordering::Relaxed);
             return Err(Canceled);
         }
-        inner.requested = Some(queued.unwrap_or_else(Instant::now));
+        inner.requested = Some(queued.unwrap_or(now));
         inner.lent = true;
         inner.attached = canceler;
         inner.shielded = shielded;
@@ -567,7 +572,7 @@ mod tests {
         let entry = entry(&registry, 4);
         let server = server();
         assert!(entry.slot.cancel().is_none(), "nothing runs");
-        assert_eq!(entry.slot.attach(Some(server.clone()), false), Ok(None));
+        assert_eq!(entry.slot.attach(Some(server.clone()), false, Instant::now()), Ok(None));
         let canceling = entry.slot.cancel().unwrap();
         assert_eq!(canceling.server, server);
         assert!(entry.slot.cancel().is_none(), "one is enough");
@@ -581,7 +586,7 @@ mod tests {
     fn a_cancel_spares_what_is_ours() {
         let registry = Arc::new(Registry::default());
         let slot = entry(&registry, 4).slot.clone();
-        assert!(slot.attach(Some(server()), true).is_ok());
+        assert!(slot.attach(Some(server()), true, Instant::now()).is_ok());
         assert!(slot.cancel().is_none());
         assert!(slot.unshield(true).is_some(), "it has waited");
         assert!(slot.unshield(true).is_none());
@@ -591,7 +596,7 @@ mod tests {
         slot.shield();
         assert!(slot.cancel().is_none());
         slot.detach();
-        assert!(slot.attach(Some(server()), false).is_ok());
+        assert!(slot.attach(Some(server()), false, Instant::now()).is_ok());
         assert!(slot.unshield(true).is_none(), "it was for what ran before");
     }
 
@@ -599,20 +604,24 @@ mod tests {
     fn one_that_waits_is_told() {
         let registry = Arc::new(Registry::default());
         let entry = entry(&registry, 4);
-        entry.slot.enter_queue();
+        entry.slot.enter_queue(Instant::now());
         assert!(entry.slot.cancel().is_none());
-        entry.slot.enter_queue();
+        entry.slot.enter_queue(Instant::now());
         assert!(entry.slot.take_canceled());
         assert!(!entry.slot.take_canceled());
-        entry.slot.enter_queue();
+        entry.slot.enter_queue(Instant::now());
         assert!(!entry.slot.take_canceled());
         assert!(entry.slot.cancel().is_none());
-        assert_eq!(entry.slot.attach(Some(server()), false), Err(Canceled), "it was cancelled before it was served");
+        assert_eq!(
+            entry.slot.attach(Some(server()), false, Instant::now()),
+            Err(Canceled),
+            "it was cancelled before it was served"
+        );
         assert!(entry.slot.cancel().is_none());
         assert_eq!(entry.slot.activity(), Activity::Idle);
-        entry.slot.enter_queue();
+        entry.slot.enter_queue(Instant::now());
         assert!(matches!(entry.slot.activity(), Activity::Waiting { .. }));
-        assert!(matches!(entry.slot.attach(Some(server()), false), Ok(Some(_))));
+        assert!(matches!(entry.slot.attach(Some(server()), false, Instant::now()), Ok(Some(_))));
         assert_eq!(entry.slot.activity(), Activity::Active);
         assert!(entry.slot.detach());
         assert_eq!(entry.slot.activity(), Activity::Idle);

@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -99,7 +99,7 @@ struct Flow {
 impl Relay {
     pub fn new(client: Stream, lent: Acquired, target: Arc<Target>, entry: Entry, place: Place) -> Box<Relay> {
         // Nothing of a client that has just logged in waits.
-        let _ = entry.slot.attach(lent.0.canceler.clone(), false);
+        let _ = entry.slot.attach(lent.0.canceler.clone(), false, Instant::now());
         Box::new(Relay {
             client,
             lent,

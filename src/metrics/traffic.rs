@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,6 +17,17 @@ use super::{
 
 /// Most pairs of database and user that have figures of their own: names that clients make up must not fill the memory.
 const ACCOUNTS_MAX: usize = 1_000;
+
+/// Threads that count in numbers of their own, so that they do not take the cache lines of these from each other; further
+/// ones share them.
+const SHARDS: usize = 8;
+
+thread_local! {
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
+}
 
 /// Who the others are counted as.
 const OTHERS: &str = "(others)";
@@ -204,13 +215,13 @@ pub struct Account {
     logins: AtomicU64,
     /// Logins that wait for a server connection, since when.
     waiting: Mutex<BTreeMap<u64, Instant>>,
-    /// One for each node, and one for what needed none; made when there is something to count.
+    /// For each node, and then for what needed none, one of each shard; made when there is something to count.
     traffic: Box<[OnceLock<Box<Traffic>>]>,
 }
 
 impl Account {
     pub fn new(database: &str, user: &str, nodes: Box<[Box<str>]>) -> Account {
-        let traffic = std::iter::repeat_with(OnceLock::new).take(nodes.len() + 1).collect();
+        let traffic = std::iter::repeat_with(OnceLock::new).take((nodes.len() + 1) * SHARDS).collect();
         Account {
             database: database.into(),
             user: user.into(),
@@ -221,10 +232,10 @@ impl Account {
         }
     }
 
-    /// What is done on the node of this index, or on none.
+    /// What is done on the node of this index, or on none; the part that the calling thread counts in.
     pub fn traffic(&self, node: Option<usize>) -> &Traffic {
         let at = node.unwrap_or(self.nodes.len()).min(self.nodes.len());
-        self.traffic[at].get_or_init(Box::default)
+        self.traffic[at * SHARDS + SHARD.with(|shard| *shard)].get_or_init(Box::default)
     }
 
     pub fn add_login(&self) {
@@ -251,7 +262,14 @@ impl Account {
     /// The figures by the name of the node, the empty one for what needed none.
     pub fn by_node(&self) -> impl Iterator<Item = (&str, Figures)> {
         let names = self.nodes.iter().map(|name| &**name).chain([""]);
-        names.zip(&self.traffic).filter_map(|(name, traffic)| Some((name, traffic.get()?.read())))
+        names.zip(self.traffic.chunks(SHARDS)).filter_map(|(name, shards)| {
+            let sum = shards.iter().filter_map(OnceLock::get).map(|traffic| traffic.read());
+            let sum = sum.reduce(|mut sum, more| {
+                sum.merge(&more);
+                sum
+            });
+            Some((name, sum?))
+        })
     }
 
     /// All of them together.

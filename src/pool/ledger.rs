@@ -342,13 +342,18 @@ impl<M: Manager> Ledger<M> {
         (found, outcome)
     }
 
-    /// A place at the end of the queue.
-    pub fn wait(&mut self, key: PoolKey, worker: ThreadId, outcome: &mut Outcome<M>) -> (u64, Received<M>) {
+    /// A place at the end of the queue, from `since` on.
+    pub fn wait(
+        &mut self,
+        key: PoolKey,
+        worker: ThreadId,
+        since: Instant,
+        outcome: &mut Outcome<M>,
+    ) -> (u64, Received<M>) {
         let (sender, receiver) = oneshot::channel();
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(pool) = self.pools.get_mut(&key) {
-            let since = Instant::now();
             pool.waiting.push_back(Waiter { ticket, worker, since, sender });
             let limit = pool.settings.checkout_timeout.filter(|_| !pool.paused);
             let deadline = limit.map(|limit| since + limit);

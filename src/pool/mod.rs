@@ -252,9 +252,10 @@ impl<M: Manager> Pool<M> {
     /// A place in the queue.
     pub fn wait(self: &Arc<Self>, worker: ThreadId) -> Waiting<M> {
         let mut outcome = Outcome::default();
-        let (ticket, receiver) = self.node.lock().wait(self.key, worker, &mut outcome);
+        let since = Instant::now();
+        let (ticket, receiver) = self.node.lock().wait(self.key, worker, since, &mut outcome);
         self.node.carry_out(outcome);
-        Waiting { ticket, place: Some((self.clone(), receiver)) }
+        Waiting { ticket, since, place: Some((self.clone(), receiver)) }
     }
 
     /// The connection used last, when one idles and nobody waits, or else a place in the queue. `worker` is the calling
@@ -265,8 +266,9 @@ impl<M: Manager> Pool<M> {
         let asked = match held {
             Some(held) => Asked::There(Lease { pool: self.clone(), held: Some(held) }),
             None => {
-                let (ticket, receiver) = ledger.wait(self.key, worker, &mut outcome);
-                Asked::Queued(Waiting { ticket, place: Some((self.clone(), receiver)) })
+                let since = Instant::now();
+                let (ticket, receiver) = ledger.wait(self.key, worker, since, &mut outcome);
+                Asked::Queued(Waiting { ticket, since, place: Some((self.clone(), receiver)) })
             }
         };
         drop(ledger);
@@ -341,6 +343,8 @@ pub enum Asked<M: Manager> {
 #[derive(Debug)]
 pub struct Waiting<M: Manager> {
     ticket: u64,
+    /// When the wait began.
+    pub since: Instant,
     /// Until it has received.
     place: Option<(Arc<Pool<M>>, ledger::Received<M>)>,
 }
