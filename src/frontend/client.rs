@@ -128,7 +128,7 @@ enum Wake {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(exchange) = &mut self.exchange {
-            exchange.count(&self.target.account);
+            exchange.count(&self.target.account, self.worker.number);
         }
     }
 }
@@ -336,7 +336,7 @@ impl Client {
         }
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         if event.is_pending() && exchange.is_count_due() {
-            exchange.count(&self.target.account);
+            exchange.count(&self.target.account, self.worker.number);
         }
         let asks = exchange.pipeline.asks();
         if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
@@ -491,7 +491,7 @@ impl Client {
         let now = Instant::now();
         if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded, now) {
             let waited = queued.map(|since| now.duration_since(since));
-            exchange.count_assignment(acquired.1, now, waited, &self.target.account);
+            exchange.count_assignment(acquired.1, now, waited, &self.target.account, self.worker.number);
             if let Some(sender) = &server.sender {
                 sender.lend(process);
             }
@@ -564,7 +564,7 @@ impl Client {
     fn rest(&mut self) {
         self.prejudged = None;
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.count(&self.target.account);
+            exchange.count(&self.target.account, self.worker.number);
             exchange.end();
             self.worker.put_back(exchange);
         }

@@ -124,8 +124,8 @@ impl Counting {
         session.transactions > 0 || self.own_transactions > 0 || self.tally.durations() >= DURATIONS_MAX
     }
 
-    /// Adds all to the account.
-    pub fn flush(&mut self, session: &mut session::Tally, account: &Account) {
+    /// Adds all to the account, for the worker of this number.
+    pub fn flush(&mut self, session: &mut session::Tally, account: &Account, worker: usize) {
         let session = std::mem::take(session);
         for (count, more) in [
             (Count::Queries, session.queries),
@@ -138,10 +138,10 @@ impl Counting {
         ] {
             self.tally.add(count, more.into());
         }
-        self.tally.flush(account.traffic(self.node.map(|node| node.0.into())));
+        self.tally.flush(account.traffic(self.node.map(|node| node.0.into()), worker));
         let own = [(Count::Queries, &mut self.own_queries), (Count::Transactions, &mut self.own_transactions)];
         for (count, held) in own.into_iter().filter(|(_, held)| **held > 0) {
-            account.traffic(None).add(count, std::mem::take(held).into());
+            account.traffic(None, worker).add(count, std::mem::take(held).into());
         }
     }
 

@@ -207,9 +207,16 @@ impl Exchange {
     }
 
     /// A server connection was lent `now`. What was done on another one before is added up.
-    pub fn count_assignment(&mut self, node: NodeId, now: Instant, waited: Option<Duration>, account: &Account) {
+    pub fn count_assignment(
+        &mut self,
+        node: NodeId,
+        now: Instant,
+        waited: Option<Duration>,
+        account: &Account,
+        worker: usize,
+    ) {
         if self.counting.has_node() {
-            self.count(account);
+            self.count(account, worker);
         }
         self.counting.attach(node, now, waited);
     }
@@ -220,9 +227,9 @@ impl Exchange {
         self.counting.is_due(&self.pipeline.tally)
     }
 
-    /// Adds what was counted to the account.
-    pub fn count(&mut self, account: &Account) {
-        self.counting.flush(&mut self.pipeline.tally, account);
+    /// Adds what was counted to the account, for the worker of this number.
+    pub fn count(&mut self, account: &Account, worker: usize) {
+        self.counting.flush(&mut self.pipeline.tally, account, worker);
     }
 
     /// What is in the client's outbox behind so many bytes is Poolhouse's own.

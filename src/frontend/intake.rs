@@ -51,6 +51,8 @@ struct Intake {
 pub struct Arrivals {
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     pub post: Arc<Post>,
+    /// The number of the thread, from 0 on.
+    pub number: usize,
 }
 
 /// A client on its way to a thread.
@@ -128,12 +130,12 @@ impl Post {
 impl Workers {
     /// For `count` threads; each gets one of the arrivals. `clients` is where the clients' tasks belong.
     pub fn new(count: usize, clients: Scope) -> (Workers, Vec<Arrivals>) {
-        let pair = || {
+        let pair = |number| {
             let (sender, arrivals) = mpsc::unbounded_channel();
             let post = Arc::<Post>::default();
-            (Intake { arrivals: sender, post: post.clone() }, Arrivals { arrivals, post })
+            (Intake { arrivals: sender, post: post.clone() }, Arrivals { arrivals, post, number })
         };
-        let (intakes, arrivals): (Vec<Intake>, _) = (0..count).map(|_| pair()).unzip();
+        let (intakes, arrivals): (Vec<Intake>, _) = (0..count).map(pair).unzip();
         let in_use = Arc::new(AtomicUsize::new(1));
         (Workers { intakes: intakes.into(), in_use, clients }, arrivals)
     }

@@ -37,6 +37,8 @@ type Stock = Vec<Box<Exchange>>;
 #[derive(Debug)]
 pub struct Worker {
     pub id: ThreadId,
+    /// From 0 on.
+    pub number: usize,
     /// Where the thread is told which of its clients are to move.
     pub post: Arc<Post>,
     exchanges: Mutex<Stock>,
@@ -52,6 +54,7 @@ impl Worker {
     pub fn new(arrivals: &Arrivals, seed: u64, cancels: Scope) -> Worker {
         Worker {
             id: std::thread::current().id(),
+            number: arrivals.number,
             post: arrivals.post.clone(),
             exchanges: Mutex::default(),
             verdicts: Mutex::new(Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed)),

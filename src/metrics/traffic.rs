@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,16 +18,9 @@ use super::{
 /// Most pairs of database and user that have figures of their own: names that clients make up must not fill the memory.
 const ACCOUNTS_MAX: usize = 1_000;
 
-/// Threads that count in numbers of their own, so that they do not take the cache lines of these from each other; further
+/// Workers that count in numbers of their own, so that they do not take the cache lines of these from each other; further
 /// ones share them.
 const SHARDS: usize = 8;
-
-thread_local! {
-    static SHARD: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
-    };
-}
 
 /// Who the others are counted as.
 const OTHERS: &str = "(others)";
@@ -232,10 +225,10 @@ impl Account {
         }
     }
 
-    /// What is done on the node of this index, or on none; the part that the calling thread counts in.
-    pub fn traffic(&self, node: Option<usize>) -> &Traffic {
+    /// What is done on the node of this index, or on none; the part that the worker of this number counts in.
+    pub fn traffic(&self, node: Option<usize>, worker: usize) -> &Traffic {
         let at = node.unwrap_or(self.nodes.len()).min(self.nodes.len());
-        self.traffic[at * SHARDS + SHARD.with(|shard| *shard)].get_or_init(Box::default)
+        self.traffic[at * SHARDS + worker % SHARDS].get_or_init(Box::default)
     }
 
     pub fn add_login(&self) {
@@ -338,9 +331,9 @@ mod tests {
         tally.add_wait(Duration::from_millis(1));
         tally.add_server_error(Class::of("42P01"));
         tally.add_own_error(Class::of("53300"));
-        tally.flush(account.traffic(Some(1)));
-        tally.flush(account.traffic(Some(1)));
-        account.traffic(None).add(Count::Queries, 1);
+        tally.flush(account.traffic(Some(1), 0));
+        tally.flush(account.traffic(Some(1), 0));
+        account.traffic(None, 0).add(Count::Queries, 1);
         let by_node: Vec<_> = account.by_node().map(|(node, it)| (node.to_owned(), it.count(Count::Queries))).collect();
         assert_eq!(by_node, [("b".to_owned(), 3), (String::new(), 1)]);
         let all = account.figures();
@@ -367,7 +360,7 @@ mod tests {
         let accounts = Accounts::default();
         let nodes: [Box<str>; 1] = ["a".into()];
         for number in 0..2 * ACCOUNTS_MAX {
-            accounts.of("app", &number.to_string(), &nodes).traffic(Some(0)).add(Count::Queries, 1);
+            accounts.of("app", &number.to_string(), &nodes).traffic(Some(0), number).add(Count::Queries, 1);
         }
         let all = accounts.all();
         assert_eq!(all.len(), ACCOUNTS_MAX + 1);
