@@ -344,7 +344,15 @@ fn build_frontend(
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     let live = live(settings, Directory::new(settings.auth.clone(), seed), clusters);
-    Ok(Frontend::new(settings.frontend.clone(), live, visitors))
+    let frontend = Frontend::new(settings.frontend.clone(), live, visitors);
+    watch(&settings.log, &frontend);
+    Ok(frontend)
+}
+
+/// What the log is to tell of clients.
+fn watch(log: &config::Log, frontend: &Frontend) {
+    frontend.watch.set_slow(log.slow);
+    frontend.watch.tell_connections(log.connections);
 }
 
 /// What may change while clients are served.
@@ -427,7 +435,7 @@ fn start_workers(
         getrandom::fill(&mut seed)?;
         let (frontend, workers, clients) = (frontend.clone(), workers.clone(), clients.clone());
         let serve = async move {
-            let worker = Arc::new(Worker::new(&arrivals, u64::from_ne_bytes(seed), clients));
+            let worker = Arc::new(Worker::new(&arrivals, u64::from_ne_bytes(seed), clients, frontend.watch.clone()));
             frontend::serve(arrivals, frontend, worker, workers).await;
         };
         if number == 0 {

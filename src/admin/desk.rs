@@ -128,6 +128,7 @@ impl Desk {
             Show::Config => rows::config(self),
             Show::Version => vec![crate::admin::table::row![self.version()]],
             Show::Pins => rows::pins(self),
+            Show::Queries => rows::queries(self),
             Show::Errors => rows::errors(self),
             Show::Events => self.events.rows(),
             Show::Fds | Show::DnsHosts | Show::DnsZones | Show::Peers | Show::PeerPools => Vec::new(),

@@ -30,6 +30,7 @@ pub enum Show {
     Config,
     Version,
     Pins,
+    Queries,
     Errors,
     Events,
 }
@@ -39,7 +40,7 @@ use Type::{Bytea, Int4, Int8, Numeric, Text};
 type Columns = &'static [(&'static str, Type)];
 
 impl Show {
-    pub const ALL: [Show; 26] = [
+    pub const ALL: [Show; 27] = [
         Show::Databases,
         Show::Pools,
         Show::PoolNodes,
@@ -64,6 +65,7 @@ impl Show {
         Show::Config,
         Show::Version,
         Show::Pins,
+        Show::Queries,
         Show::Errors,
         Show::Events,
     ];
@@ -99,6 +101,7 @@ impl Show {
             Show::Config => "CONFIG",
             Show::Version => "VERSION",
             Show::Pins => "PINS",
+            Show::Queries => "QUERIES",
             Show::Errors => "ERRORS",
             Show::Events => "EVENTS",
         }
@@ -153,6 +156,9 @@ impl Show {
             Show::Config => "the settings as they are in force, secrets left out.",
             Show::Version => "the version; admin.pgbouncer_version makes it another one's.",
             Show::Pins => "the clients that keep their server connections between transactions, why, and for how long.",
+            Show::Queries => {
+                "statements by database and by their texts without values (? stands for a value, three of them for three or more): calls, errors among them, and times in microseconds: all together, the mean, and what half, 95 % and 99 % of the calls did not exceed. nodes is how many of the calls ran on each. Statements that ended together share their time. The many that ran least are one line without a text."
+            }
             Show::Errors => {
                 "the last errors of Poolhouse's own, with what a server has said when it was the cause. The newest comes last."
             }
@@ -186,6 +192,7 @@ impl Show {
             Show::Config => CONFIG,
             Show::Version => VERSION,
             Show::Pins => PINS,
+            Show::Queries => QUERIES,
             Show::Errors => ERRORS,
             Show::Events => EVENTS,
         }
@@ -485,6 +492,20 @@ const PINS: Columns = &[
     ("reason", Text),
     ("statement", Text),
     ("age_ms", Int8),
+];
+
+const QUERIES: Columns = &[
+    ("database", Text),
+    ("query_id", Text),
+    ("calls", Int8),
+    ("errors", Int8),
+    ("total_time", Int8),
+    ("avg_time", Int8),
+    ("p50", Int8),
+    ("p95", Int8),
+    ("p99", Int8),
+    ("nodes", Text),
+    ("query", Text),
 ];
 
 const ERRORS: Columns =

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{catalog, live};
+use super::{catalog, live, watch};
 use crate::{
     admin::Desk,
     config::{self, Change, Effect, Loaded, Mistakes, Settings},
@@ -60,6 +60,7 @@ impl Reloader {
             frontend.renew(live(&settings, directory, &self.clusters));
             self.desk.catalog.store(Arc::new(catalog(&settings)));
         }
+        watch(&settings.log, &self.desk.frontend);
         self.settings = settings;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Database, Settings};
+use super::{Database, Log, Settings};
 use crate::monitor;
 
 /// One thing that differs.
@@ -86,10 +86,12 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     note(old.admin.http != new.admin.http, "admin.http", Effect::Restart);
     note(old.log.level != new.log.level, "log.level", Effect::Now);
     note(old.log.format != new.log.format, "log.format", Effect::Restart);
+    note(old.log.slow != new.log.slow, "log.slow", Effect::Now);
+    note(old.log.connections != new.log.connections, "log.connections", Effect::Now);
     let mut settings = Settings { databases, ..old.clone() };
     (settings.auth, settings.user_pools, settings.admin) = (new.auth, new.user_pools, new.admin);
     settings.admin.http.clone_from(&old.admin.http);
-    settings.log.level = new.log.level;
+    settings.log = Log { format: old.log.format, ..new.log };
     (changes, settings)
 }
 

@@ -346,6 +346,8 @@ fn log(file: &raw::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> 
     Log {
         level: or(&raw.level, default.level, |item| log_level(item, outside, findings)),
         format: or(&raw.format, default.format, |item| item.choice(FORMATS, "", findings)),
+        slow: or(&raw.slow, default.slow, |item| item.time_limit(findings)),
+        connections: or(&raw.connections, default.connections, |item| item.flag(findings)),
     }
 }
 

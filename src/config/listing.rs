@@ -40,6 +40,8 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
         LogFormat::Json => "json",
     };
     lines.add("log.format", format, "text");
+    lines.add("log.slow", limit(settings.log.slow), "0s");
+    lines.add("log.connections", settings.log.connections.to_string(), "false");
     // What PgBouncer's exporters look for, by its names.
     lines.add("max_client_conn", limits.max_clients.to_string(), "100");
     lines.add("max_user_connections", "0", "0");

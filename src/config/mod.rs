@@ -133,11 +133,15 @@ pub struct Log {
     /// A `tracing` filter: a level, or directives like `poolhouse::monitor=debug,info`.
     pub level: String,
     pub format: LogFormat,
+    /// From how long on a statement is logged, its wait for a server connection included; `None` for never.
+    pub slow: Option<std::time::Duration>,
+    /// Whether logins and disconnections of clients are logged.
+    pub connections: bool,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".to_owned(), format: LogFormat::Text }
+        Log { level: "info".to_owned(), format: LogFormat::Text, slow: None, connections: false }
     }
 }
 

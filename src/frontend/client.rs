@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::{
     acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
+    counting::Slow,
     exchange::{Event, Exchange},
     guide::{Guide, Prejudged},
     listen::{Attended, Listener, Subscription},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     backend::{self, ConnectError, Mess, ServerManager},
-    metrics::Count,
+    metrics::{Account, Count},
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
@@ -128,7 +129,7 @@ enum Wake {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(exchange) = &mut self.exchange {
-            exchange.count(&self.target.account, self.worker.number);
+            exchange.count(&self.target.account, &self.worker);
         }
     }
 }
@@ -323,6 +324,9 @@ impl Client {
                 break event;
             }
         };
+        if let Some(slow) = exchange.counting.take_slow() {
+            tell_slow(&slow, &self.target, &self.entry, &self.stream.peer());
+        }
         if let Some(database) = exchange.pipeline.vacates.take() {
             self.target.cluster.vacate(&database);
         }
@@ -336,7 +340,7 @@ impl Client {
         }
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         if event.is_pending() && exchange.is_count_due() {
-            exchange.count(&self.target.account, self.worker.number);
+            exchange.count(&self.target.account, &self.worker);
         }
         let asks = exchange.pipeline.asks();
         if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
@@ -491,7 +495,7 @@ impl Client {
         let now = Instant::now();
         if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded, now) {
             let waited = queued.map(|since| now.duration_since(since));
-            exchange.count_assignment(acquired.1, now, waited, &self.target.account, self.worker.number);
+            exchange.count_assignment(acquired.1, now, waited, &self.target.account, &self.worker);
             if let Some(sender) = &server.sender {
                 sender.lend(process);
             }
@@ -564,7 +568,7 @@ impl Client {
     fn rest(&mut self) {
         self.prejudged = None;
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.count(&self.target.account, self.worker.number);
+            exchange.count(&self.target.account, &self.worker);
             exchange.end();
             self.worker.put_back(exchange);
         }
@@ -829,4 +833,15 @@ impl Client {
             _ => (Armed::ClientIdle(self.turns), limits.client_idle_timeout),
         }
     }
+}
+
+/// Never with the values in the text: they may be secret.
+#[cold]
+fn tell_slow(slow: &Slow, target: &Target, entry: &Entry, client: &str) {
+    let Account { database, user, .. } = &*target.account;
+    let node = slow.node.map(|node| target.cluster.node(node).name.as_str());
+    let statement =
+        if slow.normal.text.is_empty() { "(cannot be shown without its values)" } else { &slow.normal.text };
+    let (process, waited, took, failed) = (entry.slot.process, slow.waited, slow.took, slow.failed);
+    tracing::warn!(client, database, user, process, node, ?waited, ?took, failed, statement, "a slow statement");
 }

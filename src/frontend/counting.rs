@@ -1,10 +1,15 @@
 //! What a client counts while it is busy: in plain numbers of its own, until they are added to those of its pool.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use super::watch::Watch;
 use crate::{
-    metrics::{Account, Class, Count, Tally},
-    session,
+    metrics::{self, Account, Class, Count, Tally},
+    session::{self, Ended},
+    sql::Normal,
     topology::NodeId,
     wire::{
         ErrorFields,
@@ -28,6 +33,31 @@ pub struct Counting {
     /// Since when a server works on what the client has sent, or was last done with a part of it.
     query_since: Option<Instant>,
     transaction_since: Option<Instant>,
+    statement_since: Option<Instant>,
+    /// How long the client waited for the server connection; for the first statement that runs there.
+    waited: Duration,
+    ran: Vec<Ran>,
+    /// The slowest statement among those that took longer than they should.
+    slow: Option<Slow>,
+}
+
+/// A statement that has ended.
+#[derive(Debug)]
+struct Ran {
+    normal: Arc<Normal>,
+    took: Duration,
+    failed: bool,
+}
+
+/// A statement that took long.
+#[derive(Debug)]
+pub struct Slow {
+    pub normal: Arc<Normal>,
+    pub node: Option<NodeId>,
+    /// For a server connection.
+    pub waited: Duration,
+    pub took: Duration,
+    pub failed: bool,
 }
 
 impl Counting {
@@ -45,6 +75,7 @@ impl Counting {
     pub fn attach(&mut self, node: NodeId, now: Instant, waited: Option<Duration>) {
         self.node = Some(node);
         self.attached = Some(now);
+        self.waited = waited.unwrap_or_default();
         self.tally.add(Count::Assignments, 1);
         if let Some(waited) = waited {
             self.tally.add_wait(waited);
@@ -65,13 +96,39 @@ impl Counting {
             let now = attached.unwrap_or_else(Instant::now);
             self.query_since = Some(now);
             self.transaction_since.get_or_insert(now);
+            self.statement_since.get_or_insert(now);
+        } else if self.statement_since.is_none() {
+            self.statement_since = Some(attached.unwrap_or_else(Instant::now));
         }
+    }
+
+    /// Statements have ended; what ended together shares its time. `more` when others are under way. `slow` is how long
+    /// one may take.
+    pub fn end_statements(&mut self, ended: &mut Vec<Ended>, more: bool, slow: Option<Duration>, now: Instant) {
+        let since = self.statement_since.take().unwrap_or(now);
+        let took = match ended.len() as u32 {
+            0 | 1 => now.duration_since(since),
+            many => now.duration_since(since) / many,
+        };
+        for Ended { normal, failed } in ended.drain(..) {
+            let waited = std::mem::take(&mut self.waited);
+            if slow.is_some_and(|slow| took + waited >= slow) && self.slow.as_ref().is_none_or(|it| it.took < took) {
+                self.slow = Some(Slow { normal: normal.clone(), node: self.node, waited, took, failed });
+            }
+            self.ran.push(Ran { normal, took, failed });
+        }
+        self.statement_since = more.then_some(now);
+    }
+
+    /// What is to be told about a statement that took long.
+    #[inline]
+    pub fn take_slow(&mut self) -> Option<Slow> {
+        if self.slow.is_some() { self.slow.take() } else { None }
     }
 
     /// The server has answered so many queries, and ended so many transactions. `busy` when it still works for the client,
     /// `open` when the last transaction goes on.
-    pub fn end(&mut self, queries: u32, transactions: u32, busy: bool, open: bool) {
-        let now = Instant::now();
+    pub fn end(&mut self, queries: u32, transactions: u32, busy: bool, open: bool, now: Instant) {
         let each = |since: Instant, times: u32| match times {
             1 => now.duration_since(since),
             _ => now.duration_since(since) / times,
@@ -91,6 +148,7 @@ impl Counting {
     /// What was asked of the server is not answered by it any more.
     pub fn give_up(&mut self) {
         (self.attached, self.query_since, self.transaction_since) = (None, None, None);
+        self.statement_since = None;
     }
 
     /// Messages of Poolhouse's own go to the client.
@@ -121,11 +179,13 @@ impl Counting {
     /// Whether what is counted is to be added up now, although the server connection stays.
     #[inline]
     pub fn is_due(&self, session: &session::Tally) -> bool {
-        session.transactions > 0 || self.own_transactions > 0 || self.tally.durations() >= DURATIONS_MAX
+        session.transactions > 0
+            || self.own_transactions > 0
+            || self.tally.durations() + self.ran.len() >= DURATIONS_MAX
     }
 
     /// Adds all to the account, for the worker of this number.
-    pub fn flush(&mut self, session: &mut session::Tally, account: &Account, worker: usize) {
+    pub fn flush(&mut self, session: &mut session::Tally, account: &Arc<Account>, watch: &Watch, worker: usize) {
         let session = std::mem::take(session);
         for (count, more) in [
             (Count::Queries, session.queries),
@@ -139,6 +199,16 @@ impl Counting {
             self.tally.add(count, more.into());
         }
         self.tally.flush(account.traffic(self.node.map(|node| node.0.into()), worker));
+        if !self.ran.is_empty() {
+            let ran = self.ran.iter().map(|ran| metrics::Ran {
+                id: ran.normal.id,
+                text: &ran.normal.text,
+                took: ran.took,
+                failed: ran.failed,
+            });
+            watch.queries.add(worker, account, self.node.map(|node| node.0.into()), ran);
+            self.ran.clear();
+        }
         let own = [(Count::Queries, &mut self.own_queries), (Count::Transactions, &mut self.own_transactions)];
         for (count, held) in own.into_iter().filter(|(_, held)| **held > 0) {
             account.traffic(None, worker).add(count, std::mem::take(held).into());

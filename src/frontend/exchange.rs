@@ -11,7 +11,7 @@ use std::{
 
 use tokio::task::coop;
 
-use super::{counting::Counting, latency::Latency, writes::LastWrite};
+use super::{counting::Counting, latency::Latency, worker::Worker, writes::LastWrite};
 use crate::{
     backend::Server,
     metrics::{Account, Count},
@@ -71,6 +71,8 @@ pub struct Exchange {
     /// The client has left: what is still owed to it is read and thrown away.
     pub deserted: bool,
     pub counting: Counting,
+    /// How long a statement may take before it is told of.
+    slow: Option<Duration>,
 }
 
 /// What stops the moving of bytes.
@@ -212,12 +214,13 @@ impl Exchange {
         node: NodeId,
         now: Instant,
         waited: Option<Duration>,
-        account: &Account,
-        worker: usize,
+        account: &Arc<Account>,
+        worker: &Worker,
     ) {
         if self.counting.has_node() {
             self.count(account, worker);
         }
+        self.slow = worker.watch.slow();
         self.counting.attach(node, now, waited);
     }
 
@@ -227,9 +230,9 @@ impl Exchange {
         self.counting.is_due(&self.pipeline.tally)
     }
 
-    /// Adds what was counted to the account, for the worker of this number.
-    pub fn count(&mut self, account: &Account, worker: usize) {
-        self.counting.flush(&mut self.pipeline.tally, account, worker);
+    /// Adds what was counted to the account.
+    pub fn count(&mut self, account: &Arc<Account>, worker: &Worker) {
+        self.counting.flush(&mut self.pipeline.tally, account, &worker.watch, worker.number);
     }
 
     /// What is in the client's outbox behind so many bytes is Poolhouse's own.
@@ -546,7 +549,7 @@ impl Exchange {
         {
             writes.note();
         }
-        if self.pipeline.tally.queries != before.queries {
+        if self.pipeline.tally.queries != before.queries || !self.pipeline.ended.is_empty() {
             self.count_answers(before);
         }
         None
@@ -554,10 +557,16 @@ impl Exchange {
 
     /// The server has answered queries since the tally was `before`.
     fn count_answers(&mut self, before: session::Tally) {
-        let (tally, pipeline) = (self.pipeline.tally, &self.pipeline);
+        let now = Instant::now();
+        let (tally, pipeline) = (self.pipeline.tally, &mut self.pipeline);
+        let more = !pipeline.owed.is_empty();
+        self.counting.end_statements(&mut pipeline.ended, more, self.slow, now);
+        if tally.queries == before.queries {
+            return;
+        }
         let busy = pipeline.ready_owed > 0 || pipeline.has_open_batch();
         let open = pipeline.status != Status::Idle;
-        self.counting.end(tally.queries - before.queries, tally.transactions - before.transactions, busy, open);
+        self.counting.end(tally.queries - before.queries, tally.transactions - before.transactions, busy, open, now);
     }
 
     /// Once the client sees something of an answer, nothing can be repeated. What answers ourselves, or is a server's last

@@ -134,7 +134,10 @@ enum Life {
 }
 
 impl Ready {
-    fn serve(self, stream: Stream, worker: Arc<Worker>) -> Served {
+    fn serve(mut self, stream: Stream, worker: Arc<Worker>) -> Served {
+        if worker.watch.tells_connections() {
+            self.entry.tell_login();
+        }
         match self.life {
             Life::Session(session, held) => {
                 let mut client = Client::new(stream, session, self.target, worker, self.entry, self.rule, self.place);

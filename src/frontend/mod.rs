@@ -27,6 +27,7 @@ mod report;
 mod spread;
 mod startup;
 mod target;
+mod watch;
 mod worker;
 mod writes;
 
@@ -49,6 +50,7 @@ pub use mishaps::Mishap;
 pub use registry::{Activity, Entry, Order, Pin, Registry, Slot};
 pub use spread::Order as Move;
 pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
+pub use watch::Watch;
 pub use worker::Worker;
 pub use writes::Writes;
 
@@ -84,6 +86,7 @@ pub struct Frontend {
     pub registry: Arc<Registry>,
     statements: Arc<session::Statements>,
     pub accounts: Accounts,
+    pub watch: Arc<Watch>,
     /// By database and user.
     targets: Mutex<BTreeMap<(String, String), Arc<Target>>>,
 }
@@ -135,6 +138,7 @@ impl Frontend {
             registry: Arc::default(),
             statements: Arc::default(),
             accounts: Accounts::default(),
+            watch: Arc::default(),
             targets: Mutex::default(),
         }
     }

@@ -215,7 +215,7 @@ impl Registry {
             let mut owners = lock(&self.owners);
             let slot = slot(process, about);
             owners.entry(process).or_default().push(slot.clone());
-            return Ok(Entry { registry: self.clone(), slot });
+            return Ok(Entry { registry: self.clone(), slot, told: false });
         }
         loop {
             let mut process = [0; 4];
@@ -224,7 +224,7 @@ impl Registry {
             let process = u32::from_be_bytes(process) & 0x7fff_ffff | OWN_PROCESS;
             if let hash_map::Entry::Vacant(vacant) = lock(&self.clients).entry(process) {
                 let slot = vacant.insert(slot(process, about)).clone();
-                return Ok(Entry { registry: self.clone(), slot });
+                return Ok(Entry { registry: self.clone(), slot, told: false });
             }
         }
     }
@@ -255,11 +255,24 @@ impl Registry {
 }
 
 impl Entry {
+    /// Says in the log that the client has logged in, and then that it has gone.
+    pub fn tell_login(&mut self) {
+        self.told = true;
+        let (client, slot) = (self.client(), &self.slot);
+        let Account { database, user, .. } = &*slot.account;
+        let (process, application) = (slot.process, &slot.about.application_name);
+        tracing::info!(client, database, user, process, application, "a client has logged in");
+    }
+
+    /// Where it comes from.
+    fn client(&self) -> String {
+        self.slot.about.ends.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
+    }
+
     /// Notes what the client is told.
     pub fn note_mishap(&self, words: &Words) {
         let account = &self.slot.account;
-        let client = self.slot.about.ends.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
-        self.registry.mishaps.add((&account.database, &account.user), client, words);
+        self.registry.mishaps.add((&account.database, &account.user), self.client(), words);
     }
 }
 
@@ -268,11 +281,18 @@ impl Entry {
 pub struct Entry {
     registry: Arc<Registry>,
     pub slot: Arc<Slot>,
+    /// The log tells of its coming and going.
+    told: bool,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let process = self.slot.process;
+        if self.told {
+            let Account { database, user, .. } = &*self.slot.account;
+            let connected = self.slot.since.elapsed().unwrap_or_default();
+            tracing::info!(client = self.client(), database, user, process, ?connected, "a client has gone");
+        }
         if process & OWN_PROCESS != 0 {
             lock(&self.registry.clients).remove(&process);
             return;

@@ -12,6 +12,7 @@ use super::{
     exchange::Exchange,
     intake::{Arrivals, Post},
     registry::Canceling,
+    watch::Watch,
 };
 use crate::{
     backend,
@@ -39,6 +40,7 @@ pub struct Worker {
     pub id: ThreadId,
     /// From 0 on.
     pub number: usize,
+    pub watch: Arc<Watch>,
     /// Where the thread is told which of its clients are to move.
     pub post: Arc<Post>,
     exchanges: Mutex<Stock>,
@@ -51,10 +53,11 @@ pub struct Worker {
 
 impl Worker {
     /// For the calling thread. `seed` keeps others from making statements collide in the cache.
-    pub fn new(arrivals: &Arrivals, seed: u64, cancels: Scope) -> Worker {
+    pub fn new(arrivals: &Arrivals, seed: u64, cancels: Scope, watch: Arc<Watch>) -> Worker {
         Worker {
             id: std::thread::current().id(),
             number: arrivals.number,
+            watch,
             post: arrivals.post.clone(),
             exchanges: Mutex::default(),
             verdicts: Mutex::new(Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed)),

@@ -95,6 +95,13 @@ impl Default for Distribution {
 }
 
 impl Distribution {
+    /// Adds one that took so long.
+    pub fn add(&mut self, duration: Duration) {
+        let nanos = nanos(duration);
+        self.buckets[bucket_of(nanos)] += 1;
+        self.sum = self.sum.wrapping_add(nanos);
+    }
+
     pub fn merge(&mut self, other: &Distribution) {
         self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, more)| *sum += more);
         self.sum = self.sum.wrapping_add(other.sum);

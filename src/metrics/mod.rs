@@ -1,10 +1,12 @@
-//! Figures. `traffic` is what is counted by database, user and node, `histogram` how long things took, `sqlstate` what
+//! Figures. `traffic` is what is counted by database, user and node, `queries` by statement, `histogram` how long things took, `sqlstate` what
 //! went wrong. Nothing here is global: who counts is handed what it counts with.
 
 mod histogram;
+mod queries;
 mod sqlstate;
 mod traffic;
 
 pub use histogram::{Distribution, Histogram, SHOWN_BOUNDS};
+pub use queries::{Queries, QueryFigures, Ran};
 pub use sqlstate::{Class, ErrorCounters, Errors};
 pub use traffic::{Account, Accounts, Count, Figures, LoginWait, Tally, Traffic};

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -202,6 +203,8 @@ impl Figures {
 #[derive(Debug)]
 pub struct Account {
     pub database: Box<str>,
+    /// Another one for each name of a database; well mixed.
+    pub database_key: u64,
     pub user: Box<str>,
     /// The nodes of its cluster.
     pub nodes: Box<[Box<str>]>,
@@ -215,8 +218,11 @@ pub struct Account {
 impl Account {
     pub fn new(database: &str, user: &str, nodes: Box<[Box<str>]>) -> Account {
         let traffic = std::iter::repeat_with(OnceLock::new).take((nodes.len() + 1) * SHARDS).collect();
+        let mut hasher = DefaultHasher::new();
+        database.hash(&mut hasher);
         Account {
             database: database.into(),
+            database_key: hasher.finish(),
             user: user.into(),
             nodes,
             logins: AtomicU64::new(0),

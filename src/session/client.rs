@@ -10,7 +10,10 @@ use super::{
     statements::Statement,
 };
 use crate::{
-    sql::{Access, Deallocate, Finding, Hidden, Hint, Pin, Reason, SettingChange, TransactionControl, Unseen, Verdict},
+    sql::{
+        Access, Called, Deallocate, Finding, Hidden, Hint, Pin, Reason, SettingChange, TransactionControl, Unseen,
+        Verdict,
+    },
     wire::{
         self,
         error::{Report, SqlState},
@@ -252,11 +255,12 @@ impl Session {
         self.note_cause(message.body, pipeline);
         server.unnamed = None;
         pipeline.long_unnamed = false;
-        let position = verdict.is_some_and(|verdict| asks_position(&verdict)) && !pipeline.copy_in;
+        let position = verdict.as_deref().is_some_and(asks_position) && !pipeline.copy_in;
+        let called = verdict.map_or_else(Called::default, |verdict| verdict.called.clone());
         if self.unnamed.is_some() || pipeline.change(b"").is_some() {
-            pipeline.push_change(Owed::Query { drops_unnamed: true }, b"", None);
+            pipeline.push_change(Owed::Query { drops_unnamed: true, called }, b"", None);
         } else {
-            pipeline.push(Owed::Query { drops_unnamed: false });
+            pipeline.push(Owed::Query { drops_unnamed: false, called });
         }
         if position {
             request::query(POSITION_QUERY, out.to_server);
@@ -331,7 +335,8 @@ impl Session {
         if server.is_none() {
             return ClientStep::NeedServer(self.need(None, pipeline));
         }
-        pipeline.push(Owed::Execute);
+        let called = std::mem::take(&mut pipeline.bound);
+        pipeline.push(Owed::Execute { called });
         ClientStep::Forward
     }
 
@@ -373,7 +378,7 @@ impl Session {
         // A function may touch anything, and only its oid is known.
         let reads = self.note(None, pipeline);
         pipeline.tally.add_statement(reads);
-        pipeline.push(Owed::Query { drops_unnamed: false });
+        pipeline.push(Owed::Query { drops_unnamed: false, called: Called::default() });
         ClientStep::Forward
     }
 
@@ -762,7 +767,7 @@ fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<O
         }
         if pipeline.copy_in {
             pipeline.copy_in = false;
-        } else if pipeline.owed.iter().any(|owed| matches!(owed, Owed::Execute | Owed::Query { .. })) {
+        } else if pipeline.owed.iter().any(|owed| matches!(owed, Owed::Execute { .. } | Owed::Query { .. })) {
             let open = pipeline.has_open_batch();
             pipeline.push(end);
             pipeline.keep_batch(open);

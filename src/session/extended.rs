@@ -114,11 +114,13 @@ impl Session {
         }
         if pipeline.effects.uses_name(parse.name) {
             // Its own name is the server's, until it has been asked.
+            self.note_passed(parse.name, &statement.verdict.called);
             pipeline.tally.add_passed_parse();
             pipeline.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
         if !self.renames() {
+            self.note_passed(parse.name, &statement.verdict.called);
             pipeline.effects.pins.insert(Pin::Prepare);
             pipeline.tally.add_passed_parse();
             pipeline.push(Owed::Parse { id: None, names: false });
@@ -368,6 +370,10 @@ impl Session {
             }
         }
         self.forget_own_portal(names.portal);
+        pipeline.bound = match &statement {
+            Some(statement) => statement.verdict.called.clone(),
+            None => self.called_passed(names.statement),
+        };
         let reads = match &statement {
             Some(statement) => {
                 self.note_begin(&statement.verdict, &statement.sql, pipeline);
@@ -523,6 +529,9 @@ impl Session {
         }
         if let Object::Portal(name) = object {
             self.forget_own_portal(name);
+        }
+        if let Object::Statement(name) = object {
+            self.forget_passed(name);
         }
         let Some(server) = server else {
             // No portal and no other statement of this client exists without a server connection.

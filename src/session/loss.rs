@@ -174,7 +174,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{session::Shared, wire::header};
+    use crate::{session::Shared, sql::Called, wire::header};
 
     fn words(severity: &str, code: &str) -> ErrorFields {
         let text = |text: &str| text.as_bytes().to_vec();
@@ -203,7 +203,7 @@ mod tests {
 
     /// What a client is told whose query was under way.
     fn told(alone: bool) -> (AfterLoss, Vec<u8>) {
-        told_under(Owed::Query { drops_unnamed: false }, alone)
+        told_under(Owed::Query { drops_unnamed: false, called: Called::default() }, alone)
     }
 
     fn told_under(way: Owed, alone: bool) -> (AfterLoss, Vec<u8>) {

@@ -18,6 +18,7 @@ mod names;
 mod nearest;
 mod own;
 mod own_code;
+mod passed;
 mod pinning;
 mod pipeline;
 mod reported;
@@ -41,7 +42,7 @@ pub use nearest::nearest;
 pub use own::{OwnSettings, Route, RouteBy, truth};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use pinning::{Holding, OnPin};
-pub use pipeline::{NewDefaults, Pipeline};
+pub use pipeline::{Ended, NewDefaults, Pipeline};
 pub use reported::Reported;
 pub use sequences::Drawn;
 pub use statements::{ServerStatements, Shape, Statement, Statements};
@@ -281,6 +282,8 @@ pub struct Session {
     /// What ParameterStatus has told the client.
     reported: Arc<Reported>,
     names: statements::ClientNames,
+    /// How those are called that pass under the client's own names.
+    passed: Option<Box<passed::Passed>>,
     /// What the client's unnamed statement is. It outlives its Sync, as on a direct connection.
     unnamed: Option<Arc<Statement>>,
     /// How many unnamed statements it has parsed.
@@ -340,6 +343,7 @@ impl Session {
             settings,
             reported,
             names: statements::ClientNames::default(),
+            passed: None,
             unnamed: None,
             unnamed_parsed: 0,
             pins: PinSet::default(),

@@ -4,7 +4,7 @@ use super::{
     ClientStep, Mode, Outboxes, Pipeline, ServerStep, Session, carried::push_literal, pipeline::Owed, server::NO_BLOCKS,
 };
 use crate::{
-    sql::{Pin, PinSet, TransactionControl, Verdict},
+    sql::{Called, Pin, PinSet, TransactionControl, Verdict},
     wire::{
         error::{Report, SqlState},
         frame::Request,
@@ -79,7 +79,7 @@ impl Session {
             (_, Request::Query) => {
                 // Only the server can make its transaction fail.
                 request::query(&raise(&message, hint), out.to_server);
-                pipeline.push(Owed::Query { drops_unnamed: false });
+                pipeline.push(Owed::Query { drops_unnamed: false, called: Called::default() });
                 return Some(ClientStep::Answered);
             }
             _ => return Some(ClientStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).hint(hint))),

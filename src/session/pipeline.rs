@@ -15,7 +15,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
-    sql::{Census, DefaultsOf, PinSet, Reason, Verdict},
+    sql::{Called, Census, DefaultsOf, Normal, PinSet, Reason, Verdict},
     wire::{ErrorFields, error::Report, reply::Status},
 };
 
@@ -29,6 +29,7 @@ pub enum Owed {
     Query {
         /// The client had an unnamed statement, which a simple query takes away.
         drops_unnamed: bool,
+        called: Called,
     },
     /// The client's Sync: ReadyForQuery.
     Sync,
@@ -55,7 +56,7 @@ pub enum Owed {
         unnamed: bool,
     },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended ends it; so does CopyDone's CommandComplete.
-    Execute,
+    Execute { called: Called },
     /// The client's Close, sent on.
     Close { unnamed: bool },
     /// The client's Close of a name that the server does not know: CloseComplete from us.
@@ -136,7 +137,7 @@ impl Owed {
             Owed::Parse { names: true, .. }
                 | Owed::CloseKnown
                 | Owed::Close { unnamed: true }
-                | Owed::Query { drops_unnamed: true }
+                | Owed::Query { drops_unnamed: true, .. }
         )
     }
 
@@ -185,6 +186,14 @@ pub enum NewDefaults {
     Reloaded,
     /// Only those of connections that are yet to be opened.
     Of(Box<DefaultsOf>),
+}
+
+/// A statement that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub normal: Arc<Normal>,
+    /// By an error.
+    pub failed: bool,
 }
 
 /// An entry that has left the queue, with what it was to change.
@@ -342,6 +351,10 @@ pub struct Pipeline {
     pub turns: u32,
     /// Not reset: whoever adds it up takes it.
     pub tally: Tally,
+    /// Statements of the client that have ended; whoever counts them takes them.
+    pub ended: Vec<Ended>,
+    /// How the statement is called that was bound last, until that is executed.
+    pub bound: Called,
     /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
     open_batch: bool,
     /// The statement of which the server was asked what its result is, for the Bind at hand.
@@ -582,6 +595,13 @@ impl Pipeline {
         });
     }
 
+    /// A statement of the client has ended.
+    pub fn end_statement(&mut self, called: Called, failed: bool) {
+        if let Called(Some(normal)) = called {
+            self.ended.push(Ended { normal, failed });
+        }
+    }
+
     /// No transaction is open any more.
     pub fn end_transaction(&mut self) {
         self.effects.end_transaction();
@@ -606,6 +626,8 @@ impl Pipeline {
         self.withheld.clear();
         self.effects.reset();
         self.vacates = None;
+        self.ended.clear();
+        self.bound = Called::default();
         (self.stores, self.new_defaults) = (None, None);
         self.forget_message();
         self.last_words = None;

@@ -88,12 +88,12 @@ impl Session {
             return nonsense(wire::Error::UnknownMessage(message.head.tag));
         };
         let completes = match (front, reply) {
-            (Owed::Query { .. } | Owed::Execute, Reply::CommandComplete) => {
+            (Owed::Query { .. } | Owed::Execute { .. }, Reply::CommandComplete) => {
                 pipeline.copy_in = false;
                 self.on_command_complete(message.body, pipeline, server);
-                matches!(pipeline.owed.front(), Some(Owed::Execute))
+                matches!(pipeline.owed.front(), Some(Owed::Execute { .. }))
             }
-            (Owed::Query { .. } | Owed::Execute, Reply::CopyInResponse) => {
+            (Owed::Query { .. } | Owed::Execute { .. }, Reply::CopyInResponse) => {
                 pipeline.begin_copy_in();
                 false
             }
@@ -130,8 +130,10 @@ impl Session {
             }
             (Owed::Close { .. } | Owed::OurClose { .. }, Reply::CloseComplete) => true,
             (Owed::OwnParse { .. }, Reply::ParseComplete) | (Owed::OwnClose { .. }, Reply::CloseComplete) => true,
-            (Owed::Execute, Reply::EmptyQueryResponse | Reply::PortalSuspended) => true,
-            (Owed::Execute, Reply::DataRow | Reply::CopyOutResponse | Reply::CopyData | Reply::CopyDone) => false,
+            (Owed::Execute { .. }, Reply::EmptyQueryResponse | Reply::PortalSuspended) => true,
+            (Owed::Execute { .. }, Reply::DataRow | Reply::CopyOutResponse | Reply::CopyData | Reply::CopyDone) => {
+                false
+            }
             _ => return nonsense(wire::Error::UnknownMessage(message.head.tag)),
         };
         if !completes {
@@ -141,12 +143,13 @@ impl Session {
     }
 
     fn complete_front(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
-        let Some(done) = pipeline.pop() else { return ServerStep::Forward };
+        let Some(mut done) = pipeline.pop() else { return ServerStep::Forward };
         if let Some(sent) = done.sent {
             server.statements.set(sent.id, sent.held);
             server.statements.set_bytes(sent.id, sent.bytes);
         }
-        match &done.owed {
+        match &mut done.owed {
+            Owed::Execute { called } => pipeline.end_statement(std::mem::take(called), false),
             Owed::OwnParse { name, id, since } => server.statements.set_own(name, Some((*id, *since))),
             Owed::OwnClose { name } => server.statements.remove_own(name),
             _ => {}
@@ -314,7 +317,7 @@ impl Session {
     /// The answer is the client's name that is taken already, when that was the error.
     fn skip(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) -> Option<Box<[u8]>> {
         let mut taken = None;
-        let mut front = true;
+        let (mut front, mut failed) = (true, false);
         server.unnamed = None;
         pipeline.long_unnamed = false;
         pipeline.asked_shape = None;
@@ -329,6 +332,10 @@ impl Session {
                     self.unnamed = None;
                 }
                 Owed::ParseTaken { name } if front => taken = Some(name),
+                // Also when the error came before it was executed.
+                Owed::Execute { called } if !std::mem::replace(&mut failed, true) => {
+                    pipeline.end_statement(called, true);
+                }
                 _ => {}
             }
             front = false;
@@ -396,8 +403,11 @@ impl Session {
                 server.statements.set_own(&name, (!failed).then_some((id, since)));
                 ServerStep::Swallow
             }
-            _ => {
+            owed => {
                 pipeline.own_error = None;
+                if let Owed::Query { called, .. } = owed {
+                    pipeline.end_statement(called, failed);
+                }
                 if let Some(own) = &mut self.own {
                     own.on_ready(failed, pipeline.status, status);
                 }

@@ -18,6 +18,7 @@ use memchr::memchr;
 
 use self::pattern::{Pattern, Sketch};
 use super::fingerprint::{Buffer, Form, Keys};
+use super::normal::{Called, Normal};
 use super::verdict::Verdict;
 use super::{Judged, Source, judge_source};
 
@@ -53,6 +54,7 @@ pub struct Cache {
     hits: u64,
     misses: u64,
     scratch: Buffer,
+    nameless: Arc<Normal>,
 }
 
 /// A set of patterns whose keys end alike.
@@ -128,6 +130,7 @@ struct Answer {
 struct Slot {
     hash: u64,
     form: Box<[u8]>,
+    called: Called,
     /// `None` when the verdict depends on the values of literals: the text is judged anew each time.
     verdict: Option<Arc<Verdict>>,
     used: bool,
@@ -166,6 +169,7 @@ impl Cache {
             hits: 0,
             misses: 0,
             scratch: Buffer::default(),
+            nameless: Arc::new(Normal::nameless()),
         }
     }
 
@@ -208,13 +212,15 @@ impl Cache {
     /// Takes in the verdict of a text that was parsed elsewhere, and gives it.
     pub fn take(&mut self, sql: &[u8], judged: Judged) -> Arc<Verdict> {
         self.misses += 1;
-        let judgement = judged.0;
+        let mut judgement = judged.0;
+        let hash = self.hash_of_form(sql);
+        judgement.verdict.called = if hash.is_some() { self.called() } else { self.nameless() };
         let verdict = Arc::new(judgement.verdict);
-        if let Some(hash) = self.hash_of_form(sql) {
+        if let Some(hash) = hash {
             if let Some(at) = self.index.get(&hash).copied() {
                 self.remove(at);
             }
-            self.insert(hash, (!judgement.literal).then(|| Arc::clone(&verdict)));
+            self.insert(hash, verdict.called.clone(), (!judgement.literal).then(|| Arc::clone(&verdict)));
         }
         self.scratch.trim(SCRATCH_MAX);
         verdict
@@ -232,7 +238,8 @@ impl Cache {
         let source = Source::of(sql);
         let Some(hash) = self.hash_of_form(sql) else {
             self.misses += 1;
-            return Answer { verdict: Arc::new(judge_source(source).verdict), by_form: false };
+            let verdict = Verdict { called: self.nameless(), ..judge_source(source).verdict };
+            return Answer { verdict: Arc::new(verdict), by_form: false };
         };
         // A pattern checks that what stands in its places is UTF-8, so it cannot stand for texts that are not.
         let utf8 = matches!(source, Source::Utf8(_));
@@ -246,15 +253,16 @@ impl Cache {
                 return Answer { verdict: Arc::clone(verdict), by_form: utf8 };
             }
             self.misses += 1;
-            return Answer { verdict: Arc::new(judge_source(source).verdict), by_form: false };
+            let verdict = Verdict { called: slot.called.clone(), ..judge_source(source).verdict };
+            return Answer { verdict: Arc::new(verdict), by_form: false };
         }
         self.misses += 1;
         let judgement = judge_source(source);
-        let verdict = Arc::new(judgement.verdict);
+        let verdict = Arc::new(Verdict { called: self.called(), ..judgement.verdict });
         if let Some(at) = found {
             self.remove(at);
         }
-        self.insert(hash, (!judgement.literal).then(|| Arc::clone(&verdict)));
+        self.insert(hash, verdict.called.clone(), (!judgement.literal).then(|| Arc::clone(&verdict)));
         Answer { verdict, by_form: utf8 && !judgement.literal }
     }
 
@@ -294,8 +302,17 @@ impl Cache {
         self.bytes + self.recent_bytes
     }
 
+    /// How texts of the form in `scratch` are called.
+    fn called(&self) -> Called {
+        Called(Some(Arc::new(Normal::of_form(&self.scratch.form()[1..]))))
+    }
+
+    fn nameless(&self) -> Called {
+        Called(Some(self.nameless.clone()))
+    }
+
     /// Keeps a verdict under the form in `scratch`, if it is not too long.
-    fn insert(&mut self, hash: u64, verdict: Option<Arc<Verdict>>) {
+    fn insert(&mut self, hash: u64, called: Called, verdict: Option<Arc<Verdict>>) {
         let size = self.scratch.form().len() + ENTRY_OVERHEAD;
         if self.entries_max == 0 || size > self.bytes_max / SHARE_OF_BYTES {
             return;
@@ -303,7 +320,7 @@ impl Cache {
         while self.index.len() >= self.entries_max || self.bytes + size > self.bytes_max {
             self.evict();
         }
-        let slot = Slot { hash, form: self.scratch.form().into(), verdict, used: false };
+        let slot = Slot { hash, form: self.scratch.form().into(), called, verdict, used: false };
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1

@@ -27,6 +27,7 @@ mod functions;
 mod hint;
 mod lexer;
 mod lists;
+mod normal;
 mod own;
 mod parser;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
 pub use hint::Hint;
 pub use lists::{Lists, Pattern};
+pub use normal::{Called, NORMAL_BYTES_MAX, Normal};
 pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
 pub use verdict::{
     Access, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, Refused, SettingChange,
@@ -297,6 +299,7 @@ fn unreadable() -> Verdict {
     let mut pins = PinSet::default();
     pins.insert(Pin::Unreadable);
     Verdict {
+        called: Called::default(),
         access: Access::Write,
         reason: Reason::Unreadable,
         statements: 1,
@@ -338,6 +341,7 @@ fn either(one: Verdict, other: Verdict) -> Verdict {
         false => Box::from([SettingChange::Unknown]),
     };
     Verdict {
+        called: Called::default(),
         access: Access::Write,
         reason: Reason::Backslash,
         statements: one.statements.max(other.statements),

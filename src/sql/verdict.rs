@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::hint::Hint;
+use super::normal::Called;
 use super::own::{BlockStep, Own};
 
 /// Where a statement may run.
@@ -258,6 +259,8 @@ impl fmt::Display for Reason {
 pub struct Verdict {
     pub access: Access,
     pub reason: Reason,
+    /// Known when it comes out of a cache.
+    pub called: Called,
     /// How many statements the text holds; 1 when it cannot be read.
     pub statements: u32,
     pub transaction: TransactionControl,

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use super::census::body;
 use super::definitions;
 use super::functions::{self, Kind};
+use super::normal::Called;
 use super::own::{self, BlockStep, Own, OwnCommand};
 use super::tree::{Tree, Value, unescape};
 use super::verdict::{
@@ -96,6 +97,7 @@ impl Judge {
         self.tables.sort();
         self.tables.dedup();
         let verdict = Verdict {
+            called: Called::default(),
             access: if self.reason.is_none() { Access::Read } else { Access::Write },
             reason: self.reason.unwrap_or(if self.statements == 0 { Reason::Nothing } else { Reason::Reads }),
             statements: self.statements,

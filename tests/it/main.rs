@@ -26,6 +26,7 @@ mod notify;
 mod pins;
 mod pooling;
 mod protocol;
+mod queries;
 mod replication;
 mod service;
 mod split;

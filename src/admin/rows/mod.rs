@@ -2,12 +2,14 @@
 
 mod databases;
 mod nodes;
+mod queries;
 mod sockets;
 mod stats;
 mod whole;
 
 pub use databases::{databases, pools, users};
 pub use nodes::{nodes, pool_nodes};
+pub use queries::queries;
 pub use sockets::{clients, pins, servers, sockets};
 pub use stats::{database_totals, stats, stats_averages, stats_totals, totals};
 pub use whole::{config, errors, lists, mem, state};

@@ -190,8 +190,12 @@ mod tests {
 
     #[test]
     fn free_ports_are_free() {
-        let port = free_port().unwrap();
-        assert!(port >= PORT_FIRST);
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        // A process that another test starts meanwhile may hold what is open here for a moment.
+        let free = (0..10).any(|_| {
+            let port = free_port().unwrap();
+            assert!(port >= PORT_FIRST);
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
+        assert!(free);
     }
 }

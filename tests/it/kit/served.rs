@@ -51,7 +51,7 @@ impl Served {
         for (runtime, arrivals) in runtimes.drain(..).zip(arrivals) {
             let (workers, frontend, clients) = (workers.clone(), frontend.clone(), clients.clone());
             threads.push(thread::spawn(move || {
-                let worker = Arc::new(Worker::new(&arrivals, 7, clients));
+                let worker = Arc::new(Worker::new(&arrivals, 7, clients, frontend.watch.clone()));
                 runtime.block_on(frontend::serve(arrivals, frontend, worker, workers));
             }));
         }
