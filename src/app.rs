@@ -147,7 +147,7 @@ async fn serve(
     let manager = Manager::of_environment();
     manager.ready();
     let mut watchdog = pin!(manager.keep_watchdog());
-    let mut reload = |why| {
+    let reload = |reloader: &mut Reloader, why| {
         manager.reloading();
         let result = reloader.reload(why);
         manager.ready();
@@ -156,13 +156,14 @@ async fn serve(
     let (why, how) = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                HANG_UP => drop(reload(HANG_UP)),
+                HANG_UP => drop(reload(&mut reloader, HANG_UP)),
                 signal => break (signal, Shutdown::WaitForServers),
             },
             Some(request) = ordered.recv() => match request {
                 Request::Shutdown(how) => break ("SHUTDOWN", how),
                 // Nobody has to wait for the result.
-                Request::Reload(result) => drop(result.send(reload("RELOAD"))),
+                Request::Reload { dry: true, result } => drop(result.send(reloader.preview())),
+                Request::Reload { dry: false, result } => drop(result.send(reload(&mut reloader, "RELOAD"))),
             },
             never = &mut watchdog => match never {},
         }

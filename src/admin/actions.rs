@@ -76,7 +76,7 @@ impl Desk {
                 // Nobody is there to hear it only when it has begun already.
                 let _ = self.orders.send(Request::Shutdown(*how));
             }
-            Action::Reload => return self.reload().await,
+            Action::Reload { dry } => return self.reload(*dry).await,
             Action::Set { name, value } if name.eq_ignore_ascii_case(LOG_LEVEL) => {
                 let set = self.set_log_level(value);
                 set.map_err(|why| Report::error(SqlState::INVALID_PARAMETER_VALUE, why))?;
@@ -90,9 +90,9 @@ impl Desk {
         Ok(Vec::new())
     }
 
-    async fn reload(&self) -> Result<Vec<String>, Report> {
+    async fn reload(&self, dry: bool) -> Result<Vec<String>, Report> {
         let (sender, receiver) = oneshot::channel();
-        let _ = self.orders.send(Request::Reload(sender));
+        let _ = self.orders.send(Request::Reload { dry, result: sender });
         let reloaded = receiver.await.map_err(|_| state("Poolhouse is being shut down"))?;
         reloaded.map_err(|mistakes| {
             let what = "the configuration is wrong, and nothing was changed";
@@ -200,6 +200,6 @@ fn shown(action: &Action) -> String {
         Action::Shutdown(super::Shutdown::WaitForServers) => format!("{tag} WAIT_FOR_SERVERS"),
         Action::Shutdown(super::Shutdown::WaitForClients) => format!("{tag} WAIT_FOR_CLIENTS"),
         Action::Set { name, value } => format!("{tag} {name} = '{value}'"),
-        Action::Shutdown(super::Shutdown::Now) | Action::Suspend | Action::Reload => tag.to_owned(),
+        Action::Shutdown(super::Shutdown::Now) | Action::Suspend | Action::Reload { .. } => tag.to_owned(),
     }
 }

@@ -51,7 +51,10 @@ pub enum Action {
     KillClient(u64),
     Suspend,
     Shutdown(Shutdown),
-    Reload,
+    Reload {
+        /// Only says what it would change.
+        dry: bool,
+    },
     /// A setting of Poolhouse's.
     Set {
         name: String,
@@ -105,7 +108,8 @@ impl Action {
             Action::KillClient(_) => "KILL_CLIENT",
             Action::Suspend => "SUSPEND",
             Action::Shutdown(_) => "SHUTDOWN",
-            Action::Reload => "RELOAD",
+            Action::Reload { dry: false } => "RELOAD",
+            Action::Reload { dry: true } => "RELOAD DRY RUN",
             Action::Set { .. } => "SET",
         }
     }
@@ -301,7 +305,14 @@ impl<'a> Words<'a> {
             "SHUTDOWN" if self.takes("wait_for_servers") => Action::Shutdown(Shutdown::WaitForServers),
             "SHUTDOWN" if self.takes("wait_for_clients") => Action::Shutdown(Shutdown::WaitForClients),
             "SHUTDOWN" => Action::Shutdown(Shutdown::Now),
-            "RELOAD" => Action::Reload,
+            "RELOAD" if self.takes("dry") => match self.takes("run") {
+                true => Action::Reload { dry: true },
+                false => {
+                    let what = "RELOAD DRY needs the word RUN";
+                    return Err(Report::error(SqlState::SYNTAX_ERROR, what).hint("Write RELOAD DRY RUN."));
+                }
+            },
+            "RELOAD" => Action::Reload { dry: false },
             _ => return Err(unknown_command(first)),
         })
     }
@@ -711,7 +722,8 @@ mod tests {
             ("SHUTDOWN", Action::Shutdown(Shutdown::Now)),
             ("shutdown wait_for_servers", Action::Shutdown(Shutdown::WaitForServers)),
             ("SHUTDOWN WAIT_FOR_CLIENTS", Action::Shutdown(Shutdown::WaitForClients)),
-            ("RELOAD", Action::Reload),
+            ("RELOAD", Action::Reload { dry: false }),
+            ("reload dry run;", Action::Reload { dry: true }),
             ("SET pool.size = 5", Action::Set { name: "pool.size".into(), value: "5".into() }),
         ] {
             assert_eq!(one(text), Ok(Command::Act(expected)), "{text}");

@@ -62,7 +62,11 @@ pub struct Setting {
 pub enum Request {
     Shutdown(Shutdown),
     /// To read the configuration again; with where the result is to go.
-    Reload(oneshot::Sender<Result<Vec<String>, String>>),
+    Reload {
+        /// Only to say what it would change.
+        dry: bool,
+        result: oneshot::Sender<Result<Vec<String>, String>>,
+    },
 }
 
 /// Shared by all clients of the console.

@@ -2,7 +2,7 @@
 
 use super::show::Show;
 
-const COMMANDS: [(&str, &str); 14] = [
+const COMMANDS: [(&str, &str); 15] = [
     (
         "PAUSE [app]",
         "let running transactions end, close their server connections, and let all further ones wait; done when all are closed",
@@ -19,6 +19,7 @@ const COMMANDS: [(&str, &str); 14] = [
     ("SHUTDOWN WAIT_FOR_SERVERS", "end when the running transactions have ended; the same as SIGTERM"),
     ("SHUTDOWN WAIT_FOR_CLIENTS", "accept no connections any more, and end when all clients have left"),
     ("SET log.level = 'debug'", "set the level of the log; other settings are not changed here"),
+    ("RELOAD DRY RUN", "say what RELOAD would change, from what to what, and what needs a restart; nothing changes"),
     ("RELOAD", "read the configuration again; says what has changed, and what needs a restart"),
 ];
 

@@ -1,10 +1,10 @@
 //! The configuration, read again: all of it is right, or nothing changes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{catalog, live, watch};
 use crate::{
-    admin::Desk,
+    admin::{Desk, Setting},
     config::{self, Change, Effect, Loaded, Mistakes, Settings},
     frontend::Cluster,
 };
@@ -48,6 +48,25 @@ impl Reloader {
         Ok(notes)
     }
 
+    /// What [`Reloader::reload`] would change, from what to what. Secrets are left out.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn preview(&self) -> Result<Vec<String>, String> {
+        let loaded = (self.read_again)().map_err(|mistakes| mistakes.to_string())?;
+        let (was, is) = (config::listing(&self.settings), config::listing(&loaded.settings));
+        let (changes, _) = config::changes(&self.settings, loaded.settings);
+        let mut notes: Vec<String> = loaded.warnings.iter().map(|warning| format!("{warning} (warning)")).collect();
+        for change in &changes {
+            notes.push(change.to_string());
+            notes.extend(differences(&change.key, &was, &is));
+        }
+        if changes.is_empty() {
+            notes.push("nothing would change".to_owned());
+        }
+        Ok(notes)
+    }
+
     fn take(&mut self, changes: &[Change], settings: Settings) {
         if changes.iter().any(|change| change.key == "log.level")
             && let Err(error) = self.desk.set_log_level(&settings.log.level)
@@ -63,4 +82,18 @@ impl Reloader {
         watch(&settings.log, &self.desk.frontend);
         self.settings = settings;
     }
+}
+
+/// The settings under a key that differ, one in a line.
+fn differences(key: &str, was: &[Setting], is: &[Setting]) -> Vec<String> {
+    let belongs =
+        |setting: &&Setting| setting.key.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let value = |of: &[Setting], key: &str| of.iter().find(|setting| setting.key == key).map(|it| it.value.clone());
+    let keys: BTreeSet<&str> = was.iter().chain(is).filter(belongs).map(|setting| &*setting.key).collect();
+    let shown = |value: Option<String>| value.map_or_else(|| "nothing".to_owned(), |value| format!("\"{value}\""));
+    let line = |key: &str| {
+        let (before, after) = (value(was, key), value(is, key));
+        (before != after).then(|| format!("  {key}: {} → {}", shown(before), shown(after)))
+    };
+    keys.into_iter().filter_map(line).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Database, LogFormat, Settings, check::frontend_defaults};
+use super::{Database, LogFormat, Settings, check::frontend_defaults, value::spelled};
 use crate::{admin::Setting, auth::Method, monitor, pool, session};
 
 /// Every setting with its value and its default. Only the log's level can be changed while Poolhouse runs.
@@ -104,7 +104,7 @@ fn lower(value: impl std::fmt::Debug) -> String {
 
 /// As in the file.
 fn time(duration: Duration) -> String {
-    format!("{duration:?}")
+    spelled(duration)
 }
 
 fn limit(limit: Option<Duration>) -> String {

@@ -270,15 +270,19 @@ fn within(text: &str, duration: Duration, range: &RangeInclusive<Duration>) -> R
     Ok(duration)
 }
 
-/// A duration as the file writes it.
 fn spell(duration: Duration) -> String {
+    format!("\"{}\"", spelled(duration))
+}
+
+/// A duration as the file writes it, without the quotes.
+pub(super) fn spelled(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if milliseconds > 0 && milliseconds.is_multiple_of(size) {
-            return format!("\"{}{unit}\"", milliseconds / size);
+        if (milliseconds > 0 || unit == "s") && milliseconds.is_multiple_of(size) {
+            return format!("{}{unit}", milliseconds / size);
         }
     }
-    format!("\"{milliseconds}ms\"")
+    format!("{milliseconds}ms")
 }
 
 fn unfit(text: &str) -> Option<Wrong> {
@@ -337,7 +341,7 @@ mod tests {
 
     #[test]
     fn durations_are_spelled_as_they_are_read() {
-        for text in ["1ms", "1500ms", "3s", "90s", "2m", "5h", "365d", "0ms"] {
+        for text in ["1ms", "1500ms", "3s", "90s", "2m", "5h", "365d", "0s"] {
             assert_eq!(spell(parse_duration(text).unwrap()), format!("\"{text}\""));
         }
     }

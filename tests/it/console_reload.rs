@@ -9,12 +9,13 @@ use super::{
 
 /// What RELOAD says has changed.
 fn reload(admin: &mut RawClient) -> Vec<String> {
-    let answer = ask(admin, "RELOAD");
-    assert_eq!(
-        answer.iter().find(|message| message.tag == b'C').map(Message::text).as_deref(),
-        Some("RELOAD"),
-        "{answer:?}"
-    );
+    notes(admin, "RELOAD")
+}
+
+fn notes(admin: &mut RawClient, command: &str) -> Vec<String> {
+    let answer = ask(admin, command);
+    let tag = answer.iter().find(|message| message.tag == b'C').map(Message::text);
+    assert_eq!(tag.as_deref(), Some(command), "{answer:?}");
     answer.iter().filter(|message| message.tag == b'N').map(|note| note.field(b'M').unwrap()).collect()
 }
 
@@ -41,6 +42,39 @@ fn a_broken_file_changes_nothing_and_says_all_that_is_wrong() {
     assert_eq!(column(&mut admin, "SHOW EVENTS WHERE kind = 'reload'", "what"), ["refused"]);
     pooler.rewrite(&config);
     assert_eq!(reload(&mut admin), ["nothing has changed"]);
+}
+
+#[test]
+fn a_dry_run_says_what_would_change_and_changes_nothing() {
+    let cluster = cluster().trust_user("app").start().unwrap();
+    let config = in_front(&cluster);
+    let pooler = config.clone().start();
+    let mut admin = console(&pooler);
+    let preview = |admin: &mut RawClient| notes(admin, "RELOAD DRY RUN");
+    assert_eq!(preview(&mut admin), ["nothing would change"]);
+    let changed = config.clone().set("pool.size", "7").set("server.workers", "3").user("late", "hidden");
+    pooler.rewrite(&changed.set("log.slow", "'2s'"));
+    for _ in 0..2 {
+        let notes = preview(&mut admin);
+        for expected in [
+            "server.workers: needs a restart",
+            "users.late: changed for new sessions",
+            "databases.*: changed",
+            "  databases.*.pool.size: \"20\" → \"7\"",
+            "log.slow: changed",
+            "  log.slow: \"0s\" → \"2s\"",
+        ] {
+            assert!(notes.iter().any(|note| note == expected), "{expected} is not in {notes:?}");
+        }
+        assert!(!notes.concat().contains("hidden"), "{notes:?}");
+    }
+    assert_eq!(column(&mut admin, "SHOW CONFIG WHERE key = 'databases.*.pool.size'", "value"), ["20"]);
+    assert!(column(&mut admin, "SHOW EVENTS WHERE kind = 'reload'", "what").is_empty());
+    pooler.rewrite(&config.set("pool.size", "'many'"));
+    let answer = ask(&mut admin, "RELOAD DRY RUN");
+    assert_eq!((answer[0].tag, answer[0].sqlstate()), (b'E', "F0000".to_owned()));
+    assert!(answer[0].field(b'D').unwrap().contains("pool.size"));
+    assert_eq!(ask(&mut admin, "RELOAD DRY")[0].sqlstate(), "42601");
 }
 
 #[test]
