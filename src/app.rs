@@ -334,6 +334,7 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
         codes: Codes::new(watching.child()),
         writes: Writes::default(),
         defaults: Default::default(),
+        held: Default::default(),
     })
 }
 

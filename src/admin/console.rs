@@ -4,7 +4,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
@@ -49,11 +49,11 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves all who come, until the scope is asked to stop, and keeps what the console shows up to date.
 pub async fn serve(desk: Arc<Desk>, mut visitors: mpsc::UnboundedReceiver<Visitor>, scope: Scope) {
-    for cluster in desk.clusters.clone() {
+    for (at, cluster) in desk.clusters.clone().into_iter().enumerate() {
         let (desk, scope) = (desk.clone(), scope.clone());
         scope.clone().spawn("note changes of nodes", async move {
             tokio::select! {
-                () = note_changes(&desk, &cluster) => {}
+                () = note_changes(&desk, at, &cluster) => {}
                 () = scope.stopping() => {}
             }
         });
@@ -79,8 +79,9 @@ pub async fn serve(desk: Arc<Desk>, mut visitors: mpsc::UnboundedReceiver<Visito
 }
 
 /// Writes down what becomes of the nodes of a cluster.
-async fn note_changes(desk: &Desk, cluster: &Cluster) {
+async fn note_changes(desk: &Desk, at: usize, cluster: &Cluster) {
     let mut seen: Topology = cluster.monitor.topology().as_ref().clone();
+    let mut last = seen.primary;
     loop {
         cluster.monitor.changed(seen.version).await;
         let topology = cluster.monitor.topology().as_ref().clone();
@@ -95,6 +96,10 @@ async fn note_changes(desk: &Desk, cluster: &Cluster) {
             }
         }
         if let Some(primary) = topology.primary.filter(|primary| Some(*primary) != seen.primary) {
+            // There may have been none meanwhile.
+            if last.replace(primary).is_some_and(|last| last != primary) {
+                desk.failovers[at].fetch_add(1, Ordering::Relaxed);
+            }
             let what = format!("{} is the primary, timeline {}", cluster.node(primary).name, topology.timeline);
             desk.events.add("primary", what, &cluster.name, "");
         }

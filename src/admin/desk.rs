@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime},
 };
@@ -85,6 +85,10 @@ pub struct Desk {
     /// The client that has suspended everything.
     pub suspended_by: Mutex<Option<u64>>,
     ending: AtomicBool,
+    /// How often the configuration was read again and taken over, and how often it was wrong.
+    pub reloads: [AtomicU64; 2],
+    /// How often each cluster, in their order, got another primary than it had.
+    pub failovers: Box<[AtomicU64]>,
 }
 
 impl Desk {
@@ -95,7 +99,10 @@ impl Desk {
         set_level: SetLevel,
         orders: mpsc::UnboundedSender<Request>,
     ) -> Arc<Desk> {
+        let failovers = clusters.iter().map(|_| AtomicU64::new(0)).collect();
         Arc::new(Desk {
+            reloads: Default::default(),
+            failovers,
             frontend,
             clusters,
             catalog: ArcSwap::from_pointee(catalog),

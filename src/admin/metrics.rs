@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     fs,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -85,9 +85,26 @@ metrics! {
         "Bind messages for named statements that were sent to servers.";
     PINS: Counter "poolhouse_pins_total" ["database", "user"]
         "Sessions that began to keep their server connections between transactions.";
+    PINNED: Gauge "poolhouse_pinned_clients" ["reason"]
+        "Clients that keep their server connections between transactions, by what they keep them for.";
     LOGINS: Counter "poolhouse_logins_total" ["database", "user"] "Clients that have logged in.";
     ERRORS: Counter "poolhouse_errors_total" ["database", "user", "side", "class"]
         "Errors that clients got, by who reported them (server or poolhouse) and the class of their SQLSTATE.";
+    REFUSALS: Counter "poolhouse_refused_clients_total" ["code"] "Clients that were not let in, by the SQLSTATE they were told.";
+    VERDICTS: Counter "poolhouse_verdict_cache_lookups_total" ["result"]
+        "Texts of statements that were judged: found among those known (hit), or parsed (miss).";
+    VERDICT_EVICTIONS: Counter "poolhouse_verdict_cache_evictions_total" []
+        "Known texts that had to make room for others.";
+    VERDICT_ENTRIES: Gauge "poolhouse_verdict_cache_entries" [] "Known texts.";
+    VERDICT_BYTES: Gauge "poolhouse_verdict_cache_bytes" [] "What they take, in bytes.";
+    PREPARED: Gauge "poolhouse_prepared_statements" [] "Different prepared statements that are kept for clients.";
+    PREPARED_BYTES: Gauge "poolhouse_prepared_statements_bytes" [] "What their texts take, in bytes.";
+    HELD: Gauge "poolhouse_held_statements" ["cluster"] "Statements that wait for a server that can run them.";
+    HELD_TOTAL: Counter "poolhouse_held_statements_total" ["cluster", "end"]
+        "Statements that had to wait for a server that can run them, by how that ended: served, failed, or their clients had left.";
+    FAILOVERS: Counter "poolhouse_failovers_total" ["cluster"] "How often another node became the primary.";
+    RELOADS: Counter "poolhouse_reloads_total" ["result"]
+        "How often the configuration was read again: taken over (ok), or wrong (refused).";
     NODE_STATE: Gauge "poolhouse_node_state" ["cluster", "node", "state"] "1 for the state that the node is in.";
     NODE_ROLE: Gauge "poolhouse_node_role" ["cluster", "node", "role"] "1 for the role that the node says it has.";
     NODE_PRIMARY: Gauge "poolhouse_node_is_primary" ["cluster", "node"] "1 for the node that takes writes.";
@@ -159,6 +176,7 @@ pub fn page(desk: &Desk) -> String {
     clients(desk, &mut page);
     servers(desk, &mut page);
     traffic(desk, &mut page);
+    events(desk, &mut page);
     nodes(desk, &mut page);
     page.0
 }
@@ -235,14 +253,22 @@ fn clients(desk: &Desk, page: &mut Page) {
         let clients = clients.entry(of(&account)).or_default();
         account.waiting_logins().into_iter().for_each(|since| clients.wait(since));
     }
+    let mut pinned: BTreeMap<String, u32> = BTreeMap::new();
     for slot in registry.slots() {
         clients.entry(of(&slot.account)).or_default().count(&slot);
+        for reason in slot.pin().iter().flat_map(|pin| pin.reason.split(", ")) {
+            *pinned.entry(reason.to_owned()).or_default() += 1;
+        }
     }
     page.head(CLIENTS);
     for ((database, user), of) in &clients {
         for (state, count) in [("active", of.active), ("idle", of.idle), ("waiting", of.waiting)] {
             page.sample(CLIENTS, &[database, user, state], count.into());
         }
+    }
+    page.head(PINNED);
+    for (reason, count) in &pinned {
+        page.sample(PINNED, &[reason], (*count).into());
     }
     page.head(OLDEST_WAIT);
     for ((database, user), of) in &clients {
@@ -317,6 +343,49 @@ fn traffic(desk: &Desk, page: &mut Page) {
         write("server", &of.all.server_errors);
         write("poolhouse", &of.all.own_errors);
     });
+}
+
+/// What happens now and then, and what is kept for all clients together.
+fn events(desk: &Desk, page: &mut Page) {
+    let frontend = &desk.frontend;
+    page.head(REFUSALS);
+    for (code, count) in frontend.registry.refusals() {
+        page.sample(REFUSALS, &[&code], count as f64);
+    }
+    let cache = frontend.watch.cache_figures();
+    page.head(VERDICTS);
+    page.sample(VERDICTS, &["hit"], cache.hits as f64);
+    page.sample(VERDICTS, &["miss"], cache.misses as f64);
+    let (prepared, prepared_bytes) = frontend.prepared_statements();
+    for (metric, value) in [
+        (VERDICT_EVICTIONS, cache.evictions as f64),
+        (VERDICT_ENTRIES, cache.entries as f64),
+        (VERDICT_BYTES, cache.bytes as f64),
+        (PREPARED, prepared as f64),
+        (PREPARED_BYTES, prepared_bytes as f64),
+    ] {
+        page.head(metric);
+        page.sample(metric, &[], value);
+    }
+    page.head(HELD);
+    for cluster in &desk.clusters {
+        page.sample(HELD, &[&cluster.name], cluster.held.now.load(Ordering::Relaxed) as f64);
+    }
+    page.head(HELD_TOTAL);
+    for cluster in &desk.clusters {
+        let held = &cluster.held;
+        for (end, count) in [("served", &held.served), ("failed", &held.failed), ("left", &held.left)] {
+            page.sample(HELD_TOTAL, &[&cluster.name, end], count.load(Ordering::Relaxed) as f64);
+        }
+    }
+    page.head(FAILOVERS);
+    for (cluster, count) in desk.clusters.iter().zip(&desk.failovers) {
+        page.sample(FAILOVERS, &[&cluster.name], count.load(Ordering::Relaxed) as f64);
+    }
+    page.head(RELOADS);
+    for (result, count) in ["ok", "refused"].into_iter().zip(&desk.reloads) {
+        page.sample(RELOADS, &[result], count.load(Ordering::Relaxed) as f64);
+    }
 }
 
 fn by_user(read: &[Read], page: &mut Page, metric: &Metric, mut write: impl FnMut(&mut Page, &[&str], &Read)) {

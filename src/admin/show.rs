@@ -160,7 +160,7 @@ impl Show {
                 "statements by database and by their texts without values (? stands for a value, three of them for three or more): calls, errors among them, and times in microseconds: all together, the mean, and what half, 95 % and 99 % of the calls did not exceed. nodes is how many of the calls ran on each. Statements that ended together share their time. The many that ran least are one line without a text."
             }
             Show::Errors => {
-                "the last errors of Poolhouse's own, with what a server has said when it was the cause. The newest comes last."
+                "the last errors that clients got: those of servers, with the node that has reported them, and those of Poolhouse's own. Messages may name values. The newest comes last."
             }
             Show::Events => "the last changes of nodes, and commands of this console. The newest comes last.",
         }
@@ -508,7 +508,14 @@ const QUERIES: Columns = &[
     ("query", Text),
 ];
 
-const ERRORS: Columns =
-    &[("time", Text), ("database", Text), ("user", Text), ("client", Text), ("code", Text), ("message", Text)];
+const ERRORS: Columns = &[
+    ("time", Text),
+    ("database", Text),
+    ("user", Text),
+    ("client", Text),
+    ("code", Text),
+    ("message", Text),
+    ("node", Text),
+];
 
 const EVENTS: Columns = &[("time", Text), ("kind", Text), ("what", Text), ("who", Text), ("why", Text)];

@@ -1,6 +1,9 @@
 //! The configuration, read again: all of it is right, or nothing changes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{catalog, live, watch};
 use crate::{
@@ -30,6 +33,7 @@ impl Reloader {
             let mistakes = mistakes.to_string();
             tracing::error!(why, mistakes, "the configuration is wrong, and nothing was changed");
             self.desk.events.add("reload", "refused", why, mistakes.as_str());
+            self.desk.reloads[1].fetch_add(1, Ordering::Relaxed);
             mistakes
         })?;
         for warning in &loaded.warnings {
@@ -45,6 +49,7 @@ impl Reloader {
             tracing::info!(why, change = note, "reloaded the configuration");
             self.desk.events.add("reload", note.as_str(), why, "");
         }
+        self.desk.reloads[0].fetch_add(1, Ordering::Relaxed);
         Ok(notes)
     }
 

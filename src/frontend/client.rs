@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::{
     acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
-    counting::Slow,
+    counting::{News, Slow},
     exchange::{Event, Exchange},
     guide::{Guide, Prejudged},
     listen::{Attended, Listener, Subscription},
@@ -324,8 +324,8 @@ impl Client {
                 break event;
             }
         };
-        if let Some(slow) = exchange.counting.take_slow() {
-            tell_slow(&slow, &self.target, &self.entry, &self.stream.peer());
+        if let Some(news) = exchange.counting.take_news() {
+            tell(&news, &self.target, &self.entry, &self.stream.peer());
         }
         if let Some(database) = exchange.pipeline.vacates.take() {
             self.target.cluster.vacate(&database);
@@ -432,9 +432,12 @@ impl Client {
         let request = self.request(need);
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
         let slot = &self.entry.slot;
+        let cluster = self.target.cluster.clone();
+        let held = cluster.held.hold();
         let acquired = acquire_for_client(&self.target, &self.worker, request, slot, &mut self.stream, exchange).await;
         match acquired {
             Ok(acquired) => {
+                held.serve();
                 self.attach(acquired, need);
                 Ok(())
             }
@@ -445,6 +448,7 @@ impl Client {
                 Err(())
             }
             Err(error) => {
+                held.fail();
                 self.refuse_front(&error);
                 Ok(())
             }
@@ -835,8 +839,18 @@ impl Client {
     }
 }
 
-/// Never with the values in the text: they may be secret.
 #[cold]
+fn tell(news: &News, target: &Target, entry: &Entry, client: &str) {
+    for error in &news.errors {
+        let node = error.node.map(|node| target.cluster.node(node).name.as_str());
+        entry.note_error(node, &error.code, &error.message);
+    }
+    if let Some(slow) = &news.slow {
+        tell_slow(slow, target, entry, client);
+    }
+}
+
+/// Never with the values in the text: they may be secret.
 fn tell_slow(slow: &Slow, target: &Target, entry: &Entry, client: &str) {
     let Account { database, user, .. } = &*target.account;
     let node = slow.node.map(|node| target.cluster.node(node).name.as_str());

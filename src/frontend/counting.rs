@@ -37,8 +37,31 @@ pub struct Counting {
     /// How long the client waited for the server connection; for the first statement that runs there.
     waited: Duration,
     ran: Vec<Ran>,
+    /// What is to be told to operators.
+    news: Option<Box<News>>,
+}
+
+/// Most errors of one client that are kept until they are told; of more than that within a moment the rest are left out.
+const TOLD_MAX: usize = 8;
+
+/// Most bytes of an error's message that are kept.
+const MESSAGE_BYTES_MAX: usize = 500;
+
+/// What is to be told to operators.
+#[derive(Debug, Default)]
+pub struct News {
     /// The slowest statement among those that took longer than they should.
-    slow: Option<Slow>,
+    pub slow: Option<Slow>,
+    /// What servers have reported.
+    pub errors: Vec<Told>,
+}
+
+/// An error that a server has reported.
+#[derive(Debug)]
+pub struct Told {
+    pub node: Option<NodeId>,
+    pub code: String,
+    pub message: String,
 }
 
 /// A statement that has ended.
@@ -112,18 +135,21 @@ impl Counting {
         };
         for Ended { normal, failed } in ended.drain(..) {
             let waited = std::mem::take(&mut self.waited);
-            if slow.is_some_and(|slow| took + waited >= slow) && self.slow.as_ref().is_none_or(|it| it.took < took) {
-                self.slow = Some(Slow { normal: normal.clone(), node: self.node, waited, took, failed });
+            if slow.is_some_and(|slow| took + waited >= slow) {
+                let news = self.news.get_or_insert_default();
+                if news.slow.as_ref().is_none_or(|slowest| slowest.took < took) {
+                    news.slow = Some(Slow { normal: normal.clone(), node: self.node, waited, took, failed });
+                }
             }
             self.ran.push(Ran { normal, took, failed });
         }
         self.statement_since = more.then_some(now);
     }
 
-    /// What is to be told about a statement that took long.
+    /// What is to be told to operators now.
     #[inline]
-    pub fn take_slow(&mut self) -> Option<Slow> {
-        if self.slow.is_some() { self.slow.take() } else { None }
+    pub fn take_news(&mut self) -> Option<Box<News>> {
+        if self.news.is_some() { self.news.take() } else { None }
     }
 
     /// The server has answered so many queries, and ended so many transactions. `busy` when it still works for the client,
@@ -169,7 +195,15 @@ impl Counting {
 
     /// The server has reported an error to the client.
     pub fn note_server_error(&mut self, body: &[u8]) {
-        self.tally.add_server_error(class(body));
+        let fields = ErrorFields::read(body);
+        self.tally.add_server_error(Class::of(fields.code()));
+        let news = self.news.get_or_insert_default();
+        if news.errors.len() < TOLD_MAX {
+            let message = fields.message();
+            let end = (0..=message.len().min(MESSAGE_BYTES_MAX)).rev().find(|at| message.is_char_boundary(*at));
+            let message = message[..end.unwrap_or(0)].to_owned();
+            news.errors.push(Told { node: self.node, code: fields.code().to_owned(), message });
+        }
     }
 
     pub fn has_node(&self) -> bool {

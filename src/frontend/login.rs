@@ -107,6 +107,7 @@ pub async fn log_in(
     };
     if let Refusal::Told(words) = refusal {
         frontend.registry.mishaps.add(("", ""), peer.clone(), &words);
+        frontend.registry.note_refusal(words.code_and_message().0);
         tracing::info!(client = peer, reason = %words, "refused a client");
         let mut out = Vec::new();
         words.write(true, &mut out);

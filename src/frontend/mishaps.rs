@@ -1,4 +1,4 @@
-//! The last errors of Poolhouse's own, for operators.
+//! The last errors that clients were told, for operators.
 
 use std::{
     collections::VecDeque,
@@ -20,6 +20,8 @@ pub struct Mishap {
     pub user: String,
     /// Its address.
     pub client: String,
+    /// The server that has reported it, if one has.
+    pub node: Option<String>,
     pub code: String,
     pub message: String,
 }
@@ -30,11 +32,17 @@ pub struct Mishaps {
 }
 
 impl Mishaps {
+    /// What Poolhouse has told a client, in its own words or those of a server that did not let it in.
     pub fn add(&self, names: (&str, &str), client: String, words: &Words) {
         let (code, message) = words.code_and_message();
+        self.note(names, client, None, code, message);
+    }
+
+    /// What the server `node` has answered a client, or nobody's if it is not known.
+    pub fn note(&self, names: (&str, &str), client: String, node: Option<&str>, code: &str, message: &str) {
         let (code, message) = (code.to_owned(), message.to_owned());
-        let (database, user) = (names.0.to_owned(), names.1.to_owned());
-        let mishap = Mishap { time: SystemTime::now(), database, user, client, code, message };
+        let (database, user, node) = (names.0.to_owned(), names.1.to_owned(), node.map(str::to_owned));
+        let mishap = Mishap { time: SystemTime::now(), database, user, client, node, code, message };
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() == MISHAPS_MAX {
             ring.pop_front();

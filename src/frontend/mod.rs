@@ -50,7 +50,7 @@ pub use mishaps::Mishap;
 pub use registry::{Activity, Entry, Order, Pin, Registry, Slot};
 pub use spread::Order as Move;
 pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
-pub use watch::Watch;
+pub use watch::{CacheFigures, Watch};
 pub use worker::Worker;
 pub use writes::Writes;
 
@@ -220,6 +220,11 @@ impl Frontend {
         let account = self.accounts.of(database, user, &nodes);
         let (statements, gate) = (self.statements.clone(), self.gates.of(database));
         Target::new(settings.clone(), database, user, credential, statements, account, gate)
+    }
+
+    /// How many texts of prepared statements are kept for clients, and how many bytes they take.
+    pub fn prepared_statements(&self) -> (usize, usize) {
+        (self.statements.len(), self.statements.bytes())
     }
 
     /// What is in use, by database and user.

@@ -1,7 +1,7 @@
 //! How others reach a client: its cancel key, and orders to it. A client is known here from its login to its end.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{BTreeMap, HashMap, hash_map},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
@@ -50,6 +50,8 @@ pub struct Registry {
     connected: AtomicUsize,
     /// What clients were told of late.
     pub mishaps: Mishaps,
+    /// Clients that were not let in, by SQLSTATE.
+    refused: Mutex<BTreeMap<String, u64>>,
     /// Given to those that come after a drain has begun.
     order: AtomicU8,
 }
@@ -61,6 +63,9 @@ const OWN_PROCESS: u32 = 0x4000_0000;
 /// How many connections may at least be between accept and startup packet: those that bring cancel requests must get
 /// through when `max_clients` is small.
 const STRANGERS_MIN: usize = 1_000;
+
+/// Most SQLSTATEs by which refusals are counted.
+const REFUSALS_MAX: usize = 100;
 
 /// Bytes of the secret in a cancel key: 4 in protocol 3.0, all of them in 3.2.
 pub const SECRET_BYTES: usize = 32;
@@ -246,6 +251,18 @@ impl Registry {
         }
     }
 
+    /// A client was not let in. Codes that servers make up must not fill the memory.
+    pub fn note_refusal(&self, code: &str) {
+        let mut refused = lock(&self.refused);
+        let code = if refused.len() < REFUSALS_MAX || refused.contains_key(code) { code } else { "XX000" };
+        *refused.entry(code.to_owned()).or_default() += 1;
+    }
+
+    /// How many were not let in, by SQLSTATE.
+    pub fn refusals(&self) -> BTreeMap<String, u64> {
+        lock(&self.refused).clone()
+    }
+
     /// All clients that are logged in.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
         let mut slots: Vec<Arc<Slot>> = lock(&self.clients).values().cloned().collect();
@@ -267,6 +284,12 @@ impl Entry {
     /// Where it comes from.
     fn client(&self) -> String {
         self.slot.about.ends.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
+    }
+
+    /// Notes what a server has answered the client.
+    pub fn note_error(&self, node: Option<&str>, code: &str, message: &str) {
+        let account = &self.slot.account;
+        self.registry.mishaps.note((&account.database, &account.user), self.client(), node, code, message);
     }
 
     /// Notes what the client is told.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -44,6 +44,50 @@ pub struct Cluster {
     pub writes: Writes,
     /// Of all databases and users, as far as it was changed through Poolhouse.
     pub defaults: Defaults,
+    pub held: Held,
+}
+
+/// Statements that found no server to run on, and waited for one.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Those that wait.
+    pub now: AtomicUsize,
+    pub served: AtomicU64,
+    /// They were answered with an error.
+    pub failed: AtomicU64,
+    /// Their clients have left, or were told to.
+    pub left: AtomicU64,
+}
+
+impl Held {
+    /// A statement waits until what is returned is dropped: as one whose client has left, unless that is told otherwise.
+    pub fn hold(&self) -> Holding<'_> {
+        self.now.fetch_add(1, Ordering::Relaxed);
+        Holding { held: self, end: &self.left }
+    }
+}
+
+#[derive(Debug)]
+pub struct Holding<'a> {
+    held: &'a Held,
+    end: &'a AtomicU64,
+}
+
+impl Holding<'_> {
+    pub fn serve(mut self) {
+        self.end = &self.held.served;
+    }
+
+    pub fn fail(mut self) {
+        self.end = &self.held.failed;
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.held.now.fetch_sub(1, Ordering::Relaxed);
+        self.end.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]

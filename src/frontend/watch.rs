@@ -1,11 +1,14 @@
 //! What is kept of statements that have run, and what is told of clients in the log.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use crate::metrics::Queries;
+use crate::{metrics::Queries, sql::Cache};
 
 /// For all clients.
 #[derive(Debug, Default)]
@@ -14,6 +17,18 @@ pub struct Watch {
     /// In microseconds; 0 for never.
     slow: AtomicU64,
     connections: AtomicBool,
+    /// One for each thread.
+    caches: Mutex<Vec<Arc<Mutex<Cache>>>>,
+}
+
+/// What the caches of verdicts have done and hold, all together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CacheFigures {
+    pub hits: u64,
+    pub misses: u64,
+    pub evictions: u64,
+    pub entries: usize,
+    pub bytes: usize,
 }
 
 impl Watch {
@@ -31,9 +46,32 @@ impl Watch {
         self.connections.store(tell, Ordering::Relaxed);
     }
 
+    /// Keeps an eye on the cache of a thread.
+    pub fn add_cache(&self, cache: Arc<Mutex<Cache>>) {
+        lock(&self.caches).push(cache);
+    }
+
+    /// Each thread waits for no longer than it takes to read five numbers.
+    pub fn cache_figures(&self) -> CacheFigures {
+        lock(&self.caches).iter().fold(CacheFigures::default(), |sum, cache| {
+            let cache = lock(cache);
+            CacheFigures {
+                hits: sum.hits + cache.hits(),
+                misses: sum.misses + cache.misses(),
+                evictions: sum.evictions + cache.evictions(),
+                entries: sum.entries + cache.len(),
+                bytes: sum.bytes + cache.bytes(),
+            }
+        })
+    }
+
     pub fn set_slow(&self, slow: Option<Duration>) {
         // What is below the unit is not nothing.
         let micros = slow.map_or(0, |slow| u64::try_from(slow.as_micros()).unwrap_or(u64::MAX).max(1));
         self.slow.store(micros, Ordering::Relaxed);
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }

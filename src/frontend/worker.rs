@@ -34,7 +34,7 @@ const VERDICT_BYTES_MAX: usize = 16 << 20;
 #[allow(clippy::vec_box)]
 type Stock = Vec<Box<Exchange>>;
 
-/// One thread's stock. Its locks are only ever taken by that thread.
+/// One thread's stock. Its locks are taken by that thread, and hardly ever by others.
 #[derive(Debug)]
 pub struct Worker {
     pub id: ThreadId,
@@ -44,7 +44,8 @@ pub struct Worker {
     /// Where the thread is told which of its clients are to move.
     pub post: Arc<Post>,
     exchanges: Mutex<Stock>,
-    verdicts: Mutex<Cache>,
+    /// Others only look at its figures.
+    verdicts: Arc<Mutex<Cache>>,
     /// Held while a long text is judged.
     judging: tokio::sync::Mutex<()>,
     /// Where cancel requests to servers run.
@@ -54,13 +55,16 @@ pub struct Worker {
 impl Worker {
     /// For the calling thread. `seed` keeps others from making statements collide in the cache.
     pub fn new(arrivals: &Arrivals, seed: u64, cancels: Scope, watch: Arc<Watch>) -> Worker {
+        let verdicts = Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed);
+        let verdicts = Arc::new(Mutex::new(verdicts));
+        watch.add_cache(verdicts.clone());
         Worker {
             id: std::thread::current().id(),
             number: arrivals.number,
             watch,
             post: arrivals.post.clone(),
             exchanges: Mutex::default(),
-            verdicts: Mutex::new(Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed)),
+            verdicts,
             judging: tokio::sync::Mutex::default(),
             cancels,
         }

@@ -53,6 +53,7 @@ pub struct Cache {
     bytes: usize,
     hits: u64,
     misses: u64,
+    evictions: u64,
     scratch: Buffer,
     nameless: Arc<Normal>,
 }
@@ -168,6 +169,7 @@ impl Cache {
             bytes: 0,
             hits: 0,
             misses: 0,
+            evictions: 0,
             scratch: Buffer::default(),
             nameless: Arc::new(Normal::nameless()),
         }
@@ -288,6 +290,11 @@ impl Cache {
         self.misses
     }
 
+    /// How many forms had to make room for others.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
     /// How many forms are kept.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -336,7 +343,10 @@ impl Cache {
             self.hand = (self.hand + 1) % self.slots.len();
             match &mut self.slots[self.hand] {
                 Some(slot) if slot.used => slot.used = false,
-                Some(_) => return self.remove(self.hand),
+                Some(_) => {
+                    self.evictions += 1;
+                    return self.remove(self.hand);
+                }
                 None => {}
             }
         }

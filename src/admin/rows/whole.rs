@@ -63,8 +63,8 @@ pub fn config(desk: &Desk) -> Rows {
 
 pub fn errors(desk: &Desk) -> Rows {
     let row = |mishap: Mishap| {
-        let Mishap { time, database, user, client, code, message } = mishap;
-        row![timestamp(time), database, user, client, code, message]
+        let Mishap { time, database, user, client, node, code, message } = mishap;
+        row![timestamp(time), database, user, client, code, message, node]
     };
     desk.frontend.registry.mishaps.all().into_iter().map(row).collect()
 }
