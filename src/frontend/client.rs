@@ -801,6 +801,8 @@ impl Client {
                 self.pinned_since = Some(since);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.counting.add(Count::Pins, 1);
+                    // The client may idle for long now.
+                    exchange.count(&self.target.account, &self.worker);
                 }
             }
             (None, Some(since)) => {

@@ -10,7 +10,7 @@ use std::{
 use poolhouse::cli::demo::throwaway::free_port;
 use rustix::process::Signal;
 
-use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, wait_until};
+use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 fn started(replicas: usize) -> Cluster {
     cluster().replicas(replicas).password_user("app", "secret").start().unwrap()
@@ -105,7 +105,7 @@ fn metrics_and_tables_say_what_happened() {
     assert_eq!(code, 200);
     let row = totals.split('{').find(|row| row.contains("\"postgres\"")).unwrap_or_else(|| panic!("{totals}"));
     assert!(row.contains("\"query_count\":11,") && row.contains("\"xact_count\":8,"), "{row}");
-    for name in ["pools", "nodes", "clients", "servers", "stats", "events", "config", "errors", "pins", "databases"] {
+    for name in ["pools", "queries", "nodes", "clients", "servers", "stats", "events", "config", "errors", "pins", "databases"] {
         let (code, body) = get(http, &format!("/api/{name}"));
         assert_eq!((code, body.starts_with('[')), (200, true), "{name}: {body}");
         assert!(!body.contains("secret"), "{name}: {body}");
@@ -170,4 +170,81 @@ fn what_makes_no_sense_is_refused() {
     };
     wait_until("there are places again", PATIENCE, served);
     drop(silent);
+}
+
+/// What happens now and then: refusals, errors, pins, a failover that a statement waits for, reloads.
+#[test]
+fn rare_events_are_counted_too() {
+    let cluster = started(1);
+    let http = free_port().unwrap();
+    let config = Config::of_cluster(&cluster).user("app", "secret").user("admin", "steer");
+    let config = config.set("admin.users", "['admin']").set("admin.http", &format!("'127.0.0.1:{http}'"));
+    let config = config.set("clusters.main.health.interval", "'100ms'").set("clusters.main.failover.mode", "'follow'");
+    let pooler = config.clone().start();
+    pooler.allow_warnings("");
+    wait_until("the primary is known", PATIENCE, || get(http, "/readyz").0 == 200);
+    let count = |name: &str, labels: &[&str]| sum(&samples(http), name, labels);
+
+    let mut stranger = RawClient::connect(pooler.port());
+    stranger.send(&messages::startup(0x30000, &[("user", "app"), ("database", "postgres")]));
+    stranger.finish_login("app", "wrong");
+    wait_until("the refusal is counted", PATIENCE, || {
+        count("poolhouse_refused_clients_total", &["code=\"28P01\""]) == 1.0
+    });
+
+    let mut client = login(&pooler);
+    let mut admin = RawClient::login(pooler.port(), "pgbouncer", "admin", "steer");
+    client.query("SELECT nothing");
+    let mut shown = Vec::new();
+    wait_until("the server's error is shown", PATIENCE, || {
+        let answer = admin.query("SELECT code, message, node FROM errors WHERE code = '42703'");
+        shown = answer.iter().filter(|message| message.tag == b'D').flat_map(|row| row.values()).collect();
+        !shown.is_empty()
+    });
+    assert_eq!(shown[1].as_deref(), Some("column \"nothing\" does not exist"));
+    // A replica, as far as it was one for reads already.
+    let ports = [0, 1].map(|node| format!(":{}", cluster.node(node).port()));
+    assert!(ports.iter().any(|port| shown[2].as_ref().unwrap().ends_with(port.as_str())), "{shown:?}");
+
+    assert_eq!(count("poolhouse_pinned_clients", &[]), 0.0);
+    client.query("CREATE TEMPORARY TABLE note (number int)");
+    wait_until("the pin is counted", PATIENCE, || {
+        count("poolhouse_pinned_clients", &[]) == 1.0 && count("poolhouse_pins_total", &[]) == 1.0
+    });
+    let mut other = login(&pooler);
+    let prepare = [messages::parse("s", "SELECT 1"), messages::sync()].concat();
+    other.send(&prepare);
+    other.read_until_ready();
+    for _ in 0..3 {
+        other.query("SELECT 17");
+    }
+    let all = samples(http);
+    assert_eq!(sum(&all, "poolhouse_prepared_statements", &[]), 1.0);
+    assert!(sum(&all, "poolhouse_prepared_statements_bytes", &[]) >= 8.0);
+    assert!(sum(&all, "poolhouse_verdict_cache_lookups_total", &["hit"]) >= 2.0);
+    assert!(sum(&all, "poolhouse_verdict_cache_lookups_total", &["miss"]) >= 3.0);
+    assert!(sum(&all, "poolhouse_verdict_cache_entries", &[]) >= 3.0);
+    assert!(sum(&all, "poolhouse_verdict_cache_bytes", &[]) > 0.0);
+    assert_eq!(sum(&all, "poolhouse_verdict_cache_evictions_total", &[]), 0.0);
+
+    assert_eq!((count("poolhouse_failovers_total", &[]), count("poolhouse_held_statements_total", &[])), (0.0, 0.0));
+    cluster.catch_up().unwrap();
+    cluster.node(0).kill9().unwrap();
+    wait_until("the loss is noticed", PATIENCE, || get(http, "/readyz").0 == 503);
+    other.send(&messages::query("CREATE TABLE later (number int)"));
+    wait_until("it is held", PATIENCE, || count("poolhouse_held_statements", &[]) == 1.0);
+    cluster.node(1).promote().unwrap();
+    let answer = other.read_until_ready();
+    assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
+    wait_until("the failover is counted", PATIENCE, || count("poolhouse_failovers_total", &["main"]) == 1.0);
+    assert_eq!(count("poolhouse_held_statements", &[]), 0.0);
+    assert!(count("poolhouse_held_statements_total", &["end=\"served\""]) >= 1.0);
+    assert_eq!(count("poolhouse_held_statements_total", &["end=\"failed\""]), 0.0);
+
+    admin.query("RELOAD");
+    pooler.rewrite(&config.set("pool.size", "'many'"));
+    admin.query("RELOAD DRY RUN");
+    admin.query("RELOAD");
+    assert_eq!(count("poolhouse_reloads_total", &["ok"]), 1.0);
+    assert_eq!(count("poolhouse_reloads_total", &["refused"]), 1.0);
 }
