@@ -54,7 +54,8 @@ pub struct Setting {
     pub key: String,
     pub value: String,
     pub default: String,
-    pub changeable: bool,
+    /// When a new value takes effect: "at once", for "new sessions", or with a "restart".
+    pub takes_effect: &'static str,
 }
 
 /// What an operator asks of whoever runs Poolhouse.

@@ -153,7 +153,9 @@ impl Show {
             Show::Peers => "always empty: there are no peers.",
             Show::PeerPools => "always empty, for the same reason.",
             Show::State => "whether all of it is active, paused or suspended.",
-            Show::Config => "the settings as they are in force, secrets left out.",
+            Show::Config => {
+                "the settings as they are in force, secrets left out. A changeable one takes effect by RELOAD, for those who are there (at once) or for those who log in from then on (new sessions)."
+            }
             Show::Version => "the version; admin.pgbouncer_version makes it another one's.",
             Show::Pins => "the clients that keep their server connections between transactions, why, and for how long.",
             Show::Queries => {
@@ -479,7 +481,8 @@ const PEER_POOLS: Columns = &[
 
 const STATE: Columns = &[("key", Text), ("value", Text)];
 
-const CONFIG: Columns = &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)];
+const CONFIG: Columns =
+    &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text), ("takes_effect", Text)];
 
 const VERSION: Columns = &[("version", Text)];
 

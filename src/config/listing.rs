@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Database, LogFormat, Settings, check::frontend_defaults, value::spelled};
-use crate::{admin::Setting, auth::Method, monitor, pool, session};
+use super::{Database, Effect, LogFormat, PoolOverride, Settings, check::frontend_defaults, value::spelled};
+use crate::{admin::Setting, auth::Method, monitor, pool, session, topology};
 
-/// Every setting with its value and its default. Only the log's level can be changed while Poolhouse runs.
+/// Every setting with its value, its default, and when a new value takes effect.
 pub fn listing(settings: &Settings) -> Vec<Setting> {
     let mut lines = Lines::default();
     let (limits, default) = (&settings.frontend, frontend_defaults());
@@ -14,6 +14,10 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
         settings.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         "127.0.0.1:6432",
     );
+    for (at, listener) in settings.listeners.iter().enumerate() {
+        lines.add(format!("listener.{}.address", at + 1), listener.address.to_string(), "");
+        lines.add(format!("listener.{}.route", at + 1), listener.route.name(), "auto");
+    }
     lines.add("server.workers", settings.workers.to_string(), "0");
     lines.add("server.max_clients", limits.max_clients.to_string(), default.max_clients.to_string());
     lines.add("server.login_timeout", time(limits.login_timeout), time(default.login_timeout));
@@ -24,6 +28,12 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
         Method::ScramSha256 => "scram-sha-256",
     };
     lines.add("auth.method", method, "scram-sha-256");
+    for name in settings.auth.users.keys() {
+        lines.add(format!("users.{name}.password"), "(hidden)", "");
+    }
+    for (name, pool) in &settings.user_pools {
+        lines.user_pool(&format!("users.{name}.pool"), pool);
+    }
     for (name, database) in &settings.databases {
         lines.database(&format!("databases.{name}"), database, settings);
     }
@@ -33,8 +43,11 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
     lines.add("admin.users", settings.admin.users.join(","), "");
     lines.add("admin.stats_users", settings.admin.stats_users.join(","), "");
     lines.add("admin.pgbouncer_version", settings.admin.pgbouncer_version.clone().unwrap_or_default(), "");
+    let http = settings.admin.http.as_ref();
+    lines.add("admin.http", http.map(|http| http.address.to_string()).unwrap_or_default(), "127.0.0.1:6433");
+    let token = http.is_some_and(|http| http.token.is_some());
+    lines.add("admin.token", if token { "(hidden)" } else { "" }, "");
     lines.add("log.level", settings.log.level.clone(), "info");
-    lines.0.iter_mut().filter(|line| line.key == "log.level").for_each(|line| line.changeable = true);
     let format = match settings.log.format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
@@ -53,7 +66,13 @@ struct Lines(Vec<Setting>);
 
 impl Lines {
     fn add(&mut self, key: impl Into<String>, value: impl Into<String>, default: impl Into<String>) {
-        self.0.push(Setting { key: key.into(), value: value.into(), default: default.into(), changeable: false });
+        let key = key.into();
+        let takes_effect = match effect(&key) {
+            Effect::Now => "at once",
+            Effect::NewSessions => "new sessions",
+            Effect::Restart => "restart",
+        };
+        self.0.push(Setting { key, value: value.into(), default: default.into(), takes_effect });
     }
 
     fn database(&mut self, key: &str, database: &Database, settings: &Settings) {
@@ -62,6 +81,8 @@ impl Lines {
         self.add(format!("{key}.database"), database.database.clone().unwrap_or_default(), "");
         let user = database.login.as_ref().map(|login| login.user.clone());
         self.add(format!("{key}.user"), user.unwrap_or_default(), "");
+        let password = database.login.as_ref().is_some_and(|login| login.password.is_some());
+        self.add(format!("{key}.password"), if password { "(hidden)" } else { "" }, "");
         let (pool, default) = (&database.pool, pool::Settings::default());
         self.add(format!("{key}.pool.size"), pool.size.to_string(), default.size.to_string());
         self.add(format!("{key}.pool.min_idle"), pool.min_idle.to_string(), default.min_idle.to_string());
@@ -84,11 +105,80 @@ impl Lines {
         }
         let (statements, default) = (own.prepared_statements, default.prepared_statements);
         self.add(format!("{key}.pool.prepared_statements"), statements.to_string(), default.to_string());
+        self.add(format!("{key}.pool.on_pin"), lower(own.on_pin), lower(session::Settings::default().on_pin));
+        self.routing(&format!("{key}.routing"), &database.routing);
+    }
+
+    /// What is other than the database's own.
+    fn user_pool(&mut self, key: &str, pool: &PoolOverride) {
+        let mut add = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                self.add(format!("{key}.{name}"), value, "");
+            }
+        };
+        add("mode", pool.mode.map(lower));
+        add("size", pool.size.map(|size| size.to_string()));
+        add("min_idle", pool.min_idle.map(|size| size.to_string()));
+        add("checkout_timeout", pool.checkout_timeout.map(limit));
+        add("idle_timeout", pool.idle_timeout.map(limit));
+        add("max_lifetime", pool.max_lifetime.map(limit));
+        add("query_timeout", pool.query_timeout.map(limit));
+        add("idle_transaction_timeout", pool.idle_transaction_timeout.map(limit));
+        add("client_idle_timeout", pool.client_idle_timeout.map(limit));
+        add("on_pin", pool.on_pin.map(lower));
+        add("pin_timeout", pool.pin_timeout.map(limit));
+        add("prepared_statements", pool.prepared_statements.map(|most| most.to_string()));
+    }
+
+    fn routing(&mut self, key: &str, routing: &topology::Routing) {
+        let default = topology::Routing::default();
+        let mut add = |name: &str, of: &dyn Fn(&topology::Routing) -> String| {
+            self.add(format!("{key}.{name}"), of(routing), of(&default));
+        };
+        add("reads", &|it| kebab(it.reads));
+        add("balance", &|it| kebab(it.balance));
+        add("max_lag", &|it| {
+            let bytes = it.max_lag_bytes.map(|bytes| format!("{bytes}B"));
+            let limits = it.max_lag.map(time).into_iter().chain(bytes).collect::<Vec<_>>();
+            if limits.is_empty() { "0s".to_owned() } else { limits.join(",") }
+        });
+        add("consistency", &|it| kebab(it.consistency));
+        add("causal_wait", &|it| time(it.causal_wait));
+        add("fallback", &|it| it.fallback.to_string());
+        add("transactions", &|it| kebab(it.transactions));
+        add("read_functions", &|it| joined(&it.lists.read_functions));
+        add("write_functions", &|it| joined(&it.lists.write_functions));
+        add("primary_tables", &|it| joined(&it.lists.primary_tables));
+        for (at, rule) in routing.rules.iter().enumerate() {
+            let key = format!("{key}.rules.{}", at + 1);
+            let whose =
+                [("user", &rule.user), ("database", &rule.database), ("application_name", &rule.application_name)];
+            for (name, pattern) in whose {
+                if let Some(pattern) = pattern {
+                    self.add(format!("{key}.{name}"), pattern.to_string(), "");
+                }
+            }
+            if let Some(route) = rule.route {
+                self.add(format!("{key}.route"), kebab(route), "");
+            }
+            if let Some(weights) = &rule.weights {
+                self.add(format!("{key}.weights"), joined(weights), "");
+            }
+        }
     }
 
     fn cluster(&mut self, key: &str, cluster: &monitor::Settings) {
         let nodes: Vec<String> = cluster.addresses.iter().map(ToString::to_string).collect();
         self.add(format!("{key}.nodes"), nodes.join(","), "");
+        for (node, address) in cluster.topology.nodes.iter().zip(&cluster.addresses) {
+            self.add(format!("{key}.nodes.{address}.weight"), node.weight.to_string(), "1");
+            let role = node.role.map(kebab).unwrap_or_default();
+            self.add(format!("{key}.nodes.{address}.role"), role, "");
+        }
+        self.add(format!("{key}.connect_timeout"), time(cluster.connect_timeout), "5s");
+        self.add(format!("{key}.health.database"), cluster.health.database.clone(), "");
+        self.add(format!("{key}.health.password"), cluster.health.password.as_ref().map_or("", |_| "(hidden)"), "");
+        self.add(format!("{key}.health.failures"), cluster.topology.failures.to_string(), "3");
         self.add(format!("{key}.max_connections"), cluster.max_connections.to_string(), "90");
         self.add(format!("{key}.health.user"), cluster.health.user.clone(), "");
         self.add(format!("{key}.health.interval"), time(cluster.health.interval), "1s");
@@ -102,6 +192,37 @@ fn lower(value: impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
+/// As the file spells a choice: `LeastBusy` is "least-busy".
+fn kebab(value: impl std::fmt::Debug) -> String {
+    let name = format!("{value:?}");
+    let mut spelled = String::new();
+    for (at, letter) in name.char_indices() {
+        if letter.is_uppercase() && at > 0 {
+            spelled.push('-');
+        }
+        spelled.extend(letter.to_lowercase());
+    }
+    spelled
+}
+
+fn joined(items: &[impl std::fmt::Display]) -> String {
+    items.iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// When a new value of a setting takes effect; as [`super::changes`] does it.
+fn effect(key: &str) -> Effect {
+    const LENDING: [&str; 5] = ["size", "min_idle", "checkout_timeout", "idle_timeout", "max_lifetime"];
+    let key = key.to_ascii_lowercase();
+    let lends = |key: &str| key.rsplit_once(".pool.").is_some_and(|(_, last)| LENDING.contains(&last));
+    match key.split_once('.').unwrap_or((&key, "")) {
+        ("databases", rest) if lends(rest) => Effect::Now,
+        ("databases" | "users" | "auth", _) => Effect::NewSessions,
+        ("admin", "users" | "stats_users") => Effect::NewSessions,
+        ("admin", "pgbouncer_version") | ("log", "level" | "slow" | "connections") => Effect::Now,
+        _ => Effect::Restart,
+    }
+}
+
 /// As in the file.
 fn time(duration: Duration) -> String {
     spelled(duration)
@@ -109,4 +230,97 @@ fn time(duration: Duration) -> String {
 
 fn limit(limit: Option<Duration>) -> String {
     time(limit.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{changes, tests::right};
+
+    const BASE: &str = "[auth]\nmethod = \"trust\"\n[clusters.main]\nnodes = [\"a\", \"b\"]\n";
+
+    fn settings(more: &str) -> Settings {
+        right(&format!("{BASE}{more}"))
+    }
+
+    #[test]
+    fn what_is_said_to_take_effect_does_so_when() {
+        for (before, after) in [
+            (
+                "[databases.app]\n[log]\nlevel = \"debug\"\nslow = \"1s\"\n",
+                "[databases.app]\n[log]\nconnections = true\n",
+            ),
+            ("[databases.app.pool]\nsize = 3\nmin_idle = 1\n", "[databases.app.pool]\nidle_timeout = \"1m\"\n"),
+            ("[databases.app.pool]\nmode = \"session\"\n", "[databases.app.pool]\non_pin = \"refuse\"\n"),
+            (
+                "[databases.app.routing]\nreads = \"primary\"\n",
+                "[databases.app.routing]\nread_functions = [\"/^get_/\"]\n",
+            ),
+            (
+                "[databases.app]\n[admin]\nusers = [\"a\"]\nhttp = \"127.0.0.1:1\"\n",
+                "[databases.app]\n[admin]\nstats_users = [\"b\"]\n",
+            ),
+            (
+                "[databases.app]\n[users.a]\npassword = \"x\"\n",
+                "[databases.app]\n[users.a]\npassword = \"x\"\npool.size = 3\n",
+            ),
+            (
+                "[databases.app]\n[server]\nmax_clients = 7\nworkers = 3\n",
+                "[databases.app]\n[log]\nformat = \"json\"\n",
+            ),
+            (
+                "[databases.app]\n[clusters.main.health]\nfailures = 7\n",
+                "[databases.app]\n[clusters.main.failover]\nhold = \"1s\"\n",
+            ),
+        ] {
+            let (old, new) = (settings(before), settings(after));
+            let (was, is) = (listing(&old), listing(&new));
+            let (told, _) = changes(&old, new);
+            let value = |of: &[Setting], key: &str| of.iter().find(|it| it.key == key).map(|it| it.value.clone());
+            let differ: Vec<_> =
+                was.iter().chain(&is).filter(|it| value(&was, &it.key) != value(&is, &it.key)).collect();
+            assert!(!differ.is_empty(), "{before}");
+            for setting in differ {
+                let change = told.iter().filter(|change| setting.key.starts_with(&change.key));
+                // What a database and its pool share is told of the database.
+                let change = change.max_by_key(|change| change.key.len());
+                let Some(change) = change else { continue };
+                let expected = match change.effect {
+                    Effect::Now => "at once",
+                    Effect::NewSessions => "new sessions",
+                    Effect::Restart => "restart",
+                };
+                assert_eq!(setting.takes_effect, expected, "{} in {before}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_reference_is_listed_and_no_secret() {
+        let text = "[server]\nlisten = [\"127.0.0.1:1\"]\n[[listener]]\naddress = \"127.0.0.1:2\"\nroute = \"replica\"\n\
+                    [[clusters.main.routing.rules]]\nuser = \"/^report/\"\nroute = \"replica\"\n\
+                    [clusters.main.health]\nuser = \"h\"\npassword = \"hush\"\n\
+                    [databases.app]\nuser = \"u\"\npassword = \"hush\"\n[users.a]\npassword = \"hush\"\npool.size = 3\n\
+                    [admin]\nhttp = \"127.0.0.1:3\"\ntoken = \"hush\"\n";
+        let listed = listing(&settings(text));
+        assert!(listed.iter().all(|setting| !setting.value.contains("hush")), "{listed:?}");
+        for (key, value) in [
+            ("listener.1.route", "replica"),
+            ("databases.app.routing.rules.1.user", "/^report/"),
+            ("databases.app.routing.rules.1.route", "replica"),
+            ("databases.app.routing.balance", "least-busy"),
+            ("databases.app.routing.max_lag", "10s"),
+            ("databases.app.password", "(hidden)"),
+            ("users.a.password", "(hidden)"),
+            ("users.a.pool.size", "3"),
+            ("clusters.main.health.password", "(hidden)"),
+            ("clusters.main.nodes.a:5432.weight", "1"),
+            ("clusters.main.health.failures", "3"),
+            ("admin.token", "(hidden)"),
+            ("log.slow", "0s"),
+        ] {
+            let found = listed.iter().find(|setting| setting.key == key).map(|setting| setting.value.as_str());
+            assert_eq!(found, Some(value), "{key}");
+        }
+    }
 }

@@ -27,6 +27,16 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
+/// As it is written in the configuration.
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pattern::Name(name) => formatter.write_str(name),
+            Pattern::Expression(expression) => write!(formatter, "/{}/", expression.as_str()),
+        }
+    }
+}
+
 impl Pattern {
     /// From a name, or an expression between slashes.
     ///

@@ -105,7 +105,9 @@ fn metrics_and_tables_say_what_happened() {
     assert_eq!(code, 200);
     let row = totals.split('{').find(|row| row.contains("\"postgres\"")).unwrap_or_else(|| panic!("{totals}"));
     assert!(row.contains("\"query_count\":11,") && row.contains("\"xact_count\":8,"), "{row}");
-    for name in ["pools", "queries", "nodes", "clients", "servers", "stats", "events", "config", "errors", "pins", "databases"] {
+    for name in
+        ["pools", "queries", "nodes", "clients", "servers", "stats", "events", "config", "errors", "pins", "databases"]
+    {
         let (code, body) = get(http, &format!("/api/{name}"));
         assert_eq!((code, body.starts_with('[')), (200, true), "{name}: {body}");
         assert!(!body.contains("secret"), "{name}: {body}");

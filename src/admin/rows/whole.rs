@@ -52,11 +52,12 @@ pub fn state(desk: &Desk) -> Rows {
 pub fn config(desk: &Desk) -> Rows {
     let level = desk.log_level.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let row = |setting: &Setting| {
-        let Setting { key, mut value, default, changeable } = setting.clone();
+        let Setting { key, mut value, default, takes_effect } = setting.clone();
         if let Some(level) = level.as_ref().filter(|_| key == LOG_LEVEL) {
             value.clone_from(level);
         }
-        row![key, value, default, if changeable { "yes" } else { "no" }]
+        let changeable = if takes_effect == "restart" { "no" } else { "yes" };
+        row![key, value, default, changeable, takes_effect]
     };
     desk.catalog.load().config.iter().map(row).collect()
 }
