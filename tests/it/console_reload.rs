@@ -52,7 +52,7 @@ fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let mut admin = console(&pooler);
     let preview = |admin: &mut RawClient| notes(admin, "RELOAD DRY RUN");
     assert_eq!(preview(&mut admin), ["nothing would change"]);
-    let changed = config.clone().set("pool.size", "7").set("server.workers", "3").user("late", "hidden");
+    let changed = config.clone().set("pool.size", "7").set("server.workers", "3").user("late", "hush");
     pooler.rewrite(&changed.set("log.slow", "'2s'"));
     for _ in 0..2 {
         let notes = preview(&mut admin);
@@ -66,7 +66,7 @@ fn a_dry_run_says_what_would_change_and_changes_nothing() {
         ] {
             assert!(notes.iter().any(|note| note == expected), "{expected} is not in {notes:?}");
         }
-        assert!(!notes.concat().contains("hidden"), "{notes:?}");
+        assert!(!notes.concat().contains("hush"), "{notes:?}");
     }
     assert_eq!(column(&mut admin, "SHOW CONFIG WHERE key = 'databases.*.pool.size'", "value"), ["20"]);
     assert!(column(&mut admin, "SHOW EVENTS WHERE kind = 'reload'", "what").is_empty());
