@@ -2,7 +2,7 @@
 //! and a test compares the two. Everything is read when it is asked for; nothing is counted for this alone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt::Write,
     fs,
     sync::{Arc, atomic::Ordering},
@@ -11,7 +11,7 @@ use std::{
 
 use super::Desk;
 use crate::{
-    frontend::{Activity, Slot},
+    frontend::Activity,
     metrics::{Account, Count, Distribution, Errors, Figures, SHOWN_BOUNDS},
     topology::{Role, State},
 };
@@ -214,8 +214,17 @@ impl Process {
             started: now - uptime + field(22)? / ticks,
             cpu: (field(14)? + field(15)?) / ticks,
             memory: field(24)? * rustix::param::page_size() as f64,
-            files: fs::read_dir("/proc/self/fd").ok()?.count() as f64,
+            files: open_files()? as f64,
         })
+    }
+}
+
+fn open_files() -> Option<u64> {
+    const FILES: &str = "/proc/self/fd";
+    // The size of the directory is their number since Linux 6.2; to read it takes long when there are many.
+    match fs::metadata(FILES).ok()?.len() {
+        0 => Some(fs::read_dir(FILES).ok()?.count() as u64),
+        files => Some(files),
     }
 }
 
@@ -234,8 +243,8 @@ impl Clients {
         self.since = Some(self.since.map_or(since, |earliest| earliest.min(since)));
     }
 
-    fn count(&mut self, slot: &Slot) {
-        match slot.activity() {
+    fn count(&mut self, activity: Activity) {
+        match activity {
             Activity::Active => self.active += 1,
             Activity::Idle => self.idle += 1,
             Activity::Waiting { since } => self.wait(since),
@@ -247,17 +256,24 @@ fn clients(desk: &Desk, page: &mut Page) {
     let registry = &desk.frontend.registry;
     page.head(CONNECTED);
     page.sample(CONNECTED, &[], registry.connected() as f64);
-    let mut clients: BTreeMap<(Box<str>, Box<str>), Clients> = BTreeMap::new();
-    let of = |account: &Account| (account.database.clone(), account.user.clone());
-    for account in desk.frontend.accounts.all() {
-        let clients = clients.entry(of(&account)).or_default();
+    let accounts = desk.frontend.accounts.all();
+    let mut by_account: HashMap<*const Account, Clients> = HashMap::new();
+    for account in &accounts {
+        let clients = by_account.entry(Arc::as_ptr(account)).or_default();
         account.waiting_logins().into_iter().for_each(|since| clients.wait(since));
     }
     let mut pinned: BTreeMap<String, u32> = BTreeMap::new();
     for slot in registry.slots() {
-        clients.entry(of(&slot.account)).or_default().count(&slot);
-        for reason in slot.pin().iter().flat_map(|pin| pin.reason.split(", ")) {
+        let (activity, pin) = slot.state();
+        by_account.entry(Arc::as_ptr(&slot.account)).or_default().count(activity);
+        for reason in pin.iter().flat_map(|pin| pin.reason.split(", ")) {
             *pinned.entry(reason.to_owned()).or_default() += 1;
+        }
+    }
+    let mut clients = Vec::new();
+    for account in &accounts {
+        if let Some(of) = by_account.get(&Arc::as_ptr(account)) {
+            clients.push(((&account.database, &account.user), of));
         }
     }
     page.head(CLIENTS);

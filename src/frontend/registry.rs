@@ -124,6 +124,16 @@ struct Inner {
     canceling: u32,
 }
 
+impl Inner {
+    fn activity(&self) -> Activity {
+        match self.queued {
+            Some(since) => Activity::Waiting { since },
+            None if self.lent => Activity::Active,
+            None => Activity::Idle,
+        }
+    }
+}
+
 /// What a client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
@@ -436,12 +446,13 @@ impl Slot {
 
     /// What the client does now.
     pub fn activity(&self) -> Activity {
+        lock(&self.inner).activity()
+    }
+
+    /// The same, and why it keeps its server connection, if it does.
+    pub fn state(&self) -> (Activity, Option<Pin>) {
         let inner = lock(&self.inner);
-        match inner.queued {
-            Some(since) => Activity::Waiting { since },
-            None if inner.lent => Activity::Active,
-            None => Activity::Idle,
-        }
+        (inner.activity(), inner.pin.as_deref().cloned())
     }
 
     /// The server connection is busy with something of ours: a cancel waits until that is done.
