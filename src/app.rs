@@ -291,7 +291,7 @@ fn catalog(settings: &Settings) -> Catalog {
 async fn drain(frontend: &Frontend, clients: &Scope) {
     clients.stop();
     frontend.registry.order_all(Order::Drain);
-    let limit = frontend.settings.shutdown_timeout;
+    let limit = frontend.settings().shutdown_timeout;
     if timeout(limit, clients.ended()).await.is_err() {
         tracing::warn!(clients = frontend.registry.connected(), ?limit, "ending the transactions that are left");
         frontend.registry.order_all(Order::Abort);
@@ -327,7 +327,6 @@ fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster>
         name: settings.name.clone(),
         monitor,
         nodes: nodes.collect(),
-        hold: settings.hold,
         connect_timeout: settings.connect_timeout,
         hubs: Hubs::new(watching.child()),
         senders: Arc::default(),

@@ -85,6 +85,14 @@ impl Reloader {
             self.desk.catalog.store(Arc::new(catalog(&settings)));
         }
         watch(&settings.log, &self.desk.frontend);
+        self.desk.frontend.set_settings(settings.frontend.clone());
+        for cluster in &self.clusters {
+            let of = |settings: &Settings| settings.clusters.iter().find(|it| it.name == cluster.name).cloned();
+            if let Some(new) = of(&settings).filter(|new| of(&self.settings).as_ref() != Some(new)) {
+                cluster.nodes.iter().for_each(|node| node.pools.set_connections_max(new.max_connections));
+                cluster.monitor.set_settings(Arc::new(new));
+            }
+        }
         self.settings = settings;
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Database, Log, Settings};
-use crate::monitor;
+use crate::{monitor, topology};
 
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +44,9 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     note(old.listen != new.listen, "server.listen", Effect::Restart);
     note(old.listeners != new.listeners, "listener", Effect::Restart);
     note(old.workers != new.workers, "server.workers", Effect::Restart);
-    note(was.max_clients != is.max_clients, "server.max_clients", Effect::Restart);
-    note(was.login_timeout != is.login_timeout, "server.login_timeout", Effect::Restart);
-    note(was.shutdown_timeout != is.shutdown_timeout, "server.shutdown_timeout", Effect::Restart);
+    note(was.max_clients != is.max_clients, "server.max_clients", Effect::Now);
+    note(was.login_timeout != is.login_timeout, "server.login_timeout", Effect::Now);
+    note(was.shutdown_timeout != is.shutdown_timeout, "server.shutdown_timeout", Effect::Now);
     note(old.auth.method != new.auth.method, "auth.method", Effect::NewSessions);
     for name in names(old.auth.users.keys(), new.auth.users.keys()) {
         let differs = old.auth.users.get(name) != new.auth.users.get(name);
@@ -59,9 +59,27 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     }
     let by_name =
         |settings: &Settings, name: &str| settings.clusters.iter().find(|cluster| cluster.name == name).cloned();
+    let mut clusters = old.clusters.clone();
     for name in names(old.clusters.iter().map(|it| &it.name), new.clusters.iter().map(|it| &it.name)) {
-        let differs = by_name(old, name).map(without_routing) != by_name(&new, name).map(without_routing);
-        note(differs, &format!("clusters.{name}"), Effect::Restart);
+        let (was, is) = (by_name(old, name).map(without_routing), by_name(&new, name).map(without_routing));
+        if was == is {
+            continue;
+        }
+        match was.zip(is).map(|(was, is)| (with_live_parts_of(was, &is), is)) {
+            Some((live, is)) => {
+                note(live.1, &format!("clusters.{name}"), Effect::Now);
+                for (key, differs) in [
+                    ("nodes", live.0.addresses != is.addresses || live.0.topology.nodes != is.topology.nodes),
+                    ("connect_timeout", live.0.connect_timeout != is.connect_timeout),
+                ] {
+                    note(differs, &format!("clusters.{name}.{key}"), Effect::Restart);
+                }
+                clusters.iter_mut().filter(|cluster| cluster.name == *name).for_each(|cluster| {
+                    *cluster = monitor::Settings { routing: cluster.routing.clone(), ..live.0.clone() };
+                });
+            }
+            None => note(true, &format!("clusters.{name}"), Effect::Restart),
+        }
     }
     let mut databases = old.databases.clone();
     for name in names(old.databases.keys(), new.databases.keys()) {
@@ -88,7 +106,7 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     note(old.log.format != new.log.format, "log.format", Effect::Restart);
     note(old.log.slow != new.log.slow, "log.slow", Effect::Now);
     note(old.log.connections != new.log.connections, "log.connections", Effect::Now);
-    let mut settings = Settings { databases, ..old.clone() };
+    let mut settings = Settings { databases, clusters, frontend: new.frontend, ..old.clone() };
     (settings.auth, settings.user_pools, settings.admin) = (new.auth, new.user_pools, new.admin);
     settings.admin.http.clone_from(&old.admin.http);
     settings.log = Log { format: old.log.format, ..new.log };
@@ -103,6 +121,22 @@ fn names<'a>(old: impl Iterator<Item = &'a String>, new: impl Iterator<Item = &'
 /// Routing counts with the databases, which have it from their clusters.
 fn without_routing(cluster: monitor::Settings) -> monitor::Settings {
     monitor::Settings { routing: Default::default(), ..cluster }
+}
+
+/// The settings of a cluster that are in force when a new file says `is`, and whether they are others: its nodes stay the
+/// same ones.
+fn with_live_parts_of(was: monitor::Settings, is: &monitor::Settings) -> (monitor::Settings, bool) {
+    let same_nodes = was.addresses == is.addresses;
+    let nodes = if same_nodes { is.topology.nodes.clone() } else { was.topology.nodes.clone() };
+    let live = monitor::Settings {
+        topology: topology::Settings { nodes, ..is.topology.clone() },
+        max_connections: is.max_connections,
+        health: is.health.clone(),
+        hold: is.hold,
+        ..was.clone()
+    };
+    let differs = live != was;
+    (live, differs)
 }
 
 /// Which of the clusters that run a new database is on, if that runs.
@@ -140,7 +174,7 @@ mod tests {
             (String::new(), &[][..]),
             (
                 "[server]\nmax_clients = 7\nlogin_timeout = \"3s\"".to_owned(),
-                &["server.max_clients: needs a restart", "server.login_timeout: needs a restart"],
+                &["server.max_clients: changed", "server.login_timeout: changed"],
             ),
             (
                 "[users.a]\npassword = \"x\"".to_owned(),
@@ -149,7 +183,9 @@ mod tests {
             ("[databases.app.pool]\nsize = 3".to_owned(), &["databases.app: changed"]),
             ("[databases.app.pool]\nmode = \"session\"".to_owned(), &["databases.app: changed for new sessions"]),
             ("[databases.more]".to_owned(), &["databases.more: changed for new sessions"]),
-            ("[clusters.main.failover]\nhold = \"1s\"".to_owned(), &["clusters.main: needs a restart"]),
+            ("[clusters.main.failover]\nhold = \"1s\"".to_owned(), &["clusters.main: changed"]),
+            ("[clusters.main.health]\ninterval = \"2s\"\nfailures = 7".to_owned(), &["clusters.main: changed"]),
+            ("[server]\nworkers = 7".to_owned(), &["server.workers: needs a restart"]),
             (
                 "[clusters.main.routing]\nreads = \"any\"".to_owned(),
                 &["databases.app: changed for new sessions", "databases.web: changed for new sessions"],
@@ -173,13 +209,26 @@ mod tests {
 
     #[test]
     fn what_needs_a_restart_stays_as_it_was_and_is_told_again() {
-        let after = format!("{BASE}[server]\nmax_clients = 7\n[databases.more]\n[log]\nformat = \"json\"");
+        let after = format!("{BASE}[server]\nworkers = 7\n[databases.more]\n[log]\nformat = \"json\"");
         let (old, new) = (right(BASE), right(&after));
         let (first, settings) = changes(&old, new.clone());
-        assert_eq!((first.len(), settings.frontend.clone(), settings.log.format), (3, old.frontend, old.log.format));
+        assert_eq!((first.len(), settings.workers, settings.log.format), (3, old.workers, old.log.format));
         assert!(settings.databases.contains_key("more"));
         let again: Vec<_> = changes(&settings, new).0.into_iter().map(|change| change.effect).collect();
         assert_eq!(again, [Effect::Restart, Effect::Restart]);
+    }
+
+    #[test]
+    fn nodes_stay_and_what_is_said_of_them_changes() {
+        let nodes = |nodes: &str| BASE.replace("[\"a\"]", nodes);
+        let (notes, settings) =
+            told(&nodes("[\"a\", \"b\"]"), &nodes("[\"a\", {address = \"b\", weight = 3}]\nmax_connections = 5"));
+        assert_eq!(notes, ["clusters.main: changed"]);
+        assert_eq!((settings.clusters[0].topology.nodes[1].weight, settings.clusters[0].max_connections), (3.0, 5));
+        let (notes, settings) = told(BASE, &nodes("[\"a\", \"b\"]\nmax_connections = 5\nconnect_timeout = \"1s\""));
+        let restarts = ["clusters.main.nodes: needs a restart", "clusters.main.connect_timeout: needs a restart"];
+        assert_eq!(notes, ["clusters.main: changed", restarts[0], restarts[1]]);
+        assert_eq!((settings.clusters[0].addresses.len(), settings.clusters[0].max_connections), (1, 5));
     }
 
     #[test]

@@ -218,6 +218,9 @@ fn effect(key: &str) -> Effect {
         ("databases", rest) if lends(rest) => Effect::Now,
         ("databases" | "users" | "auth", _) => Effect::NewSessions,
         ("admin", "users" | "stats_users") => Effect::NewSessions,
+        ("server", "max_clients" | "login_timeout" | "shutdown_timeout") => Effect::Now,
+        ("clusters", rest) if rest.ends_with(".nodes") || rest.ends_with(".connect_timeout") => Effect::Restart,
+        ("clusters", _) => Effect::Now,
         ("admin", "pgbouncer_version") | ("log", "level" | "slow" | "connections") => Effect::Now,
         _ => Effect::Restart,
     }

@@ -158,7 +158,7 @@ pub async fn acquire_from(
     request: Request,
     pool: &(impl Fn(NodeId) -> Arc<Pool<ServerManager>> + Sync),
 ) -> Result<Acquired, AcquireError> {
-    let hold = target.cluster.hold;
+    let hold = target.cluster.hold();
     let since = Instant::now();
     let mut avoid = NodeSet::NONE;
     loop {

@@ -85,7 +85,7 @@ pub async fn log_in(
     worker: Arc<Worker>,
     scope: Scope,
 ) -> Option<Served> {
-    let limit = frontend.settings.login_timeout;
+    let limit = frontend.settings().login_timeout;
     let peer = stream.peer();
     let proved = timeout(limit, prove_all(&mut stream, &frontend, &worker, &scope)).await;
     let ready = match proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into())) {
@@ -204,7 +204,7 @@ async fn prove_all(
     worker: &Worker,
     scope: &Scope,
 ) -> Result<Proved, Refusal> {
-    let max = frontend.settings.max_clients;
+    let max = frontend.settings().max_clients;
     let stranger = frontend.registry.stranger(max).ok_or_else(|| report::too_many_clients(max))?;
     let parameters = match first_packet(stream).await? {
         Startup::Cancel(key) => {

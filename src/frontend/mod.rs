@@ -37,7 +37,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::mpsc;
 
 pub use accept::accept;
@@ -78,7 +78,7 @@ pub struct Live {
 /// What all clients share.
 #[derive(Debug)]
 pub struct Frontend {
-    pub settings: Settings,
+    settings: ArcSwap<Settings>,
     live: ArcSwap<Live>,
     /// Where operators are handed over.
     pub visitors: mpsc::UnboundedSender<Visitor>,
@@ -131,7 +131,7 @@ impl Databases {
 impl Frontend {
     pub fn new(settings: Settings, live: Live, visitors: mpsc::UnboundedSender<Visitor>) -> Frontend {
         Frontend {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             live: ArcSwap::from_pointee(live),
             visitors,
             gates: Gates::default(),
@@ -141,6 +141,16 @@ impl Frontend {
             watch: Arc::default(),
             targets: Mutex::default(),
         }
+    }
+
+    /// The limits that hold now.
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Other limits hold from now on, for those who come.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
     }
 
     /// What is so now.

@@ -33,8 +33,6 @@ pub struct Cluster {
     pub monitor: Monitor,
     /// In the order of the configuration: a `NodeId` is an index.
     pub nodes: Vec<ClusterNode>,
-    /// How long statements wait for a node that can serve them.
-    pub hold: Duration,
     pub connect_timeout: Duration,
     /// They listen for clients.
     pub hubs: Hubs,
@@ -116,6 +114,11 @@ impl Load for Cluster {
 }
 
 impl Cluster {
+    /// How long statements wait for a node that can serve them.
+    pub fn hold(&self) -> Duration {
+        self.monitor.settings().hold
+    }
+
     pub fn node(&self, id: NodeId) -> &ClusterNode {
         &self.nodes[usize::from(id.0)]
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval},
 };
 
 use super::{Event, Shared, now, orders};
@@ -14,7 +14,8 @@ use crate::{
 };
 
 pub(super) fn start(machine: Machine, shared: &Arc<Shared>, mut inbox: mpsc::Receiver<Event>, scope: &Scope) {
-    let coordinator = Coordinator { machine, shared: Arc::clone(shared), scope: scope.clone() };
+    let coordinator =
+        Coordinator { name: shared.settings().name.clone(), machine, shared: Arc::clone(shared), scope: scope.clone() };
     let stopping = scope.clone();
     scope.spawn("coordinate a cluster", async move {
         tokio::select! {
@@ -25,6 +26,8 @@ pub(super) fn start(machine: Machine, shared: &Arc<Shared>, mut inbox: mpsc::Rec
 }
 
 struct Coordinator {
+    /// Of the cluster.
+    name: String,
     machine: Machine,
     shared: Arc<Shared>,
     scope: Scope,
@@ -32,8 +35,7 @@ struct Coordinator {
 
 impl Coordinator {
     async fn run(mut self, inbox: &mut mpsc::Receiver<Event>) {
-        let mut ticks = interval(self.shared.settings.health.interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = self.ticks();
         loop {
             let actions = tokio::select! {
                 event = inbox.recv() => match event {
@@ -41,12 +43,22 @@ impl Coordinator {
                     None => return,
                 },
                 _ = ticks.tick() => self.machine.tick(now()),
+                () = self.shared.reconfigured.notified() => {
+                    ticks = self.ticks();
+                    self.machine.configure(&self.shared.settings().topology, now())
+                }
             };
             self.publish();
             for action in actions {
                 self.carry_out(action);
             }
         }
+    }
+
+    fn ticks(&self) -> Interval {
+        let mut ticks = interval(self.shared.settings().health.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
     }
 
     fn take(&mut self, event: Event) -> Vec<Action> {
@@ -88,11 +100,12 @@ impl Coordinator {
         let shared = Arc::clone(&self.shared);
         let stopping = self.scope.clone();
         self.scope.spawn("promote a replica", async move {
-            let login = shared.settings.login(node);
+            let settings = shared.settings();
+            let login = settings.login(node);
             let observation = tokio::select! {
                 // The order may be on its way; whoever watches next finds out.
                 () = stopping.stopping() => return,
-                observation = orders::promote(&login, shared.settings.connect_timeout) => observation,
+                observation = orders::promote(&login, settings.connect_timeout) => observation,
             };
             // Closed only when the coordinator has ended, and then nobody wants to know.
             let _ = shared.events.send(Event { node, observation, reported: false }).await;
@@ -104,7 +117,7 @@ impl Coordinator {
         let shared = Arc::clone(&self.shared);
         let stopping = self.scope.clone();
         self.scope.spawn("point a replica at the primary", async move {
-            let settings = &shared.settings;
+            let settings = shared.settings();
             let (cluster, login) = (&settings.name, settings.login(replica));
             let address = &settings.addresses[usize::from(primary.0)];
             let result = tokio::select! {
@@ -121,7 +134,7 @@ impl Coordinator {
     }
 
     fn cluster(&self) -> &str {
-        &self.shared.settings.name
+        &self.name
     }
 
     fn name(&self, node: NodeId) -> &str {

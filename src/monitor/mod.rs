@@ -79,7 +79,9 @@ pub struct Monitor {
 /// Written by the coordinator, read by everybody.
 #[derive(Debug)]
 struct Shared {
-    settings: Arc<Settings>,
+    settings: ArcSwap<Settings>,
+    /// The settings are others.
+    reconfigured: Notify,
     topology: ArcSwap<Topology>,
     version: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
@@ -87,6 +89,12 @@ struct Shared {
     bells: Vec<Bell>,
     /// A replica has been found to have replayed more.
     fresher: Notify,
+}
+
+impl Shared {
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
 }
 
 /// Something that happened to a node.
@@ -107,7 +115,8 @@ impl Monitor {
             topology: ArcSwap::from_pointee(machine.topology().clone()),
             version: watch::Sender::new(machine.topology().version),
             bells: settings.addresses.iter().map(|_| Bell::default()).collect(),
-            settings,
+            settings: ArcSwap::new(settings),
+            reconfigured: Notify::new(),
             events,
             fresher: Notify::new(),
         });
@@ -116,13 +125,24 @@ impl Monitor {
         Monitor { shared }
     }
 
-    pub fn settings(&self) -> &Arc<Settings> {
-        &self.shared.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings()
+    }
+
+    /// Watches and decides by other settings from now on.
+    ///
+    /// # Panics
+    /// In tests, when the addresses are not the same: they are what is watched.
+    pub fn set_settings(&self, settings: Arc<Settings>) {
+        debug_assert_eq!(self.shared.settings().addresses, settings.addresses);
+        self.shared.settings.store(settings);
+        self.shared.reconfigured.notify_one();
+        self.shared.bells.iter().for_each(Bell::ring);
     }
 
     /// As who checks its health, but to another database.
     pub fn login(&self, node: NodeId, database: &str) -> Login {
-        Login { database: database.to_owned(), ..self.shared.settings.login(node) }
+        Login { database: database.to_owned(), ..self.shared.settings().login(node) }
     }
 
     /// What is known now. Cheap; hold it for one decision, not across an await.

@@ -64,7 +64,8 @@ pub(super) fn start(shared: &Arc<Shared>, scope: &Scope) {
         let node = NodeId(node as u16);
         let prober = Prober {
             node,
-            login: shared.settings.login(node),
+            login: shared.settings().login(node),
+            health: shared.settings().health.clone(),
             shared: Arc::clone(shared),
             bell: bell.clone(),
             advice: Arc::clone(&advice),
@@ -85,6 +86,8 @@ pub(super) fn start(shared: &Arc<Shared>, scope: &Scope) {
 struct Prober {
     node: NodeId,
     login: Login,
+    /// What the login was made of.
+    health: Health,
     shared: Arc<Shared>,
     bell: Bell,
     advice: Arc<Advice>,
@@ -130,7 +133,7 @@ impl Prober {
             _ => None,
         };
         if let Some(reason) = refusal.filter(|_| !self.refused) {
-            let (cluster, user) = (&self.shared.settings.name, &self.login.user);
+            let (cluster, user) = (&self.shared.settings().name, &self.login.user);
             let (address, database) = (&self.login.address, &self.login.database);
             tracing::warn!(cluster, %address, user, database, reason, "the health check is not let in");
         }
@@ -139,7 +142,7 @@ impl Prober {
 
     /// A node that fails is not asked more often than at every interval, so that `failures` keeps its meaning.
     async fn rest(&self, started: Instant, answered: bool) {
-        let due = started + self.health().interval;
+        let due = started + self.interval();
         let earliest = if answered { started + SPACING } else { due };
         sleep_until(earliest.into()).await;
         tokio::select! {
@@ -149,7 +152,7 @@ impl Prober {
     }
 
     async fn observe(&mut self, started: Instant) -> Observation {
-        let limit = self.health().timeout;
+        let limit = self.limit();
         let failure = match timeout(limit, self.probe(started)).await {
             Ok(Ok(probe)) => return probe,
             Ok(Err(failure)) => failure,
@@ -166,7 +169,13 @@ impl Prober {
     }
 
     async fn probe(&mut self, started: Instant) -> Result<Observation, Failure> {
-        let reopen = self.bell.reopen.swap(false, Ordering::Relaxed);
+        let settings = self.shared.settings();
+        let other = (&settings.health.user, &settings.health.password, &settings.health.database)
+            != (&self.health.user, &self.health.password, &self.health.database);
+        if other {
+            (self.login, self.health) = (settings.login(self.node), settings.health.clone());
+        }
+        let reopen = self.bell.reopen.swap(false, Ordering::Relaxed) || other;
         let is_old = |kept: &Kept| started.saturating_duration_since(kept.opened) > CONNECTION_AGE_MAX;
         // A kept connection that breaks proves nothing but that it broke: an administrator may have ended it.
         if let Some(mut kept) = self.kept.take().filter(|kept| !reopen && !is_old(kept)) {
@@ -175,7 +184,7 @@ impl Prober {
                 result => return self.keep(kept, result),
             }
         }
-        let limit = self.health().timeout;
+        let limit = self.limit();
         let server = backend::connect(&self.login, limit).await.map_err(Failure::Connect)?;
         let mut kept = Kept { server, opened: started, prepared: false };
         self.advise_on_promotion(&mut kept.server).await;
@@ -189,7 +198,7 @@ impl Prober {
     }
 
     async fn ask(&mut self, kept: &mut Kept, started: Instant) -> Result<Observation, Failure> {
-        let limit = self.health().timeout;
+        let limit = self.limit();
         let mut answer = if std::mem::replace(&mut kept.prepared, true) {
             kept.server.query(probe::REPEATED, limit).await
         } else {
@@ -221,12 +230,12 @@ impl Prober {
     async fn advise_on_promotion(&self, server: &mut Server) {
         const MAY: &str = "SELECT current_setting('is_superuser') = 'on' OR \
              has_function_privilege('pg_promote(boolean, integer)', 'execute')";
-        let settings = &self.shared.settings;
+        let settings = self.shared.settings();
         let asked = self.advice.promotion.load(Ordering::Relaxed);
         if settings.topology.failover != FailoverMode::Promote || asked {
             return;
         }
-        let rows = server.query(MAY, self.health().timeout).await.unwrap_or_default();
+        let rows = server.query(MAY, self.limit()).await.unwrap_or_default();
         if rows.first().and_then(|row| row.first()?.as_deref()) == Some("f") {
             self.advise(&self.advice.promotion, PROMOTION_GRANT, PROMOTION_LACK);
         }
@@ -234,12 +243,16 @@ impl Prober {
 
     fn advise(&self, said: &AtomicBool, grant: &str, without: &str) {
         if !said.swap(true, Ordering::Relaxed) {
-            let settings = &self.shared.settings;
+            let settings = self.shared.settings();
             tracing::warn!(cluster = settings.name, "{without}: {grant} TO {}", settings.health.user);
         }
     }
 
-    fn health(&self) -> &Health {
-        &self.shared.settings.health
+    fn interval(&self) -> Duration {
+        self.shared.settings().health.interval
+    }
+
+    fn limit(&self) -> Duration {
+        self.shared.settings().health.timeout
     }
 }

@@ -291,6 +291,22 @@ impl<M: Manager> Ledger<M> {
         outcome
     }
 
+    /// The node may have so many connections from now on, at least 1. Of those that are too many the idle ones are closed
+    /// now, that which has idled longest first, and the others when they are given back.
+    pub fn set_connections_max(&mut self, most: usize) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        self.connections_max = most.max(1);
+        while self.open > self.connections_max {
+            let idle = self.pools.values_mut().filter_map(|pool| Some((pool.idle.first()?.0, pool)));
+            let Some((_, pool)) = idle.min_by_key(|(since, _)| *since) else { break };
+            let (_, held) = pool.idle.remove(0);
+            self.open -= 1;
+            outcome.work().retire.push(held);
+        }
+        self.feed(&mut outcome);
+        outcome
+    }
+
     /// Lends again. Whoever waits has all of `checkout_timeout` from now on.
     pub fn resume(&mut self, key: PoolKey) -> Outcome<M> {
         let mut outcome = Outcome::default();
@@ -576,6 +592,8 @@ impl<M: Manager> Ledger<M> {
     fn place(&mut self, key: PoolKey, held: Held<M::Connection>, outcome: &mut Outcome<M>) {
         let old = self.pools.get(&key).is_some_and(|pool| pool.generation != held.generation || pool.paused);
         let excess = self.pools.get(&key).is_some_and(|pool| pool.connections() >= pool.settings.size);
+        // The node's budget has become smaller.
+        let excess = excess || self.open > self.connections_max;
         let expired = old || excess || held.expires.is_some_and(|expires| expires <= self.now);
         if expired || self.gives_way(key) {
             self.open -= 1;

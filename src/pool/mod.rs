@@ -102,6 +102,12 @@ impl<M: Manager> Node<M> {
         Arc::new(Node { ledger, scope, sooner: Notify::new() })
     }
 
+    /// The server may have so many connections from now on, at least 1.
+    pub fn set_connections_max(self: &Arc<Self>, most: usize) {
+        let outcome = self.lock().set_connections_max(most);
+        self.carry_out(outcome);
+    }
+
     /// Adds a pool.
     pub fn pool(self: &Arc<Self>, settings: Settings, manager: M) -> Arc<Pool<M>> {
         let manager = Arc::new(manager);

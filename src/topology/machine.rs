@@ -148,6 +148,20 @@ impl Machine {
         }
     }
 
+    /// Decides by other settings from now on, of the same nodes.
+    pub fn configure(&mut self, settings: &Settings, now: Instant) -> Vec<Action> {
+        self.failures = settings.failures.max(1);
+        self.mode = settings.failover;
+        for ((declared, node), settings) in self.declared.iter_mut().zip(&mut self.topology.nodes).zip(&settings.nodes)
+        {
+            *declared = settings.role;
+            (node.weight, node.near) = (settings.weight, settings.near);
+        }
+        // Whoever waits for a node may have one now.
+        self.topology.version += 1;
+        self.tick(now)
+    }
+
     pub fn topology(&self) -> &Topology {
         &self.topology
     }

@@ -1,5 +1,10 @@
 //! The configuration read again: all of it is right or nothing changes, and nobody is disturbed whom it does not concern.
 
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
 use rustix::process::Signal;
 
 use super::{
@@ -90,10 +95,10 @@ fn users_operators_pools_and_databases_change_without_a_restart() {
     ask(&mut evicted, "BEGIN; SELECT 1");
 
     let after: Config = in_front(&cluster).set("pool.size", "2").user("late", "x").set("log.level", "'debug'");
-    pooler.rewrite(&after.set("admin.stats_users", "['monitor', 'late']").set("server.max_clients", "77"));
+    pooler.rewrite(&after.set("admin.stats_users", "['monitor', 'late']").set("server.workers", "7"));
     let notes = reload(&mut admin);
     for expected in [
-        "server.max_clients: needs a restart",
+        "server.workers: needs a restart",
         "users.late: changed for new sessions",
         "databases.*: changed",
         "databases.gone: changed",
@@ -111,7 +116,7 @@ fn users_operators_pools_and_databases_change_without_a_restart() {
     assert_eq!(ask(&mut evicted, "COMMIT")[0].text(), "COMMIT");
     assert_eq!(ask(&mut app, "COMMIT")[0].text(), "COMMIT");
     assert_eq!(column(&mut admin, "SHOW CONFIG WHERE key = 'databases.*.pool.size'", "value"), ["2"]);
-    assert!(reload(&mut admin).contains(&"server.max_clients: needs a restart".to_owned()), "it still does");
+    assert!(reload(&mut admin).contains(&"server.workers: needs a restart".to_owned()), "it still does");
 }
 
 #[test]
@@ -142,4 +147,76 @@ fn sessions_of_a_database_that_is_removed_end_with_their_transactions() {
     let told = "SHOW EVENTS WHERE kind = 'reload' ORDER BY what";
     wait_until("it is written down", PATIENCE, || column(&mut admin, told, "what").len() == 2);
     assert_eq!(column(&mut admin, told, "who"), ["SIGHUP"; 2]);
+}
+
+/// Clients that read, write and open transactions see nothing of changes that do not concern them.
+#[test]
+fn twenty_changes_under_load_disturb_nobody() {
+    let cluster = cluster().replicas(1).trust_user("app").start().unwrap();
+    cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
+    let mut config = in_front(&cluster).set("pool.size", "3").set("clusters.main.health.interval", "'200ms'");
+    let pooler = config.clone().start();
+    pooler.allow_warnings("");
+    let mut admin = console(&pooler);
+    let (stop, turns) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let serve = |number: usize| {
+        let mut client = RawClient::login(pooler.port(), "postgres", "app", "secret");
+        let write = format!("INSERT INTO ticket VALUES ({number})");
+        let mut written = 0;
+        while !stop.load(Ordering::Relaxed) {
+            for sql in ["SELECT 1", &write, "BEGIN", "SELECT count(*) FROM ticket", &write, "COMMIT"] {
+                let answer = ask(&mut client, sql);
+                let error = answer.iter().find(|message| message.tag == b'E');
+                assert!(error.is_none(), "{sql}: {answer:?}");
+            }
+            written += 2;
+            turns.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    };
+    let changes = [
+        ("pool.size", "6"),
+        ("pool.size", "2"),
+        ("pool.min_idle", "1"),
+        ("pool.idle_timeout", "'2s'"),
+        ("pool.max_lifetime", "'3s'"),
+        ("pool.checkout_timeout", "'60s'"),
+        ("pool.query_timeout", "'50s'"),
+        ("pool.mode", "'session'"),
+        ("pool.prepared_statements", "10"),
+        ("clusters.main.max_connections", "4"),
+        ("clusters.main.max_connections", "40"),
+        ("clusters.main.health.interval", "'100ms'"),
+        ("clusters.main.health.failures", "5"),
+        ("clusters.main.failover.hold", "'20s'"),
+        ("clusters.main.routing.reads", "'any'"),
+        ("databases.other.database", "'postgres'"),
+        ("users.late.password", "'late'"),
+        ("server.max_clients", "500"),
+        ("admin.stats_users", "['monitor', 'late']"),
+        ("log.slow", "'30s'"),
+    ];
+    let written: usize = thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|number| scope.spawn(move || serve(number))).collect();
+        for (key, value) in changes {
+            let before = turns.load(Ordering::Relaxed);
+            let ended = || clients.iter().any(|client| client.is_finished());
+            wait_until("clients go on", PATIENCE, || ended() || turns.load(Ordering::Relaxed) >= before + 16);
+            pooler.rewrite(&config.clone().set("pool.size", "'many'"));
+            assert_eq!(ask(&mut admin, "RELOAD")[0].sqlstate(), "F0000", "a mistake between two changes");
+            config = config.set(key, value);
+            pooler.rewrite(&config);
+            let notes = reload(&mut admin);
+            assert!(notes.iter().all(|note| note.contains(": changed")), "{key}: {notes:?}");
+        }
+        let before = turns.load(Ordering::Relaxed);
+        let ended = || clients.iter().any(|client| client.is_finished());
+        wait_until("clients go on to the end", PATIENCE, || ended() || turns.load(Ordering::Relaxed) >= before + 16);
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    let count = cluster.node(0).query("SELECT count(*) FROM ticket").unwrap()[0][0].clone();
+    assert_eq!(count, Some(written.to_string()), "each write once");
+    assert_eq!(column(&mut admin, "SHOW CONFIG WHERE key = 'clusters.main.health.failures'", "value"), ["5"]);
+    assert_eq!(column(&mut admin, "SHOW NODES LIMIT 1", "max_connections"), ["40"]);
 }

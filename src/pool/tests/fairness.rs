@@ -25,6 +25,37 @@ async fn the_connection_that_has_idled_longest_in_another_pool_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_budget_that_becomes_smaller_is_kept_to_as_connections_come_back() {
+    let mut bench = Bench::new(4);
+    let (one, other) = (bench.pool(settings(4)), bench.pool(settings(4)));
+    let mut busy = one.leases(2).await;
+    other.warm(2).await;
+    let mut wait = other.wait(here());
+    drop(peek(&mut wait));
+    bench.node.set_connections_max(1);
+    bench.settle().await;
+    assert_eq!((one.has(), bench.node.open()), ([2, 0, 0, 0], 2 + other.has()[0]), "what idles goes at once");
+    drop(wait);
+    busy.pop().unwrap().give_back();
+    bench.settle().await;
+    assert!(bench.node.open() <= 2);
+    busy.pop().unwrap().give_back();
+    bench.settle().await;
+    bench.budget = 1;
+    bench.check();
+    // And a larger one serves those who wait.
+    let _only = one.lease().await;
+    let mut wait = other.wait(here());
+    bench.settle().await;
+    assert!(peek(&mut wait).is_none());
+    bench.node.set_connections_max(2);
+    bench.budget = 2;
+    bench.settle().await;
+    assert!(peek(&mut wait).is_some());
+    bench.check();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_not_idled_for_long_makes_room_for_a_pool_that_has_fewer_only() {
     let mut bench = Bench::new(4);
     let (full, asking) = (bench.pool(settings(4)), bench.pool(settings(4)));

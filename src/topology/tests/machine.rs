@@ -39,6 +39,24 @@ fn the_higher_timeline_wins_at_the_start_and_later() {
 }
 
 #[test]
+fn other_settings_of_the_same_nodes_hold_at_once() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let before = bench.machine.topology().version;
+    let mut other = settings(3, FailoverMode::Follow);
+    (other.failures, other.nodes[1].weight, other.nodes[1].near) = (1, 7.0, false);
+    bench.machine.configure(&other, bench.now);
+    let topology = bench.machine.topology();
+    assert!(topology.version > before, "whoever waits for a node looks again");
+    assert_eq!((topology.nodes[1].weight, topology.nodes[1].near), (7.0, false));
+    bench.fail(2);
+    assert_eq!(bench.state(2), State::Down, "one failure is enough now");
+    // A primary that must not be one any more is none.
+    other.nodes[0].role = Some(Role::Replica);
+    bench.machine.configure(&other, bench.now);
+    assert_eq!(bench.machine.topology().primary, None);
+}
+
+#[test]
 fn failures_in_a_row_take_a_node_down_and_one_answer_brings_it_back() {
     let mut bench = Bench::three(FailoverMode::Follow);
     bench.fail(2);
