@@ -35,6 +35,18 @@ pub enum Command {
     /// What drivers say to clean a session, which has nothing to clean here; with the answer's tag.
     Nothing(&'static str),
     Act(Action),
+    /// Where a statement would go.
+    Explain(Explain),
+}
+
+/// EXPLAIN ROUTE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explain {
+    /// As clients call it; the only one without this.
+    pub database: Option<String>,
+    /// Whoever asks without this.
+    pub user: Option<String>,
+    pub sql: String,
 }
 
 /// What changes something outside of the session.
@@ -141,7 +153,8 @@ pub const SESSION_SETTINGS: [&str; 22] = [
     "transaction_read_only",
 ];
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
+    "EXPLAIN",
     "SHOW",
     "SET",
     "PAUSE",
@@ -262,6 +275,7 @@ impl<'a> Words<'a> {
         };
         Ok(match first.to_ascii_uppercase().as_str() {
             "SHOW" => self.show()?,
+            "EXPLAIN" => self.explain()?,
             "SELECT" => self.select()?,
             "SET" => self.set()?,
             "RESET" if self.takes("all") => Command::Reset(None),
@@ -315,6 +329,25 @@ impl<'a> Words<'a> {
             "RELOAD" => Action::Reload { dry: false },
             _ => return Err(unknown_command(first)),
         })
+    }
+
+    fn explain(&mut self) -> Result<Command, Report> {
+        let (mut database, mut user) = (None, None);
+        self.expect("route")?;
+        loop {
+            if self.takes("database") {
+                database = Some(self.name()?);
+            } else if self.takes("user") {
+                user = Some(self.name()?);
+            } else {
+                break;
+            }
+        }
+        let Some(Word::Text(sql)) = self.next() else {
+            return Err(Report::error(SqlState::SYNTAX_ERROR, "EXPLAIN ROUTE needs a statement")
+                .hint("Write it like EXPLAIN ROUTE DATABASE app USER alice SELECT 1."));
+        };
+        Ok(Command::Explain(Explain { database, user, sql: sql.clone() }))
     }
 
     fn database(&mut self, command: &str) -> Result<String, Report> {
@@ -727,6 +760,35 @@ mod tests {
             ("SET pool.size = 5", Action::Set { name: "pool.size".into(), value: "5".into() }),
         ] {
             assert_eq!(one(text), Ok(Command::Act(expected)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_statement_to_explain_is_taken_as_it_is() {
+        let explain = |database: Option<&str>, user: Option<&str>, sql: &str| {
+            let (database, user) = (database.map(str::to_owned), user.map(str::to_owned));
+            Ok(Command::Explain(Explain { database, user, sql: sql.to_owned() }))
+        };
+        for (text, expected) in [
+            ("EXPLAIN ROUTE SELECT 1;", explain(None, None, "SELECT 1")),
+            ("explain route select a || $1 -- {x}; y", explain(None, None, "select a || $1 -- {x}; y")),
+            ("EXPLAIN ROUTE DATABASE app SELECT 'a'", explain(Some("app"), None, "SELECT 'a'")),
+            (
+                "EXPLAIN ROUTE USER \"A b\" DATABASE 'x y' UPDATE t SET a = 1",
+                explain(Some("x y"), Some("A b"), "UPDATE t SET a = 1"),
+            ),
+            ("EXPLAIN /* why */ ROUTE DATABASE app 'SELECT ''x'', 1'", explain(Some("app"), None, "SELECT 'x', 1")),
+        ] {
+            assert_eq!(one(text), expected, "{text}");
+        }
+        for text in [
+            "EXPLAIN ROUTE",
+            "EXPLAIN ROUTE ;",
+            "EXPLAIN ROUTE DATABASE",
+            "EXPLAIN ROUTE DATABASE app",
+            "EXPLAIN SELECT 1",
+        ] {
+            assert_eq!(one(text).unwrap_err().code, SqlState::SYNTAX_ERROR, "{text}");
         }
     }
 

@@ -234,6 +234,7 @@ impl Visit<'_> {
                 Next::Run(wanted) => {
                     let outcome = match wanted {
                         Wanted::Table(show) => Ok(Outcome::Table(self.desk.table(show))),
+                        Wanted::Explain(explain) => self.desk.explain(&explain, self.user).map(Outcome::Table),
                         Wanted::Act(action) => {
                             // What was answered before is not to wait for it.
                             self.flush().await?;

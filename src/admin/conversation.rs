@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
-    command::{Action, Asked, Command, bind, parameters, read},
+    command::{Action, Asked, Command, Explain, bind, parameters, read},
     encode::{Formats, data_rows, row_description},
     help,
     show::Show,
     table::{Column, Table, Type, Value},
     words::{Stray, Word, statements},
 };
+use crate::session::ROUTE_COLUMNS;
 use crate::wire::{
     error::{Report, SqlState},
     frame::split_text,
@@ -40,6 +41,7 @@ pub struct Identity {
 pub enum Wanted {
     Table(Show),
     Act(Action),
+    Explain(Explain),
 }
 
 /// What comes back for it.
@@ -299,6 +301,7 @@ impl Conversation {
                 }
                 return Ok(Err(Wanted::Act(action.clone())));
             }
+            Command::Explain(explain) => return Ok(Err(Wanted::Explain(explain.clone()))),
             Command::Help => {
                 let usage = Report::error(SqlState::SUCCESS, "Console usage").detail(help::text());
                 usage.write_notice("NOTICE", out);
@@ -606,6 +609,7 @@ impl Portal {
 fn columns(command: &Command) -> Result<Option<Vec<Column>>, Report> {
     Ok(match command {
         Command::Show(show, query) => Some(query.apply(show.table())?.columns),
+        Command::Explain(_) => Some(route_table().columns),
         Command::Setting(name) => Some(vec![Column { name: name.clone().into(), kind: Type::Text }]),
         Command::Select(probes) => {
             let kind = |asked: &Asked| match asked {
@@ -626,9 +630,15 @@ fn answer(command: &Command, outcome: Outcome) -> Result<Answer, Report> {
     Ok(match (command, outcome) {
         (Command::Show(_, query), Outcome::Table(table)) => Answer::Rows(query.apply(table)?, "SHOW".to_owned()),
         (Command::Act(action), _) => Answer::Tag(action.tag().to_owned()),
+        (Command::Explain(_), Outcome::Table(table)) => Answer::Rows(table, "EXPLAIN".to_owned()),
         (_, Outcome::Table(table)) => Answer::Rows(table, "SHOW".to_owned()),
         (_, Outcome::Done) => Answer::Tag("SHOW".to_owned()),
     })
+}
+
+/// The answer to EXPLAIN ROUTE, without rows.
+pub fn route_table() -> Table {
+    Table::new(ROUTE_COLUMNS.iter().map(|name| Column::new(name, Type::Text)).collect())
 }
 
 fn write_answer(answer: &Answer, out: &mut Vec<u8>) {

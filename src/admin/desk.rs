@@ -11,11 +11,14 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Show, Shutdown, Table, averages::Averages, events::Events, rows};
+use super::{
+    Show, Shutdown, Table, Value, averages::Averages, command::Explain, conversation::route_table, events::Events, rows,
+};
 use crate::{
     frontend::{Cluster, Frontend},
     pool,
     topology::{Node, State},
+    wire::error::{Report, SqlState},
 };
 
 /// What the console shows of the configuration, which this module does not know.
@@ -146,6 +149,29 @@ impl Desk {
             Show::Fds | Show::DnsHosts | Show::DnsZones | Show::Peers | Show::PeerPools => Vec::new(),
         };
         table
+    }
+
+    /// Where a statement would go.
+    ///
+    /// # Errors
+    /// It is not known which database is meant, or there is no such one.
+    pub fn explain(&self, explain: &Explain, who: &str) -> Result<Table, Report> {
+        let live = self.frontend.live();
+        let mut names = live.databases.by_name.keys().filter(|name| *name != "*");
+        let database = match (&explain.database, names.next(), names.next()) {
+            (Some(database), ..) => database,
+            (None, Some(only), None) => only,
+            _ => {
+                return Err(Report::error(SqlState::SYNTAX_ERROR, "EXPLAIN ROUTE needs the name of a database here")
+                    .hint("Write it like EXPLAIN ROUTE DATABASE app SELECT 1."));
+            }
+        };
+        let user = explain.user.as_deref().unwrap_or(who);
+        let mut table = route_table();
+        let rows = self.frontend.explain_route(database, user, &explain.sql)?;
+        let value = |value: Option<String>| value.map_or(Value::Null, Value::Text);
+        table.rows = rows.into_iter().map(|row| row.into_iter().map(value).collect()).collect();
+        Ok(table)
     }
 
     /// Poolhouse has begun to end.

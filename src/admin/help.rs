@@ -2,7 +2,11 @@
 
 use super::show::Show;
 
-const COMMANDS: [(&str, &str); 15] = [
+const COMMANDS: [(&str, &str); 16] = [
+    (
+        "EXPLAIN ROUTE DATABASE app USER alice SELECT 1",
+        "say where a statement would go that such a client sends now, and why; nothing runs. Without DATABASE it is the only one, without USER it is you",
+    ),
     (
         "PAUSE [app]",
         "let running transactions end, close their server connections, and let all further ones wait; done when all are closed",

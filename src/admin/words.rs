@@ -63,6 +63,9 @@ const SIGNS: [&str; 19] =
 /// # Errors
 /// [`Stray`].
 pub fn statements(text: &str) -> Result<Vec<Vec<Word>>, Stray> {
+    if let Some(words) = explain_route(text)? {
+        return Ok(vec![words]);
+    }
     let mut statements = Vec::new();
     let mut words = Vec::new();
     let mut rest = text;
@@ -81,6 +84,45 @@ pub fn statements(text: &str) -> Result<Vec<Vec<Word>>, Stray> {
     statements.push(words);
     statements.retain(|words| !words.is_empty());
     Ok(statements)
+}
+
+/// EXPLAIN ROUTE takes the rest of the text as it is, for one word: it is not for the console to read.
+fn explain_route(text: &str) -> Result<Option<Vec<Word>>, Stray> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    for keyword in ["EXPLAIN", "ROUTE"] {
+        match next_name(rest)? {
+            Some((name, after)) if name.is(keyword) => {
+                words.push(name);
+                rest = after;
+            }
+            _ => return Ok(None),
+        }
+    }
+    while let Some((keyword, after)) = next_name(rest)?.filter(|(name, _)| name.is("DATABASE") || name.is("USER")) {
+        words.push(keyword);
+        rest = skip_blanks(after)?;
+        let Some(first) = rest.chars().next() else { return Ok(Some(words)) };
+        let (name, after) = word(rest, first)?;
+        words.push(name);
+        rest = after;
+    }
+    let sql = skip_blanks(rest)?.trim_end_matches(|character: char| character.is_whitespace() || character == '\0');
+    match sql.strip_suffix(';').unwrap_or(sql) {
+        "" => {}
+        quoted if quoted.starts_with('\'') => words.push(word(quoted, '\'')?.0),
+        sql => words.push(Word::Text(sql.to_owned())),
+    }
+    Ok(Some(words))
+}
+
+/// The next word, if it is a bare name, and what follows.
+fn next_name(text: &str) -> Result<Option<(Word, &str)>, Stray> {
+    let text = skip_blanks(text)?;
+    match text.chars().next() {
+        Some(first) if first.is_ascii_alphabetic() => Ok(Some(word(text, first)?)),
+        _ => Ok(None),
+    }
 }
 
 /// Blanks and comments.

@@ -46,35 +46,60 @@ impl Judge for Guide<'_> {
     }
 
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {
-        let (target, cluster) = (self.target, &self.target.cluster);
-        let request = Request { need, after: target.must_see(self.last_write), lsn, rule: self.rule, seed: self.seed };
-        let chosen = choose_first(target, request).ok().map(|choice| choice.node);
-        let (topology, now) = (cluster.monitor.topology(), Instant::now());
-        let wish = wish(target, &topology, request);
-        let view = |(id, node): (_, &Node)| {
-            let primary = topology.primary == Some(id);
-            NodeView {
-                name: node.name.to_string(),
-                role: node.role.map(|role| match role {
-                    Role::Primary => "primary",
-                    Role::Replica => "replica",
-                }),
-                state: node.state.name(),
-                lag_bytes: lag_bytes(&topology, node).filter(|_| !primary),
-                lag_seconds: node.fresh_as_of.map(|fresh| now.saturating_duration_since(fresh).as_secs_f64()),
-                position: node.lsn,
-                weight: wish.weight(&topology, id),
-                busy: cluster.node(id).pools.lent(),
-                unfit: match standing(&topology, &target.routing, wish, id, now) {
-                    Err(unfit) if chosen != Some(id) => Some(unfit.to_string()),
-                    _ => None,
-                },
-                near: node.near,
-                chosen: chosen == Some(id),
-            }
-        };
-        topology.ids().zip(&topology.nodes).map(view).collect()
+        let after = self.target.must_see(self.last_write);
+        views(self.target, Request { need, after, lsn, rule: self.rule, seed: self.seed })
     }
+}
+
+/// For operators, who have no session and no thread of clients.
+pub struct Outsider<'a> {
+    pub target: &'a Target,
+    pub rule: Option<u16>,
+}
+
+impl Judge for Outsider<'_> {
+    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
+        Arc::new(crate::sql::judge_bytes(sql))
+    }
+
+    fn knows(&self, _: &[u8]) -> bool {
+        true
+    }
+
+    fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {
+        views(self.target, Request { need, after: None, lsn, rule: self.rule, seed: 0 })
+    }
+}
+
+/// The nodes as they are now for a request.
+fn views(target: &Target, request: Request) -> Vec<NodeView> {
+    let cluster = &target.cluster;
+    let chosen = choose_first(target, request).ok().map(|choice| choice.node);
+    let (topology, now) = (cluster.monitor.topology(), Instant::now());
+    let wish = wish(target, &topology, request);
+    let view = |(id, node): (_, &Node)| {
+        let primary = topology.primary == Some(id);
+        NodeView {
+            name: node.name.to_string(),
+            role: node.role.map(|role| match role {
+                Role::Primary => "primary",
+                Role::Replica => "replica",
+            }),
+            state: node.state.name(),
+            lag_bytes: lag_bytes(&topology, node).filter(|_| !primary),
+            lag_seconds: node.fresh_as_of.map(|fresh| now.saturating_duration_since(fresh).as_secs_f64()),
+            position: node.lsn,
+            weight: wish.weight(&topology, id),
+            busy: cluster.node(id).pools.lent(),
+            unfit: match standing(&topology, &target.routing, wish, id, now) {
+                Err(unfit) if chosen != Some(id) => Some(unfit.to_string()),
+                _ => None,
+            },
+            near: node.near,
+            chosen: chosen == Some(id),
+        }
+    };
+    topology.ids().zip(&topology.nodes).map(view).collect()
 }
 
 /// WAL of the primary that a node has not replayed, in bytes.

@@ -314,7 +314,7 @@ fn rule_for(target: &Target, wanted: &Wanted, settings: &[(String, String)]) -> 
 }
 
 /// What a session begins with before it says anything: the listener's route is stronger than a rule's.
-fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> OwnSettings {
+pub fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> OwnSettings {
     let by_rule = rule.and_then(|rule| rule.route).map(|preference| match preference {
         Preference::Auto => Route::Auto,
         Preference::Primary => Route::Primary,

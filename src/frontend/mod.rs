@@ -54,7 +54,13 @@ pub use watch::{CacheFigures, Watch};
 pub use worker::Worker;
 pub use writes::Writes;
 
-use crate::{auth, metrics::Accounts, session};
+use crate::{
+    auth,
+    metrics::Accounts,
+    session::{self, RouteRow, Session},
+    topology::Who,
+    wire::error::Report,
+};
 
 /// `[server]`, the part that concerns clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,6 +236,28 @@ impl Frontend {
         let account = self.accounts.of(database, user, &nodes);
         let (statements, gate) = (self.statements.clone(), self.gates.of(database));
         Target::new(settings.clone(), database, user, credential, statements, account, gate)
+    }
+
+    /// Where a statement would go that such a client sends now, in the rows of EXPLAIN ROUTE.
+    ///
+    /// # Errors
+    /// There is no such database, or no statement.
+    pub fn explain_route(&self, database: &str, user: &str, sql: &str) -> Result<Vec<RouteRow>, Report> {
+        let known = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get(&(database.to_owned(), user.to_owned())).cloned();
+        let target = match known {
+            Some(target) => target,
+            None => {
+                let live = self.live.load();
+                let entry = live.databases.entry(database).ok_or_else(|| report::unknown_database(database))?;
+                let settings = entry.settings_of(user);
+                Arc::new(self.new_target(settings, database, user, auth::Credential::None))
+            }
+        };
+        let rule = target.routing.rule_for(Who { user, database, application_name: "" });
+        let mut session = Session::new(target.shared.clone(), Arc::default(), Arc::default());
+        session.steer(login::begins_with(target.routing.rule(rule), None));
+        session.route_of(sql.as_bytes(), &guide::Outsider { target: &target, rule })
     }
 
     /// How many texts of prepared statements are kept for clients, and how many bytes they take.

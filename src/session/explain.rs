@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The columns of EXPLAIN ROUTE's answer.
-const COLUMNS: [&str; 14] = [
+pub const ROUTE_COLUMNS: [&str; 14] = [
     "verdict",
     "reason",
     "rule",
@@ -50,6 +50,9 @@ pub struct NodeView {
     pub chosen: bool,
 }
 
+/// A node in the answer to EXPLAIN ROUTE.
+pub type RouteRow = [Option<String>; ROUTE_COLUMNS.len()];
+
 /// What explains a route, for a text under way.
 pub(super) struct Explained<'a> {
     pub sql: &'a [u8],
@@ -60,10 +63,18 @@ pub(super) struct Explained<'a> {
 
 /// Describes the answer to EXPLAIN ROUTE.
 pub(super) fn describe_route(format: u16, to_client: &mut Vec<u8>) {
-    reply::text_columns(COLUMNS, format, to_client);
+    reply::text_columns(ROUTE_COLUMNS, format, to_client);
 }
 
 impl Session {
+    /// Where a text would go that is sent now, in the rows of EXPLAIN ROUTE.
+    ///
+    /// # Errors
+    /// There is no statement in it.
+    pub fn route_of(&self, sql: &[u8], judge: &impl Judge) -> Result<Vec<RouteRow>, Report> {
+        self.route_rows(&Explained { sql, pipeline: &Pipeline::default(), node: None }, judge)
+    }
+
     /// Answers EXPLAIN ROUTE, without a description of its rows.
     pub(super) fn explain_route(
         &self,
@@ -71,6 +82,15 @@ impl Session {
         judge: &impl Judge,
         to_client: &mut Vec<u8>,
     ) -> Result<(), Report> {
+        let rows = self.route_rows(explained, judge)?;
+        for row in &rows {
+            reply::text_row(row.each_ref().map(Option::as_deref), to_client);
+        }
+        reply::command_complete(&format!("EXPLAIN {}", rows.len()), to_client);
+        Ok(())
+    }
+
+    fn route_rows(&self, explained: &Explained<'_>, judge: &impl Judge) -> Result<Vec<RouteRow>, Report> {
         // Whoever keeps what is known of the database's code is to know that it is wanted.
         self.shared.code.hidden();
         let verdict = judge.verdict(explained.sql);
@@ -87,9 +107,8 @@ impl Session {
             None => self.verdict_words(Some(&verdict), pipeline),
         };
         let rule = rule.to_string();
-        let nodes = judge.nodes(need, self.own_settings().lsn);
-        let count = nodes.len();
-        for (at, node) in nodes.into_iter().enumerate() {
+        let nodes = judge.nodes(need, self.own_settings().lsn).into_iter().enumerate();
+        let row = |(at, node): (usize, NodeView)| {
             let chosen = stays.map_or(node.chosen, |stays| usize::from(stays) == at) && verdict.own.is_none();
             let standing = match &node.unfit {
                 Some(_) if stays.is_some() && chosen => "fit",
@@ -99,26 +118,25 @@ impl Session {
             let lag_bytes = node.lag_bytes.map(|bytes| bytes.to_string());
             let lag_seconds = node.lag_seconds.map(|seconds| format!("{seconds:.3}"));
             let position = (node.position > 0).then(|| position(node.position));
-            let row = [
-                Some(reads),
-                Some(&*reason),
-                Some(&*rule),
-                Some(&*node.name),
-                node.role,
-                Some(node.state),
-                lag_bytes.as_deref(),
-                lag_seconds.as_deref(),
-                position.as_deref(),
-                Some(&*node.weight.to_string()),
-                Some(&*node.busy.to_string()),
-                Some(standing),
-                Some(if node.near { "near" } else { "far" }),
-                Some(if chosen { "yes" } else { "no" }),
-            ];
-            reply::text_row(row, to_client);
-        }
-        reply::command_complete(&format!("EXPLAIN {count}"), to_client);
-        Ok(())
+            let standing = Some(standing.to_owned());
+            [
+                Some(reads.to_owned()),
+                Some(reason.to_string()),
+                Some(rule.clone()),
+                Some(node.name),
+                node.role.map(str::to_owned),
+                Some(node.state.to_owned()),
+                lag_bytes,
+                lag_seconds,
+                position,
+                Some(node.weight.to_string()),
+                Some(node.busy.to_string()),
+                standing,
+                Some(if node.near { "near" } else { "far" }.to_owned()),
+                Some(if chosen { "yes" } else { "no" }.to_owned()),
+            ]
+        };
+        Ok(nodes.map(row).collect())
     }
 
     /// What a text needs and the rule that says so, seen from where the session is.

@@ -1,6 +1,6 @@
 //! The console: who gets in, what it shows and understands, by the simple and the extended protocol.
 
-use super::kit::{Cluster, Config, Message, Pooler, RawClient, cluster, messages};
+use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// In front of a cluster, with one user of each kind.
 pub fn in_front(cluster: &Cluster) -> Config {
@@ -241,4 +241,34 @@ fn times_of_requests_are_those_of_the_last_ones() {
     assert_eq!(times("request_time"), first);
     ask(&mut app, "SELECT 1");
     assert!(times("request_time") > first);
+}
+
+#[test]
+fn it_explains_where_a_statement_would_go() {
+    let cluster = cluster().replicas(1).trust_user("app").start().unwrap();
+    let rule = "[{user = 'app', route = 'replica'}]";
+    let pooler = in_front(&cluster).set("clusters.main.routing.rules", rule).start();
+    let mut admin = console(&pooler);
+    let ports = [0, 1].map(|node| format!("127.0.0.1:{}", cluster.node(node).port()));
+    let mut chosen = |sql: &str| -> Vec<(String, String, String)> {
+        let answer = ask(&mut admin, sql);
+        let rows = answer.iter().filter(|message| message.tag == b'D').map(|row| row.values());
+        let rows = rows.filter(|row| row[13].as_deref() == Some("yes"));
+        rows.map(|row| (row[3].clone().unwrap(), row[0].clone().unwrap(), row[2].clone().unwrap())).collect()
+    };
+    let read = "EXPLAIN ROUTE DATABASE postgres USER boss SELECT 1";
+    wait_until("the replica is known", PATIENCE, || chosen(read).first().is_some_and(|(node, ..)| *node == ports[1]));
+    assert_eq!(chosen(read)[0].1, "read");
+    let write = "EXPLAIN ROUTE DATABASE postgres USER boss INSERT INTO t VALUES ('a' || 'b'); -- no more";
+    let (node, verdict, _) = chosen(write).remove(0);
+    assert_eq!((node.as_str(), verdict.as_str()), (ports[0].as_str(), "write"));
+    // One that a rule sends to replicas, whatever it says.
+    let (node, _, rule) = chosen("EXPLAIN ROUTE DATABASE postgres USER app DELETE FROM t").remove(0);
+    assert_eq!(node, ports[1], "{rule}");
+    let description = ask(&mut admin, read);
+    assert_eq!(description.last().unwrap().tag, b'Z');
+    assert_eq!(error(&mut admin, "EXPLAIN ROUTE DATABASE postgres").0, "42601");
+    assert_eq!(error(&mut admin, "EXPLAIN ROUTE SELECT 1").0, "42601", "\"*\" serves any name");
+    let mut looking = RawClient::login(pooler.port(), "pgbouncer", "monitor", "look");
+    assert!(ask(&mut looking, read).iter().any(|message| message.tag == b'D'), "nothing is changed by it");
 }

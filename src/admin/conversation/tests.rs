@@ -37,6 +37,7 @@ fn say(conversation: &mut Conversation, tag: u8, body: &[u8], out: &mut Vec<u8>)
                 }
                 conversation.resume(Ok(Outcome::Table(table)), out)
             }
+            Next::Run(Wanted::Explain(_)) => conversation.resume(Ok(Outcome::Table(route_table())), out),
             Next::Run(Wanted::Act(Action::KillClient(_))) => {
                 conversation.resume(Err(Report::error(SqlState::UNDEFINED_OBJECT, "no such client")), out)
             }
