@@ -75,12 +75,17 @@ pub struct Client(TcpStream);
 impl Client {
     /// Logs in through a port of 127.0.0.1.
     pub fn connect(port: u16) -> Outcome<Client> {
+        Client::connect_to(port, DATABASE)
+    }
+
+    /// The same, to another database.
+    pub fn connect_to(port: u16, database: &str) -> Outcome<Client> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         stream.set_nodelay(true)?;
         let mut body = PROTOCOL.to_be_bytes().to_vec();
-        for word in ["user", USER, "database", DATABASE, "application_name", "compare", ""] {
+        for word in ["user", USER, "database", database, "application_name", "compare", ""] {
             body.extend(word.as_bytes());
             body.push(0);
         }

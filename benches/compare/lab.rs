@@ -53,7 +53,7 @@ pub struct Lab {
 
 impl Lab {
     /// Finds the programs, starts PostgreSQL and fills pgbench's tables; 100,000 accounts per unit of `scale`.
-    pub fn start(scale: usize) -> Outcome<Lab> {
+    pub fn start(scale: usize, replicas: usize) -> Outcome<Lab> {
         let postgres = Postgres::find()?;
         let (pgbouncer, haproxy) = (program("pgbouncer")?, program("haproxy")?);
         let pgbench = postgres.program("pgbench");
@@ -63,7 +63,8 @@ impl Lab {
         }
         let scratch = Throwaway::new()?;
         postgres.own(scratch.path())?;
-        let builder = Cluster::primary().postgres(postgres.clone()).trust_user(USER).database(DATABASE);
+        let builder =
+            Cluster::primary().replicas(replicas).postgres(postgres.clone()).trust_user(USER).database(DATABASE);
         let settings = [
             ("max_connections", SERVER_CONNECTIONS),
             ("shared_buffers", "256MB"),
@@ -148,6 +149,17 @@ impl Lab {
         }
     }
 
+    /// Starts Poolhouse with 2 workers, more configuration, and more of the cluster's, in front of all nodes.
+    pub fn launch_poolhouse(&self, more: &str, of_cluster: &str) -> Outcome<Proxy> {
+        let port = free_port()?;
+        let name = format!("poolhouse-{port}");
+        let nodes: Vec<String> =
+            self.cluster.nodes().iter().map(|node| format!("\"127.0.0.1:{}\"", node.port())).collect();
+        let text = poolhouse_config(port, 2, &nodes.join(", "));
+        let command = self.poolhouse_of(&name, &format!("{text}{of_cluster}{more}"))?;
+        Proxy::start(command, port, self.file(&format!("{name}.log")), &self.scratch)
+    }
+
     /// The default logs every connection; without, it has less to do.
     fn pgbouncer(&self, name: &str, port: u16, sessions: Option<usize>) -> Outcome<Command> {
         let users = self.write(&format!("{name}.users"), &format!("\"{USER}\" \"\"\n"))?;
@@ -181,14 +193,13 @@ impl Lab {
 
     /// As delivered, but for what has to be said: the log, the tracking and the judging of statements are on.
     fn poolhouse(&self, name: &str, port: u16, workers: usize) -> Outcome<Command> {
-        let text = format!(
-            "[server]\nlisten = [\"127.0.0.1:{port}\"]\nworkers = {workers}\n[auth]\nmethod = \"trust\"\n\
-             [pool]\nsize = {POOL_SIZE}\n[clusters.main]\nnodes = [\"127.0.0.1:{}\"]\n[clusters.main.health]\n\
-             user = \"{USER}\"\ndatabase = \"{DATABASE}\"\n[databases.{DATABASE}]\n",
-            self.server_port()
-        );
+        let node = format!("\"127.0.0.1:{}\"", self.server_port());
+        self.poolhouse_of(name, &poolhouse_config(port, workers, &node))
+    }
+
+    fn poolhouse_of(&self, name: &str, text: &str) -> Outcome<Command> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_poolhouse"));
-        command.arg("serve").arg(self.write(&format!("{name}.toml"), &text)?).process_group(0);
+        command.arg("serve").arg(self.write(&format!("{name}.toml"), text)?).process_group(0);
         command.env_remove("RUST_LOG");
         Ok(command)
     }
@@ -223,6 +234,14 @@ impl Lab {
         self.postgres.own(&path)?;
         Ok(path)
     }
+}
+
+fn poolhouse_config(port: u16, workers: usize, nodes: &str) -> String {
+    format!(
+        "[server]\nlisten = [\"127.0.0.1:{port}\"]\nworkers = {workers}\n[auth]\nmethod = \"trust\"\n\
+         [pool]\nsize = {POOL_SIZE}\n[clusters.main]\nnodes = [{nodes}]\n[clusters.main.health]\n\
+         user = \"{USER}\"\ndatabase = \"{DATABASE}\"\n[databases.{DATABASE}]\n"
+    )
 }
 
 fn program(name: &str) -> Outcome<PathBuf> {

@@ -64,7 +64,10 @@ pub fn warm_up(lab: &Lab, proxy: &Proxy, cell: &Cell, duration: Duration) -> Out
 
 /// One run of pgbench through a proxy.
 pub fn run(lab: &Lab, proxy: &Proxy, cell: &Cell, duration: Duration) -> Outcome<Sample> {
-    let command = command(lab, cell, duration);
+    sample(lab, proxy, command(lab, cell, duration), duration)
+}
+
+fn sample(lab: &Lab, proxy: &Proxy, command: Command, duration: Duration) -> Outcome<Sample> {
     let before = proxy.cpu_time()?;
     let finished = finish(lab, command, proxy.port(), duration + GRACE);
     thread::sleep(AFTERMATH);
@@ -83,16 +86,28 @@ pub fn run(lab: &Lab, proxy: &Proxy, cell: &Cell, duration: Duration) -> Outcome
     })
 }
 
+/// One run of a script of pgbench's through a proxy, in the simple protocol.
+pub fn run_script(lab: &Lab, proxy: &Proxy, script: &Path, clients: usize, duration: Duration) -> Outcome<Sample> {
+    let mut command = common(lab, clients, duration);
+    command.args(["-M", "simple", "--sampling-rate", SAMPLING, "-f"]).arg(script);
+    sample(lab, proxy, command, duration)
+}
+
 fn command(lab: &Lab, cell: &Cell, duration: Duration) -> Command {
-    let mut command = lab.pgbench();
-    let threads = if cell.clients == 1 { "1" } else { "2" };
-    command.args(["-n", "-c", &cell.clients.to_string(), "-j", threads, "-T", &duration.as_secs().to_string()]);
-    command.arg("--log").arg("--log-prefix").arg(lab.directory().join("transactions"));
+    let mut command = common(lab, cell.clients, duration);
     match cell.load {
         Load::Select(protocol) => command.args(["-S", "-M", protocol.name(), "--sampling-rate", SAMPLING]),
         Load::Tpcb => command.args(["-M", "simple"]),
         Load::Connect => command.args(["-S", "-C", "-M", "simple"]),
     };
+    command
+}
+
+fn common(lab: &Lab, clients: usize, duration: Duration) -> Command {
+    let mut command = lab.pgbench();
+    let threads = if clients == 1 { "1" } else { "2" };
+    command.args(["-n", "-c", &clients.to_string(), "-j", threads, "-T", &duration.as_secs().to_string()]);
+    command.arg("--log").arg("--log-prefix").arg(lab.directory().join("transactions"));
     command
 }
 

@@ -7,6 +7,7 @@
 //! benchmark itself. A partial or smoke run is only printed, unless BENCH_OUT is set.
 
 mod cells;
+mod costs;
 mod idle;
 mod lab;
 mod load;
@@ -25,6 +26,7 @@ use std::{
 };
 
 use cells::{Cell, Contender, IDLE_CONTENDERS};
+use costs::Cost;
 use lab::Lab;
 use report::Report;
 use series::Runs;
@@ -101,12 +103,14 @@ fn main() -> ExitCode {
 /// Measures everything that was asked for, writes the report, and returns how many measurements failed.
 fn measure(options: &Options) -> Outcome<usize> {
     machine::raise_file_limit()?;
-    let lab = Lab::start(if options.smoke { 1 } else { 10 })?;
+    let lab = Lab::start(if options.smoke { 1 } else { 10 }, 0)?;
     let mut report = Report::new(&lab, options.command(), options.rounds, options.round)?;
     let cells = if options.smoke { Cell::smoke() } else { Cell::all() };
     let idle = if options.smoke { vec![200] } else { vec![1_000, 5_000] };
     let names: Vec<String> =
         cells.iter().map(Cell::name).chain(idle.iter().map(|clients| idle_name(*clients))).collect();
+    let costs: Vec<Cost> = if options.smoke { vec![Cost::Verdict] } else { Cost::ALL.to_vec() };
+    let names = names.into_iter().chain(costs.iter().map(|cost| cost.name().to_owned())).collect::<Vec<_>>();
     let chosen = match &options.only {
         Some(pattern) => lab.matching(&names, pattern)?,
         None => names,
@@ -118,6 +122,14 @@ fn measure(options: &Options) -> Outcome<usize> {
     for clients in idle.into_iter().filter(|clients| chosen.contains(&idle_name(*clients))) {
         report.noise.push(machine::others_busy()?);
         report.idle.push((clients, run_idle(&lab, clients, options.rounds)));
+    }
+    for cost in costs.into_iter().filter(|cost| chosen.iter().any(|name| name == cost.name())) {
+        report.noise.push(machine::others_busy()?);
+        eprintln!("{}", cost.name());
+        match cost.measure(&lab, options.rounds, options.round) {
+            Ok(measured) => report.costs.push(measured),
+            Err(error) => report.failed_costs.push((cost, error.to_string())),
+        }
     }
     let text = report.to_markdown();
     println!("{text}");

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use super::{
     Outcome,
     cells::{Cell, Contender, IDLE_CONTENDERS, Load, Protocol},
+    costs::{Cost, Measured},
     idle,
     lab::{Lab, POOL_SIZE},
     load::Sample,
@@ -29,6 +30,8 @@ pub struct Report {
     pub cells: Vec<(Cell, Runs<Sample>)>,
     /// By number of clients.
     pub idle: Vec<(usize, Runs<idle::Sample>)>,
+    pub costs: Vec<Measured>,
+    pub failed_costs: Vec<(Cost, String)>,
 }
 
 /// A figure of a sample, for a table of its own.
@@ -65,6 +68,8 @@ impl Report {
             noise: Vec::new(),
             cells: Vec::new(),
             idle: Vec::new(),
+            costs: Vec::new(),
+            failed_costs: Vec::new(),
         })
     }
 
@@ -76,7 +81,8 @@ impl Report {
             let line = move |(contender, why): &(Contender, String)| format!("{cell}, {}: {why}", contender.name());
             failures.iter().map(line).collect::<Vec<String>>()
         });
-        lines.collect()
+        let of_costs = self.failed_costs.iter().map(|(cost, why)| format!("{}: {why}", cost.name()));
+        lines.chain(of_costs).collect()
     }
 
     pub fn to_markdown(&self) -> String {
@@ -90,6 +96,7 @@ impl Report {
             self.write_workers(&mut text);
         }
         self.write_idle(&mut text);
+        self.write_costs(&mut text);
         let failures = self.failures();
         if !failures.is_empty() {
             text.push_str("\n## What could not be measured\n\n");
@@ -146,6 +153,7 @@ impl Report {
         let goals: Vec<Goal> = self.cells.iter().flat_map(|(cell, runs)| goals_of(cell, runs)).collect();
         let goals: Vec<Goal> =
             goals.into_iter().chain(self.idle.iter().flat_map(|(clients, runs)| idle_goals(*clients, runs))).collect();
+        let goals: Vec<Goal> = goals.into_iter().chain(self.costs.iter().filter_map(cost_goal)).collect();
         if goals.is_empty() {
             return;
         }
@@ -180,6 +188,20 @@ impl Report {
             };
             let (cpu, throughput) = (ratio(|sample| sample.cpu), ratio(|sample| sample.throughput));
             let _ = writeln!(text, "| {} | {cpu} | {throughput} |", cell.title());
+        }
+    }
+
+    fn write_costs(&self, text: &mut String) {
+        if self.costs.is_empty() {
+            return;
+        }
+        text.push_str("\n## What parts of Poolhouse cost\n\n");
+        let _ = writeln!(text, "With it relative to without it, select-only, simple, 50 clients, 2 workers.\n");
+        write_head(text, "what", &["measured", "99th percentile of latency"]);
+        for measured in &self.costs {
+            let words = |spread: Option<Spread>| spread.map_or_else(|| "–".to_owned(), ratio_words);
+            let _ =
+                writeln!(text, "| {} | {} | {} |", measured.cost.title(), words(measured.cpu()), words(measured.p99()));
         }
     }
 
@@ -254,6 +276,11 @@ fn goals_of(cell: &Cell, runs: &Runs<Sample>) -> Vec<Goal> {
         goals.push(goal("CPU, 2 workers to 1", Bound::AtMost, 1.1, cpu(TwoWorkers, OneWorker)));
     }
     goals.into_iter().flatten().collect()
+}
+
+fn cost_goal(measured: &Measured) -> Option<Goal> {
+    let (limit, spread) = (measured.cost.goal()?, measured.cpu()?);
+    Some(Goal { what: measured.cost.title(), bound: Bound::AtMost, limit, measured: spread.median })
 }
 
 /// At 5,000 clients: 2 KiB each, and no more after a query, but for what the connections of
