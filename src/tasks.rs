@@ -1,8 +1,13 @@
 //! The only place that spawns. A scope is a branch of the tree of tasks: it can be asked to stop, and whoever asked can
 //! wait until every task below it has ended. A panic ends one task and is logged; it never takes another with it.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
+use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio_util::{
     sync::CancellationToken,
@@ -36,11 +41,7 @@ impl Scope {
     /// future is dropped.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let task = async move {
-            let _note = PanicNote { name };
-            future.await;
-        };
-        self.tracker.spawn_on(task, &runtime);
+        self.tracker.spawn_on(Noted { name, future }, &runtime);
     }
 
     pub fn token(&self) -> Token {
@@ -81,6 +82,26 @@ impl Scope {
 /// runtime is being shut down.
 pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
+}
+
+pin_project! {
+    /// A task whose panic is noted. By hand, because an `async` block around a future has room for it twice, and every
+    /// client has one of these.
+    struct Noted<F> {
+        name: &'static str,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Noted<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let task = self.project();
+        let _note = PanicNote { name: task.name };
+        task.future.poll(cx)
+    }
 }
 
 struct PanicNote {

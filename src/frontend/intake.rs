@@ -202,9 +202,10 @@ fn looks() -> tokio::time::Interval {
 pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<Worker>, workers: Workers) {
     let post = arrivals.post.clone();
     let several = workers.intakes.len() > 1;
+    let clients = workers.clients.clone();
+    let desk = Arc::new(Desk { post: post.clone(), frontend, worker, workers });
     let mut meter = several.then(Meter::new);
     let mut looks = looks();
-    let clients = workers.clients.clone();
     let mut ended = pin!(async {
         clients.stopping().await;
         clients.ended().await;
@@ -215,9 +216,7 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
         tokio::select! {
             arrival = arrivals.arrivals.recv() => {
                 let Some(arrival) = arrival else { return };
-                let leaving = Leaving { post: post.clone() };
-                let (frontend, worker, workers) = (frontend.clone(), worker.clone(), workers.clone());
-                clients.spawn("client", serve_one(arrival, leaving, frontend, worker, workers));
+                clients.spawn("client", serve_one(Box::new(arrival), desk.clone()));
             }
             _ = looks.tick(), if metered => {
                 let busy = match &mut meter {
@@ -231,40 +230,48 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
     }
 }
 
-async fn serve_one(
-    arrival: Arrival,
-    _leaving: Leaving,
+/// What the calling thread has for each of its clients.
+struct Desk {
+    post: Arc<Post>,
     frontend: Arc<Frontend>,
     worker: Arc<Worker>,
     workers: Workers,
-) {
-    let client = match arrival.client {
-        Who::New(accepted, route) => match accepted.open() {
-            // The login holds much that the client's later life does not need.
-            Ok(stream) => {
-                let served = Box::pin(login::log_in(stream, route, frontend, worker, workers.clients.clone())).await;
-                match served {
-                    Some(Served::Client(client)) => Some(client),
-                    Some(Served::Relay(relay)) => return Box::pin(relay.run()).await,
-                    None => None,
+}
+
+/// All that an idle client needs beside itself is here: what the future holds counts for each of thousands. Hence one
+/// pointer to what all share, and the login apart.
+async fn serve_one(arrival: Box<Arrival>, desk: Arc<Desk>) {
+    let _leaving = Leaving { post: &desk.post };
+    let Some(client) = Box::pin(take_in(arrival, &desk)).await else { return };
+    if let Leave::ToMove(client, to) = client.run().await {
+        desk.workers.hand_over(Who::Moved(client), to);
+    }
+}
+
+/// The client, logged in and at home on the calling thread; `None` when it has left, or was something else than a client.
+async fn take_in(arrival: Box<Arrival>, desk: &Desk) -> Option<Box<Client>> {
+    match arrival.client {
+        Who::New(accepted, route) => {
+            let stream = accepted
+                .open()
+                .inspect_err(|error| tracing::debug!(%error, "a client had gone before it was served"))
+                .ok()?;
+            let (frontend, worker) = (desk.frontend.clone(), desk.worker.clone());
+            match login::log_in(stream, route, frontend, worker, desk.workers.clients.clone()).await? {
+                Served::Client(client) => Some(client),
+                Served::Relay(relay) => {
+                    relay.run().await;
+                    None
                 }
             }
-            Err(error) => {
-                tracing::debug!(%error, "a client had gone before it was served");
-                None
-            }
-        },
-        Who::Moved(mut client) => match client.arrive(worker) {
-            Ok(()) => Some(client),
-            Err(error) => {
-                tracing::warn!(%error, "closed a client that could not be moved to another thread");
-                None
-            }
-        },
-    };
-    let Some(client) = client else { return };
-    if let Leave::ToMove(client, to) = client.run().await {
-        workers.hand_over(Who::Moved(client), to);
+        }
+        Who::Moved(mut client) => {
+            client
+                .arrive(desk.worker.clone())
+                .inspect_err(|error| tracing::warn!(%error, "closed a client that could not be moved to another thread"))
+                .ok()?;
+            Some(client)
+        }
     }
 }
 
@@ -295,11 +302,11 @@ fn thread_time() -> Duration {
 }
 
 /// Counts a client out of its thread.
-struct Leaving {
-    post: Arc<Post>,
+struct Leaving<'a> {
+    post: &'a Post,
 }
 
-impl Drop for Leaving {
+impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.post.clients.fetch_sub(1, Ordering::Relaxed);
     }
