@@ -2,6 +2,7 @@
 //! are always on the same one. The first worker is the calling thread, which also accepts, watches the nodes and keeps
 //! the pools.
 
+mod fleet;
 mod notify;
 mod reload;
 
@@ -9,14 +10,12 @@ use std::{
     collections::BTreeMap,
     io,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use fleet::Fleet;
 pub use reload::ReadAgain;
 use reload::Reloader;
 use tokio::{
@@ -24,7 +23,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{interval, timeout},
+    time::timeout,
 };
 
 use notify::Manager;
@@ -34,25 +33,18 @@ use crate::{
     auth::{Credential, Directory, Secret},
     config::{self, Database, Pooling, Settings},
     frontend::{
-        self, Arrivals, Cluster, ClusterNode, Codes, DatabaseSettings, Databases, Door, Frontend, Hubs, Live, Order,
-        Visitor, Worker, Workers, Writes,
+        self, Arrivals, Cluster, DatabaseSettings, Databases, Door, Frontend, Live, Order, Visitor, Worker, Workers,
     },
-    monitor::{self, Monitor},
     net::{
         Listen,
         listener::{self, Bound},
     },
-    pool,
     session::Route,
     tasks::Scope,
-    topology::State,
 };
 
 /// The signal to read the configuration again.
 const HANG_UP: &str = "SIGHUP";
-
-/// How often idle server connections are looked after.
-const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What aborted clients may still take.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
@@ -122,15 +114,14 @@ async fn serve(
     // From the top down: each is stopped after what uses it.
     let (watching, operators, accepting, clients) = (Scope::new(), Scope::new(), Scope::new(), Scope::new());
     let (visitors, to_console) = mpsc::unbounded_channel();
-    let (clusters, frontend) = assemble(&settings, visitors, &watching)?;
+    let (fleet, frontend) = assemble(&settings, visitors, &watching)?;
     let (orders, mut ordered) = mpsc::unbounded_channel();
-    let desk = Desk::new(frontend.clone(), clusters.clone(), catalog(&settings), set_level, orders);
+    let desk = Desk::new(frontend.clone(), fleet.clusters(), catalog(&settings), set_level, orders);
     if let Some(socket) = http {
         serve_http(socket, &settings, desk.clone(), operators.clone())?;
     }
     let at_desk = start_operators(desk.clone(), to_console, operators.clone())?;
-    let mut reloader =
-        Reloader { settings: settings.clone(), read_again, clusters: clusters.clone(), desk: desk.clone() };
+    let mut reloader = Reloader { settings: settings.clone(), read_again, fleet: fleet.clone(), desk: desk.clone() };
     let (workers, arrivals) = Workers::new(settings.workers.max(1), clients.clone());
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
     for (address, route, listener) in bound {
@@ -184,12 +175,7 @@ async fn serve(
     if at_desk.is_finished() && at_desk.join().is_err() {
         tracing::error!("the operators' thread panicked; this is a bug in Poolhouse");
     }
-    for cluster in &clusters {
-        let _ = timeout(Duration::from_secs(1), cluster.hubs.close()).await;
-        for node in &cluster.nodes {
-            node.pools.renew();
-        }
-    }
+    fleet.close().await;
     watching.stop();
     // Probes under way end by themselves; nothing waits for them longer than this.
     let _ = timeout(Duration::from_secs(1), watching.ended()).await;
@@ -307,34 +293,11 @@ pub fn assemble(
     settings: &Settings,
     visitors: mpsc::UnboundedSender<Visitor>,
     watching: &Scope,
-) -> Result<(Vec<Arc<Cluster>>, Arc<Frontend>), Error> {
-    let clusters: Vec<_> = settings.clusters.iter().map(|cluster| build_cluster(cluster, watching)).collect();
-    let frontend = Arc::new(build_frontend(settings, visitors, &clusters)?);
-    keep_pools(&clusters, &frontend, watching);
-    Ok((clusters, frontend))
-}
-
-fn build_cluster(settings: &monitor::Settings, watching: &Scope) -> Arc<Cluster> {
-    let monitor = Monitor::start(Arc::new(settings.clone()), watching);
-    let nodes = settings.addresses.iter().map(|address| ClusterNode {
-        name: address.to_string(),
-        address: address.clone(),
-        pools: pool::Node::new(settings.max_connections, watching.child()),
-        latency: Arc::default(),
-        given: AtomicU32::new(0),
-    });
-    Arc::new(Cluster {
-        name: settings.name.clone(),
-        monitor,
-        nodes: nodes.collect(),
-        connect_timeout: settings.connect_timeout,
-        hubs: Hubs::new(watching.child()),
-        senders: Arc::default(),
-        codes: Codes::new(watching.child()),
-        writes: Writes::default(),
-        defaults: Default::default(),
-        held: Default::default(),
-    })
+) -> Result<(Arc<Fleet>, Arc<Frontend>), Error> {
+    let fleet = Fleet::start(&settings.clusters, watching);
+    let frontend = Arc::new(build_frontend(settings, visitors, &fleet.clusters())?);
+    fleet.keep(&frontend);
+    Ok((fleet, frontend))
 }
 
 fn build_frontend(
@@ -389,38 +352,6 @@ fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Op
         session,
         routing: database.routing.clone(),
     }
-}
-
-/// Looks after the pools every second, and closes the idle connections to nodes that are not used any more.
-fn keep_pools(clusters: &[Arc<Cluster>], frontend: &Arc<Frontend>, watching: &Scope) {
-    let (clusters, frontend, scope) = (clusters.to_vec(), frontend.clone(), watching.clone());
-    watching.spawn("keep the pools", async move {
-        let mut ticks = interval(KEEP_INTERVAL);
-        let mut versions = vec![0; clusters.len()];
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = scope.stopping() => return,
-            }
-            for (cluster, seen) in clusters.iter().zip(&mut versions) {
-                keep_cluster(cluster, seen);
-            }
-            frontend.keep();
-        }
-    });
-}
-
-fn keep_cluster(cluster: &Cluster, seen: &mut u64) {
-    let topology = cluster.monitor.topology();
-    for (node, known) in cluster.nodes.iter().zip(&topology.nodes) {
-        if topology.version != *seen && matches!(known.state, State::Down | State::Stale) {
-            node.pools.renew();
-        }
-        node.pools.keep();
-        // What is given meanwhile may be lost: it only tilts the balance.
-        node.given.store(node.given.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
-    }
-    *seen = topology.version;
 }
 
 /// Starts the other workers; the first serves on the calling thread's event loop.

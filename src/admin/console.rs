@@ -49,19 +49,18 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves all who come, until the scope is asked to stop, and keeps what the console shows up to date.
 pub async fn serve(desk: Arc<Desk>, mut visitors: mpsc::UnboundedReceiver<Visitor>, scope: Scope) {
-    for (at, cluster) in desk.clusters.clone().into_iter().enumerate() {
-        let (desk, scope) = (desk.clone(), scope.clone());
-        scope.clone().spawn("note changes of nodes", async move {
-            tokio::select! {
-                () = note_changes(&desk, at, &cluster) => {}
-                () = scope.stopping() => {}
-            }
-        });
-    }
+    let mut clusters = desk.watch_clusters();
+    let mut noted: Arc<[Arc<Cluster>]> = Arc::new([]);
     let visits = scope.child();
     let mut periods = interval(PERIOD);
     loop {
+        let now = clusters.borrow_and_update().clone();
+        for cluster in now.iter().filter(|cluster| !noted.iter().any(|before| Arc::ptr_eq(before, cluster))) {
+            note_changes_of(&desk, cluster.clone(), &scope);
+        }
+        noted = now;
         tokio::select! {
+            Ok(()) = clusters.changed() => {}
             visitor = visitors.recv() => {
                 let Some(visitor) = visitor else { break };
                 visits.spawn("console", visit(desk.clone(), visitor, visits.clone()));
@@ -78,15 +77,28 @@ pub async fn serve(desk: Arc<Desk>, mut visitors: mpsc::UnboundedReceiver<Visito
     let _ = timeout(FAREWELL_LIMIT, visits.ended()).await;
 }
 
-/// Writes down what becomes of the nodes of a cluster.
-async fn note_changes(desk: &Desk, at: usize, cluster: &Cluster) {
+/// Starts the task that writes down what becomes of the nodes of a cluster.
+fn note_changes_of(desk: &Arc<Desk>, cluster: Arc<Cluster>, scope: &Scope) {
+    let (desk, stopping) = (desk.clone(), scope.clone());
+    scope.spawn("note changes of nodes", async move {
+        let ended = cluster.scope.clone();
+        tokio::select! {
+            () = note_changes(&desk, &cluster) => {}
+            () = ended.stopping() => {}
+            () = stopping.stopping() => {}
+        }
+    });
+}
+
+async fn note_changes(desk: &Desk, cluster: &Cluster) {
     let mut seen: Topology = cluster.monitor.topology().as_ref().clone();
     let mut last = seen.primary;
     loop {
         cluster.monitor.changed(seen.version).await;
         let topology = cluster.monitor.topology().as_ref().clone();
-        for (before, node) in seen.nodes.iter().zip(&topology.nodes) {
-            if (before.state, before.role) != (node.state, node.role) {
+        for (at, node) in topology.nodes.iter().enumerate() {
+            let before = seen.nodes.get(at).map(|before| (before.state, before.role));
+            if before != Some((node.state, node.role)) {
                 let role = node.role.map_or("unknown", |role| match role {
                     crate::topology::Role::Primary => "primary",
                     crate::topology::Role::Replica => "replica",
@@ -98,7 +110,7 @@ async fn note_changes(desk: &Desk, at: usize, cluster: &Cluster) {
         if let Some(primary) = topology.primary.filter(|primary| Some(*primary) != seen.primary) {
             // There may have been none meanwhile.
             if last.replace(primary).is_some_and(|last| last != primary) {
-                desk.failovers[at].fetch_add(1, Ordering::Relaxed);
+                cluster.failovers.fetch_add(1, Ordering::Relaxed);
             }
             let what = format!("{} is the primary, timeline {}", cluster.node(primary).name, topology.timeline);
             desk.events.add("primary", what, &cluster.name, "");

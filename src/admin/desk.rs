@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Show, Shutdown, Table, Value, averages::Averages, command::Explain, conversation::route_table, events::Events, rows,
@@ -77,7 +77,7 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Desk {
     pub frontend: Arc<Frontend>,
-    pub clusters: Vec<Arc<Cluster>>,
+    clusters: watch::Sender<Arc<[Arc<Cluster>]>>,
     pub catalog: ArcSwap<Catalog>,
     pub set_level: SetLevel,
     pub events: Arc<Events>,
@@ -91,8 +91,6 @@ pub struct Desk {
     ending: AtomicBool,
     /// How often the configuration was read again and taken over, and how often it was wrong.
     pub reloads: [AtomicU64; 2],
-    /// How often each cluster, in their order, got another primary than it had.
-    pub failovers: Box<[AtomicU64]>,
 }
 
 impl Desk {
@@ -103,12 +101,10 @@ impl Desk {
         set_level: SetLevel,
         orders: mpsc::UnboundedSender<Request>,
     ) -> Arc<Desk> {
-        let failovers = clusters.iter().map(|_| AtomicU64::new(0)).collect();
         Arc::new(Desk {
             reloads: Default::default(),
-            failovers,
             frontend,
-            clusters,
+            clusters: watch::Sender::new(clusters.into()),
             catalog: ArcSwap::from_pointee(catalog),
             set_level,
             events: Arc::default(),
@@ -118,6 +114,21 @@ impl Desk {
             suspended_by: Mutex::default(),
             ending: AtomicBool::new(false),
         })
+    }
+
+    /// The clusters that there are now.
+    pub fn clusters(&self) -> Arc<[Arc<Cluster>]> {
+        self.clusters.borrow().clone()
+    }
+
+    /// Tells of the clusters when they are others.
+    pub fn watch_clusters(&self) -> watch::Receiver<Arc<[Arc<Cluster>]>> {
+        self.clusters.subscribe()
+    }
+
+    /// These are the clusters from now on.
+    pub fn set_clusters(&self, clusters: Vec<Arc<Cluster>>) {
+        self.clusters.send_replace(clusters.into());
     }
 
     /// A table as it is now.
@@ -187,7 +198,7 @@ impl Desk {
         if self.ending.load(Ordering::Relaxed) {
             return Err("Poolhouse is shutting down".into());
         }
-        for cluster in &self.clusters {
+        for cluster in self.clusters().iter() {
             let topology = cluster.monitor.topology();
             let name = &cluster.name;
             let serves = |node: &Node| matches!(node.state, State::Up | State::Suspect { .. }) && node.role.is_some();

@@ -308,13 +308,13 @@ fn servers(desk: &Desk, page: &mut Page) {
 /// What an account held at one moment, so that all figures of the page agree.
 struct Read {
     account: Arc<Account>,
-    by_node: Vec<(String, Figures)>,
+    by_node: Vec<(Arc<str>, Figures)>,
     all: Figures,
 }
 
 fn traffic(desk: &Desk, page: &mut Page) {
     let read = |account: Arc<Account>| {
-        let by_node: Vec<_> = account.by_node().map(|(node, figures)| (node.to_owned(), figures)).collect();
+        let by_node: Vec<_> = account.by_node().collect();
         let mut all = Figures::default();
         by_node.iter().for_each(|(_, figures)| all.merge(figures));
         Read { account, by_node, all }
@@ -384,19 +384,20 @@ fn events(desk: &Desk, page: &mut Page) {
         page.sample(metric, &[], value);
     }
     page.head(HELD);
-    for cluster in &desk.clusters {
+    let clusters = desk.clusters();
+    for cluster in clusters.iter() {
         page.sample(HELD, &[&cluster.name], cluster.held.now.load(Ordering::Relaxed) as f64);
     }
     page.head(HELD_TOTAL);
-    for cluster in &desk.clusters {
+    for cluster in clusters.iter() {
         let held = &cluster.held;
         for (end, count) in [("served", &held.served), ("failed", &held.failed), ("left", &held.left)] {
             page.sample(HELD_TOTAL, &[&cluster.name, end], count.load(Ordering::Relaxed) as f64);
         }
     }
     page.head(FAILOVERS);
-    for (cluster, count) in desk.clusters.iter().zip(&desk.failovers) {
-        page.sample(FAILOVERS, &[&cluster.name], count.load(Ordering::Relaxed) as f64);
+    for cluster in clusters.iter() {
+        page.sample(FAILOVERS, &[&cluster.name], cluster.failovers.load(Ordering::Relaxed) as f64);
     }
     page.head(RELOADS);
     for (result, count) in ["ok", "refused"].into_iter().zip(&desk.reloads) {
@@ -433,11 +434,12 @@ const STATES: [State; 7] = [
 
 fn nodes(desk: &Desk, page: &mut Page) {
     let now = Instant::now();
-    let clusters: Vec<_> = desk.clusters.iter().map(|cluster| (cluster, cluster.monitor.topology())).collect();
+    let all = desk.clusters();
+    let clusters: Vec<_> = all.iter().map(|cluster| (cluster, cluster.monitor.topology())).collect();
     let mut each = |metric: &Metric, write: &dyn Fn(&mut Page, &Seen<'_>)| {
         page.head(metric);
         for (cluster, topology) in &clusters {
-            for (id, node) in topology.ids().zip(&topology.nodes) {
+            for (id, node) in topology.in_use() {
                 let place = cluster.node(id);
                 let primary = topology.primary.and_then(|primary| topology.node(primary));
                 let is_primary = topology.primary == Some(id);

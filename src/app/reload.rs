@@ -5,11 +5,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{catalog, live, watch};
+use super::{catalog, fleet::Fleet, live, watch};
 use crate::{
     admin::{Desk, Setting},
     config::{self, Change, Effect, Loaded, Mistakes, Settings},
-    frontend::Cluster,
 };
 
 /// Reads the configuration from where it came from.
@@ -19,7 +18,7 @@ pub struct Reloader {
     /// Those in force.
     pub settings: Settings,
     pub read_again: ReadAgain,
-    pub clusters: Vec<Arc<Cluster>>,
+    pub fleet: Arc<Fleet>,
     pub desk: Arc<Desk>,
 }
 
@@ -79,20 +78,15 @@ impl Reloader {
             tracing::error!(error, "the level of the log could not be changed");
         }
         if changes.iter().any(|change| change.effect != Effect::Restart) {
-            let frontend = &self.desk.frontend;
+            self.fleet.configure(&settings.clusters);
+            let (frontend, clusters) = (&self.desk.frontend, self.fleet.clusters());
             let directory = frontend.live().directory.renewed(settings.auth.clone());
-            frontend.renew(live(&settings, directory, &self.clusters));
+            frontend.renew(live(&settings, directory, &clusters));
+            self.desk.set_clusters(clusters);
             self.desk.catalog.store(Arc::new(catalog(&settings)));
         }
         watch(&settings.log, &self.desk.frontend);
         self.desk.frontend.set_settings(settings.frontend.clone());
-        for cluster in &self.clusters {
-            let of = |settings: &Settings| settings.clusters.iter().find(|it| it.name == cluster.name).cloned();
-            if let Some(new) = of(&settings).filter(|new| of(&self.settings).as_ref() != Some(new)) {
-                cluster.nodes.iter().for_each(|node| node.pools.set_connections_max(new.max_connections));
-                cluster.monitor.set_settings(Arc::new(new));
-            }
-        }
         self.settings = settings;
     }
 }

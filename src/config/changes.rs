@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Database, Log, Settings};
-use crate::{monitor, topology};
+use super::{Database, Log, Settings, seats::Seats};
+use crate::{monitor, net::Address, topology};
 
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,44 +57,28 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
         let differs = of(old) != of(&new);
         note(differs, &format!("users.{name}.pool"), Effect::NewSessions);
     }
-    let by_name =
-        |settings: &Settings, name: &str| settings.clusters.iter().find(|cluster| cluster.name == name).cloned();
-    let mut clusters = old.clusters.clone();
-    for name in names(old.clusters.iter().map(|it| &it.name), new.clusters.iter().map(|it| &it.name)) {
-        let (was, is) = (by_name(old, name).map(without_routing), by_name(&new, name).map(without_routing));
-        if was == is {
-            continue;
-        }
-        match was.zip(is).map(|(was, is)| (with_live_parts_of(was, &is), is)) {
-            Some((live, is)) => {
-                note(live.1, &format!("clusters.{name}"), Effect::Now);
-                for (key, differs) in [
-                    ("nodes", live.0.addresses != is.addresses || live.0.topology.nodes != is.topology.nodes),
-                    ("connect_timeout", live.0.connect_timeout != is.connect_timeout),
-                ] {
-                    note(differs, &format!("clusters.{name}.{key}"), Effect::Restart);
-                }
-                clusters.iter_mut().filter(|cluster| cluster.name == *name).for_each(|cluster| {
-                    *cluster = monitor::Settings { routing: cluster.routing.clone(), ..live.0.clone() };
-                });
-            }
-            None => note(true, &format!("clusters.{name}"), Effect::Restart),
+    let (clusters, seats) = clusters(old, &new, &mut note);
+    let mut databases = new.databases;
+    for database in databases.values_mut() {
+        let (settings, seats) = (&clusters[database.cluster], &seats[database.cluster]);
+        match seats {
+            Seating::Seated(seats) => seats.seat_routing(&mut database.routing),
+            // It is not known where its nodes are.
+            Seating::NoRoom => database.routing = settings.routing.clone(),
+            Seating::New => {}
         }
     }
-    let mut databases = old.databases.clone();
-    for name in names(old.databases.keys(), new.databases.keys()) {
-        let effect = match (old.databases.get(name), new.databases.get(name)) {
-            (Some(was), Some(is)) => database_effect((old, was), (&new, is)),
-            (None, Some(is)) if running(old, &new, is).is_some() => Some(Effect::NewSessions),
-            (None, Some(_)) => Some(Effect::Restart),
+    for name in names(old.databases.keys(), databases.keys()) {
+        let effect = match (old.databases.get(name), databases.get(name)) {
+            (Some(was), Some(is)) if old.clusters[was.cluster].name == clusters[is.cluster].name => {
+                database_effect(was, &Database { cluster: was.cluster, ..is.clone() })
+            }
+            (Some(_), Some(_)) => Some(Effect::NewSessions),
+            (None, _) => Some(Effect::NewSessions),
             (_, None) => Some(Effect::Now),
         };
-        let Some(effect) = effect else { continue };
-        note(true, &format!("databases.{name}"), effect);
-        match new.databases.get(name).and_then(|is| Some(Database { cluster: running(old, &new, is)?, ..is.clone() })) {
-            Some(database) => drop(databases.insert(name.clone(), database)),
-            None if effect == Effect::Now => drop(databases.remove(name)),
-            None => {}
+        if let Some(effect) = effect {
+            note(true, &format!("databases.{name}"), effect);
         }
     }
     note(old.admin.users != new.admin.users, "admin.users", Effect::NewSessions);
@@ -118,40 +102,78 @@ fn names<'a>(old: impl Iterator<Item = &'a String>, new: impl Iterator<Item = &'
     old.chain(new).collect()
 }
 
-/// Routing counts with the databases, which have it from their clusters.
-fn without_routing(cluster: monitor::Settings) -> monitor::Settings {
-    monitor::Settings { routing: Default::default(), ..cluster }
+/// How the nodes of a new file come into a cluster.
+enum Seating {
+    /// It does not run yet.
+    New,
+    Seated(Seats),
+    /// It has had too many nodes already.
+    NoRoom,
 }
 
-/// The settings of a cluster that are in force when a new file says `is`, and whether they are others: its nodes stay the
-/// same ones.
-fn with_live_parts_of(was: monitor::Settings, is: &monitor::Settings) -> (monitor::Settings, bool) {
-    let same_nodes = was.addresses == is.addresses;
-    let nodes = if same_nodes { is.topology.nodes.clone() } else { was.topology.nodes.clone() };
-    let live = monitor::Settings {
-        topology: topology::Settings { nodes, ..is.topology.clone() },
-        max_connections: is.max_connections,
-        health: is.health.clone(),
-        hold: is.hold,
-        ..was.clone()
-    };
-    let differs = live != was;
-    (live, differs)
+/// The clusters that are in force when there is a new file, in its order, with how their nodes come to their places.
+fn clusters(
+    old: &Settings,
+    new: &Settings,
+    note: &mut impl FnMut(bool, &str, Effect),
+) -> (Vec<monitor::Settings>, Vec<Seating>) {
+    let by_name = |of: &Settings, name: &str| of.clusters.iter().find(|cluster| cluster.name == name).cloned();
+    for name in names(old.clusters.iter().map(|it| &it.name), new.clusters.iter().map(|it| &it.name)) {
+        let (was, is) = (by_name(old, name), by_name(new, name));
+        let (Some(was), Some(is)) = (was, is) else {
+            note(true, &format!("clusters.{name}"), Effect::Now);
+            continue;
+        };
+        let (live, seating) = succeed(&was, &is);
+        note(rest(&was, &live) != rest(&live, &was), &format!("clusters.{name}"), Effect::Now);
+        let others = |one: &monitor::Settings, other: &monitor::Settings| !in_use(one).eq(in_use(other));
+        note(others(&was, &live), &format!("clusters.{name}.nodes"), Effect::Now);
+        note(matches!(seating, Seating::NoRoom), &format!("clusters.{name}.nodes"), Effect::Restart);
+        note(live.connect_timeout != is.connect_timeout, &format!("clusters.{name}.connect_timeout"), Effect::Restart);
+    }
+    let succeeded = new.clusters.iter().map(|is| match by_name(old, &is.name) {
+        Some(was) => succeed(&was, is),
+        None => (is.clone(), Seating::New),
+    });
+    succeeded.unzip()
 }
 
-/// Which of the clusters that run a new database is on, if that runs.
-fn running(old: &Settings, new: &Settings, database: &Database) -> Option<usize> {
-    let name = &new.clusters.get(database.cluster)?.name;
-    old.clusters.iter().position(|cluster| cluster.name == *name)
+/// The settings of a cluster that are in force when a new file says `is`.
+fn succeed(was: &monitor::Settings, is: &monitor::Settings) -> (monitor::Settings, Seating) {
+    let mut live = monitor::Settings { connect_timeout: was.connect_timeout, ..is.clone() };
+    match Seats::new(was, is) {
+        Some(seats) => {
+            seats.seat(was, &mut live);
+            (live, Seating::Seated(seats))
+        }
+        None => {
+            (live.addresses, live.topology.nodes) = (was.addresses.clone(), was.topology.nodes.clone());
+            live.routing = was.routing.clone();
+            (live, Seating::NoRoom)
+        }
+    }
 }
 
-fn database_effect(old: (&Settings, &Database), new: (&Settings, &Database)) -> Option<Effect> {
-    let Some(cluster) = running(old.0, new.0, new.1) else { return Some(Effect::Restart) };
-    let is = Database { cluster, ..new.1.clone() };
-    if *old.1 == is {
+fn in_use(cluster: &monitor::Settings) -> impl Iterator<Item = &Address> {
+    let nodes = cluster.addresses.iter().zip(&cluster.topology.nodes);
+    nodes.filter(|(_, node)| !node.gone).map(|(address, _)| address)
+}
+
+/// What is said of a cluster, but for nodes that only one of the two has. Routing counts with the databases, which have it
+/// from their clusters.
+fn rest(cluster: &monitor::Settings, other: &monitor::Settings) -> monitor::Settings {
+    let nodes = cluster.addresses.iter().zip(&cluster.topology.nodes);
+    let both = nodes.filter(|(address, node)| !node.gone && in_use(other).any(|known| known == *address));
+    let (addresses, nodes) = both.map(|(address, node)| (address.clone(), node.clone())).unzip();
+    let topology = topology::Settings { nodes, ..cluster.topology.clone() };
+    monitor::Settings { addresses, topology, routing: Default::default(), ..cluster.clone() }
+}
+
+fn database_effect(was: &Database, is: &Database) -> Option<Effect> {
+    if was == is {
         return None;
     }
-    let only_lending = Database { pool: old.1.pool.clone(), ..is } == *old.1;
+    let only_lending = Database { pool: was.pool.clone(), ..is.clone() } == *was;
     Some(if only_lending { Effect::Now } else { Effect::NewSessions })
 }
 
@@ -218,27 +240,85 @@ mod tests {
         assert_eq!(again, [Effect::Restart, Effect::Restart]);
     }
 
-    #[test]
-    fn nodes_stay_and_what_is_said_of_them_changes() {
-        let nodes = |nodes: &str| BASE.replace("[\"a\"]", nodes);
-        let (notes, settings) =
-            told(&nodes("[\"a\", \"b\"]"), &nodes("[\"a\", {address = \"b\", weight = 3}]\nmax_connections = 5"));
-        assert_eq!(notes, ["clusters.main: changed"]);
-        assert_eq!((settings.clusters[0].topology.nodes[1].weight, settings.clusters[0].max_connections), (3.0, 5));
-        let (notes, settings) = told(BASE, &nodes("[\"a\", \"b\"]\nmax_connections = 5\nconnect_timeout = \"1s\""));
-        let restarts = ["clusters.main.nodes: needs a restart", "clusters.main.connect_timeout: needs a restart"];
-        assert_eq!(notes, ["clusters.main: changed", restarts[0], restarts[1]]);
-        assert_eq!((settings.clusters[0].addresses.len(), settings.clusters[0].max_connections), (1, 5));
+    fn with_nodes(nodes: &str) -> String {
+        BASE.replace("[\"a\"]", nodes)
+    }
+
+    /// The nodes of the first cluster in their places, with what has become of them.
+    fn places(settings: &Settings) -> Vec<(&str, bool)> {
+        settings.clusters[0].topology.nodes.iter().map(|node| (&*node.name, node.gone)).collect()
     }
 
     #[test]
-    fn databases_come_and_go_and_those_of_a_new_cluster_wait() {
+    fn what_is_said_of_a_cluster_changes() {
+        let (notes, settings) = told(
+            &with_nodes("[\"a\", \"b\"]"),
+            &with_nodes("[\"a\", {address = \"b\", weight = 3}]\nmax_connections = 5"),
+        );
+        assert_eq!(notes, ["clusters.main: changed"]);
+        assert_eq!((settings.clusters[0].topology.nodes[1].weight, settings.clusters[0].max_connections), (3.0, 5));
+        let (notes, settings) = told(BASE, &with_nodes("[\"a\"]\nmax_connections = 5\nconnect_timeout = \"1s\""));
+        assert_eq!(notes, ["clusters.main: changed", "clusters.main.connect_timeout: needs a restart"]);
+        assert_eq!(settings.clusters[0].max_connections, 5);
+    }
+
+    #[test]
+    fn nodes_come_and_go_and_keep_their_places() {
+        let first = right(&with_nodes("[\"a\", \"b\"]"));
+        let (notes, second) = changes(&first, right(&with_nodes("[\"c\", \"b\"]")));
+        let words: Vec<_> = notes.iter().map(Change::to_string).collect();
+        assert_eq!(words, ["clusters.main.nodes: changed"]);
+        assert_eq!(places(&second), [("a:5432", true), ("b:5432", false), ("c:5432", false)]);
+        assert_eq!(changes(&second, right(&with_nodes("[\"b\", \"c\"]"))).0, [], "the order says nothing");
+        let (notes, third) = changes(&second, right(&with_nodes("[{address = \"a\", weight = 2}, \"b\"]")));
+        assert_eq!(notes.len(), 1);
+        assert_eq!(places(&third), [("a:5432", false), ("b:5432", false), ("c:5432", true)]);
+        assert_eq!(third.clusters[0].topology.nodes[0].weight, 2.0);
+    }
+
+    #[test]
+    fn weights_of_rules_follow_their_nodes() {
+        let file = |nodes: &str| {
+            let rule = "[[clusters.main.routing.rules]]\nuser = \"u\"\nweights = { \"b:5432\" = 7 }\n";
+            with_nodes(nodes) + rule
+        };
+        let first = right(&file("[\"a\", \"b\"]"));
+        let (_, second) = changes(&first, right(&file("[\"b\", \"c\"]")));
+        let weights = second.databases["app"].routing.rules[0].weights.clone();
+        assert_eq!(weights.as_deref(), Some(&[0.0, 7.0, 1.0][..]));
+        assert_eq!(second.clusters[0].routing, second.databases["app"].routing);
+        assert_eq!(changes(&second, right(&file("[\"b\", \"c\"]"))).0, []);
+    }
+
+    #[test]
+    fn a_cluster_has_so_many_nodes_in_its_life() {
+        let mut running = right(BASE);
+        for round in 1..topology::NODES_MAX {
+            running = changes(&running, right(&with_nodes(&format!("[\"n{round}\"]")))).1;
+        }
+        let (notes, settings) = changes(&running, right(&with_nodes("[\"new\", \"a\"]\nmax_connections = 7")));
+        let words: Vec<_> = notes.iter().map(Change::to_string).collect();
+        assert_eq!(words, ["clusters.main: changed", "clusters.main.nodes: needs a restart"]);
+        assert_eq!(places(&settings), places(&running));
+        let (notes, _) = changes(&running, right(BASE));
+        assert_eq!(notes.iter().map(Change::to_string).collect::<Vec<_>>(), ["clusters.main.nodes: changed"]);
+    }
+
+    #[test]
+    fn databases_and_clusters_come_and_go() {
         let after = "[auth]\nmethod = \"trust\"\n[clusters.fresh]\nnodes = [\"b\"]\n[clusters.main]\nnodes = [\"a\"]\n\
              [databases.app]\ncluster = \"main\"\n[databases.late]\ncluster = \"fresh\"";
-        let (told, settings) = told(BASE, after);
-        let expected = ["clusters.fresh: needs a restart", "databases.late: needs a restart", "databases.web: changed"];
-        assert_eq!(told, expected);
-        assert_eq!(settings.databases.keys().collect::<Vec<_>>(), ["app"]);
-        assert_eq!((settings.databases["app"].cluster, settings.clusters.len()), (0, 1));
+        let (notes, settings) = told(BASE, after);
+        let expected =
+            ["clusters.fresh: changed", "databases.late: changed for new sessions", "databases.web: changed"];
+        assert_eq!(notes, expected);
+        let cluster = |name: &str| &*settings.clusters[settings.databases[name].cluster].name;
+        assert_eq!((settings.databases.len(), cluster("app"), cluster("late")), (2, "main", "fresh"));
+        let moved = after.replace("cluster = \"main\"", "cluster = \"fresh\"");
+        assert_eq!(told(after, &moved).0, ["databases.app: changed for new sessions"]);
+        assert_eq!(
+            told(after, BASE).0,
+            ["clusters.fresh: changed", "databases.late: changed", "databases.web: changed for new sessions"]
+        );
     }
 }

@@ -160,7 +160,7 @@ pub(super) fn defaults(name: &str, addresses: Vec<Address>, nodes: Vec<NodeSetti
 }
 
 pub(super) fn node(address: &Address) -> NodeSettings {
-    NodeSettings { name: address.to_string(), weight: 1.0, role: None, near: true }
+    NodeSettings { name: address.to_string(), weight: 1.0, role: None, near: true, gone: false }
 }
 
 /// A routing section over the one above it, for a cluster of these nodes.

@@ -168,9 +168,11 @@ impl Lines {
     }
 
     fn cluster(&mut self, key: &str, cluster: &monitor::Settings) {
-        let nodes: Vec<String> = cluster.addresses.iter().map(ToString::to_string).collect();
-        self.add(format!("{key}.nodes"), nodes.join(","), "");
-        for (node, address) in cluster.topology.nodes.iter().zip(&cluster.addresses) {
+        let nodes = cluster.topology.nodes.iter().zip(&cluster.addresses);
+        let nodes: Vec<_> = nodes.filter(|(node, _)| !node.gone).collect();
+        let names: Vec<String> = nodes.iter().map(|(_, address)| address.to_string()).collect();
+        self.add(format!("{key}.nodes"), names.join(","), "");
+        for (node, address) in nodes {
             self.add(format!("{key}.nodes.{address}.weight"), node.weight.to_string(), "1");
             let role = node.role.map(kebab).unwrap_or_default();
             self.add(format!("{key}.nodes.{address}.role"), role, "");
@@ -219,7 +221,7 @@ fn effect(key: &str) -> Effect {
         ("databases" | "users" | "auth", _) => Effect::NewSessions,
         ("admin", "users" | "stats_users") => Effect::NewSessions,
         ("server", "max_clients" | "login_timeout" | "shutdown_timeout") => Effect::Now,
-        ("clusters", rest) if rest.ends_with(".nodes") || rest.ends_with(".connect_timeout") => Effect::Restart,
+        ("clusters", rest) if rest.ends_with(".connect_timeout") => Effect::Restart,
         ("clusters", _) => Effect::Now,
         ("admin", "pgbouncer_version") | ("log", "level" | "slow" | "connections") => Effect::Now,
         _ => Effect::Restart,

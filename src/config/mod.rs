@@ -14,6 +14,7 @@ mod listing;
 mod mistake;
 mod pooling;
 mod raw;
+mod seats;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -82,8 +82,10 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
 
 /// The node that is tried first.
 pub fn choose_first(target: &Target, request: Request) -> Result<Choice, RouteError> {
-    let only = target.cluster.nodes.len() == 1 && request.need != Need::Replica;
-    if only { Ok(Choice { node: NodeId(0), lacks: false }) } else { choose(target, request, NodeSet::NONE) }
+    match target.cluster.only().filter(|_| request.need != Need::Replica) {
+        Some(node) => Ok(Choice { node, lacks: false }),
+        None => choose(target, request, NodeSet::NONE),
+    }
 }
 
 /// The node for a statement.
@@ -116,7 +118,7 @@ pub fn choose(target: &Target, request: Request, avoid: NodeSet) -> Result<Choic
 /// What is asked of the nodes for a statement.
 pub fn wish<'t>(target: &'t Target, topology: &Topology, request: Request) -> Wish<'t> {
     // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
-    let alone = topology.nodes.len() == 1 && topology.primary.is_none();
+    let alone = topology.primary.is_none() && topology.only().is_some();
     let class = match request.need {
         Need::Replica => Class::Replica,
         Need::Node(node) => Class::Node(NodeId(node)),

@@ -64,7 +64,7 @@ pub async fn begin(
         if keeps { acquire_to_keep(target, worker, request).await } else { acquire(target, worker, request).await };
     let mut acquired = acquired.map_err(|error| Refusal::Told(error.report()))?;
     let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    match begin_on(&mut acquired.0, &wanted, known.as_ref(), target.shared.routed).await {
+    match begin_on(&mut acquired.0, &wanted, known.as_ref(), !keeps).await {
         Ok(beginning) if keeps => {
             target.remember(startup, beginning.clone(), as_of);
             Ok(Begun { beginning, held: Some(acquired) })
@@ -106,12 +106,13 @@ async fn acquire_to_keep(target: &Arc<Target>, worker: &Worker, request: Request
 }
 
 /// Brings the settings to the connection. When it is known how such a session begins, they are valid and spelled as the
-/// server spells them; otherwise the server is asked, also for what decides between nodes if they are `routed`.
+/// server spells them; otherwise the server is asked, also for what decides between nodes if the session `may_choose`: now,
+/// or once there are more of them.
 async fn begin_on(
     server: &mut backend::Server,
     wanted: &Carried,
     known: Option<&Beginning>,
-    routed: bool,
+    may_choose: bool,
 ) -> Result<Beginning, QueryError> {
     let wanted = known.map_or(wanted, |known| &*known.settings);
     if let Some(replay) = server.state.settings.replay(wanted) {
@@ -133,7 +134,7 @@ async fn begin_on(
     }
     let isolation = match known {
         Some(known) => known.isolation,
-        None if routed => {
+        None if may_choose => {
             let rows = server.query("SHOW default_transaction_isolation", BEGIN_LIMIT).await?;
             rows.first().and_then(|row| row.first()?.as_deref()).and_then(Isolation::of)
         }

@@ -80,6 +80,7 @@ fn views(target: &Target, request: Request) -> Vec<NodeView> {
     let view = |(id, node): (_, &Node)| {
         let primary = topology.primary == Some(id);
         NodeView {
+            id: id.0,
             name: node.name.to_string(),
             role: node.role.map(|role| match role {
                 Role::Primary => "primary",
@@ -99,7 +100,7 @@ fn views(target: &Target, request: Request) -> Vec<NodeView> {
             chosen: chosen == Some(id),
         }
     };
-    topology.ids().zip(&topology.nodes).map(view).collect()
+    topology.in_use().map(view).collect()
 }
 
 /// WAL of the primary that a node has not replayed, in bytes.

@@ -268,7 +268,9 @@ async fn take_in(arrival: Box<Arrival>, desk: &Desk) -> Option<Box<Client>> {
         Who::Moved(mut client) => {
             client
                 .arrive(desk.worker.clone())
-                .inspect_err(|error| tracing::warn!(%error, "closed a client that could not be moved to another thread"))
+                .inspect_err(
+                    |error| tracing::warn!(%error, "closed a client that could not be moved to another thread"),
+                )
                 .ok()?;
             Some(client)
         }

@@ -4,13 +4,14 @@
 //! and `begin` how their sessions begin; `client` is the life of one that is logged in, with `exchange` moving the bytes
 //! and `acquire` finding it a server connection, and `replication` that of one that replicates; `listen` lets one listen
 //! without a server connection; `registry` is how others reach it (cancel, drain); `target` is what one database and user
-//! share, `counting` what a client counts, `census` what is known of a database's own code; `report` says every error.
+//! share, `cluster` what all on the same nodes do, `counting` what a client counts, `census` what is known of a database's own code; `report` says every error.
 
 mod accept;
 mod acquire;
 mod begin;
 mod census;
 mod client;
+mod cluster;
 mod counting;
 mod door;
 mod exchange;
@@ -42,6 +43,7 @@ use tokio::sync::mpsc;
 
 pub use accept::accept;
 pub use census::Codes;
+pub use cluster::{Cluster, ClusterNode};
 pub use door::{CONSOLES, Door, Visitor};
 pub use gate::{Gate, Gates};
 pub use intake::{Arrivals, Workers, balance, serve};
@@ -49,7 +51,7 @@ pub use listen::Hubs;
 pub use mishaps::Mishap;
 pub use registry::{Activity, Entry, Order, Pin, Registry, Slot};
 pub use spread::Order as Move;
-pub use target::{Cluster, ClusterNode, DatabaseSettings, Target};
+pub use target::{DatabaseSettings, Target};
 pub use watch::{CacheFigures, Watch};
 pub use worker::Worker;
 pub use writes::Writes;
@@ -232,8 +234,7 @@ impl Frontend {
         user: &str,
         credential: auth::Credential,
     ) -> Target {
-        let nodes: Vec<Box<str>> = settings.cluster.nodes.iter().map(|node| node.name.as_str().into()).collect();
-        let account = self.accounts.of(database, user, &nodes);
+        let account = self.accounts.of(database, user, &settings.cluster.names);
         let (statements, gate) = (self.statements.clone(), self.gates.of(database));
         Target::new(settings.clone(), database, user, credential, statements, account, gate)
     }

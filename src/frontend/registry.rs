@@ -543,7 +543,7 @@ mod tests {
     use super::*;
 
     fn account() -> Arc<Account> {
-        Arc::new(Account::new("app", "alice", Box::default()))
+        Arc::new(Account::new("app", "alice", None))
     }
 
     fn entry(registry: &Arc<Registry>, secret_bytes: usize) -> Entry {

@@ -2,151 +2,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::census::{Codes, Kept};
+use super::census::Kept;
+use super::cluster::Cluster;
 use super::gate::Gate;
-use super::latency::Latency;
-use super::listen::Hubs;
-use super::writes::{LastWrite, Writes};
+use super::writes::LastWrite;
 use crate::{
     auth::Credential,
-    backend::{Defaults, Greeting, Login, Senders, ServerManager},
+    backend::{Defaults, Greeting, Login, ServerManager},
     metrics::Account,
-    monitor::Monitor,
-    net::Address,
     pool,
-    session::{self, Carried, Mode, NewDefaults, Reported, Shared, Statements},
+    session::{self, Carried, Mode, Reported, Shared, Statements},
     sql::Isolation,
-    topology::{Consistency, Load, NodeId, Routing, Transactions},
+    topology::{Consistency, NODES_MAX, NodeId, Routing, Transactions},
 };
-
-/// The nodes of one cluster with their budgets of connections.
-#[derive(Debug)]
-pub struct Cluster {
-    pub name: String,
-    pub monitor: Monitor,
-    /// In the order of the configuration: a `NodeId` is an index.
-    pub nodes: Vec<ClusterNode>,
-    pub connect_timeout: Duration,
-    /// They listen for clients.
-    pub hubs: Hubs,
-    /// Who sends the notifications that clients hear.
-    pub senders: Arc<Senders>,
-    pub codes: Codes,
-    pub writes: Writes,
-    /// Of all databases and users, as far as it was changed through Poolhouse.
-    pub defaults: Defaults,
-    pub held: Held,
-}
-
-/// Statements that found no server to run on, and waited for one.
-#[derive(Debug, Default)]
-pub struct Held {
-    /// Those that wait.
-    pub now: AtomicUsize,
-    pub served: AtomicU64,
-    /// They were answered with an error.
-    pub failed: AtomicU64,
-    /// Their clients have left, or were told to.
-    pub left: AtomicU64,
-}
-
-impl Held {
-    /// A statement waits until what is returned is dropped: as one whose client has left, unless that is told otherwise.
-    pub fn hold(&self) -> Holding<'_> {
-        self.now.fetch_add(1, Ordering::Relaxed);
-        Holding { held: self, end: &self.left }
-    }
-}
-
-#[derive(Debug)]
-pub struct Holding<'a> {
-    held: &'a Held,
-    end: &'a AtomicU64,
-}
-
-impl Holding<'_> {
-    pub fn serve(mut self) {
-        self.end = &self.held.served;
-    }
-
-    pub fn fail(mut self) {
-        self.end = &self.held.failed;
-    }
-}
-
-impl Drop for Holding<'_> {
-    fn drop(&mut self) {
-        self.held.now.fetch_sub(1, Ordering::Relaxed);
-        self.end.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-#[derive(Debug)]
-pub struct ClusterNode {
-    pub name: String,
-    pub address: Address,
-    pub pools: Arc<pool::Node<ServerManager>>,
-    /// As far as reads are balanced by it.
-    pub latency: Arc<Latency>,
-    /// Reads that it was given lately: half of them are forgotten every second.
-    pub given: AtomicU32,
-}
-
-impl Load for Cluster {
-    fn busy(&self, id: NodeId) -> usize {
-        self.node(id).pools.lent()
-    }
-
-    fn given(&self, id: NodeId) -> f64 {
-        self.node(id).given.load(Ordering::Relaxed).into()
-    }
-
-    fn latency(&self, id: NodeId) -> f64 {
-        self.node(id).latency.seconds()
-    }
-}
-
-impl Cluster {
-    /// How long statements wait for a node that can serve them.
-    pub fn hold(&self) -> Duration {
-        self.monitor.settings().hold
-    }
-
-    pub fn node(&self, id: NodeId) -> &ClusterNode {
-        &self.nodes[usize::from(id.0)]
-    }
-
-    /// Closes the connections to a database (by its name on the servers) that idle, and those in use when they are given
-    /// back: PostgreSQL drops, renames or copies it only while nobody else is connected to it, and gives those who are
-    /// five seconds to leave.
-    pub fn vacate(&self, database: &str) {
-        for node in &self.nodes {
-            node.pools.renew_where(|manager| manager.database() == database);
-        }
-    }
-
-    /// Sessions begin with other settings from now on: nothing that was found out about that is trusted any more, and
-    /// when servers hold to the old ones on connections that are there, those whom it concerns get new connections.
-    pub fn take_defaults(&self, new: &NewDefaults) {
-        if let NewDefaults::Of(of) = new {
-            let is_meant = |name: &Option<Box<str>>, own: &str| name.as_deref().is_none_or(|name| name == own);
-            for node in &self.nodes {
-                node.pools.renew_where(|manager| {
-                    is_meant(&of.database, manager.database()) && is_meant(&of.user, manager.user())
-                });
-            }
-        }
-        // Last, so that what is found out on an old connection until then is not trusted either.
-        self.defaults.change();
-    }
-}
 
 /// What is configured for one database and user.
 #[derive(Debug, Clone)]
@@ -231,6 +103,7 @@ pub struct Target {
     defaults: Arc<Defaults>,
     /// What is known of the database's own code is kept as long as this is.
     kept: Arc<Kept>,
+    _using: Arc<()>,
 }
 
 impl Target {
@@ -249,7 +122,7 @@ impl Target {
         let database = settings.database.unwrap_or_else(|| database.to_owned());
         let kept = cluster.codes.of(&database);
         let writes_here = cluster.writes.of(&database);
-        let sees_all = settings.routing.consistency == Consistency::Global && cluster.nodes.len() > 1;
+        let sees_all = settings.routing.consistency == Consistency::Global;
         if sees_all {
             writes_here.want();
         }
@@ -257,10 +130,9 @@ impl Target {
             mode: settings.session.mode,
             statements_max: settings.session.prepared_statements,
             on_pin: settings.session.on_pin,
-            routed: cluster.nodes.len() > 1 && settings.session.mode != Mode::Session,
             reads_until_write: settings.routing.transactions == Transactions::ReadUntilWrite,
             lists: Some(settings.routing.lists.clone()).filter(|lists| !lists.is_empty()),
-            nodes: cluster.nodes.iter().map(|node| node.name.as_str().into()).collect(),
+            nodes: cluster.roster.clone(),
             statements,
             code: kept.code.clone(),
         };
@@ -275,13 +147,15 @@ impl Target {
             gate,
             pool: Mutex::new(settings.pool),
             login: Login {
-                address: cluster.nodes[0].address.clone(),
+                // Replaced for each node.
+                address: cluster.node(NodeId(0)).address.clone(),
                 database,
                 user,
                 credential,
                 parameters: Vec::new(),
             },
-            pools: cluster.nodes.iter().map(|_| OnceLock::new()).collect(),
+            _using: cluster.using(),
+            pools: (0..NODES_MAX).map(|_| OnceLock::new()).collect(),
             cluster,
             beginnings: Mutex::default(),
             defaults: Arc::default(),

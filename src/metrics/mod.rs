@@ -9,4 +9,4 @@ mod traffic;
 pub use histogram::{Distribution, Histogram, SHOWN_BOUNDS};
 pub use queries::{Queries, QueryFigures, Ran};
 pub use sqlstate::{Class, ErrorCounters, Errors};
-pub use traffic::{Account, Accounts, Count, Figures, LoginWait, Tally, Traffic};
+pub use traffic::{Account, Accounts, Count, Figures, LoginWait, NodeNames, Tally, Traffic};

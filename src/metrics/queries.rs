@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{histogram::Distribution, traffic::Account};
+use super::{
+    histogram::Distribution,
+    traffic::{Account, NodeNames},
+};
 
 /// Workers with tables of their own; further ones share them.
 const TABLES: usize = 8;
@@ -48,7 +51,7 @@ pub struct QueryFigures {
     pub errors: u64,
     pub times: Distribution,
     /// Calls by the name of the node.
-    pub by_node: BTreeMap<Box<str>, u64>,
+    pub by_node: BTreeMap<Arc<str>, u64>,
 }
 
 /// All statements.
@@ -75,15 +78,16 @@ struct Entry {
     calls: u64,
     errors: u64,
     times: Distribution,
-    /// Calls by the index of the node, and last those on none.
-    by_node: Box<[u64]>,
+    /// Calls by the index of the node, as far as there were any.
+    by_node: Vec<u64>,
     /// Calls, of which some are forgotten each time that room is made.
     lately: u64,
 }
 
 impl Entry {
     fn figures(&self) -> QueryFigures {
-        let names = self.account.nodes.iter().zip(&self.by_node).filter(|(_, calls)| **calls > 0);
+        let names = self.account.nodes.as_ref().map(NodeNames::all).unwrap_or_default();
+        let names = names.into_iter().zip(&self.by_node).filter(|(_, calls)| **calls > 0);
         QueryFigures {
             id: self.id,
             text: self.text.clone(),
@@ -91,7 +95,7 @@ impl Entry {
             calls: self.calls,
             errors: self.errors,
             times: self.times.clone(),
-            by_node: names.map(|(name, calls)| (name.clone(), *calls)).collect(),
+            by_node: names.map(|(name, calls)| (name, *calls)).collect(),
         }
     }
 }
@@ -156,7 +160,7 @@ impl Table {
                 calls: 0,
                 errors: 0,
                 times: Distribution::default(),
-                by_node: std::iter::repeat_n(0, account.nodes.len() + 1).collect(),
+                by_node: Vec::new(),
                 lately: 0,
             };
             self.entries.insert(key, Box::new(entry));
@@ -166,8 +170,10 @@ impl Table {
         entry.lately += 1;
         entry.errors += u64::from(ran.failed);
         entry.times.add(ran.took);
-        let last = entry.by_node.len() - 1;
-        entry.by_node[node.unwrap_or(last).min(last)] += 1;
+        if let Some(node) = node.filter(|_| account.nodes.is_some()) {
+            entry.by_node.resize((node + 1).max(entry.by_node.len()), 0);
+            entry.by_node[node] += 1;
+        }
     }
 
     fn make_room(&mut self) {
@@ -222,7 +228,8 @@ mod tests {
     #[test]
     fn workers_are_added_up_and_databases_told_apart() {
         let (accounts, queries) = (Accounts::default(), Queries::default());
-        let nodes: [Box<str>; 2] = ["a".into(), "b".into()];
+        let nodes = NodeNames::default();
+        nodes.extend(["a", "b"]);
         let (alice, bob) = (accounts.of("app", "alice", &nodes), accounts.of("app", "bob", &nodes));
         let other = accounts.of("other", "alice", &nodes);
         queries.add(0, &alice, Some(0), [ran(7, "SELECT ?", 10, false), ran(7, "SELECT ?", 20, true)].into_iter());
@@ -240,7 +247,7 @@ mod tests {
     #[test]
     fn what_hardly_ever_runs_makes_room_and_stays_in_the_sum() {
         let (accounts, queries) = (Accounts::default(), Queries::default());
-        let account = accounts.of("app", "alice", &["a".into()]);
+        let account = accounts.of("app", "alice", &NodeNames::default());
         let often = || (0..100).map(|_| ran(1, "often", 1, false));
         queries.add(0, &account, Some(0), often());
         let many = 3 * QUERIES_MAX as u64;

@@ -23,6 +23,9 @@ const ACCOUNTS_MAX: usize = 1_000;
 /// ones share them.
 const SHARDS: usize = 8;
 
+/// Most nodes of a cluster.
+const NODES_MAX: usize = 128;
+
 /// Who the others are counted as.
 const OTHERS: &str = "(others)";
 
@@ -198,6 +201,26 @@ impl Figures {
     }
 }
 
+/// The names of a cluster's nodes by their index. There may be more later; none is ever another's. Clones are the same.
+#[derive(Debug, Default, Clone)]
+pub struct NodeNames(Arc<Mutex<Vec<Arc<str>>>>);
+
+impl NodeNames {
+    /// Adds the names that are not there yet: those after as many as are.
+    pub fn extend<'a>(&self, all: impl IntoIterator<Item = &'a str>) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names.len();
+        names.extend(all.into_iter().skip(known).map(Arc::from));
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is counted of one node, in the numbers of each shard; made when there is something to count.
+type Shards = [OnceLock<Box<Traffic>>; SHARDS];
+
 /// The figures of one database and user, as clients call them. They last as long as the process, also when nobody uses
 /// the pool any more: a total must not fall.
 #[derive(Debug)]
@@ -206,18 +229,19 @@ pub struct Account {
     /// Another one for each name of a database; well mixed.
     pub database_key: u64,
     pub user: Box<str>,
-    /// The nodes of its cluster.
-    pub nodes: Box<[Box<str>]>,
+    /// Of its cluster; `None` when it has not one for all.
+    pub nodes: Option<NodeNames>,
     logins: AtomicU64,
     /// Logins that wait for a server connection, since when.
     waiting: Mutex<BTreeMap<u64, Instant>>,
-    /// For each node, and then for what needed none, one of each shard; made when there is something to count.
-    traffic: Box<[OnceLock<Box<Traffic>>]>,
+    /// For each node, and then for what needed none.
+    traffic: Box<[OnceLock<Box<Shards>>]>,
 }
 
 impl Account {
-    pub fn new(database: &str, user: &str, nodes: Box<[Box<str>]>) -> Account {
-        let traffic = std::iter::repeat_with(OnceLock::new).take((nodes.len() + 1) * SHARDS).collect();
+    pub fn new(database: &str, user: &str, nodes: Option<NodeNames>) -> Account {
+        let places = if nodes.is_some() { NODES_MAX } else { 0 };
+        let traffic = std::iter::repeat_with(OnceLock::new).take(places + 1).collect();
         let mut hasher = DefaultHasher::new();
         database.hash(&mut hasher);
         Account {
@@ -233,8 +257,9 @@ impl Account {
 
     /// What is done on the node of this index, or on none; the part that the worker of this number counts in.
     pub fn traffic(&self, node: Option<usize>, worker: usize) -> &Traffic {
-        let at = node.unwrap_or(self.nodes.len()).min(self.nodes.len());
-        self.traffic[at * SHARDS + worker % SHARDS].get_or_init(Box::default)
+        let last = self.traffic.len() - 1;
+        let shards = self.traffic[node.map_or(last, |node| node.min(last))].get_or_init(Box::default);
+        shards[worker % SHARDS].get_or_init(Box::default)
     }
 
     pub fn add_login(&self) {
@@ -259,10 +284,11 @@ impl Account {
     }
 
     /// The figures by the name of the node, the empty one for what needed none.
-    pub fn by_node(&self) -> impl Iterator<Item = (&str, Figures)> {
-        let names = self.nodes.iter().map(|name| &**name).chain([""]);
-        names.zip(self.traffic.chunks(SHARDS)).filter_map(|(name, shards)| {
-            let sum = shards.iter().filter_map(OnceLock::get).map(|traffic| traffic.read());
+    pub fn by_node(&self) -> impl Iterator<Item = (Arc<str>, Figures)> {
+        let names = self.nodes.as_ref().map(NodeNames::all).unwrap_or_default();
+        self.traffic.iter().enumerate().filter_map(move |(at, shards)| {
+            let name = names.get(at).cloned().unwrap_or_default();
+            let sum = shards.get()?.iter().filter_map(OnceLock::get).map(|traffic| traffic.read());
             let sum = sum.reduce(|mut sum, more| {
                 sum.merge(&more);
                 sum
@@ -304,15 +330,15 @@ pub struct Accounts {
 
 impl Accounts {
     /// That of a database and user. Once there are very many, the rest share one, without nodes.
-    pub fn of(&self, database: &str, user: &str, nodes: &[Box<str>]) -> Arc<Account> {
+    pub fn of(&self, database: &str, user: &str, nodes: &NodeNames) -> Arc<Account> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(account) = by_name.get(&(database.into(), user.into())) {
             return account.clone();
         }
         let (database, user, nodes) =
-            if by_name.len() < ACCOUNTS_MAX { (database, user, nodes) } else { (OTHERS, OTHERS, &[][..]) };
+            if by_name.len() < ACCOUNTS_MAX { (database, user, Some(nodes)) } else { (OTHERS, OTHERS, None) };
         let account = by_name.entry((database.into(), user.into()));
-        account.or_insert_with(|| Arc::new(Account::new(database, user, nodes.into()))).clone()
+        account.or_insert_with(|| Arc::new(Account::new(database, user, nodes.cloned()))).clone()
     }
 
     /// In the order of their names.
@@ -327,7 +353,10 @@ mod tests {
 
     #[test]
     fn a_tally_is_added_once() {
-        let account = Account::new("app", "alice", ["a".into(), "b".into()].into());
+        let nodes = NodeNames::default();
+        nodes.extend(["a"]);
+        let account = Account::new("app", "alice", Some(nodes.clone()));
+        nodes.extend(["other", "b"]);
         let mut tally = Tally::default();
         tally.add(Count::Queries, 3);
         tally.add(Count::ClientReceived, 100);
@@ -340,7 +369,8 @@ mod tests {
         tally.flush(account.traffic(Some(1), 0));
         tally.flush(account.traffic(Some(1), 0));
         account.traffic(None, 0).add(Count::Queries, 1);
-        let by_node: Vec<_> = account.by_node().map(|(node, it)| (node.to_owned(), it.count(Count::Queries))).collect();
+        let by_node: Vec<_> =
+            account.by_node().map(|(node, it)| (node.to_string(), it.count(Count::Queries))).collect();
         assert_eq!(by_node, [("b".to_owned(), 3), (String::new(), 1)]);
         let all = account.figures();
         assert_eq!((all.count(Count::Queries), all.count(Count::ClientReceived)), (4, 95));
@@ -351,7 +381,7 @@ mod tests {
 
     #[test]
     fn logins_wait_until_they_end() {
-        let account = Arc::new(Account::new("app", "alice", Box::default()));
+        let account = Arc::new(Account::new("app", "alice", None));
         let (first, second) = (account.wait_to_log_in(), account.wait_to_log_in());
         assert_eq!(account.waiting_logins().len(), 2);
         drop(first);
@@ -364,7 +394,8 @@ mod tests {
     #[test]
     fn names_that_clients_make_up_do_not_fill_the_memory() {
         let accounts = Accounts::default();
-        let nodes: [Box<str>; 1] = ["a".into()];
+        let nodes = NodeNames::default();
+        nodes.extend(["a"]);
         for number in 0..2 * ACCOUNTS_MAX {
             accounts.of("app", &number.to_string(), &nodes).traffic(Some(0), number).add(Count::Queries, 1);
         }

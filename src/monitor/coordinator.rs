@@ -64,10 +64,8 @@ impl Coordinator {
     fn take(&mut self, event: Event) -> Vec<Action> {
         let Event { node, observation, reported } = event;
         let failed = matches!(observation, Observation::PromotionFailed { .. });
-        if (reported || failed)
-            && let Some(bell) = self.shared.bells.get(usize::from(node.0))
-        {
-            bell.reopen();
+        if reported || failed {
+            self.shared.ring(node, true);
         }
         if let Observation::PromotionFailed { reason, .. } = &observation {
             tracing::error!(cluster = self.cluster(), node = self.name(node), reason, "the promotion failed");
@@ -90,7 +88,7 @@ impl Coordinator {
 
     fn carry_out(&self, action: Action) {
         match action {
-            Action::ProbeNow(node) => self.shared.bells[usize::from(node.0)].ring(),
+            Action::ProbeNow(node) => self.shared.ring(node, false),
             Action::Promote(node) => self.promote(node),
             Action::Follow { replica, primary } => self.point(replica, primary),
         }
@@ -151,6 +149,7 @@ fn log_changes(cluster: &str, before: &Topology, after: &Topology) {
         }
         let (node, role) = (&*new.name, role(new.role));
         match new.state {
+            State::Down if new.gone => tracing::info!(cluster, node, from, to, role, "{why}"),
             State::Stale => tracing::error!(cluster, node, from, to, role, "{why}"),
             State::Down => tracing::warn!(cluster, node, from, to, role, "{why}"),
             State::Unknown | State::Up | State::Suspect { .. } | State::Draining | State::Paused => {

@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::prober::Bell;
+use self::prober::{Advice, Bell};
 use crate::{
     auth::{Credential, Secret},
     backend::Login,
@@ -35,7 +35,7 @@ const EVENTS_MAX: usize = 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub name: String,
-    /// In the order of `topology.nodes`.
+    /// In the order of `topology.nodes`: those that are gone keep their places, and new ones come after them.
     pub addresses: Vec<Address>,
     pub topology: topology::Settings,
     pub routing: topology::Routing,
@@ -86,14 +86,27 @@ struct Shared {
     version: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
     /// One for each node's prober.
-    bells: Vec<Bell>,
+    bells: ArcSwap<Vec<Bell>>,
     /// A replica has been found to have replayed more.
     fresher: Notify,
+    advice: Advice,
+    scope: Scope,
 }
 
 impl Shared {
     fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// Asks the prober of a node for a probe, over a new connection if `anew`. Nothing when there is none.
+    fn ring(&self, node: NodeId, anew: bool) {
+        if let Some(bell) = self.bells.load().get(usize::from(node.0)) {
+            if anew {
+                bell.reopen();
+            } else {
+                bell.ring();
+            }
+        }
     }
 }
 
@@ -114,13 +127,15 @@ impl Monitor {
         let shared = Arc::new(Shared {
             topology: ArcSwap::from_pointee(machine.topology().clone()),
             version: watch::Sender::new(machine.topology().version),
-            bells: settings.addresses.iter().map(|_| Bell::default()).collect(),
+            bells: ArcSwap::default(),
             settings: ArcSwap::new(settings),
             reconfigured: Notify::new(),
             events,
             fresher: Notify::new(),
+            advice: Advice::default(),
+            scope: scope.clone(),
         });
-        prober::start(&shared, scope);
+        prober::settle(&shared);
         coordinator::start(machine, &shared, inbox, scope);
         Monitor { shared }
     }
@@ -129,15 +144,16 @@ impl Monitor {
         self.shared.settings()
     }
 
-    /// Watches and decides by other settings from now on.
+    /// Watches and decides by other settings from now on. Must be called on a tokio runtime.
     ///
     /// # Panics
-    /// In tests, when the addresses are not the same: they are what is watched.
+    /// In tests, when the addresses are not those that were there, with new ones after them.
     pub fn set_settings(&self, settings: Arc<Settings>) {
-        debug_assert_eq!(self.shared.settings().addresses, settings.addresses);
+        debug_assert!(settings.addresses.starts_with(&self.shared.settings().addresses));
         self.shared.settings.store(settings);
         self.shared.reconfigured.notify_one();
-        self.shared.bells.iter().for_each(Bell::ring);
+        prober::settle(&self.shared);
+        self.shared.bells.load().iter().for_each(Bell::ring);
     }
 
     /// As who checks its health, but to another database.
@@ -168,8 +184,8 @@ impl Monitor {
     /// A read finds no replica that is known to have what it must see: the primary is asked now where it is, and then those
     /// behind it, how far they are. Never waits; cheap.
     pub fn want_fresh(&self) {
-        if let Some(bell) = self.topology().primary.and_then(|primary| self.shared.bells.get(usize::from(primary.0))) {
-            bell.ring();
+        if let Some(primary) = self.topology().primary {
+            self.shared.ring(primary, false);
         }
     }
 

@@ -17,7 +17,7 @@ use super::{Event, Health, Shared, now, probe};
 use crate::{
     backend::{self, ConnectError, Login, QueryError, Server},
     tasks::Scope,
-    topology::{FailoverMode, NodeId, Observation},
+    topology::{FailoverMode, NodeId, NodeSettings, Observation},
 };
 
 /// Between two probes of a node that answers, however often they are asked for.
@@ -31,10 +31,12 @@ const PROMOTION_LACK: &str = "no replica can be promoted; to point replicas at a
      pg_read_all_settings and, since PostgreSQL 15, ALTER SYSTEM ON PARAMETER primary_conninfo";
 
 /// Asks a prober for a probe.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Bell {
     rung: Arc<Notify>,
     reopen: Arc<AtomicBool>,
+    /// Of the prober.
+    scope: Scope,
 }
 
 impl Bell {
@@ -51,36 +53,51 @@ impl Bell {
 
 /// Said once per cluster, not once per node.
 #[derive(Debug, Default)]
-struct Advice {
+pub(super) struct Advice {
     receiver: AtomicBool,
     control: AtomicBool,
     promotion: AtomicBool,
 }
 
-/// Starts one prober per node, which heeds its bell.
-pub(super) fn start(shared: &Arc<Shared>, scope: &Scope) {
-    let advice = Arc::new(Advice::default());
-    for (node, bell) in shared.bells.iter().enumerate() {
-        let node = NodeId(node as u16);
-        let prober = Prober {
-            node,
-            login: shared.settings().login(node),
-            health: shared.settings().health.clone(),
-            shared: Arc::clone(shared),
-            bell: bell.clone(),
-            advice: Arc::clone(&advice),
-            kept: None,
-            with_control: true,
-            refused: false,
+/// Starts a prober, which heeds its bell, for each node that has none, and ends those of nodes that are gone.
+pub(super) fn settle(shared: &Arc<Shared>) {
+    let before = shared.bells.load();
+    let bell = |(at, node): (usize, &NodeSettings)| {
+        let bell = match before.get(at).filter(|bell| !bell.scope.is_stopping()) {
+            Some(bell) => bell.clone(),
+            None => Bell { rung: Arc::default(), reopen: Arc::default(), scope: shared.scope.child() },
         };
-        let stopping = scope.clone();
-        scope.spawn("probe a node", async move {
-            tokio::select! {
-                () = stopping.stopping() => {}
-                () = prober.run() => {}
-            }
-        });
-    }
+        if node.gone {
+            bell.scope.stop();
+        } else if before.get(at).is_none_or(|before| before.scope.is_stopping()) {
+            start(shared, NodeId(at as u16), &bell);
+        }
+        bell
+    };
+    let bells = shared.settings().topology.nodes.iter().enumerate().map(bell).collect();
+    shared.bells.store(Arc::new(bells));
+}
+
+fn start(shared: &Arc<Shared>, node: NodeId, bell: &Bell) {
+    let settings = shared.settings();
+    let prober = Prober {
+        node,
+        login: settings.login(node),
+        health: settings.health.clone(),
+        shared: Arc::clone(shared),
+        bell: bell.clone(),
+        kept: None,
+        with_control: true,
+        refused: false,
+    };
+    let stopping = bell.scope.clone();
+    // Of the monitor's branch, which is waited for at the end; the bell's own only says when to stop.
+    shared.scope.spawn("probe a node", async move {
+        tokio::select! {
+            () = stopping.stopping() => {}
+            () = prober.run() => {}
+        }
+    });
 }
 
 struct Prober {
@@ -90,7 +107,6 @@ struct Prober {
     health: Health,
     shared: Arc<Shared>,
     bell: Bell,
-    advice: Arc<Advice>,
     kept: Option<Kept>,
     /// The user may call pg_control_*, as far as we know.
     with_control: bool,
@@ -208,7 +224,7 @@ impl Prober {
         if self.with_control && not_allowed {
             self.with_control = false;
             self.advise(
-                &self.advice.control,
+                &self.shared.advice.control,
                 "GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint(), pg_control_recovery()",
                 "whether a node belongs to the cluster, and a replica's timeline, can't be checked",
             );
@@ -218,7 +234,7 @@ impl Prober {
         let (probe, sight) = probe::read(&rows, started).map_err(Failure::Nonsense)?;
         if sight.receiver_hidden {
             self.advise(
-                &self.advice.receiver,
+                &self.shared.advice.receiver,
                 "GRANT pg_monitor",
                 "whether a replica streams can't be seen, and its timeline only late",
             );
@@ -231,13 +247,13 @@ impl Prober {
         const MAY: &str = "SELECT current_setting('is_superuser') = 'on' OR \
              has_function_privilege('pg_promote(boolean, integer)', 'execute')";
         let settings = self.shared.settings();
-        let asked = self.advice.promotion.load(Ordering::Relaxed);
+        let asked = self.shared.advice.promotion.load(Ordering::Relaxed);
         if settings.topology.failover != FailoverMode::Promote || asked {
             return;
         }
         let rows = server.query(MAY, self.limit()).await.unwrap_or_default();
         if rows.first().and_then(|row| row.first()?.as_deref()) == Some("f") {
-            self.advise(&self.advice.promotion, PROMOTION_GRANT, PROMOTION_LACK);
+            self.advise(&self.shared.advice.promotion, PROMOTION_GRANT, PROMOTION_LACK);
         }
     }
 

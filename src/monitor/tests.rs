@@ -187,7 +187,7 @@ impl Bench {
             change(index, &mut server.set());
             servers.push(server);
         }
-        let node = |index| NodeSettings { name: format!("n{index}"), weight: 1.0, role: None, near: true };
+        let node = |index| NodeSettings { name: format!("n{index}"), weight: 1.0, role: None, near: true, gone: false };
         let settings = Settings {
             name: "main".into(),
             addresses: servers.iter().map(|server| server.address.clone()).collect(),

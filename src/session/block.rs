@@ -178,7 +178,7 @@ impl Session {
         let isolation = modes.isolation.or_else(|| self.isolation());
         let by_default = || self.reported.get("default_transaction_read_only") == Some("on");
         let reads = self.shared.reads_until_write || modes.read_only.unwrap_or_else(by_default);
-        self.shared.routed && reads && isolation == Some(Isolation::ReadCommitted) && cannot_fail(modes)
+        self.shared.is_routed() && reads && isolation == Some(Isolation::ReadCommitted) && cannot_fail(modes)
     }
 
     /// What the first statement after BEGIN needs; `None` when no block waits.

@@ -626,8 +626,8 @@ impl Session {
         if verdict.refused.is_set() || self.is_kept_on_primary(verdict) {
             return false;
         }
-        let reads =
-            verdict.access == Access::Read || self.shared.routed && verdict.unseen.as_deref().is_some_and(by_census);
+        let reads = verdict.access == Access::Read
+            || self.shared.is_routed() && verdict.unseen.as_deref().is_some_and(by_census);
         if reads && self.refused_read == Some(RefusedRead::Lasting) {
             verdict.refused.set();
         }
@@ -637,7 +637,7 @@ impl Session {
     /// Whether the configuration or the catalog says something against running a text on a replica that does not show in it.
     fn is_kept_on_primary(&self, verdict: &Verdict) -> bool {
         self.shared.lists.as_deref().is_some_and(|lists| lists.keeps(verdict).is_some())
-            || self.shared.routed
+            || self.shared.is_routed()
                 && (self.shared.code.primary_only(verdict).is_some() || self.shared.code.may_read_sequence(verdict))
     }
 
@@ -646,7 +646,7 @@ impl Session {
         if let Some((name, listed)) = self.shared.lists.as_deref().and_then(|lists| lists.keeps(verdict)) {
             return Some(format!("{name} is one of {listed}"));
         }
-        if !self.shared.routed {
+        if !self.shared.is_routed() {
             return None;
         }
         if self.shared.code.may_read_sequence(verdict) {

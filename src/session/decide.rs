@@ -67,7 +67,7 @@ impl Session {
                 Route::Replica => return (Need::Replica, Rule::Route(route, by)),
             }
         }
-        if !self.shared.routed || self.shared.mode == Mode::Session {
+        if !self.shared.is_routed() {
             return (Need::Write, Rule::NoChoice);
         }
         let reads = verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
@@ -82,7 +82,7 @@ impl Session {
     /// # Errors
     /// It cannot be followed; with words for the client when that is worth a warning.
     fn need_by_hint(&self, hint: &Hint) -> Result<Need, Option<String>> {
-        if !self.shared.routed || self.shared.mode == Mode::Session {
+        if !self.shared.is_routed() {
             return Err(None);
         }
         let fixed = self.own.as_ref().and_then(|own| own.fixed_route());
@@ -95,8 +95,8 @@ impl Session {
         match hint {
             Hint::Replica => Ok(Need::Replica),
             Hint::Primary => Ok(Need::Write),
-            Hint::Node(name) => match self.shared.nodes.iter().position(|node| node == name) {
-                Some(node) => Ok(Need::Node(node as u16)),
+            Hint::Node(name) => match self.shared.nodes.find(name) {
+                Some(node) => Ok(Need::Node(node)),
                 None => Err(Some(format!("there is no node \"{name}\", so the hint in the statement is ignored"))),
             },
             Hint::Unknown(text) => Err(Some(format!("the hint \"{text}\" in the statement is unknown and ignored"))),

@@ -30,6 +30,7 @@ pub const ROUTE_COLUMNS: [&str; 14] = [
 /// A node as it is for one statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
+    pub id: u16,
     pub name: String,
     /// `None` until it has said what it is.
     pub role: Option<&'static str>,
@@ -107,9 +108,8 @@ impl Session {
             None => self.verdict_words(Some(&verdict), pipeline),
         };
         let rule = rule.to_string();
-        let nodes = judge.nodes(need, self.own_settings().lsn).into_iter().enumerate();
-        let row = |(at, node): (usize, NodeView)| {
-            let chosen = stays.map_or(node.chosen, |stays| usize::from(stays) == at) && verdict.own.is_none();
+        let row = |node: NodeView| {
+            let chosen = stays.map_or(node.chosen, |stays| stays == node.id) && verdict.own.is_none();
             let standing = match &node.unfit {
                 Some(_) if stays.is_some() && chosen => "fit",
                 Some(why) => why,
@@ -136,7 +136,7 @@ impl Session {
                 Some(if chosen { "yes" } else { "no" }.to_owned()),
             ]
         };
-        Ok(nodes.map(row).collect())
+        Ok(judge.nodes(need, self.own_settings().lsn).into_iter().map(row).collect())
     }
 
     /// What a text needs and the rule that says so, seen from where the session is.
@@ -154,7 +154,7 @@ impl Session {
     /// For `poolhouse.explain`: where a statement runs that is about to be sent, and why.
     pub(super) fn explanation(&self, verdict: Option<&Verdict>, pipeline: &Pipeline, server: &ServerState) -> String {
         let (_, rule) = self.why(verdict, pipeline, true);
-        let node = self.shared.nodes.get(usize::from(server.node)).map_or("", |node| node);
+        let node = self.shared.nodes.name(server.node);
         let words = self.verdict_words(verdict, pipeline);
         match rule {
             Rule::Verdict => format!("runs on {node}: {words}"),

@@ -211,10 +211,9 @@ mod tests {
             mode: Mode::Transaction,
             statements_max: 1,
             on_pin: crate::session::OnPin::Allow,
-            routed: false,
             reads_until_write: false,
             lists: None,
-            nodes: Box::default(),
+            nodes: Arc::default(),
             statements: Arc::default(),
             code: Arc::default(),
         };

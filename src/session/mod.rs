@@ -23,6 +23,7 @@ mod pinning;
 mod pipeline;
 mod reported;
 mod restore;
+mod roster;
 mod sequences;
 mod server;
 mod statements;
@@ -44,6 +45,7 @@ pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use pinning::{Holding, OnPin};
 pub use pipeline::{Ended, NewDefaults, Pipeline};
 pub use reported::Reported;
+pub use roster::Roster;
 pub use sequences::Drawn;
 pub use statements::{ServerStatements, Shape, Statement, Statements};
 pub use tally::Tally;
@@ -184,17 +186,22 @@ pub struct Shared {
     /// As in [`Settings::prepared_statements`].
     pub statements_max: usize,
     pub on_pin: OnPin,
-    /// Whether there is more than one node to choose from.
-    pub routed: bool,
     /// Whether READ COMMITTED transactions read on replicas until they write; otherwise only those that cannot write do.
     pub reads_until_write: bool,
     /// What the configuration says of functions and tables, if anything.
     pub lists: Option<Arc<Lists>>,
-    /// The names of the nodes of the cluster.
-    pub nodes: Box<[Box<str>]>,
+    /// Of the cluster.
+    pub nodes: Arc<Roster>,
     pub statements: Arc<Statements>,
     /// Shared with all users of the same database.
     pub code: Arc<OwnCode>,
+}
+
+impl Shared {
+    /// Whether statements may go to more than one node.
+    pub fn is_routed(&self) -> bool {
+        self.mode != Mode::Session && self.nodes.is_routed()
+    }
 }
 
 /// What is known of one server connection, from one client to the next.

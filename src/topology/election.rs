@@ -54,7 +54,7 @@ impl Machine {
         let (mut replicas, mut witnesses) = (0, 0);
         for id in self.ids() {
             let evidence = &self.evidence[usize::from(id.0)];
-            if evidence.is_primary() || self.is_foreign(id) {
+            if evidence.is_primary() || self.is_foreign(id) || self.is_gone(id) {
                 continue;
             }
             // One that never answered may well be a replica, so it counts as one that cannot be asked.

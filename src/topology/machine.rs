@@ -74,6 +74,7 @@ enum Cause {
     Promoting(NodeId),
     Drained,
     Paused,
+    Gone,
 }
 
 /// The primary that was adopted last. Kept while it is away.
@@ -108,29 +109,12 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(settings: &Settings, now: Instant) -> Machine {
-        let node = |settings: &NodeSettings| Node {
-            name: settings.name.as_str().into(),
-            weight: settings.weight,
-            near: settings.near,
-            state: State::Unknown,
-            role: None,
-            timeline: 0,
-            system_identifier: None,
-            lsn: 0,
-            received: 0,
-            streaming: false,
-            fresh_as_of: None,
-            worst: Lag::default(),
-            returned: None,
-            since: now,
-            why: "not asked yet".into(),
-        };
-        Machine {
+        let mut machine = Machine {
             failures: settings.failures.max(1),
             mode: settings.failover,
-            declared: settings.nodes.iter().map(|node| node.role).collect(),
-            evidence: vec![Evidence::default(); settings.nodes.len()],
-            causes: vec![Cause::NotAsked; settings.nodes.len()],
+            declared: Vec::new(),
+            evidence: Vec::new(),
+            causes: Vec::new(),
             system: None,
             known: None,
             history: History::default(),
@@ -138,23 +122,43 @@ impl Machine {
             pause_until: None,
             topology: Topology {
                 version: 0,
-                nodes: settings.nodes.iter().map(node).collect(),
+                nodes: Vec::new(),
                 primary: None,
                 timeline: 0,
                 primary_seen: None,
                 settled: false,
                 failover: Failover::Idle,
             },
+        };
+        machine.add_nodes(settings, now);
+        machine
+    }
+
+    /// Adds the nodes that are not known yet.
+    fn add_nodes(&mut self, settings: &Settings, now: Instant) {
+        for node in &settings.nodes[self.evidence.len().min(settings.nodes.len())..] {
+            self.declared.push(node.role);
+            self.evidence.push(Evidence { observed: node.gone, ..Evidence::default() });
+            self.causes.push(if node.gone { Cause::Gone } else { Cause::NotAsked });
+            self.topology.nodes.push(new_node(node, now));
         }
     }
 
-    /// Decides by other settings from now on, of the same nodes.
+    /// Decides by other settings from now on: of the nodes that are known, in their places, and of new ones after them.
     pub fn configure(&mut self, settings: &Settings, now: Instant) -> Vec<Action> {
         self.failures = settings.failures.max(1);
         self.mode = settings.failover;
-        for ((declared, node), settings) in self.declared.iter_mut().zip(&mut self.topology.nodes).zip(&settings.nodes)
-        {
-            *declared = settings.role;
+        self.add_nodes(settings, now);
+        for (id, settings) in self.ids().zip(&settings.nodes) {
+            let at = usize::from(id.0);
+            self.declared[at] = settings.role;
+            if self.topology.nodes[at].gone != settings.gone {
+                // Whatever it said, it said as another than it is now.
+                self.evidence[at] = Evidence { observed: settings.gone, ..Evidence::default() };
+                self.topology.nodes[at] = new_node(settings, now);
+                self.promotion.take_if(|promotion| promotion.node == id);
+            }
+            let node = &mut self.topology.nodes[at];
             (node.weight, node.near) = (settings.weight, settings.near);
         }
         // Whoever waits for a node may have one now.
@@ -169,7 +173,7 @@ impl Machine {
     /// Takes in what happened to `node` and answers what to do. An id that is not of this cluster is ignored.
     pub fn observe(&mut self, node: NodeId, observation: Observation, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        if usize::from(node.0) < self.evidence.len() {
+        if usize::from(node.0) < self.evidence.len() && !self.is_gone(node) {
             self.take(node, observation, now, &mut actions);
             self.conclude(now, &mut actions);
         }
@@ -185,7 +189,8 @@ impl Machine {
     }
 
     fn conclude(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.topology.settled = self.evidence.iter().all(|evidence| evidence.observed);
+        // A node that joins later is no reason to doubt the others until it has answered.
+        self.topology.settled |= self.evidence.iter().all(|evidence| evidence.observed);
         self.settle_system();
         let chosen = self.choose();
         if let Some(node) = chosen {
@@ -366,12 +371,13 @@ impl Machine {
         if probe.timeline < known.timeline {
             return Some(Cause::Older { highest: known.timeline });
         }
-        if self.mode == FailoverMode::Off {
+        let stays = !self.is_gone(known.node);
+        if self.mode == FailoverMode::Off && stays {
             return (known.node != id).then_some(Cause::NotTheFirst(known.node));
         }
         // A promotion always starts a new timeline; the same one twice is two histories under one name.
         let newly = probe.timeline > known.timeline;
-        if known.node != id && !newly {
+        if known.node != id && !newly && stays {
             return Some(Cause::Rival(known.node));
         }
         let promoting = self.promotion.map(|promotion| promotion.node).or_else(|| self.pending_promotion());
@@ -490,6 +496,9 @@ impl Machine {
 
     fn judge(&self, id: NodeId, chosen: Option<NodeId>) -> (State, Cause) {
         let evidence = &self.evidence[usize::from(id.0)];
+        if self.is_gone(id) {
+            return (State::Down, Cause::Gone);
+        }
         match evidence.order {
             Order::Drain => return (State::Draining, Cause::Drained),
             Order::Pause => return (State::Paused, Cause::Paused),
@@ -567,6 +576,7 @@ impl Machine {
             Cause::Promoting(other) => format!("came back while {} is being promoted", name(other)),
             Cause::Drained => "drained by an operator".into(),
             Cause::Paused => "paused by an operator".into(),
+            Cause::Gone => "removed from the configuration".into(),
         }
     }
 
@@ -584,9 +594,35 @@ impl Machine {
         self.evidence[usize::from(id.0)].failures >= self.failures
     }
 
+    pub(super) fn is_gone(&self, id: NodeId) -> bool {
+        self.topology.nodes[usize::from(id.0)].gone
+    }
+
     pub(super) fn is_foreign(&self, id: NodeId) -> bool {
         let shown = self.evidence[usize::from(id.0)].system();
         shown.is_some_and(|shown| self.system.is_some_and(|system| shown != system))
+    }
+}
+
+/// A node of which nothing is known yet.
+fn new_node(settings: &NodeSettings, now: Instant) -> Node {
+    Node {
+        name: settings.name.as_str().into(),
+        weight: settings.weight,
+        near: settings.near,
+        gone: settings.gone,
+        state: State::Unknown,
+        role: None,
+        timeline: 0,
+        system_identifier: None,
+        lsn: 0,
+        received: 0,
+        streaming: false,
+        fresh_as_of: None,
+        worst: Lag::default(),
+        returned: None,
+        since: now,
+        why: "not asked yet".into(),
     }
 }
 

@@ -47,7 +47,12 @@ pub struct NodeSettings {
     pub role: Option<Role>,
     /// It is in our own zone, or no zones are named.
     pub near: bool,
+    /// It has been removed from the configuration. Its place stays, so that those of the others do.
+    pub gone: bool,
 }
+
+/// Most nodes that a cluster can have had, those that are gone among them.
+pub const NODES_MAX: usize = 128;
 
 /// Where statements that only read may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -39,7 +39,7 @@ pub struct Wish<'a> {
     pub avoid: NodeSet,
 }
 
-/// Some of the nodes of a cluster, of which there are at most 128.
+/// Some of the nodes of a cluster, of which there are at most [`NODES_MAX`](super::NODES_MAX).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NodeSet(u128);
 
@@ -224,7 +224,7 @@ enum Choice<'a> {
 
 impl<'a> Choice<'a> {
     fn of(topology: &'a Topology, routing: &Routing, wish: Wish<'a>, now: Instant) -> Choice<'a> {
-        let alone = topology.nodes.len() == 1;
+        let alone = topology.only().is_some();
         match wish.class {
             Class::Write => Choice::Primary,
             Class::Read if routing.reads == Reads::Primary && !alone => Choice::Primary,

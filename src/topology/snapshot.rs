@@ -42,6 +42,8 @@ pub struct Node {
     pub weight: f64,
     /// It is in our own zone, or no zones are named.
     pub near: bool,
+    /// It is no node of the cluster any more.
+    pub gone: bool,
     pub state: State,
     /// `None` until it has answered once.
     pub role: Option<Role>,
@@ -112,9 +114,20 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The ids of all nodes, in their order.
+    /// The ids of all nodes, in their order, those that are gone among them.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (0..self.nodes.len() as u16).map(NodeId)
+    }
+
+    /// The nodes that are in use.
+    pub fn in_use(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.ids().zip(&self.nodes).filter(|(_, node)| !node.gone)
+    }
+
+    /// The node, if there is but one.
+    pub fn only(&self) -> Option<NodeId> {
+        let mut nodes = self.in_use();
+        nodes.next().filter(|_| nodes.next().is_none()).map(|(id, _)| id)
     }
 
     /// `None` for an id that is not of this cluster.

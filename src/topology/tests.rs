@@ -11,7 +11,8 @@ use super::*;
 const SYSTEM: u64 = 7_711;
 
 fn settings(nodes: usize, failover: FailoverMode) -> Settings {
-    let node = |index: usize| NodeSettings { name: format!("n{index}"), weight: 1.0, role: None, near: true };
+    let node =
+        |index: usize| NodeSettings { name: format!("n{index}"), weight: 1.0, role: None, near: true, gone: false };
     Settings { nodes: (0..nodes).map(node).collect(), failover, failures: 3 }
 }
 

@@ -220,3 +220,118 @@ fn twenty_changes_under_load_disturb_nobody() {
     assert_eq!(column(&mut admin, "SHOW CONFIG WHERE key = 'clusters.main.health.failures'", "value"), ["5"]);
     assert_eq!(column(&mut admin, "SHOW NODES LIMIT 1", "max_connections"), ["40"]);
 }
+
+/// Where the session's next read goes: what EXPLAIN ROUTE says, and what a read then says itself.
+fn reads_on(client: &mut RawClient) -> (String, bool) {
+    let rows = client.query("EXPLAIN ROUTE SELECT 1");
+    let chosen = rows.iter().filter(|row| row.tag == b'D').map(Message::values);
+    let chosen = chosen.filter(|row| row.last().unwrap().as_deref() == Some("yes")).filter_map(|row| row[3].clone());
+    let in_recovery = client.value("SELECT pg_is_in_recovery() /* poolhouse: replica */");
+    (chosen.collect(), in_recovery.as_deref() == Some("t"))
+}
+
+#[test]
+fn nodes_come_and_go_and_sessions_stay() {
+    let cluster = cluster().replicas(1).trust_user("app").start().unwrap();
+    cluster.node(0).query("CREATE TABLE count (n int); GRANT ALL ON count TO app").unwrap();
+    let address = |at: usize| format!("127.0.0.1:{}", cluster.node(at).port());
+    let with = |nodes: &[usize]| {
+        let nodes: Vec<_> = nodes.iter().map(|at| address(*at)).collect();
+        in_front(&cluster).set("clusters.main.nodes", &format!("{nodes:?}"))
+    };
+    let pooler = with(&[0]).start();
+    let mut admin = console(&pooler);
+    let login = || RawClient::login(pooler.port(), "postgres", "app", "secret");
+    let (mut client, mut listener) = (login(), login());
+    ask(&mut listener, "LISTEN news");
+    ask(&mut client, "PREPARE p AS SELECT 7; SET work_mem = '1234kB'");
+    assert_eq!(column(&mut admin, "SHOW NODES", "node"), [address(0)]);
+    assert_eq!(reads_on(&mut client).0, address(0));
+
+    // A replica joins: sessions that are there read on it.
+    pooler.rewrite(&with(&[1, 0]));
+    assert_eq!(notes(&mut admin, "RELOAD DRY RUN")[0], "clusters.main.nodes: changed");
+    assert_eq!(reload(&mut admin), ["clusters.main.nodes: changed"]);
+    wait_until("reads are on the replica", PATIENCE, || reads_on(&mut client) == (address(1), true));
+    assert_eq!(client.value("EXECUTE p").as_deref(), Some("7"));
+    assert_eq!(client.value("SHOW work_mem").as_deref(), Some("1234kB"));
+    assert_eq!(column(&mut admin, "SHOW NODES", "role"), ["primary", "replica"]);
+    assert_eq!(reload(&mut admin), ["nothing has changed"]);
+
+    // A transaction on a node that leaves ends there.
+    wait_until("reads are on the replica", PATIENCE, || reads_on(&mut client) == (address(1), true));
+    ask(&mut client, "BEGIN READ ONLY");
+    assert_eq!(client.value("SELECT 4").as_deref(), Some("4"));
+    let open = "SELECT 1 FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle in transaction'";
+    assert_eq!(cluster.node(1).query(open).unwrap().len(), 1);
+    pooler.rewrite(&with(&[0]));
+    assert_eq!(reload(&mut admin), ["clusters.main.nodes: changed"]);
+    assert_eq!(client.value("SELECT 5").as_deref(), Some("5"));
+    assert_eq!(ask(&mut client, "COMMIT")[0].text(), "COMMIT");
+    assert_eq!(reads_on(&mut client).0, address(0));
+    assert_eq!(column(&mut admin, "SHOW NODES", "node"), [address(0)]);
+    wait_until("nobody is connected to it", PATIENCE, || {
+        cluster.node(1).query("SELECT 1 FROM pg_stat_activity WHERE usename = 'app'").unwrap().is_empty()
+    });
+    let asked = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'poolhouse'";
+    wait_until("it is not asked for its health", PATIENCE, || cluster.node(1).query(asked).unwrap().is_empty());
+
+    // It comes back, becomes the primary, and the old one leaves.
+    pooler.rewrite(&with(&[0, 1]));
+    assert_eq!(reload(&mut admin), ["clusters.main.nodes: changed"]);
+    wait_until("reads are on the replica", PATIENCE, || reads_on(&mut client) == (address(1), true));
+    pooler.allow_warnings("");
+    cluster.node(1).promote().unwrap();
+    pooler.rewrite(&with(&[1]));
+    assert_eq!(reload(&mut admin), ["clusters.main.nodes: changed"]);
+    let written = ask(&mut client, "INSERT INTO count VALUES (1)");
+    assert_eq!(written[0].text(), "INSERT 0 1", "{written:?}");
+    assert_eq!(cluster.node(1).query("SELECT n FROM count").unwrap().len(), 1);
+    assert!(cluster.node(0).query("SELECT n FROM count").unwrap().is_empty());
+    wait_until("the listener hears the new primary", PATIENCE, || {
+        ask(&mut client, "NOTIFY news");
+        ask(&mut listener, "SELECT 1").iter().any(|message| message.tag == b'A')
+    });
+    assert_eq!(client.value("SHOW work_mem").as_deref(), Some("1234kB"));
+}
+
+#[test]
+fn clusters_come_and_go() {
+    let (one, other) = (cluster().trust_user("app").start().unwrap(), cluster().trust_user("app").start().unwrap());
+    other.node(0).query("CREATE TABLE other (); GRANT ALL ON other TO app").unwrap();
+    let base = || in_front(&one).set("databases.'*'.cluster", "'main'");
+    let both = || {
+        let nodes = format!("['127.0.0.1:{}']", other.node(0).port());
+        let config = base().set("clusters.second.nodes", &nodes).set("clusters.second.health.user", "'postgres'");
+        let config = config.set("clusters.second.health.password", &format!("{:?}", other.superuser_password()));
+        let config = config.set("clusters.second.health.timeout", "'30s'");
+        config.set("databases.more.cluster", "'second'").set("databases.more.database", "'postgres'")
+    };
+    let pooler = base().start();
+    let mut admin = console(&pooler);
+    let login = |database| RawClient::login(pooler.port(), database, "app", "secret");
+    let mut first = login("postgres");
+    for round in 0..2 {
+        pooler.rewrite(&both());
+        assert_eq!(reload(&mut admin), ["clusters.second: changed", "databases.more: changed for new sessions"]);
+        let mut more = login("more");
+        assert_eq!(more.value("SELECT to_regclass('other')").as_deref(), Some("other"), "{round}");
+        assert_eq!(first.value("SELECT to_regclass('other')"), None);
+        assert_eq!(column(&mut admin, "SHOW NODES", "cluster"), ["main", "second"]);
+        wait_until("its changes are noted", PATIENCE, || {
+            column(&mut admin, "SHOW EVENTS WHERE kind = 'primary' AND who = 'second'", "what").len() == round + 1
+        });
+        // Who is there ends the transaction on it.
+        ask(&mut more, "BEGIN");
+        assert_eq!(more.value("SELECT 1").as_deref(), Some("1"));
+        pooler.rewrite(&base());
+        assert_eq!(reload(&mut admin), ["clusters.second: changed", "databases.more: changed"]);
+        assert_eq!(column(&mut admin, "SHOW NODES", "cluster"), ["main"]);
+        assert_eq!(more.value("SELECT count(*) FROM other").as_deref(), Some("0"));
+        ask(&mut more, "COMMIT");
+        drop(more);
+        let there = "SELECT 1 FROM pg_stat_activity WHERE usename = 'app' OR application_name = 'poolhouse'";
+        wait_until("nobody is connected to it", PATIENCE, || other.node(0).query(there).unwrap().is_empty());
+    }
+    assert_eq!(first.value("SELECT 1").as_deref(), Some("1"));
+}

@@ -66,7 +66,9 @@ pub fn databases(desk: &Desk) -> Rows {
 fn database_row(desk: &Desk, name: &str, settings: &DatabaseSettings, slots: &[Arc<Slot>]) -> Vec<Value> {
     let cluster = &settings.cluster;
     let primary = cluster.monitor.topology().primary;
-    let node = primary.map(|primary| cluster.node(primary)).or(cluster.nodes.first());
+    let node = primary
+        .map(|primary| cluster.node(primary))
+        .or_else(|| cluster.monitor.topology().in_use().next().map(|(id, _)| cluster.node(id)));
     let (host, port) = node.map_or((String::new(), 0), |node| place(&node.address));
     let gate = desk.frontend.gates.of(name);
     let lifetime = settings.pool.max_lifetime.unwrap_or_default().as_secs();

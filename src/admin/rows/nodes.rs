@@ -18,7 +18,7 @@ fn figures(desk: &Desk) -> BTreeMap<String, Figures> {
     let mut figures: BTreeMap<String, Figures> = BTreeMap::new();
     for account in desk.frontend.accounts.all() {
         for (node, of_node) in account.by_node().filter(|(node, _)| !node.is_empty()) {
-            figures.entry(node.to_owned()).or_default().merge(&of_node);
+            figures.entry(node.to_string()).or_default().merge(&of_node);
         }
     }
     figures
@@ -27,9 +27,9 @@ fn figures(desk: &Desk) -> BTreeMap<String, Figures> {
 /// Every node with its cluster and what is known of that.
 fn each(desk: &Desk, mut row: impl FnMut(&Cluster, &Topology, NodeId, &Node) -> Vec<Value>) -> Rows {
     let mut rows = Vec::new();
-    for cluster in &desk.clusters {
+    for cluster in desk.clusters().iter() {
         let topology = cluster.monitor.topology();
-        for (id, node) in topology.ids().zip(&topology.nodes) {
+        for (id, node) in topology.in_use() {
             rows.push(row(cluster, &topology, id, node));
         }
     }

@@ -18,7 +18,7 @@ use tokio::{
 use super::{super::writes::LastWrite, mailbox::Mailbox};
 use crate::{
     backend::{Login, Senders, Server, connect},
-    frontend::target::Cluster,
+    frontend::cluster::Cluster,
     monitor::Report,
     session::{Channel, Mail, listen_to, read_marker, unlisten},
     tasks::Scope,
@@ -139,7 +139,7 @@ impl Hub {
     /// Where to listen: the primary.
     fn node(&self) -> Option<NodeId> {
         let topology = self.cluster.monitor.topology();
-        if topology.nodes.len() == 1 { Some(NodeId(0)) } else { topology.primary }
+        topology.only().or(topology.primary)
     }
 
     /// Whether the node is still the one to listen on.

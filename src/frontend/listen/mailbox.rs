@@ -129,7 +129,7 @@ mod tests {
 
     fn mailbox() -> (Entry, Mailbox) {
         let registry = Arc::new(Registry::default());
-        let account = Arc::new(Account::new("app", "alice", Box::default()));
+        let account = Arc::new(Account::new("app", "alice", None));
         let entry = registry.enter(&account, Default::default(), None, 4, getrandom::fill).unwrap();
         let mailbox = Mailbox::new(entry.slot.clone());
         (entry, mailbox)

@@ -20,12 +20,7 @@ use self::{
     hub::{Audience, Command, Hub, Wish},
     mailbox::Mailbox,
 };
-use super::{
-    exchange::Exchange,
-    registry::Slot,
-    target::{Cluster, Target},
-    worker::Worker,
-};
+use super::{cluster::Cluster, exchange::Exchange, registry::Slot, target::Target, worker::Worker};
 use crate::{
     backend::Server,
     session::{self, Errand, HubAddress, Session},

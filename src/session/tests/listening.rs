@@ -197,10 +197,9 @@ impl World {
         let shared = Shared {
             mode: Mode::Transaction,
             statements_max: 10,
-            routed: false,
             reads_until_write: false,
             lists: None,
-            nodes: (1..=9).map(|at| format!("n{at}").into()).collect(),
+            nodes: Arc::default(),
             statements,
             on_pin: OnPin::Allow,
             code: Arc::default(),

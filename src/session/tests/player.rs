@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     session::{
-        AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported,
+        AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported, Roster,
         ServerState, ServerStep, Session, Shared, Shown, Statements,
     },
     sql::{self, Isolation, Verdict},
@@ -108,13 +108,13 @@ impl World {
     /// `replicas` of the servers only read.
     pub fn new(servers: usize, replicas: usize, statements_max: usize, mode: Mode) -> World {
         let statements = Arc::new(Statements::default());
+        let names: Vec<String> = (1..=9).map(|at| format!("n{at}")).collect();
         let shared = Shared {
             mode,
             statements_max,
-            routed: replicas > 0,
             reads_until_write: false,
             lists: None,
-            nodes: (1..=9).map(|at| format!("n{at}").into()).collect(),
+            nodes: Arc::new(Roster::new(names[..if replicas > 0 { 9 } else { 1 }].iter().map(|name| Some(&**name)))),
             statements,
             on_pin: OnPin::Allow,
             code: Arc::default(),
@@ -394,7 +394,7 @@ impl World {
     /// Lends a free server to a client, or lets it wait.
     fn lend(&mut self, client: usize, need: Need) -> bool {
         let fits = |server: &Server| {
-            server.lent_to.is_none() && (server.model.read_only == (need != Need::Write) || !self.shared.routed)
+            server.lent_to.is_none() && (server.model.read_only == (need != Need::Write) || !self.shared.is_routed())
         };
         let chosen = self.lend_next.filter(|at| fits(&self.servers[*at]));
         let Some(at) = chosen.or_else(|| self.servers.iter().position(fits)) else {

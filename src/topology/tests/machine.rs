@@ -57,6 +57,65 @@ fn other_settings_of_the_same_nodes_hold_at_once() {
 }
 
 #[test]
+fn nodes_join_and_leave() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    let mut other = settings(4, FailoverMode::Follow);
+    bench.machine.configure(&other, bench.now);
+    assert_eq!(bench.states(), "up* up up unknown", "the others are trusted as before");
+    assert!(bench.machine.topology().settled);
+    bench.probe(3, replica(1, 100));
+    assert_eq!(bench.states(), "up* up up up");
+
+    other.nodes[3].gone = true;
+    bench.machine.configure(&other, bench.now);
+    assert_eq!((bench.states().as_str(), bench.why(3)), ("up* up up down", "removed from the configuration"));
+    bench.probe(3, replica(1, 100));
+    assert_eq!(bench.state(3), State::Down, "what it was asked before is of no matter");
+    assert_eq!(bench.machine.topology().in_use().count(), 3);
+
+    other.nodes[3].gone = false;
+    bench.machine.configure(&other, bench.now);
+    assert_eq!((bench.state(3), bench.why(3)), (State::Unknown, "not asked yet"));
+    let only = |bench: &Bench| bench.machine.topology().only();
+    assert_eq!(only(&bench), None);
+    (0..3).for_each(|node| other.nodes[node].gone = true);
+    bench.machine.configure(&other, bench.now);
+    assert_eq!((only(&bench), bench.machine.topology().primary), (Some(id(3)), None));
+}
+
+#[test]
+fn a_primary_that_leaves_can_be_followed_by_any_of_its_timeline_or_later_and_is_not_replaced_by_us() {
+    for failover in [FailoverMode::Off, FailoverMode::Follow, FailoverMode::Promote] {
+        let mut bench = Bench::new(&settings(3, failover));
+        bench.probes([primary(2, 100), replica(2, 100), replica(2, 100)]);
+        let mut other = settings(4, failover);
+        other.nodes[0].gone = true;
+        bench.actions = bench.machine.configure(&other, bench.now);
+        bench.wait(9);
+        bench.probe(1, orphan(2, 100)).probe(2, orphan(2, 100));
+        assert!(!bench.actions.iter().any(|action| matches!(action, Action::Promote(_))), "{failover:?}");
+        bench.probe(3, primary(1, 500));
+        assert_eq!(bench.machine.topology().primary, None, "{failover:?}: an old one");
+        bench.wait(1);
+        bench.probe(3, primary(2, 101));
+        assert_eq!(bench.machine.topology().primary, Some(id(3)), "{failover:?}: the same by another name");
+    }
+}
+
+#[test]
+fn a_replica_that_left_is_no_witness() {
+    let mut bench = Bench::new(&settings(4, FailoverMode::Promote));
+    bench.probes([primary(1, 100), replica(1, 100), replica(1, 100), replica(1, 100)]);
+    let mut other = settings(4, FailoverMode::Promote);
+    (other.nodes[2].gone, other.nodes[3].gone) = (true, true);
+    bench.machine.configure(&other, bench.now);
+    bench.wait(1);
+    bench.down(0).wait(1);
+    bench.probe(1, orphan(1, 100));
+    assert_eq!(bench.actions, [Action::Promote(id(1))], "one of one has lost it");
+}
+
+#[test]
 fn failures_in_a_row_take_a_node_down_and_one_answer_brings_it_back() {
     let mut bench = Bench::three(FailoverMode::Follow);
     bench.fail(2);

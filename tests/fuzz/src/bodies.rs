@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     session::{
-        Carried, ClientStep, Loss, Mode, OnPin, Outboxes, Pipeline, Reported, ServerState, ServerStep, Session, Shared,
-        Shown, Statements,
+        Carried, ClientStep, Loss, Mode, OnPin, Outboxes, Pipeline, Reported, Roster, ServerState, ServerStep, Session,
+        Shared, Shown, Statements,
     },
     wire::{
         self, ErrorFields,
@@ -72,10 +72,9 @@ fn wild(mode: u8, bytes: &[u8]) {
     let shared = Shared {
         mode,
         statements_max: choices.take() % 4,
-        routed: choices.take() % 2 == 1,
         reads_until_write: false,
         lists: None,
-        nodes: Box::default(),
+        nodes: Arc::new(Roster::new(["a", "b"][..1 + choices.take() % 2].iter().map(|name| Some(*name)))),
         statements: Arc::new(Statements::default()),
         on_pin: OnPin::Allow,
         code: Arc::default(),
