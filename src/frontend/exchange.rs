@@ -577,7 +577,8 @@ impl Exchange {
             return;
         }
         let unfinished = !self.released && !self.pipeline.owed.is_empty();
-        if unfinished && self.pipeline.last_words.as_ref().is_some_and(ErrorFields::is_fatal) {
+        let ends = self.pipeline.last_words.as_ref().is_some_and(ErrorFields::is_fatal);
+        if unfinished && (ends || self.pipeline.farewell.is_some()) {
             self.withheld = std::mem::take(&mut self.to_client.bytes);
         } else {
             self.repeat = None;

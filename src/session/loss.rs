@@ -7,7 +7,7 @@
 //!
 //! | what the server said                                                     | the connection or the node |
 //! |--------------------------------------------------------------------------|----------------------------|
-//! | nothing: the socket just closed                                          | the node                   |
+//! | nothing, or a warning that it ends at once: the socket just closed       | the node                   |
 //! | 57P02 crash of another process, 57P03 not accepting connections          | the node                   |
 //! | 57P01 `pg_terminate_backend`, a shutdown, or the death of the postmaster | the node's answer to a login tells ([`Ending::Unclear`]) |
 //! | anything else: idle_in_transaction_session_timeout (25P03), transaction_timeout (25P04), idle_session_timeout (57P05), a dropped database (57P04), a conflict with recovery, out of memory, … | the connection |
@@ -83,6 +83,9 @@ impl Session {
     pub fn on_loss(&mut self, loss: Loss<'_>, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) -> AfterLoss {
         if loss.mid_message {
             return AfterLoss::Ends;
+        }
+        if let Some(warning) = pipeline.farewell.take() {
+            warning.write(b'N', out.to_client);
         }
         let words = pipeline.last_words.take();
         if loss.alone
@@ -207,6 +210,12 @@ mod tests {
     }
 
     fn told_under(way: Owed, alone: bool) -> (AfterLoss, Vec<u8>) {
+        let mut pipeline = Pipeline::default();
+        pipeline.last_words = Some(words("FATAL", "57P01"));
+        told_with(pipeline, way, alone)
+    }
+
+    fn told_with(mut pipeline: Pipeline, way: Owed, alone: bool) -> (AfterLoss, Vec<u8>) {
         let shared = Shared {
             mode: Mode::Transaction,
             statements_max: 1,
@@ -218,8 +227,6 @@ mod tests {
             code: Arc::default(),
         };
         let mut session = Session::new(Arc::new(shared), Arc::default(), Arc::default());
-        let mut pipeline = Pipeline::default();
-        pipeline.last_words = Some(words("FATAL", "57P01"));
         pipeline.push(way);
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
@@ -240,6 +247,20 @@ mod tests {
         assert_eq!(after, AfterLoss::GoesOn);
         assert_eq!((fields.text(b'V'), fields.code(), fields.message()), (Some("ERROR"), "57P01", "così"));
         assert_eq!(&bytes[error.message()..], b"Z\0\0\0\x05I");
+    }
+
+    #[test]
+    fn the_warning_of_a_server_that_ends_at_once_comes_before_the_error_and_not_without_it() {
+        let mut pipeline = Pipeline::default();
+        pipeline.farewell = Some(words("WARNING", "57P02"));
+        let (after, bytes) =
+            told_with(pipeline, Owed::Query { drops_unnamed: false, called: Called::default() }, false);
+        let warning = header(&bytes).unwrap().unwrap();
+        assert_eq!((after, warning.tag), (AfterLoss::GoesOn, b'N'));
+        assert_eq!(ErrorFields::read(&bytes[5..warning.message()]), words("WARNING", "57P02"));
+        let error = &bytes[warning.message()..];
+        let head = header(error).unwrap().unwrap();
+        assert_eq!((head.tag, ErrorFields::read(&error[5..head.message()]).code()), (b'E', "08006"));
     }
 
     #[test]

@@ -338,6 +338,9 @@ pub struct Pipeline {
     pub answer: Answer,
     /// What the server said before it closed the connection.
     pub last_words: Option<ErrorFields>,
+    /// The warning of a server process that ends, most likely: it waits for what follows, for the client need not see it
+    /// when all can be sent to another server.
+    pub farewell: Option<ErrorFields>,
     /// Why a statement could not be prepared under the client's own name: the answer to what needed it.
     pub own_error: Option<ErrorFields>,
     /// Everything of the client since the server connection was lent is there to be sent once more, and the client has
@@ -631,6 +634,7 @@ impl Pipeline {
         (self.stores, self.new_defaults) = (None, None);
         self.forget_message();
         self.last_words = None;
+        self.farewell = None;
         self.own_error = None;
         self.asked_shape = None;
         self.parameters = Box::default();

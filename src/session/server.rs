@@ -37,10 +37,13 @@ impl Session {
             Err(error) => return nonsense(error),
         };
         let explains = self.own.is_some() && pipeline.front_is_clients();
+        if let Some(warning) = pipeline.farewell.take() {
+            warning.write(b'N', out.to_client);
+        }
         let step = match reply {
             Reply::ParameterStatus => self.on_parameter(message.body, pipeline, server),
             Reply::NoticeResponse if pipeline.owed.front().is_some_and(Owed::is_ours) => ServerStep::Swallow,
-            Reply::NoticeResponse => ServerStep::Forward,
+            Reply::NoticeResponse => on_notice(message, pipeline),
             // A connection that listens is lent to nobody else, so it can only be this client's.
             Reply::NotificationResponse => self.on_notification(message.body),
             Reply::ErrorResponse => self.on_error(message, pipeline, server, out),
@@ -625,6 +628,18 @@ fn learn(fields: &ErrorFields, server: &mut ServerState) {
     if let Ok(id) = fields.message()[at + NAME_PREFIX.len()..end].parse() {
         server.statements.set(id, held);
     }
+}
+
+/// With its last warning in hand a server process says nothing more. What is behind a notice tells that it goes on.
+fn on_notice(message: Shown<'_>, pipeline: &mut Pipeline) -> ServerStep {
+    if message.is_whole() && message.after.is_empty() {
+        let fields = ErrorFields::read(message.body);
+        if fields.is_farewell() {
+            pipeline.farewell = Some(fields);
+            return ServerStep::Swallow;
+        }
+    }
+    ServerStep::Forward
 }
 
 fn nonsense(error: wire::Error) -> ServerStep {

@@ -137,6 +137,13 @@ impl ErrorFields {
         matches!(self.text(b'V').or(self.text(b'S')), Some("FATAL" | "PANIC"))
     }
 
+    /// Whether this is the warning with which a server process ends at once: at an immediate shutdown, or because another
+    /// process has crashed. Servers since version 14 send it just before they close the connection; users can raise one
+    /// like it.
+    pub fn is_farewell(&self) -> bool {
+        self.text(b'V') == Some("WARNING") && matches!(self.code(), "57P01" | "57P02")
+    }
+
     /// Replaces the severity, spelled in English.
     pub fn set_severity(&mut self, severity: &str) {
         for (tag, text) in &mut self.fields {

@@ -5,10 +5,13 @@
 use std::{
     collections::BTreeMap,
     env,
+    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
+
+use poolhouse::cli::demo::node::Node;
 
 use super::kit::{Cluster, Config, Fault, PATIENCE, Pooler, RawClient, cluster, wait_until};
 
@@ -140,9 +143,45 @@ fn a_replica_that_lags_in_bytes_is_left_out_and_comes_back() {
     assert_eq!(explained(&mut client)[1], "fit");
 }
 
-/// Clients that only read never notice that a replica is killed under them.
 #[test]
 fn a_replica_that_is_killed_costs_readers_nothing() {
+    readers_never_notice(|replica| {
+        replica.kill9().unwrap();
+        Lost::Down
+    });
+}
+
+/// Its processes say a warning to their clients, and nothing more.
+#[test]
+fn a_replica_that_is_stopped_at_once_costs_readers_nothing() {
+    readers_never_notice(|replica| {
+        replica.stop_at_once().unwrap();
+        Lost::Down
+    });
+}
+
+/// One process is killed; the others warn their clients and end, and the replica starts anew by itself.
+#[test]
+fn a_replica_that_crashes_costs_readers_nothing() {
+    readers_never_notice(|replica| {
+        let process =
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app' LIMIT 1";
+        let process = replica.query(process).unwrap();
+        let killed = Command::new("kill").args(["-KILL", process[0][0].as_deref().unwrap()]).status().unwrap();
+        assert!(killed.success());
+        Lost::ForAMoment
+    });
+}
+
+/// What becomes of a node that a test has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Down,
+    ForAMoment,
+}
+
+/// Clients that only read never notice what happens to a replica under them.
+fn readers_never_notice(lose: fn(&Node) -> Lost) {
     let number = |name: &str, usual| env::var(name).map_or(usual, |text| text.parse().unwrap());
     let (clients, rounds) = (number("BALANCE_CLIENTS", 20), number("BALANCE_ROUNDS", 2));
     let cluster = replicated();
@@ -172,9 +211,11 @@ fn a_replica_that_is_killed_costs_readers_nothing() {
             let go_on =
                 |more: usize| stop.load(Ordering::Relaxed) || reads.load(Ordering::Relaxed) > before + more * clients;
             wait_until("clients read", PATIENCE, || go_on(5));
-            lost.kill9().unwrap();
+            let fate = lose(lost);
             wait_until("clients read on", PATIENCE, || go_on(20));
-            lost.start().unwrap();
+            if fate == Lost::Down {
+                lost.start().unwrap();
+            }
             let mut client = login(&pooler);
             wait_until("it is used again", PATIENCE, || {
                 stop.load(Ordering::Relaxed) || port(&mut client) == lost.port()

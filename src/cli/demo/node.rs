@@ -119,6 +119,17 @@ impl Node {
         self.wait_for("stop", SERVER_LIMIT, || Ok(!self.is_running()))
     }
 
+    /// Ends it without a checkpoint, each process with a warning to its client (an immediate shutdown, in the manual's
+    /// words).
+    ///
+    /// # Errors
+    /// It does not run, or does not end in time.
+    pub fn stop_at_once(&self) -> Result<(), ClusterError> {
+        let process = self.running("stop")?;
+        send(process, Signal::QUIT);
+        self.wait_for("stop", SERVER_LIMIT, || Ok(!self.is_running()))
+    }
+
     /// Ends it as the loss of its machine would: SIGKILL to every process at once. Returns when all are gone and the port
     /// is closed.
     ///
