@@ -1,7 +1,7 @@
 # Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
-# DEMO, TESTS, CONFORMANCE, REGRESS and BENCH hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
+# DEMO, TESTS, CONFORMANCE, REGRESS, BENCH and PGPOOL hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
 
-.PHONY: help demo test conformance regress bench fuzz lint build check-deps
+.PHONY: help demo test conformance regress bench pgpool fuzz lint build check-deps
 
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
@@ -9,6 +9,7 @@ help:
 	@echo "make conformance the own test suites of psycopg2 and asyncpg, directly and through Poolhouse"
 	@echo "make regress     PostgreSQL's own regression tests, directly and through Poolhouse (on Debian)"
 	@echo "make bench       Poolhouse measured against other poolers"
+	@echo "make pgpool      Poolhouse beside Pgpool-II: where statements go, stale reads, load, a lost replica"
 	@echo "make fuzz        each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)"
 	@echo "make lint        formatting and lints"
 	@echo "make build       target/release/poolhouse"
@@ -36,12 +37,17 @@ bench:
 	@scripts/deps.sh build postgres bench
 	cargo bench --bench compare $(BENCH)
 
+pgpool:
+	@scripts/deps.sh build postgres drivers pgpool
+	cargo build --release
+	@$$(scripts/drivers.sh) scripts/pgpool/compare.py --poolhouse $${CARGO_TARGET_DIR:-target}/release/poolhouse $(PGPOOL)
+
 # The proof that the pure modules are pure comes with it: tests/fuzz has no tokio.
 FUZZ_SECONDS ?= 60
 fuzz:
 	@scripts/deps.sh build
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz
-	for target in frames session; do \
+	for target in frames session lexer; do \
 		mkdir -p tests/fuzz/corpus/$$target; \
 		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target \
 			-- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
@@ -57,4 +63,4 @@ build:
 	cargo build --release
 
 check-deps:
-	@scripts/deps.sh --check build lint postgres drivers node python bench
+	@scripts/deps.sh --check build lint postgres drivers node python bench pgpool

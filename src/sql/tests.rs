@@ -1,11 +1,15 @@
 //! Judging as a whole: a table of statements with what is expected of each, the lexer against PostgreSQL's scanner,
 //! the cache against judging, and texts that nobody should send.
 
+use std::{fs, path::Path};
+
 use proptest::prelude::*;
 
 use super::fingerprint::{Buffer, Form};
-use super::lexer::{Kind, Lexer};
+use super::lexer;
 use super::*;
+
+mod scanner;
 
 fn mode_words(what: &str, modes: Modes) -> String {
     let access = match modes.read_only {
@@ -890,75 +894,6 @@ fn text() -> impl Strategy<Value = String> {
         .prop_map(|(pieces, spaced)| pieces.join(if spaced { " " } else { "" }))
 }
 
-/// Where literals, quoted names and comments are, by PostgreSQL's scanner; `None` when it refuses the text.
-fn scanned(sql: &str) -> Option<Vec<(usize, usize, bool)>> {
-    use pg_query::protobuf::Token as Scanned;
-    let tokens = pg_query::scan(sql).ok()?.tokens;
-    Some(
-        tokens
-            .iter()
-            .filter_map(|token| {
-                let kind = Scanned::try_from(token.token).ok()?;
-                let literal = match kind {
-                    Scanned::Sconst | Scanned::Usconst | Scanned::Bconst | Scanned::Xconst => true,
-                    Scanned::Iconst | Scanned::Fconst => true,
-                    Scanned::Ident | Scanned::Uident | Scanned::Param => false,
-                    _ => return None,
-                };
-                Some((token.start as usize, token.end as usize, literal))
-            })
-            .collect(),
-    )
-}
-
-/// Compares our tokens with the scanner's: every literal of either is one of the other, with the same ends.
-fn compare_with_scanner(sql: &str) {
-    let mut lexer = Lexer::new(sql.as_bytes());
-    let ours: Vec<_> = std::iter::from_fn(|| lexer.next()).collect();
-    let mut at = 0;
-    for token in &ours {
-        assert_eq!(token.start, at, "tokens leave no gap: {sql:?}");
-        assert!(token.end > at);
-        at = token.end;
-    }
-    assert_eq!(at, sql.len());
-    if ours.iter().any(|token| token.kind == Kind::Irregular) {
-        return;
-    }
-    let is_literal = |kind| {
-        !matches!(
-            kind,
-            Kind::Space
-                | Kind::Word
-                | Kind::QuotedName
-                | Kind::UnicodeName
-                | Kind::Parameter
-                | Kind::Operator
-                | Kind::Mark
-                | Kind::Joint
-                | Kind::Irregular
-        )
-    };
-    let Some(theirs) = scanned(sql) else {
-        // Only what makes a text irregular may be refused by the scanner and not by us, or names of no length.
-        let known = ours.iter().any(|token| {
-            let bytes = &sql[token.start..token.end];
-            matches!(token.kind, Kind::EscapeText { coded: true } | Kind::UnicodeText | Kind::UnicodeName)
-                || token.kind == Kind::QuotedName && bytes == "\"\""
-                || token.kind == Kind::Parameter && bytes.len() > 9
-        });
-        assert!(known, "the scanner refuses {sql:?}, and we do not");
-        return;
-    };
-    let literals: Vec<_> = ours.iter().filter(|token| is_literal(token.kind)).map(|token| token.start).collect();
-    let expected: Vec<_> = theirs.iter().filter(|(.., literal)| *literal).map(|(start, ..)| *start).collect();
-    assert_eq!(literals, expected, "{sql:?}\n{ours:?}");
-    for (start, end, literal) in theirs {
-        let token = ours.iter().find(|token| token.start == start);
-        assert!(token.is_some_and(|token| token.end == end), "{start}..{end} {literal} in {sql:?}\n{ours:?}");
-    }
-}
-
 /// A statement that reads, with places for literals.
 pub(super) fn statement() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
@@ -1039,7 +974,7 @@ proptest! {
 
     #[test]
     fn the_lexer_agrees_with_the_scanner(sql in text()) {
-        compare_with_scanner(&sql);
+        scanner::compare_with_scanner(&sql);
     }
 
     #[test]
@@ -1070,6 +1005,15 @@ proptest! {
         let without_reason = |sql: &str| Verdict { reason: Reason::Nothing, ..judge(sql) };
         prop_assert_eq!(without_reason(&sql), without_reason(&spaced));
     }
+}
+
+/// What the fuzz target of the lexer begins with, and what it has found.
+#[test]
+fn seeds_of_the_lexer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/lexer");
+    let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();
+    assert!(!seeds.is_empty());
+    seeds.iter().filter_map(|seed| std::str::from_utf8(seed).ok()).for_each(scanner::compare_with_scanner);
 }
 
 #[test]
