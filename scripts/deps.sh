@@ -7,6 +7,7 @@
 #   node      node and npm (they fetch a second version of PostgreSQL for the tests)
 #   python    Python with its headers and libpq's (psycopg2 is built for its tests)
 #   drivers   PgBouncer, and Python, which the tests fetch drivers for: what operators use the console with
+#   pgpool    Pgpool-II, to compare with
 #   bench     the poolers to compare with: pgbouncer and haproxy
 # --check only says what is missing, and fails when something is.
 set -eu
@@ -79,6 +80,9 @@ missing_of() {
         bench)
             has pgbouncer || has_file /usr/sbin/pgbouncer || echo pgbouncer
             has haproxy || has_file /usr/sbin/haproxy || echo haproxy
+            ;;
+        pgpool)
+            has pgpool || has_file /usr/sbin/pgpool || echo pgpool2
             ;;
         lint) ;;
         *)
