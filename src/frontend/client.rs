@@ -18,6 +18,7 @@ use super::{
     exchange::{Event, Exchange},
     guide::{Guide, Prejudged},
     listen::{Attended, Listener, Subscription},
+    parked::Parked,
     registry::{self, Entry, Order, Place},
     report::{self, AcquireError, Words},
     target::Target,
@@ -62,6 +63,8 @@ pub struct Client {
     _place: Place,
     exchange: Option<Box<Exchange>>,
     lent: Option<Acquired>,
+    /// In sessions that may ask for values of sequences.
+    parked: Option<Box<Parked>>,
     /// A place in a pool's queue.
     queued: Option<(Waiting<ServerManager>, NodeId, Need)>,
     /// When its last write was answered; its reads must see it.
@@ -156,6 +159,7 @@ impl Client {
             _place: place,
             exchange: None,
             lent: None,
+            parked: None,
             queued: None,
             last_write: None,
             timer,
@@ -204,7 +208,10 @@ impl Client {
                     self.refuse_front(&AcquireError::Canceled);
                     continue;
                 }
-                Wake::Move(to) => return Leave::ToMove(self, to),
+                Wake::Move(to) => {
+                    self.parked = None;
+                    return Leave::ToMove(self, to);
+                }
                 Wake::Order(order) => break Box::pin(self.obey(order)).await,
                 Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => {
                     // The server's own error follows, and the session goes on.
@@ -247,6 +254,9 @@ impl Client {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Some(parked) = &mut self.parked {
+            parked.poll(cx);
+        }
         let order = self.entry.slot.order();
         if let Some(order) = order
             && (order.is_at_once() || self.is_between_transactions())
@@ -388,6 +398,12 @@ impl Client {
 
     /// Takes a connection that is there at once, or a place in the queue; false when no node can serve the statement.
     fn lend_or_queue(&mut self, need: Need) -> bool {
+        if let Some(acquired) = self.parked.as_mut().and_then(|parked| parked.take())
+            && let Some(acquired) = self.to_ask(acquired, need)
+        {
+            self.attach(acquired, need);
+            return true;
+        }
         let request = self.request(need);
         match first_try(&self.target, &self.worker, request) {
             FirstTry::There(acquired) => self.attach(acquired, need),
@@ -398,6 +414,17 @@ impl Client {
             FirstTry::Nowhere => return false,
         }
         true
+    }
+
+    /// The connection that was parked, if the statement is one for which it was; otherwise it goes back.
+    fn to_ask(&self, acquired: Acquired, need: Need) -> Option<Acquired> {
+        let (lease, node) = acquired;
+        let is_primary = || self.target.cluster.monitor.topology().primary == Some(node);
+        if self.session.asks_sequences() && need == Need::Write && is_primary() {
+            return at_home(lease, node);
+        }
+        lease.give_back();
+        None
     }
 
     /// The wait in the queue has ended. False when another try has to be made, perhaps on another node.
@@ -554,17 +581,19 @@ impl Client {
         if let Some(sender) = &lease.sender {
             sender.give_back(self.entry.slot.process, self.session.wrote());
         }
-        let node = &self.target.cluster.node(node).name;
+        let name = &self.target.cluster.node(node).name;
         if fit && refused {
             tracing::info!(
-                node,
+                node = name,
                 process = lease.process(),
                 "closed a server connection that refused, or may not have lost, what is a session's"
             );
+        } else if fit && self.session.lingers() {
+            self.parked.get_or_insert_default().park((lease, node));
         } else if fit {
             lease.give_back();
         } else {
-            tracing::warn!(node, process = lease.process(), "closed a server connection that was not clean");
+            tracing::warn!(node = name, process = lease.process(), "closed a server connection that was not clean");
         }
     }
 

@@ -266,6 +266,11 @@ impl<M: Manager> Ledger<M> {
         self.pools.get(&key).and_then(|pool| pool.renewed)
     }
 
+    /// Whether a connection of this pool that comes back is of use to somebody else at once.
+    pub fn is_wanted(&self, key: PoolKey) -> bool {
+        self.starving > 0 || self.pools.get(&key).is_none_or(|pool| pool.paused || !pool.waiting.is_empty())
+    }
+
     /// Lends nothing any more until [`Ledger::resume`], however long that takes, and closes what idles or comes back.
     pub fn pause(&mut self, key: PoolKey) -> Outcome<M> {
         if let Some(pool) = self.pools.get_mut(&key) {

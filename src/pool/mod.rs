@@ -392,6 +392,11 @@ pub struct Lease<M: Manager> {
 }
 
 impl<M: Manager> Lease<M> {
+    /// Whether somebody waits for it to be given back.
+    pub fn is_wanted(&self) -> bool {
+        self.pool.node.lock().is_wanted(self.pool.key)
+    }
+
     /// The connection is clean, and goes to the next in the queue or idles.
     pub fn give_back(mut self) {
         if let Some(held) = self.held.take() {

@@ -94,7 +94,9 @@ impl Session {
         if statement.verdict.own.is_some() && !pipeline.copy_in && !in_waiting_block {
             return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
         }
-        self.asks_sequences |= statement.verdict.asks_sequences;
+        if statement.verdict.asks_sequences {
+            self.note_asks_sequences();
+        }
         let need = self.need_of_batch(&statement, Some(parse.name), message.after, pipeline, judge);
         let Some(server) = server else {
             pipeline.judged = Some(Judged::Parse(statement));
@@ -332,7 +334,9 @@ impl Session {
         {
             return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
         }
-        self.asks_sequences |= statement.as_ref().is_some_and(|statement| statement.verdict.asks_sequences);
+        if statement.as_ref().is_some_and(|statement| statement.verdict.asks_sequences) {
+            self.note_asks_sequences();
+        }
         let mut need = match &statement {
             Some(statement) => self.need_of_batch(statement, None, message.after, pipeline, judge),
             None => self.need_of_rest(message.after, pipeline, judge),

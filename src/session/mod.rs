@@ -327,6 +327,10 @@ pub struct Session {
     refused_read: Option<RefusedRead>,
     /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
     asks_sequences: bool,
+    /// How often it has drawn, in transactions: which of its server connections has its last values.
+    draws: u32,
+    /// It has just drawn, and may ask for the first time what it got.
+    lingers: bool,
     /// A number of its own, for [`Drawn`].
     number: u64,
 }
@@ -369,6 +373,8 @@ impl Session {
             notified: false,
             refused_read: None,
             asks_sequences: false,
+            draws: 0,
+            lingers: false,
         }
     }
 
@@ -389,7 +395,7 @@ impl Session {
         self.on_replica = need == Need::Replica;
         // A standby that is to be serializable answers nothing more, not even to us.
         pipeline.unfit = matches!(need, Need::Replica | Need::Node(_)) && self.is_serializable();
-        let forgets = self.forgets_strange_draws(server);
+        let forgets = self.meets_draws(need, server);
         let settled = self.refused.is_none() && !forgets;
         if settled && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
             return;

@@ -26,6 +26,8 @@ const HIDDEN_READS: u8 = 2;
 const HIDDEN_WRITES: u8 = 4;
 /// The census knows of relations that are to be read on the primary.
 const PRIMARY_ONLY: u8 = 8;
+/// A session has asked for values of sequences, so others may. This is about clients, and stays.
+const ASKS_SEQUENCES: u8 = 16;
 
 /// What sessions know of their database's own code.
 #[derive(Debug, Default)]
@@ -80,6 +82,19 @@ impl OwnCode {
             return None;
         }
         self.census.load().as_ref()?.primary_only(verdict)
+    }
+
+    /// Whether a session of the database has asked for values of sequences that it has drawn.
+    #[inline]
+    pub fn asks_sequences(&self) -> bool {
+        self.signs.load(Ordering::Relaxed) & ASKS_SEQUENCES != 0
+    }
+
+    /// A session asks for them.
+    pub fn note_asks_sequences(&self) {
+        if !self.asks_sequences() {
+            self.signs.fetch_or(ASKS_SEQUENCES, Ordering::Relaxed);
+        }
     }
 
     /// Whether a text may read a sequence, for all that is known.
@@ -196,7 +211,9 @@ impl OwnCode {
         let signs = (u8::from(hidden.reads) * HIDDEN_READS)
             | (u8::from(hidden.writes) * HIDDEN_WRITES)
             | (u8::from(primary_only) * PRIMARY_ONLY);
-        let _ = self.signs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(before & UNUSED | signs));
+        let _ = self.signs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+            Some(before & (UNUSED | ASKS_SEQUENCES) | signs)
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -274,6 +291,17 @@ mod tests {
         assert_eq!(due(&code), Some(Due::Changed));
         assert!(code.publish(code.changes(), Some(Arc::default())));
         assert_eq!(code.hidden(), Hidden::default());
+    }
+
+    #[test]
+    fn that_values_of_sequences_are_asked_for_is_not_forgotten_with_the_census() {
+        let code = OwnCode::default();
+        code.keep();
+        assert!(!code.asks_sequences());
+        code.note_asks_sequences();
+        assert!(code.publish(code.changes(), Some(Arc::default())));
+        code.rest();
+        assert!(code.asks_sequences());
     }
 
     #[test]

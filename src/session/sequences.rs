@@ -1,9 +1,11 @@
 //! What currval() and lastval() tell lives on one server connection, and nothing tells which statements draw from a
 //! sequence: a default of a column or a trigger may. So a session that has never asked for it keeps nothing, and a session
-//! that has asked keeps its server connection from its next draw on. Nobody is ever told a stranger's value: who asks gets
-//! a connection on which others' values are forgotten.
+//! that has asked keeps its server connection from its next draw on. Where sessions of a database ask, those that have
+//! drawn keep their connection for a moment, in case their next statement asks for the first time ([`Session::lingers`]).
+//! Nobody is ever told a stranger's value, or one of its own that it has drawn elsewhere since: who asks gets a connection
+//! on which such values are forgotten.
 
-use super::{Outboxes, Pipeline, ServerState, Session, pipeline::Owed};
+use super::{Need, Outboxes, Pipeline, ServerState, Session, pipeline::Owed};
 use crate::{
     sql::{Pin, Reason, Verdict},
     wire::{reply::Status, request},
@@ -17,23 +19,35 @@ pub(super) const FORGET: &str = "DISCARD SEQUENCES;";
 pub enum Drawn {
     #[default]
     Nobodys,
-    /// Those of the session with this number.
-    Of(u64),
+    /// Those of one session.
+    Of {
+        /// Its number.
+        session: u64,
+        /// Which of its draws was the last one here; from 1 on, 0 for statements that may have drawn unseen only.
+        draw: u32,
+    },
     /// Those of more than one session.
     Several,
 }
 
 impl Drawn {
-    fn add(&mut self, session: u64) {
+    /// The session may have drawn here; with the number of the draw when a statement may that is known for it.
+    fn add(&mut self, session: u64, draw: Option<u32>) {
         *self = match *self {
-            Drawn::Nobodys => Drawn::Of(session),
-            Drawn::Of(before) if before == session => Drawn::Of(session),
-            Drawn::Of(_) | Drawn::Several => Drawn::Several,
+            Drawn::Nobodys => Drawn::Of { session, draw: draw.unwrap_or(0) },
+            Drawn::Of { session: before, draw: last } if before == session => {
+                Drawn::Of { session, draw: draw.unwrap_or(last) }
+            }
+            Drawn::Of { .. } | Drawn::Several => Drawn::Several,
         };
     }
 
     fn is_strange_to(self, session: u64) -> bool {
-        !matches!(self, Drawn::Nobodys) && self != Drawn::Of(session)
+        match self {
+            Drawn::Nobodys => false,
+            Drawn::Of { session: whose, .. } => whose != session,
+            Drawn::Several => true,
+        }
     }
 }
 
@@ -46,20 +60,46 @@ impl Session {
         server: Option<&mut ServerState>,
         out: &mut Outboxes<'_>,
     ) {
-        self.asks_sequences = true;
+        self.note_asks_sequences();
         let Some(server) = server else { return };
         let is_free = pipeline.status == Status::Idle && pipeline.owed.is_empty() && !pipeline.has_open_batch();
-        if is_free && !self.drew && self.forgets_strange_draws(server) {
+        if is_free && !self.drew && self.meets_draws(pipeline.lent_for, server) {
             request::query(FORGET, out.to_server);
             server.unnamed = None;
             pipeline.push(Owed::Replay { settings: server.settings.clone() });
         }
     }
 
-    /// Whether the server has to forget what others have drawn before anything else is sent, since the session may ask for
-    /// it; if so, [`FORGET`] must be sent.
-    pub(super) fn forgets_strange_draws(&self, server: &mut ServerState) -> bool {
-        let forgets = self.asks_sequences && server.drawn.is_strange_to(self.number);
+    pub(super) fn note_asks_sequences(&mut self) {
+        self.asks_sequences = true;
+        self.shared.code.note_asks_sequences();
+    }
+
+    /// Whether the session asks for values of sequences.
+    pub fn asks_sequences(&self) -> bool {
+        self.asks_sequences
+    }
+
+    /// Whether the session, which lets go of its server connection, may ask there for what it has drawn.
+    pub fn lingers(&self) -> bool {
+        self.lingers
+    }
+
+    /// A server connection has been lent. Whether it has to forget what was drawn there before anything else is sent, since
+    /// the session may ask for values: those of others, or its own that are not its last. If so, [`FORGET`] must be sent.
+    pub(super) fn meets_draws(&mut self, need: Need, server: &mut ServerState) -> bool {
+        let draws_here = server.drawn == Drawn::Of { session: self.number, draw: self.draws };
+        if self.asks_sequences && draws_here && self.draws > 0 {
+            // They are here still, and are kept from now on.
+            self.drew = true;
+            return false;
+        }
+        let forgets = if self.asks_sequences {
+            server.drawn != Drawn::Nobodys && !draws_here
+        } else {
+            // It may draw now, and ask then.
+            need == Need::Write && server.drawn.is_strange_to(self.number) && self.shared.code.asks_sequences()
+        };
         if forgets {
             server.drawn = Drawn::Nobodys;
         }
@@ -68,18 +108,23 @@ impl Session {
 
     /// A transaction has ended.
     pub(super) fn note_draws(&mut self, server: &mut ServerState) {
+        if self.drew {
+            self.draws = self.draws.wrapping_add(1).max(1);
+        }
         if self.wrote {
-            server.drawn.add(self.number);
+            server.drawn.add(self.number, self.drew.then_some(self.draws));
         }
         if self.asks_sequences && self.drew {
             self.pins.insert(Pin::Sequence);
         }
+        self.lingers = self.drew && !self.asks_sequences && self.shared.code.asks_sequences();
     }
 
     /// DISCARD has taken all values.
     pub(super) fn forget_draws(&mut self, server: &mut ServerState) {
         server.drawn = Drawn::Nobodys;
         self.drew = false;
+        self.draws = 0;
         self.pins.remove(Pin::Sequence);
     }
 }
@@ -105,10 +150,13 @@ mod tests {
     fn values_of_one_session_stay_its_own_until_another_draws() {
         let mut drawn = Drawn::default();
         assert!(!drawn.is_strange_to(1));
-        drawn.add(1);
-        drawn.add(1);
+        drawn.add(1, None);
+        assert_eq!(drawn, Drawn::Of { session: 1, draw: 0 });
+        drawn.add(1, Some(3));
+        drawn.add(1, None);
+        assert_eq!(drawn, Drawn::Of { session: 1, draw: 3 });
         assert!(!drawn.is_strange_to(1) && drawn.is_strange_to(2));
-        drawn.add(2);
+        drawn.add(2, Some(1));
         assert!(drawn.is_strange_to(1) && drawn.is_strange_to(2));
     }
 

@@ -1,5 +1,7 @@
 //! Sessions that keep their server connection: what the pool says to that, how long it lets them, and when they let go.
 
+use std::thread;
+
 use super::kit::{
     Cluster, Config, PATIENCE, RawClient, cluster,
     messages::{bind, execute, parse, sync},
@@ -97,4 +99,78 @@ fn a_pin_has_a_longest_time() {
     other.query("SELECT pg_advisory_unlock(1)");
     assert_eq!(login(pooler.port()).value("SELECT pg_sleep(1.5) IS NULL").as_deref(), Some("f"));
     assert_eq!(other.value("SELECT 1").as_deref(), Some("1"));
+}
+
+fn insert(client: &mut RawClient) -> String {
+    client.value("INSERT INTO numbered DEFAULT VALUES RETURNING id").unwrap()
+}
+
+/// The value that a session asks for, or the SQLSTATE of the error.
+fn lastval(client: &mut RawClient) -> String {
+    let answer = client.query("SELECT lastval()");
+    match answer.iter().find(|message| message.tag == b'E') {
+        Some(error) => error.sqlstate(),
+        None => answer[1].values()[0].clone().unwrap(),
+    }
+}
+
+/// The server connection used last is lent first, so without help it would be the one that others draw on next.
+#[test]
+fn the_first_lastval_of_a_session_tells_what_it_has_drawn() {
+    const ATTEMPTS: usize = 60;
+    // Until then the connection of the first session may come back, and be the one that was used last.
+    const SETTLED: usize = 10;
+    let cluster = started();
+    cluster
+        .node(0)
+        .query("CREATE TABLE numbered (id serial); GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+        .unwrap();
+    cluster.node(0).query("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app").unwrap();
+    let pooler = config(&cluster).set("pool.size", "2").set("server.workers", "1").start();
+    let mut first = login(pooler.port());
+    insert(&mut first);
+    lastval(&mut first);
+    drop(first);
+    let mut other = login(pooler.port());
+    let mut told = 0;
+    for attempt in 0..ATTEMPTS {
+        let mut client = login(pooler.port());
+        let drawn = insert(&mut client);
+        insert(&mut other);
+        match lastval(&mut client) {
+            // On a slow machine the connection may have been given back before.
+            code if code == "55000" => {}
+            value => {
+                assert_eq!(value, drawn);
+                assert_eq!(lastval(&mut client), drawn, "it is kept from now on");
+                told += usize::from(attempt >= SETTLED);
+            }
+        }
+    }
+    assert!(told > 0, "no session was told what it had drawn");
+}
+
+/// What a session has drawn is kept for a moment only, and not from those who wait.
+#[test]
+fn who_may_ask_for_what_was_drawn_keeps_nobody_from_a_connection() {
+    let cluster = started();
+    cluster
+        .node(0)
+        .query("CREATE TABLE numbered (id serial); GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+        .unwrap();
+    cluster.node(0).query("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app").unwrap();
+    let pooler = config(&cluster).start();
+    let mut first = login(pooler.port());
+    insert(&mut first);
+    lastval(&mut first);
+    drop(first);
+    let writers: Vec<_> = (0..4).map(|_| login(pooler.port())).collect();
+    thread::scope(|scope| {
+        for mut writer in writers {
+            scope.spawn(move || (0..100).for_each(|_| drop(insert(&mut writer))));
+        }
+    });
+    let mut idle = login(pooler.port());
+    insert(&mut idle);
+    assert_eq!(login(pooler.port()).value("SELECT 1").as_deref(), Some("1"));
 }

@@ -63,6 +63,8 @@ pub struct Model {
     copy: Option<(Protocol, u32)>,
     /// What is left of a simple query of several statements.
     simple: VecDeque<String>,
+    /// What its only sequence has given, since values were forgotten.
+    drawn: Option<u32>,
     /// A replica: refuses to write.
     pub read_only: bool,
     /// `SET role` is refused: the role is gone.
@@ -100,6 +102,7 @@ impl Default for Model {
             open_batch: false,
             copy: None,
             simple: VecDeque::new(),
+            drawn: None,
             read_only: false,
             no_roles: false,
             heard: Vec::new(),
@@ -550,6 +553,13 @@ impl Model {
                 self.rows(portal, limit, 1, &sql[7..], "SELECT");
                 return Ok(());
             }
+            "SELECT lastval()" => {
+                let Some(drawn) = self.drawn else {
+                    return refused("55000", "lastval is not yet defined in this session");
+                };
+                self.rows(portal, limit, 1, &format!("drawn {drawn}, "), "SELECT");
+                return Ok(());
+            }
             "TABLE five" => {
                 self.rows(portal, limit, 5, "row ", "SELECT");
                 return Ok(());
@@ -582,7 +592,14 @@ impl Model {
         }
         match sql {
             "SELECT 1/0" | "SELECT 1/zero FROM t" => return refused("22012", "division by zero"),
-            "INSERT INTO t VALUES (1)" => self.complete("INSERT 0 1"),
+            "INSERT INTO t VALUES (1)" => {
+                self.drawn = Some(self.drawn.unwrap_or(0) + 1);
+                self.complete("INSERT 0 1");
+            }
+            "DISCARD SEQUENCES" => {
+                self.drawn = None;
+                self.complete("DISCARD SEQUENCES");
+            }
             "INSERT INTO deferred VALUES (1)" => {
                 self.begin_implicit();
                 self.transaction.as_mut().expect("begun").broken = true;
@@ -769,6 +786,7 @@ impl Model {
         self.commit()?;
         self.statements.retain(|name, _| name.is_empty());
         self.pins.clear();
+        self.drawn = None;
         for (name, default) in DEFAULTS {
             self.set(name, default, true, false);
         }

@@ -65,6 +65,93 @@ pub(super) fn servers(count: usize) -> World {
 }
 
 #[test]
+fn who_asks_what_was_drawn_is_told_what_was_drawn_last_or_nothing() {
+    let drawn_on_both = r#"
+        ! next is S1
+        A> Query INSERT INTO t VALUES (1)
+          S1 lent to A
+          S1 > Query INSERT INTO t VALUES (1)
+          S1 free
+          A < Complete INSERT 0 1
+          A < Ready I
+        ! next is S2
+        A> Query INSERT INTO t VALUES (1)
+          S2 lent to A
+          S2 > Query INSERT INTO t VALUES (1)
+          S2 free
+          A < Complete INSERT 0 1
+          A < Ready I
+        "#;
+    let on_the_first = r#"
+        ! next is S1
+        A> Query SELECT lastval()
+          S1 lent to A
+          S1 > Query DISCARD SEQUENCES;
+          S1 > Query SELECT lastval()
+          S1 free
+          A < Columns
+          A < Error 55000 lastval is not yet defined in this session
+          A < Ready I
+        "#;
+    check(servers(2), &[drawn_on_both, on_the_first].concat());
+    // There it stays.
+    let on_the_second = r#"
+        ! next is S2
+        A> Query SELECT lastval()
+          S2 lent to A
+          S2 > Query SELECT lastval()
+          A < Columns
+          A < Row drawn 1, 0
+          A < Complete SELECT 1
+          A < Ready I
+        A> Query SELECT lastval()
+          S2 > Query SELECT lastval()
+          A < Columns
+          A < Row drawn 1, 0
+          A < Complete SELECT 1
+          A < Ready I
+        "#;
+    check(servers(2), &[drawn_on_both, on_the_second].concat());
+}
+
+#[test]
+fn where_sessions_ask_what_they_have_drawn_nobody_draws_among_values_of_others() {
+    check(
+        servers(1),
+        r#"
+        A> Query INSERT INTO t VALUES (1)
+          S1 lent to A
+          S1 > Query INSERT INTO t VALUES (1)
+          S1 free
+          A < Complete INSERT 0 1
+          A < Ready I
+        B> Query SELECT lastval()
+          S1 lent to B
+          S1 > Query DISCARD SEQUENCES;
+          S1 > Query SELECT lastval()
+          S1 free
+          B < Columns
+          B < Error 55000 lastval is not yet defined in this session
+          B < Ready I
+        A> Query INSERT INTO t VALUES (1)
+          S1 lent to A
+          S1 > Query DISCARD SEQUENCES;
+          S1 > Query INSERT INTO t VALUES (1)
+          S1 free
+          A < Complete INSERT 0 1
+          A < Ready I
+        A> Query SELECT lastval()
+          S1 lent to A
+          S1 > Query SELECT lastval()
+          A < Columns
+          A < Row drawn 1, 0
+          A < Complete SELECT 1
+          A < Ready I
+        "#,
+    );
+}
+
+#[test]
 fn an_unnamed_statement_outlives_its_sync_on_another_server() {
     check(
         servers(2),
