@@ -259,17 +259,22 @@ impl Session {
     }
 
     /// Whether a statement's parameters and result on this server are what the client was told of them. A client that
-    /// knows them from before would take values of other types for what they are not, or have its own taken so. Asks the
+    /// knows them from before would take values of other types for what they are not, or have its own taken so. One that
+    /// knows the result from a portal, and has the next one described, too (`described`), takes it as it is. Asks the
     /// server when it is not known.
     fn fits(
         &self,
         name: &[u8],
+        described: bool,
         statement: &Arc<Statement>,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> Fit {
         let Some(told) = self.names.told(name).filter(|_| pipeline.status != Status::Failed) else { return Fit::Same };
+        if told.is_of_portal() && described {
+            return Fit::Same;
+        }
         let asked = pipeline.asked_shape.take();
         let asking = |owed: &Owed| matches!(owed, Owed::OurDescribe { id } if *id == statement.id);
         if pipeline.owed.iter().any(asking) {
@@ -280,7 +285,7 @@ impl Session {
         let held = server.statements.touch(statement.id);
         let counts = pipeline.owed.is_empty() || pipeline.presence(statement.id, held.is_some()) == Presence::Held;
         match held.filter(|held| counts && !held.stale).and_then(|held| held.shape) {
-            Some(shape) if shape == told => Fit::Same,
+            Some(shape) if shape.fits(told) => Fit::Same,
             Some(shape) if asked == Some(statement.id) && shape.has_columns_of(told) => Fit::Retyped,
             Some(_) if asked == Some(statement.id) => Fit::Changed,
             // What is there may have been prepared before the client's: how it is now has to be seen.
@@ -348,6 +353,7 @@ impl Session {
         if self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
+        let described = describes(message.after, names.portal);
         let mut fit = Fit::Same;
         if let Some(statement) = &mut statement {
             if self.own.is_some()
@@ -358,13 +364,13 @@ impl Session {
             if !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
                 return ClientStep::Hold;
             }
-            fit = self.fits(names.statement, statement, pipeline, server, out);
+            fit = self.fits(names.statement, described, statement, pipeline, server, out);
             if fit == Fit::Retyped {
                 // As on a direct connection, where the types stay those that were found out when it was parsed.
                 if let Some(types) = self.names.told_types(names.statement) {
                     *statement = self.shared.statements.retyped(statement, types);
                     self.names.retype(names.statement, statement);
-                    fit = self.fits(names.statement, statement, pipeline, server, out);
+                    fit = self.fits(names.statement, described, statement, pipeline, server, out);
                 } else {
                     fit = Fit::Changed;
                 }
@@ -408,8 +414,10 @@ impl Session {
                     return ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes };
                 }
                 // What gives the columns that the client was told is as good as its own.
-                let told = self.names.told(names.statement).is_some();
-                let since = if told { 0 } else { self.since(names.statement, pipeline) };
+                let told = self.names.told(names.statement);
+                let seen = told.is_some_and(|told| !(told.is_of_portal() && described));
+                let since = if seen { 0 } else { self.since(names.statement, pipeline) };
+                pipeline.tells_of = (described && told.is_none()).then_some(statement.id);
                 self.ensure(&statement, since, pipeline, server, out);
                 names.write_front(message.head.body, &statement.name, out.to_server);
                 pipeline.push(Owed::Bind { id: Some(statement.id) });
@@ -506,7 +514,8 @@ impl Session {
                     Object::Statement(name) => self.close_stranger(name, pipeline, server, out),
                     Object::Portal(_) => {}
                 }
-                pipeline.push(Owed::Describe { id: None, unnamed: false });
+                let tells_of = pipeline.tells_of.take().filter(|_| matches!(object, Object::Portal(_)));
+                pipeline.push(Owed::Describe { id: tells_of, unnamed: false });
                 ClientStep::Forward
             }
         }
@@ -597,4 +606,11 @@ fn reserved_name() -> ClientStep {
         Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, "names of prepared statements cannot begin with __poolhouse_")
             .hint("Choose another name: Poolhouse keeps the statements of all clients under names that begin so."),
     )
+}
+
+/// Whether what follows a Bind begins with a Describe of its portal.
+fn describes(after: &[u8], portal: &[u8]) -> bool {
+    let Some(([b'D', _, _, _, _], body)) = after.split_first_chunk::<{ frame::HEADER_BYTES }>() else { return false };
+    let rest = body.strip_prefix(b"P").and_then(|name| name.strip_prefix(portal));
+    rest.is_some_and(|rest| rest.first() == Some(&0))
 }

@@ -356,6 +356,8 @@ pub struct Pipeline {
     pub tally: Tally,
     /// Statements of the client that have ended; whoever counts them takes them.
     pub ended: Vec<Ended>,
+    /// The statement of the portal that the next message describes, when the client has been told nothing of it yet.
+    pub tells_of: Option<u64>,
     /// How the statement is called that was bound last, until that is executed.
     pub bound: Called,
     /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
@@ -637,6 +639,7 @@ impl Pipeline {
         self.farewell = None;
         self.own_error = None;
         self.asked_shape = None;
+        self.tells_of = None;
         self.parameters = Box::default();
         self.can_repeat = false;
         if !self.answer.is_empty() {

@@ -285,10 +285,14 @@ impl Session {
         let (Some(Owed::Describe { id: Some(id), .. }) | Some(Owed::OurDescribe { id })) = pipeline.owed.front() else {
             return;
         };
+        // A portal has none, and a statement at least their number.
         let parameters = std::mem::take(&mut pipeline.parameters);
-        let shape = Shape::of(&parameters, (reply == Reply::RowDescription).then_some(body));
+        let of_statement = Some(&*parameters).filter(|parameters| !parameters.is_empty());
+        let shape = Shape::of(of_statement, (reply == Reply::RowDescription).then_some(body));
         server.statements.set_shape(*id, shape);
-        if !pipeline.owed.front().is_some_and(Owed::is_ours) {
+        if shape.is_of_portal() {
+            self.names.tell_columns(*id, shape);
+        } else if !pipeline.owed.front().is_some_and(Owed::is_ours) {
             self.names.tell(*id, shape, &parameters);
         }
     }

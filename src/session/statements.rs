@@ -185,7 +185,7 @@ pub struct Named {
     pub statement: Arc<Statement>,
     /// The PREPARE that made it, alone; `None` when it was prepared by the protocol.
     pub prepare: Option<Box<[u8]>>,
-    /// The shape that the client was told, if it has asked.
+    /// The shape that the client was told first, if it has asked: of the statement, or of a portal of it.
     pub told: Option<Shape>,
     /// The parameter types that it was told, when it has not named all of them itself.
     pub told_types: Option<Box<[u8]>>,
@@ -196,19 +196,23 @@ pub struct Named {
 /// What goes into a statement and what comes out, as hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Types of the parameters.
-    parameters: u64,
+    /// Types of the parameters; not known of a portal.
+    parameters: Option<u64>,
     /// Names and types of the columns of the result.
     columns: u64,
 }
 
 impl Shape {
-    /// From the bodies of ParameterDescription and RowDescription; `None` stands for NoData. What a column is called and
-    /// what it is counts, as for PostgreSQL ("cached plan must not change result type"), not which table it is from.
-    pub fn of(parameters: &[u8], row: Option<&[u8]>) -> Shape {
+    /// From the bodies of ParameterDescription, which a portal has not, and RowDescription; no row stands for NoData. What
+    /// a column is called and what it is counts, as for PostgreSQL ("cached plan must not change result type"), not which
+    /// table it is from.
+    pub fn of(parameters: Option<&[u8]>, row: Option<&[u8]>) -> Shape {
         const COLUMN_BYTES: usize = 18;
-        let mut types = std::hash::DefaultHasher::new();
-        parameters.hash(&mut types);
+        let parameters = parameters.map(|parameters| {
+            let mut types = std::hash::DefaultHasher::new();
+            parameters.hash(&mut types);
+            types.finish()
+        });
         let mut hasher = std::hash::DefaultHasher::new();
         let mut rest = row.and_then(|body| body.get(2..)).unwrap_or_default();
         row.map(|body| body.get(..2)).hash(&mut hasher);
@@ -217,11 +221,20 @@ impl Shape {
             (name, &column[6..16]).hash(&mut hasher);
             rest = after;
         }
-        Shape { parameters: types.finish(), columns: hasher.finish() }
+        Shape { parameters, columns: hasher.finish() }
     }
 
     pub fn has_columns_of(self, other: Shape) -> bool {
         self.columns == other.columns
+    }
+
+    pub fn is_of_portal(self) -> bool {
+        self.parameters.is_none()
+    }
+
+    /// Whether nothing is here that would be news to who was told `told`.
+    pub fn fits(self, told: Shape) -> bool {
+        self.has_columns_of(told) && (told.is_of_portal() || self.parameters == told.parameters)
     }
 }
 
@@ -278,6 +291,14 @@ impl ClientNames {
         for named in all.filter(|named| named.statement.id == id) {
             named.told = Some(shape);
             named.told_types = (*named.statement.types != *parameters).then(|| parameters.into());
+        }
+    }
+
+    /// The client is told of the result of a portal, and knows nothing of its statement yet.
+    pub fn tell_columns(&mut self, id: u64, shape: Shape) {
+        let all = self.names.iter_mut().flat_map(|names| names.by_name.values_mut());
+        for named in all.filter(|named| named.statement.id == id && named.told.is_none()) {
+            named.told = Some(shape);
         }
     }
 
@@ -407,7 +428,9 @@ impl ServerStatements {
     }
 
     pub fn set_shape(&mut self, id: u64, shape: Shape) {
-        if let Some(held) = self.used.get_mut(&id) {
+        if let Some(held) = self.used.get_mut(&id)
+            && (!shape.is_of_portal() || held.shape.is_none_or(|known| !known.has_columns_of(shape)))
+        {
             held.shape = Some(shape);
         }
     }

@@ -335,8 +335,9 @@ fn shown(message: &Message) -> String {
             types.collect::<Vec<_>>().join(" ")
         }
         b'A' => message.body[4..].escape_ascii().to_string(),
-        // In a failed transaction every message is refused; which one it is that the server tells from does not matter.
-        b'E' if message.sqlstate() == "25P02" => {
+        // In a failed transaction every message is refused; which one it is that the server tells from does not matter. Nor
+        // does the line of its source in which it notices that a plan has changed, which we cannot know.
+        b'E' if matches!(&*message.sqlstate(), "25P02" | "0A000") => {
             let is_place = |field: &&[u8]| matches!(field.first(), Some(b'L' | b'R'));
             let fields = message.body.split(|byte| *byte == 0).filter(|field| !is_place(field));
             fields.map(|field| field.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
