@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::acquire::Acquired;
 
 /// Clients that ask at all do so at once, and who comes meanwhile may have to wait for it.
-const PARKED_MAX: Duration = Duration::from_millis(20);
+const PARKED_MAX: Duration = Duration::from_millis(10);
 const IN_VAIN_MAX: Duration = Duration::from_secs(1);
 
 /// What a session has parked, if anything, and for how long it has done so.

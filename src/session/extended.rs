@@ -349,7 +349,10 @@ impl Session {
         if need == Need::Read && self.is_in_block(pipeline) && !names.portal.is_empty() {
             need = Need::Write;
         }
-        let Some(server) = server else { return ClientStep::NeedServer(need) };
+        let Some(server) = server else {
+            pipeline.judged = statement.map(Judged::Parse);
+            return ClientStep::NeedServer(need);
+        };
         if self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }

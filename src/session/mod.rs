@@ -331,6 +331,8 @@ pub struct Session {
     draws: u32,
     /// It has just drawn, and may ask for the first time what it got.
     lingers: bool,
+    /// How often others' values were forgotten, or its connection was kept, for a question that has not come yet.
+    unasked: u8,
     /// A number of its own, for [`Drawn`].
     number: u64,
 }
@@ -375,6 +377,7 @@ impl Session {
             asks_sequences: false,
             draws: 0,
             lingers: false,
+            unasked: 0,
         }
     }
 
@@ -395,7 +398,7 @@ impl Session {
         self.on_replica = need == Need::Replica;
         // A standby that is to be serializable answers nothing more, not even to us.
         pipeline.unfit = matches!(need, Need::Replica | Need::Node(_)) && self.is_serializable();
-        let forgets = self.meets_draws(need, server);
+        let forgets = self.meets_draws(need, pipeline, server);
         let settled = self.refused.is_none() && !forgets;
         if settled && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
             return;

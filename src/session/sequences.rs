@@ -1,11 +1,15 @@
 //! What currval() and lastval() tell lives on one server connection, and nothing tells which statements draw from a
 //! sequence: a default of a column or a trigger may. So a session that has never asked for it keeps nothing, and a session
-//! that has asked keeps its server connection from its next draw on. Where sessions of a database ask, those that have
-//! drawn keep their connection for a moment, in case their next statement asks for the first time ([`Session::lingers`]).
+//! that has asked keeps its server connection from its next draw on. One that may ask for the first time, since it has
+//! drawn a few times only or others of its database have asked, draws where strangers' values are forgotten, and keeps
+//! its connection for a moment, in case its next statement asks ([`Session::lingers`]).
 //! Nobody is ever told a stranger's value, or one of its own that it has drawn elsewhere since: who asks gets a connection
 //! on which such values are forgotten.
 
-use super::{Need, Outboxes, Pipeline, ServerState, Session, pipeline::Owed};
+use super::{
+    Need, Outboxes, Pipeline, ServerState, Session,
+    pipeline::{Judged, Owed},
+};
 use crate::{
     sql::{Pin, Reason, Verdict},
     wire::{reply::Status, request},
@@ -13,6 +17,9 @@ use crate::{
 
 /// Makes a server forget all values of sequences.
 pub(super) const FORGET: &str = "DISCARD SEQUENCES;";
+
+/// A session for which something was done so often in vain is not expected to ask, unless others of its database have.
+const UNASKED_MAX: u8 = 16;
 
 /// Whose values of sequences a server connection may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +70,7 @@ impl Session {
         self.note_asks_sequences();
         let Some(server) = server else { return };
         let is_free = pipeline.status == Status::Idle && pipeline.owed.is_empty() && !pipeline.has_open_batch();
-        if is_free && !self.drew && self.meets_draws(pipeline.lent_for, server) {
+        if is_free && !self.drew && self.meets_draws(pipeline.lent_for, pipeline, server) {
             request::query(FORGET, out.to_server);
             server.unnamed = None;
             pipeline.push(Owed::Replay { settings: server.settings.clone() });
@@ -87,7 +94,7 @@ impl Session {
 
     /// A server connection has been lent. Whether it has to forget what was drawn there before anything else is sent, since
     /// the session may ask for values: those of others, or its own that are not its last. If so, [`FORGET`] must be sent.
-    pub(super) fn meets_draws(&mut self, need: Need, server: &mut ServerState) -> bool {
+    pub(super) fn meets_draws(&mut self, need: Need, pipeline: &Pipeline, server: &mut ServerState) -> bool {
         let draws_here = server.drawn == Drawn::Of { session: self.number, draw: self.draws };
         if self.asks_sequences && draws_here && self.draws > 0 {
             // They are here still, and are kept from now on.
@@ -98,7 +105,15 @@ impl Session {
             server.drawn != Drawn::Nobodys && !draws_here
         } else {
             // It may draw now, and ask then.
-            need == Need::Write && server.drawn.is_strange_to(self.number) && self.shared.code.asks_sequences()
+            let draws = match &pipeline.judged {
+                Some(Judged::Query(verdict)) => may_draw(verdict),
+                Some(Judged::Parse(statement)) => may_draw(&statement.verdict),
+                None => true,
+            };
+            let draws = draws || self.in_waiting_block();
+            let forgets = draws && need == Need::Write && server.drawn.is_strange_to(self.number) && self.may_ask();
+            self.unasked = self.unasked.saturating_add(u8::from(forgets));
+            forgets
         };
         if forgets {
             server.drawn = Drawn::Nobodys;
@@ -117,7 +132,12 @@ impl Session {
         if self.asks_sequences && self.drew {
             self.pins.insert(Pin::Sequence);
         }
-        self.lingers = self.drew && !self.asks_sequences && self.shared.code.asks_sequences();
+        self.lingers = self.drew && !self.asks_sequences && self.may_ask();
+        self.unasked = self.unasked.saturating_add(u8::from(self.lingers));
+    }
+
+    fn may_ask(&self) -> bool {
+        self.unasked < UNASKED_MAX || self.shared.code.asks_sequences()
     }
 
     /// DISCARD has taken all values.

@@ -118,7 +118,7 @@ fn lastval(client: &mut RawClient) -> String {
 #[test]
 fn the_first_lastval_of_a_session_tells_what_it_has_drawn() {
     const ATTEMPTS: usize = 60;
-    // Until then the connection of the first session may come back, and be the one that was used last.
+    // Until then it depends on how connections are opened which one was used last.
     const SETTLED: usize = 10;
     let cluster = started();
     cluster
@@ -127,10 +127,6 @@ fn the_first_lastval_of_a_session_tells_what_it_has_drawn() {
         .unwrap();
     cluster.node(0).query("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app").unwrap();
     let pooler = config(&cluster).set("pool.size", "2").set("server.workers", "1").start();
-    let mut first = login(pooler.port());
-    insert(&mut first);
-    lastval(&mut first);
-    drop(first);
     let mut other = login(pooler.port());
     let mut told = 0;
     for attempt in 0..ATTEMPTS {
