@@ -19,7 +19,7 @@ use crate::{
 pub(super) const FORGET: &str = "DISCARD SEQUENCES;";
 
 /// A session for which something was done so often in vain is not expected to ask, unless others of its database have.
-const UNASKED_MAX: u8 = 16;
+const UNASKED_MAX: u8 = 64;
 
 /// Whose values of sequences a server connection may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
