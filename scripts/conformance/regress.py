@@ -12,6 +12,8 @@ What may differ, since a server connection has served others before, which a new
 - temp: current_schema() with a search path of pg_temp makes a temporary schema only once on each connection.
 - guc: SET of an unknown plpgsql setting is allowed only before plpgsql is loaded.
 - plpgsql_record: the first error in a function's text shows more than those after it, on each connection.
+- plancache: how often a statement was planned is counted on each connection by itself.
+- postgres_fdw, dblink: connections that an extension keeps belong to the server process.
 - triggers: refint and ttdummy keep what they know in variables of the server process.
 """
 
