@@ -142,6 +142,10 @@ impl Session {
     /// The server connection carries what it is to carry: the client is told what it reports, unless it is not yet who
     /// the client is.
     pub(super) fn note_brought(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        if self.stays_refused(pipeline) {
+            // It is noted already: with the settings something else came.
+            return;
+        }
         if self.refused.take().is_none() {
             self.tell_news(&server.reported, out.to_client);
             server.reported = self.reported.clone();
