@@ -398,13 +398,13 @@ impl Client {
 
     /// Takes a connection that is there at once, or a place in the queue; false when no node can serve the statement.
     fn lend_or_queue(&mut self, need: Need) -> bool {
+        let request = self.request(need);
         if let Some(acquired) = self.parked.as_mut().and_then(|parked| parked.take())
             && let Some(acquired) = self.to_ask(acquired, need)
         {
             self.attach(acquired, need);
             return true;
         }
-        let request = self.request(need);
         match first_try(&self.target, &self.worker, request) {
             FirstTry::There(acquired) => self.attach(acquired, need),
             FirstTry::Queued(waiting, node) => {
@@ -770,6 +770,8 @@ impl Client {
     }
 
     async fn flush(&mut self) {
+        // Who waits for the client must not keep others waiting.
+        self.parked = None;
         let Some(exchange) = &mut self.exchange else { return };
         let stream = &mut self.stream;
         // A client that does not read its last message goes without it.

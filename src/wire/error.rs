@@ -138,10 +138,12 @@ impl ErrorFields {
     }
 
     /// Whether this is the warning with which a server process ends at once: at an immediate shutdown, or because another
-    /// process has crashed. Servers since version 14 send it just before they close the connection; users can raise one
-    /// like it.
+    /// process has crashed. Servers since version 14 send it from `quickdie`, just before they close the connection; what
+    /// code of users raises names another routine.
     pub fn is_farewell(&self) -> bool {
-        self.text(b'V') == Some("WARNING") && matches!(self.code(), "57P01" | "57P02")
+        matches!(self.code(), "57P01" | "57P02")
+            && self.text(b'V') == Some("WARNING")
+            && self.text(b'R') == Some("quickdie")
     }
 
     /// Replaces the severity, spelled in English.
@@ -189,6 +191,15 @@ mod tests {
         let mut again = Vec::new();
         fields.write(b'E', &mut again);
         assert_eq!(again.len(), out.len());
+    }
+
+    #[test]
+    fn a_warning_of_users_is_no_farewell() {
+        let farewell = |routine: &str| {
+            let body = format!("SWARNING\0VWARNING\0C57P01\0Mends\0Fpostgres.c\0L1\0R{routine}\0\0");
+            ErrorFields::read(body.as_bytes()).is_farewell()
+        };
+        assert!(farewell("quickdie") && !farewell("exec_stmt_raise"));
     }
 
     #[test]
