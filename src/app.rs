@@ -316,6 +316,7 @@ fn build_frontend(
 /// What the log is to tell of clients.
 fn watch(log: &config::Log, frontend: &Frontend) {
     frontend.watch.set_slow(log.slow);
+    frontend.watch.tell_values(log.slow_values);
     frontend.watch.tell_connections(log.connections);
 }
 

@@ -89,6 +89,7 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     note(old.log.level != new.log.level, "log.level", Effect::Now);
     note(old.log.format != new.log.format, "log.format", Effect::Restart);
     note(old.log.slow != new.log.slow, "log.slow", Effect::Now);
+    note(old.log.slow_values != new.log.slow_values, "log.slow_values", Effect::Now);
     note(old.log.connections != new.log.connections, "log.connections", Effect::Now);
     let mut settings = Settings { databases, clusters, frontend: new.frontend, ..old.clone() };
     (settings.auth, settings.user_pools, settings.admin) = (new.auth, new.user_pools, new.admin);

@@ -347,6 +347,7 @@ fn log(file: &raw::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> 
         level: or(&raw.level, default.level, |item| log_level(item, outside, findings)),
         format: or(&raw.format, default.format, |item| item.choice(FORMATS, "", findings)),
         slow: or(&raw.slow, default.slow, |item| item.time_limit(findings)),
+        slow_values: or(&raw.slow_values, default.slow_values, |item| item.flag(findings)),
         connections: or(&raw.connections, default.connections, |item| item.flag(findings)),
     }
 }

@@ -54,6 +54,7 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
     };
     lines.add("log.format", format, "text");
     lines.add("log.slow", limit(settings.log.slow), "0s");
+    lines.add("log.slow_values", settings.log.slow_values.to_string(), "false");
     lines.add("log.connections", settings.log.connections.to_string(), "false");
     // What PgBouncer's exporters look for, by its names.
     lines.add("max_client_conn", limits.max_clients.to_string(), "100");
@@ -223,7 +224,7 @@ fn effect(key: &str) -> Effect {
         ("server", "max_clients" | "login_timeout" | "shutdown_timeout") => Effect::Now,
         ("clusters", rest) if rest.ends_with(".connect_timeout") => Effect::Restart,
         ("clusters", _) => Effect::Now,
-        ("admin", "pgbouncer_version") | ("log", "level" | "slow" | "connections") => Effect::Now,
+        ("admin", "pgbouncer_version") | ("log", "level" | "slow" | "slow_values" | "connections") => Effect::Now,
         _ => Effect::Restart,
     }
 }
@@ -252,7 +253,7 @@ mod tests {
     fn what_is_said_to_take_effect_does_so_when() {
         for (before, after) in [
             (
-                "[databases.app]\n[log]\nlevel = \"debug\"\nslow = \"1s\"\n",
+                "[databases.app]\n[log]\nlevel = \"debug\"\nslow = \"1s\"\nslow_values = true\n",
                 "[databases.app]\n[log]\nconnections = true\n",
             ),
             ("[databases.app.pool]\nsize = 3\nmin_idle = 1\n", "[databases.app.pool]\nidle_timeout = \"1m\"\n"),
@@ -323,6 +324,7 @@ mod tests {
             ("clusters.main.health.failures", "3"),
             ("admin.token", "(hidden)"),
             ("log.slow", "0s"),
+            ("log.slow_values", "false"),
         ] {
             let found = listed.iter().find(|setting| setting.key == key).map(|setting| setting.value.as_str());
             assert_eq!(found, Some(value), "{key}");

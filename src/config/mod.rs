@@ -136,13 +136,15 @@ pub struct Log {
     pub format: LogFormat,
     /// From how long on a statement is logged, its wait for a server connection included; `None` for never.
     pub slow: Option<std::time::Duration>,
+    /// Whether it is logged with its values, as the client sent it.
+    pub slow_values: bool,
     /// Whether logins and disconnections of clients are logged.
     pub connections: bool,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".to_owned(), format: LogFormat::Text, slow: None, connections: false }
+        Log { level: "info".to_owned(), format: LogFormat::Text, slow: None, slow_values: false, connections: false }
     }
 }
 

@@ -85,7 +85,7 @@ section!(
     /// Not available yet.
     Coordination at "coordination" { etcd, namespace, node }
 );
-section!(Log at "log" { level, format, slow, connections });
+section!(Log at "log" { level, format, slow, slow_values, connections });
 
 /// Every section and its keys; `*` stands for a name that the user chooses.
 pub(super) const SECTIONS: &[Keys] = &[

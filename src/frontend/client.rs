@@ -335,7 +335,8 @@ impl Client {
             }
         };
         if let Some(news) = exchange.counting.take_news() {
-            tell(&news, &self.target, &self.entry, &self.stream.peer());
+            let verbatim = self.worker.watch.tells_values();
+            tell(&news, verbatim, &self.target, &self.entry, &self.stream.peer());
         }
         if let Some(database) = exchange.pipeline.vacates.take() {
             self.target.cluster.vacate(&database);
@@ -873,22 +874,40 @@ impl Client {
 }
 
 #[cold]
-fn tell(news: &News, target: &Target, entry: &Entry, client: &str) {
+fn tell(news: &News, verbatim: bool, target: &Target, entry: &Entry, client: &str) {
     for error in &news.errors {
         let node = error.node.map(|node| target.cluster.node(node).name.as_str());
         entry.note_error(node, &error.code, &error.message);
     }
     if let Some(slow) = &news.slow {
-        tell_slow(slow, target, entry, client);
+        tell_slow(slow, verbatim, target, entry, client);
     }
 }
 
-/// Never with the values in the text: they may be secret.
-fn tell_slow(slow: &Slow, target: &Target, entry: &Entry, client: &str) {
+/// Without the values in the text, which may be secret, unless it is to be told `verbatim`.
+fn tell_slow(slow: &Slow, verbatim: bool, target: &Target, entry: &Entry, client: &str) {
     let Account { database, user, .. } = &*target.account;
     let node = slow.node.map(|node| target.cluster.node(node).name.as_str());
-    let statement =
-        if slow.normal.text.is_empty() { "(cannot be shown without its values)" } else { &slow.normal.text };
+    // What was kept before a RELOAD says otherwise is not told any more.
+    let verbatim = slow.normal.verbatim.as_deref().filter(|_| verbatim);
+    let statement = match verbatim.and_then(|verbatim| verbatim.text.as_deref()) {
+        Some(text) => text,
+        None if slow.normal.text.is_empty() => "(cannot be shown without its values)",
+        None => &slow.normal.text,
+    };
+    let values = verbatim.and_then(|verbatim| verbatim.values.as_deref());
     let (process, waited, took, failed) = (entry.slot.process, slow.waited, slow.took, slow.failed);
-    tracing::warn!(client, database, user, process, node, ?waited, ?took, failed, statement, "a slow statement");
+    tracing::warn!(
+        client,
+        database,
+        user,
+        process,
+        node,
+        ?waited,
+        ?took,
+        failed,
+        statement,
+        values,
+        "a slow statement"
+    );
 }

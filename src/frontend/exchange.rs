@@ -221,6 +221,7 @@ impl Exchange {
             self.count(account, worker);
         }
         self.slow = worker.watch.slow();
+        self.pipeline.verbatim = self.slow.is_some() && worker.watch.tells_values();
         self.counting.attach(node, now, waited);
     }
 

@@ -16,6 +16,8 @@ pub struct Watch {
     pub queries: Queries,
     /// In microseconds; 0 for never.
     slow: AtomicU64,
+    /// Slow statements are told of with their values.
+    verbatim: AtomicBool,
     connections: AtomicBool,
     /// One for each thread.
     caches: Mutex<Vec<Arc<Mutex<Cache>>>>,
@@ -35,6 +37,15 @@ impl Watch {
     /// From how long on a statement is told of, with its wait for a server connection.
     pub fn slow(&self) -> Option<Duration> {
         Some(self.slow.load(Ordering::Relaxed)).filter(|micros| *micros > 0).map(Duration::from_micros)
+    }
+
+    /// Whether it is told with its values, as the client sent it.
+    pub fn tells_values(&self) -> bool {
+        self.verbatim.load(Ordering::Relaxed)
+    }
+
+    pub fn tell_values(&self, tell: bool) {
+        self.verbatim.store(tell, Ordering::Relaxed);
     }
 
     /// Whether logins and disconnections are logged.

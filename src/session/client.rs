@@ -256,7 +256,13 @@ impl Session {
         server.unnamed = None;
         pipeline.long_unnamed = false;
         let position = verdict.as_deref().is_some_and(asks_position) && !pipeline.copy_in;
-        let called = verdict.map_or_else(Called::default, |verdict| verdict.called.clone());
+        let called = match &verdict {
+            Some(verdict) if pipeline.verbatim => {
+                self.called_verbatim(verdict, request::query_text(message.body).unwrap_or_default(), pipeline)
+            }
+            Some(verdict) => verdict.called.clone(),
+            None => Called::default(),
+        };
         if self.unnamed.is_some() || pipeline.change(b"").is_some() {
             pipeline.push_change(Owed::Query { drops_unnamed: true, called }, b"", None);
         } else {

@@ -12,6 +12,7 @@ use super::{
         CLIENT_STATEMENT_BYTES_MAX, CLIENT_STATEMENTS_MAX, NAME_PREFIX, SERVER_STATEMENT_BYTES_MAX, ServerStatements,
         Statement, name_of_id,
     },
+    verbatim::with_values,
 };
 use crate::{
     sql::Pin,
@@ -116,13 +117,13 @@ impl Session {
         }
         if pipeline.effects.uses_name(parse.name) {
             // Its own name is the server's, until it has been asked.
-            self.note_passed(parse.name, &statement.verdict.called);
+            self.note_passed(parse.name, self.called(&statement, pipeline));
             pipeline.tally.add_passed_parse();
             pipeline.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
         if !self.renames() {
-            self.note_passed(parse.name, &statement.verdict.called);
+            self.note_passed(parse.name, self.called(&statement, pipeline));
             pipeline.effects.pins.insert(Pin::Prepare);
             pipeline.tally.add_passed_parse();
             pipeline.push(Owed::Parse { id: None, names: false });
@@ -328,6 +329,10 @@ impl Session {
             let more = !message.is_whole() && front.len() < NAMES_BYTES_MAX;
             return if more { ClientStep::More } else { violation(wire::Error::Malformed("Bind")) };
         };
+        if pipeline.verbatim && server.is_some() && !message.is_whole() && front.len() < NAMES_BYTES_MAX {
+            // Its values are to be shown.
+            return ClientStep::More;
+        }
         if pipeline.is_unsettled(names.statement) {
             return ClientStep::Hold;
         }
@@ -384,9 +389,12 @@ impl Session {
         }
         self.forget_own_portal(names.portal);
         pipeline.bound = match &statement {
-            Some(statement) => statement.verdict.called.clone(),
+            Some(statement) => self.called(statement, pipeline),
             None => self.called_passed(names.statement),
         };
+        if pipeline.verbatim {
+            pipeline.bound = with_values(&pipeline.bound, &message.body[names.bytes..]);
+        }
         let reads = match &statement {
             Some(statement) => {
                 self.note_begin(&statement.verdict, &statement.sql, pipeline);

@@ -30,6 +30,7 @@ mod statements;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod verbatim;
 
 use std::{sync::Arc, time::Duration};
 

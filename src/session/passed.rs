@@ -15,12 +15,12 @@ const NAME_BYTES_MAX: usize = 256;
 pub type Passed = HashMap<Box<[u8]>, Called>;
 
 impl Session {
-    pub(super) fn note_passed(&mut self, name: &[u8], called: &Called) {
+    pub(super) fn note_passed(&mut self, name: &[u8], called: Called) {
         let passed = self.passed.get_or_insert_default();
         if let Some(known) = passed.get_mut(name) {
-            *known = called.clone();
+            *known = called;
         } else if passed.len() < NAMES_MAX && name.len() <= NAME_BYTES_MAX {
-            passed.insert(name.into(), called.clone());
+            passed.insert(name.into(), called);
         }
     }
 

@@ -354,6 +354,9 @@ pub struct Pipeline {
     pub turns: u32,
     /// Not reset: whoever adds it up takes it.
     pub tally: Tally,
+    /// How statements are called is to tell what the client has said, too. Not reset: whoever lends a server connection
+    /// says so.
+    pub verbatim: bool,
     /// Statements of the client that have ended; whoever counts them takes them.
     pub ended: Vec<Ended>,
     /// The statement of the portal that the next message describes, when the client has been told nothing of it yet.

@@ -13,3 +13,4 @@ mod roaming;
 mod script;
 mod seeds;
 mod transcripts;
+mod verbatim;

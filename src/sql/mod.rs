@@ -42,7 +42,7 @@ pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
 pub use hint::Hint;
 pub use lists::{Lists, Pattern};
-pub use normal::{Called, NORMAL_BYTES_MAX, Normal};
+pub use normal::{Called, NORMAL_BYTES_MAX, Normal, Verbatim};
 pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
 pub use verdict::{
     Access, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, Refused, SettingChange,

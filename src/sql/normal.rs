@@ -21,12 +21,23 @@ pub struct Normal {
     pub id: u64,
     /// At most [`NORMAL_BYTES_MAX`], with an ellipsis where it was cut.
     pub text: Box<str>,
+    /// What one client has said, when that is to be kept: never in what others share.
+    pub verbatim: Option<Box<Verbatim>>,
+}
+
+/// A statement as one client has sent it. It may hold secrets, and is only for operators who ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verbatim {
+    /// With its literals; nothing when that is not known, or must not be shown.
+    pub text: Option<Box<str>>,
+    /// Of its parameters, if it has any; or why they are not shown.
+    pub values: Option<Box<str>>,
 }
 
 impl Normal {
     /// Of a text that cannot be told from others without its values.
     pub(super) fn nameless() -> Normal {
-        Normal { id: 0, text: Box::default() }
+        Normal { id: 0, text: Box::default(), verbatim: None }
     }
 
     /// Out of a text's form, without the mark in front.
@@ -38,7 +49,7 @@ impl Normal {
             text.truncate(end);
             text.push('…');
         }
-        Normal { id, text: text.into() }
+        Normal { id, text: text.into(), verbatim: None }
     }
 }
 
@@ -46,6 +57,16 @@ impl Normal {
 /// text does, so verdicts that differ in it alone are equal.
 #[derive(Clone, Default)]
 pub struct Called(pub Option<Arc<Normal>>);
+
+impl Called {
+    /// The same, with what a client has said: a copy of its own.
+    pub fn with(&self, verbatim: Verbatim) -> Called {
+        Called(self.0.as_ref().map(|normal| {
+            let Normal { id, text, .. } = &**normal;
+            Arc::new(Normal { id: *id, text: text.clone(), verbatim: Some(Box::new(verbatim)) })
+        }))
+    }
+}
 
 impl PartialEq for Called {
     fn eq(&self, _: &Called) -> bool {

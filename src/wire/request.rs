@@ -66,6 +66,78 @@ impl<'a> BindNames<'a> {
     }
 }
 
+/// The values of a Bind message's parameters, as far as they are there.
+#[derive(Debug, Clone)]
+pub struct BindValues<'a> {
+    /// The formats that are still to be used, of two bytes each; when there is one for all, it stays.
+    formats: &'a [u8],
+    /// How many values are still to come.
+    left: u16,
+    rest: &'a [u8],
+}
+
+/// The value of one parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindValue<'a> {
+    Null,
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
+    /// From here on nothing is there, or what nobody can read. Of the value before it, there may be only a part.
+    Missing,
+}
+
+impl<'a> BindValues<'a> {
+    /// From what follows the names of a Bind message.
+    pub fn read(rest: &'a [u8]) -> BindValues<'a> {
+        let read = || {
+            let (count, rest) = rest.split_first_chunk::<2>()?;
+            let (formats, rest) = rest.split_at_checked(2 * usize::from(u16::from_be_bytes(*count)))?;
+            let (left, rest) = rest.split_first_chunk::<2>()?;
+            Some(BindValues { formats, left: u16::from_be_bytes(*left), rest })
+        };
+        // Whoever asks for the first value is told that it is not there.
+        read().unwrap_or(BindValues { formats: &[], left: 1, rest: &[] })
+    }
+
+    fn is_next_binary(&mut self) -> bool {
+        let Some((format, others)) = self.formats.split_first_chunk::<2>() else { return false };
+        if !others.is_empty() {
+            self.formats = others;
+        }
+        *format != [0, 0]
+    }
+
+    fn value(&mut self) -> Option<BindValue<'a>> {
+        let binary = self.is_next_binary();
+        let (length, rest) = self.rest.split_first_chunk::<4>()?;
+        let length = i32::from_be_bytes(*length);
+        if length == -1 {
+            self.rest = rest;
+            return Some(BindValue::Null);
+        }
+        let length = usize::try_from(length).ok()?;
+        let (value, rest) = rest.split_at_checked(length).unwrap_or_else(|| {
+            self.left = self.left.max(1);
+            (rest, &[])
+        });
+        self.rest = rest;
+        Some(if binary { BindValue::Binary(value) } else { BindValue::Text(value) })
+    }
+}
+
+impl<'a> Iterator for BindValues<'a> {
+    type Item = BindValue<'a>;
+
+    fn next(&mut self) -> Option<BindValue<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let value = self.value().unwrap_or(BindValue::Missing);
+        if value == BindValue::Missing {
+            self.left = 0;
+        }
+        Some(value)
+    }
+}
+
 /// What a Describe or Close message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Object<'a> {
@@ -192,6 +264,22 @@ mod tests {
     }
 
     #[test]
+    fn bind_values() {
+        let values = |rest: &[u8]| BindValues::read(rest).map(|value| format!("{value:?}")).collect::<Vec<_>>();
+        let three = b"\0\x03\0\0\0\x01a\xff\xff\xff\xff\0\0\0\x02bc";
+        let of = |formats: &[u8]| values(&[formats, three].concat());
+        assert_eq!(of(b"\0\0"), ["Text([97])", "Null", "Text([98, 99])"]);
+        assert_eq!(of(b"\0\x01\0\x01"), ["Binary([97])", "Null", "Binary([98, 99])"], "one format for all");
+        assert_eq!(of(b"\0\x03\0\x01\0\0\0\0"), ["Binary([97])", "Null", "Text([98, 99])"]);
+        assert_eq!(values(b"\0\0\0\0"), [""; 0]);
+        // As far as it has come, and what the server will refuse.
+        assert_eq!(values(b"\0\0\0\x03\0\0\0\x01a\0\0\0"), ["Text([97])", "Missing"]);
+        assert_eq!(values(b"\0\0\0\x01\0\0\0\x05a"), ["Text([97])", "Missing"]);
+        assert_eq!(values(b"\0\0\0\x02\xff\xff\xff\xfea"), ["Missing"]);
+        assert_eq!(values(b""), ["Missing"]);
+    }
+
+    #[test]
     fn objects() {
         assert_eq!(Object::read(b"Sname\0"), Ok(Object::Statement(b"name")));
         assert_eq!(Object::read(b"P\0"), Ok(Object::Portal(b"")));
@@ -213,6 +301,7 @@ mod tests {
         #[test]
         fn any_body_is_read_without_panic(body: Vec<u8>) {
             let _ = (Parse::read(&body), BindNames::read(&body), Object::read(&body), query_text(&body));
+            BindValues::read(&body).for_each(drop);
         }
 
         #[test]

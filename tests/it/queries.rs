@@ -171,3 +171,74 @@ fn slow_statements_and_connections_are_logged_when_that_is_wanted() {
     client.query("SELECT 1");
     assert!(!told(&["unsaid"]), "{:?}", pooler.log());
 }
+
+/// The one line of the log that tells of a slow statement with these words, once it is there.
+fn slow_line(pooler: &Pooler, words: &[&str]) -> String {
+    let mut found = Vec::new();
+    wait_until("it is logged", PATIENCE, || {
+        found = pooler.log();
+        found.retain(|line| words.iter().all(|word| line.contains(word)));
+        !found.is_empty()
+    });
+    assert!(found.len() == 1 && found[0].contains("a slow statement"), "{found:?}");
+    found.remove(0)
+}
+
+/// Parses, binds and runs as one, with what follows the names in the Bind message.
+fn run_bound(client: &mut RawClient, sql: &str, bound: &[u8]) {
+    let bind = messages::any(b'B', &[b"\0\0", bound].concat());
+    batch(client, &[messages::parse("", sql), bind, messages::execute("", 0), messages::sync()]);
+}
+
+#[test]
+fn slow_statements_are_logged_with_their_values_only_when_that_is_wanted() {
+    let cluster = started();
+    for format in ["'text'", "'json'"] {
+        let without = in_front(&cluster).set("log.slow", "'10ms'").set("log.format", format);
+        let with = without.clone().set("log.slow_values", "true");
+        let pooler = without.clone().start();
+        pooler.allow_warnings("a slow statement");
+        let mut client = app(&pooler);
+        let mut admin = RawClient::login(pooler.port(), "pgbouncer", "admin", "secret");
+        let mut reload = |config: &Config| {
+            pooler.rewrite(config);
+            assert!(admin.query("RELOAD").iter().all(|message| message.tag != b'E'));
+        };
+        client.query("SELECT 'hush 1' AS one, pg_sleep(0.02)");
+        slow_line(&pooler, &["SELECT ? AS one, pg_sleep(?)"]);
+        let text = b"\0\0\0\x02\0\0\0\x06hush 2\xff\xff\xff\xff\0\0";
+        run_bound(&mut client, "SELECT $1::text, $2::int AS two, pg_sleep(0.02)", text);
+        let line = slow_line(&pooler, &["AS two, pg_sleep(?)"]);
+        assert!(!line.contains("values"), "{line}");
+        // At once, for those who are there, too.
+        reload(&with);
+        client.query("SELECT 'shown 3' AS three, pg_sleep(0.02) -- why");
+        let line = slow_line(&pooler, &["SELECT 'shown 3' AS three, pg_sleep(0.02) -- why"]);
+        assert!(!line.contains("values"), "{line}");
+        let text = b"\0\0\0\x02\0\0\0\x07shown 4\xff\xff\xff\xff\0\0";
+        run_bound(&mut client, "SELECT $1::text, $2::int AS four, pg_sleep(0.02)", text);
+        slow_line(&pooler, &["AS four, pg_sleep(0.02)", "$1 = 'shown 4', $2 = NULL"]);
+        run_bound(
+            &mut client,
+            "SELECT $1::int AS five, pg_sleep(0.02)",
+            b"\0\x01\0\x01\0\x01\0\0\0\x04\0\0\x01\x02\0\0",
+        );
+        slow_line(&pooler, &["AS five, pg_sleep(0.02)", "$1 = \\\\x00000102"]);
+        // No other line can be made of a value, and nothing else of a terminal.
+        client.query("SELECT 'six\n2026-01-01T00:00:00Z ERROR forged\r\x1b[31m', pg_sleep(0.02)");
+        let line = slow_line(&pooler, &["SELECT 'six\\n", "ERROR forged"]);
+        assert!(!line.contains(['\r', '\x1b']), "{line}");
+        client.query("SELECT 'hush 7' AS password, pg_sleep(0.02)");
+        slow_line(&pooler, &["SELECT ? AS password, pg_sleep(?)", "(not shown: "]);
+        // What runs while it is switched off is not shown any more.
+        client.begin();
+        client.query("SELECT 1");
+        reload(&without);
+        client.query("SELECT 'hush 8' AS eight, pg_sleep(0.02)");
+        slow_line(&pooler, &["SELECT ? AS eight, pg_sleep(?)"]);
+        client.query("COMMIT");
+        client.query("SELECT 'hush 9' AS nine, pg_sleep(0.02)");
+        slow_line(&pooler, &["SELECT ? AS nine, pg_sleep(?)"]);
+        assert!(pooler.log().iter().all(|line| !line.contains("hush")), "{:?}", pooler.log());
+    }
+}

@@ -108,7 +108,8 @@ pub fn play(bytes: &[u8]) {
     let mut world = if flags >= 128 { world.reading_until_write() } else { world };
     let mut parties = Vec::new();
     for _ in 0..clients {
-        world.add_client(&[]);
+        let client = world.add_client(&[]);
+        world.clients[client].pipeline.verbatim = flags.is_multiple_of(5);
         let alone = Model::new(false);
         let roams = replicas > 0;
         parties.push(Party {

@@ -44,6 +44,7 @@ fn bodies(body: &[u8]) {
         names.write_front(body.len(), names.statement, &mut out);
         out.extend_from_slice(&body[names.bytes..]);
         assert_eq!(&out[HEADER_BYTES..], body, "a Bind that is written again");
+        request::BindValues::read(&body[names.bytes..]).for_each(drop);
     }
     let _ = (reply::Status::read(body), reply::parameter_status_parts(body), reply::data_row(body));
     if let Ok(authentication) = reply::Authentication::read(body) {
