@@ -243,6 +243,13 @@ impl Clients {
         self.since = Some(self.since.map_or(since, |earliest| earliest.min(since)));
     }
 
+    fn merge(&mut self, other: &Clients) {
+        self.active += other.active;
+        self.idle += other.idle;
+        self.waiting += other.waiting;
+        self.since = self.since.into_iter().chain(other.since).min();
+    }
+
     fn count(&mut self, activity: Activity) {
         match activity {
             Activity::Active => self.active += 1,
@@ -270,10 +277,10 @@ fn clients(desk: &Desk, page: &mut Page) {
             *pinned.entry(reason.to_owned()).or_default() += 1;
         }
     }
-    let mut clients = Vec::new();
+    let mut clients: BTreeMap<(&str, &str), Clients> = BTreeMap::new();
     for account in &accounts {
         if let Some(of) = by_account.get(&Arc::as_ptr(account)) {
-            clients.push(((&account.database, &account.user), of));
+            clients.entry((&account.database, &account.user)).or_default().merge(of);
         }
     }
     page.head(CLIENTS);
@@ -305,21 +312,33 @@ fn servers(desk: &Desk, page: &mut Page) {
     }
 }
 
-/// What an account held at one moment, so that all figures of the page agree.
+/// What the accounts of a database and user held at one moment, so that all figures of the page agree. What nodes of the
+/// same name have done, of clusters that the database was on one after the other, is one series.
+#[derive(Default)]
 struct Read {
-    account: Arc<Account>,
-    by_node: Vec<(Arc<str>, Figures)>,
+    logins: u64,
+    by_node: BTreeMap<Arc<str>, Figures>,
     all: Figures,
 }
 
+impl Read {
+    fn add(&mut self, account: &Account) {
+        self.logins += account.logins();
+        for (node, figures) in account.by_node() {
+            self.all.merge(&figures);
+            self.by_node.entry(node).or_default().merge(&figures);
+        }
+    }
+}
+
+/// By the names of the database and the user.
+type ByName = BTreeMap<(String, String), Read>;
+
 fn traffic(desk: &Desk, page: &mut Page) {
-    let read = |account: Arc<Account>| {
-        let by_node: Vec<_> = account.by_node().collect();
-        let mut all = Figures::default();
-        by_node.iter().for_each(|(_, figures)| all.merge(figures));
-        Read { account, by_node, all }
-    };
-    let read: Vec<Read> = desk.frontend.accounts.all().into_iter().map(read).collect();
+    let mut read = ByName::new();
+    for account in desk.frontend.accounts.all() {
+        read.entry((account.database.to_string(), account.user.to_string())).or_default().add(&account);
+    }
     by_user(&read, page, WAITS, |page, labels, of| page.histogram(WAITS, labels, &of.all.waits));
     by_node(&read, page, QUERY_TIME, |page, labels, figures| page.histogram(QUERY_TIME, labels, &figures.queries));
     by_node(&read, page, TRANSACTION_TIME, |page, labels, figures| {
@@ -349,7 +368,7 @@ fn traffic(desk: &Desk, page: &mut Page) {
     for (metric, count) in [(BINDS, Count::Binds), (PINS, Count::Pins)] {
         by_user(&read, page, metric, |page, labels, of| page.sample(metric, labels, of.all.count(count) as f64));
     }
-    by_user(&read, page, LOGINS, |page, labels, of| page.sample(LOGINS, labels, of.account.logins() as f64));
+    by_user(&read, page, LOGINS, |page, labels, of| page.sample(LOGINS, labels, of.logins as f64));
     by_user(&read, page, ERRORS, |page, labels, of| {
         let mut write = |side: &str, errors: &Errors| {
             for (class, count) in errors.by_class() {
@@ -405,18 +424,18 @@ fn events(desk: &Desk, page: &mut Page) {
     }
 }
 
-fn by_user(read: &[Read], page: &mut Page, metric: &Metric, mut write: impl FnMut(&mut Page, &[&str], &Read)) {
+fn by_user(read: &ByName, page: &mut Page, metric: &Metric, mut write: impl FnMut(&mut Page, &[&str], &Read)) {
     page.head(metric);
-    for of in read {
-        write(page, &[&of.account.database, &of.account.user], of);
+    for ((database, user), of) in read {
+        write(page, &[database, user], of);
     }
 }
 
-fn by_node(read: &[Read], page: &mut Page, metric: &Metric, mut write: impl FnMut(&mut Page, &[&str], &Figures)) {
+fn by_node(read: &ByName, page: &mut Page, metric: &Metric, mut write: impl FnMut(&mut Page, &[&str], &Figures)) {
     page.head(metric);
-    for of in read {
+    for ((database, user), of) in read {
         for (node, figures) in &of.by_node {
-            write(page, &[&of.account.database, &of.account.user, node], figures);
+            write(page, &[database, user, node], figures);
         }
     }
 }

@@ -132,7 +132,7 @@ impl Cluster {
             nodes: (0..NODES_MAX).map(|_| OnceLock::new()).collect(),
             only: AtomicU16::new(SEVERAL),
             roster: Arc::default(),
-            names: NodeNames::default(),
+            names: NodeNames::of(&settings.name),
             connect_timeout: settings.connect_timeout,
             hubs: Hubs::new(scope.child()),
             senders: Arc::default(),

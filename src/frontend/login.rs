@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     auth::{Challenge, Credential, Secret, md5, scram},
-    metrics::{Account, NodeNames},
+    metrics::Account,
     net::Stream,
     session::{Mode, OwnSettings, Route, RouteBy, Session},
     tasks::Scope,
@@ -170,7 +170,7 @@ impl Operator {
     /// What those who serve the console get, but for its socket.
     fn enter(self, frontend: &Frontend, stream: &Stream) -> Result<impl FnOnce(Stream) -> Visitor + use<>, Refusal> {
         let Operator { minor, wanted, may_change, place } = self;
-        let account = frontend.accounts.of(CONSOLES[1], &wanted.user, &NodeNames::default());
+        let account = frontend.accounts.of(CONSOLES[1], &wanted.user, None);
         account.add_login();
         let entry = enter(frontend, &account, wanted.about(stream.ends()), None, minor)?;
         let parameters = wanted.settings()?;

@@ -235,7 +235,7 @@ impl Frontend {
         user: &str,
         credential: auth::Credential,
     ) -> Target {
-        let account = self.accounts.of(database, user, &settings.cluster.names);
+        let account = self.accounts.of(database, user, Some(&settings.cluster.names));
         let (statements, gate) = (self.statements.clone(), self.gates.of(database));
         Target::new(settings.clone(), database, user, credential, statements, account, gate)
     }

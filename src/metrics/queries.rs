@@ -67,7 +67,7 @@ struct Table {
     others: BTreeMap<Box<str>, QueryFigures>,
 }
 
-/// A text's id, mixed with the number of the database.
+/// A text's id, mixed with the number of the database on its cluster.
 type Key = u64;
 
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl Queries {
 
 impl Table {
     fn add(&mut self, account: &Arc<Account>, node: Option<usize>, ran: Ran<'_>) {
-        let key = ran.id ^ account.database_key;
+        let key = ran.id ^ account.key;
         if !self.entries.contains_key(&key) {
             if self.entries.len() >= QUERIES_MAX {
                 self.make_room();
@@ -228,26 +228,30 @@ mod tests {
     #[test]
     fn workers_are_added_up_and_databases_told_apart() {
         let (accounts, queries) = (Accounts::default(), Queries::default());
-        let nodes = NodeNames::default();
+        let (nodes, others) = (NodeNames::of("main"), NodeNames::of("second"));
         nodes.extend(["a", "b"]);
-        let (alice, bob) = (accounts.of("app", "alice", &nodes), accounts.of("app", "bob", &nodes));
-        let other = accounts.of("other", "alice", &nodes);
+        others.extend(["b", "c"]);
+        let (alice, bob) = (accounts.of("app", "alice", Some(&nodes)), accounts.of("app", "bob", Some(&nodes)));
+        let moved = accounts.of("app", "bob", Some(&others));
+        let other = accounts.of("other", "alice", Some(&nodes));
         queries.add(0, &alice, Some(0), [ran(7, "SELECT ?", 10, false), ran(7, "SELECT ?", 20, true)].into_iter());
         queries.add(1, &bob, Some(1), [ran(7, "SELECT ?", 30, false)].into_iter());
+        queries.add(1, &moved, Some(0), [ran(7, "SELECT ?", 5, false)].into_iter());
+        queries.add(1, &moved, Some(1), [ran(7, "SELECT ?", 5, false)].into_iter());
         queries.add(0, &other, None, [ran(7, "SELECT ?", 40, false)].into_iter());
         let mut all = queries.all();
         all.sort_by(|left, right| left.database.cmp(&right.database));
         let [app, other] = &all[..] else { panic!("{all:?}") };
-        assert_eq!((&*app.database, app.calls, app.errors), ("app", 3, 1));
-        assert_eq!(app.times.sum(), Duration::from_millis(60));
-        assert_eq!(app.by_node, BTreeMap::from([("a".into(), 2), ("b".into(), 1)]));
+        assert_eq!((&*app.database, app.calls, app.errors), ("app", 5, 1));
+        assert_eq!(app.times.sum(), Duration::from_millis(70));
+        assert_eq!(app.by_node, BTreeMap::from([("a".into(), 2), ("b".into(), 2), ("c".into(), 1)]));
         assert_eq!((&*other.database, other.calls, other.by_node.len()), ("other", 1, 0));
     }
 
     #[test]
     fn what_hardly_ever_runs_makes_room_and_stays_in_the_sum() {
         let (accounts, queries) = (Accounts::default(), Queries::default());
-        let account = accounts.of("app", "alice", &NodeNames::default());
+        let account = accounts.of("app", "alice", Some(&NodeNames::of("main")));
         let often = || (0..100).map(|_| ran(1, "often", 1, false));
         queries.add(0, &account, Some(0), often());
         let many = 3 * QUERIES_MAX as u64;

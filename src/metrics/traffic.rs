@@ -26,6 +26,9 @@ const SHARDS: usize = 8;
 /// Most nodes of a cluster.
 const NODES_MAX: usize = 128;
 
+/// Most clusters of one such pair. Each RELOAD may move its database to another one.
+const CLUSTERS_MAX: usize = 16;
+
 /// Who the others are counted as.
 const OTHERS: &str = "(others)";
 
@@ -202,32 +205,49 @@ impl Figures {
 }
 
 /// The names of a cluster's nodes by their index. There may be more later; none is ever another's. Clones are the same.
-#[derive(Debug, Default, Clone)]
-pub struct NodeNames(Arc<Mutex<Vec<Arc<str>>>>);
+#[derive(Debug, Clone)]
+pub struct NodeNames {
+    cluster: Arc<str>,
+    names: Arc<Mutex<Vec<Arc<str>>>>,
+}
 
 impl NodeNames {
+    /// A cluster's that has no nodes yet. One that takes the place of another of the same name has others.
+    pub fn of(cluster: &str) -> NodeNames {
+        NodeNames { cluster: cluster.into(), names: Arc::default() }
+    }
+
+    /// The name of the cluster.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    fn is(&self, other: &NodeNames) -> bool {
+        Arc::ptr_eq(&self.names, &other.names)
+    }
+
     /// Adds the names that are not there yet: those after as many as are.
     pub fn extend<'a>(&self, all: impl IntoIterator<Item = &'a str>) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let known = names.len();
         names.extend(all.into_iter().skip(known).map(Arc::from));
     }
 
     pub(super) fn all(&self) -> Vec<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// What is counted of one node, in the numbers of each shard; made when there is something to count.
 type Shards = [OnceLock<Box<Traffic>>; SHARDS];
 
-/// The figures of one database and user, as clients call them. They last as long as the process, also when nobody uses
-/// the pool any more: a total must not fall.
+/// The figures of one database and user, as clients call them, on one cluster. They last as long as the process, also when
+/// nobody uses the pool any more, or a RELOAD moves the database to another cluster: a total must not fall.
 #[derive(Debug)]
 pub struct Account {
     pub database: Box<str>,
-    /// Another one for each name of a database; well mixed.
-    pub database_key: u64,
+    /// Another one for each name of a database and each cluster; well mixed.
+    pub key: u64,
     pub user: Box<str>,
     /// Of its cluster; `None` when it has not one for all.
     pub nodes: Option<NodeNames>,
@@ -244,9 +264,11 @@ impl Account {
         let traffic = std::iter::repeat_with(OnceLock::new).take(places + 1).collect();
         let mut hasher = DefaultHasher::new();
         database.hash(&mut hasher);
+        // No other ones are there as long as these are held.
+        nodes.as_ref().map(|nodes| Arc::as_ptr(&nodes.names)).hash(&mut hasher);
         Account {
             database: database.into(),
-            database_key: hasher.finish(),
+            key: hasher.finish(),
             user: user.into(),
             nodes,
             logins: AtomicU64::new(0),
@@ -325,25 +347,36 @@ type Name = (Box<str>, Box<str>);
 /// All accounts.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    by_name: Mutex<BTreeMap<Name, Arc<Account>>>,
+    /// Of each pair one for each cluster that it has been on.
+    by_name: Mutex<BTreeMap<Name, Vec<Arc<Account>>>>,
 }
 
 impl Accounts {
-    /// That of a database and user. Once there are very many, the rest share one, without nodes.
-    pub fn of(&self, database: &str, user: &str, nodes: &NodeNames) -> Arc<Account> {
+    /// That of a database and user on the cluster with these nodes, or on none. Once there are very many, the rest share one,
+    /// without nodes.
+    pub fn of(&self, database: &str, user: &str, nodes: Option<&NodeNames>) -> Arc<Account> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(account) = by_name.get(&(database.into(), user.into())) {
+        let is_kept = by_name.len() < ACCOUNTS_MAX || by_name.contains_key(&(database.into(), user.into()));
+        let (database, user, nodes) = if is_kept { (database, user, nodes) } else { (OTHERS, OTHERS, None) };
+        let accounts = by_name.entry((database.into(), user.into())).or_default();
+        let find = |nodes: Option<&NodeNames>| {
+            accounts.iter().find(|account| match (&account.nodes, nodes) {
+                (Some(known), Some(nodes)) => known.is(nodes),
+                (known, nodes) => known.is_none() && nodes.is_none(),
+            })
+        };
+        let nodes = nodes.filter(|nodes| accounts.len() < CLUSTERS_MAX || find(Some(nodes)).is_some());
+        if let Some(account) = find(nodes) {
             return account.clone();
         }
-        let (database, user, nodes) =
-            if by_name.len() < ACCOUNTS_MAX { (database, user, Some(nodes)) } else { (OTHERS, OTHERS, None) };
-        let account = by_name.entry((database.into(), user.into()));
-        account.or_insert_with(|| Arc::new(Account::new(database, user, nodes.cloned()))).clone()
+        let account = Arc::new(Account::new(database, user, nodes.cloned()));
+        accounts.push(account.clone());
+        account
     }
 
-    /// In the order of their names.
+    /// In the order of their names. There may be several of one database and user.
     pub fn all(&self) -> Vec<Arc<Account>> {
-        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
     }
 }
 
@@ -353,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_tally_is_added_once() {
-        let nodes = NodeNames::default();
+        let nodes = NodeNames::of("main");
         nodes.extend(["a"]);
         let account = Account::new("app", "alice", Some(nodes.clone()));
         nodes.extend(["other", "b"]);
@@ -394,16 +427,65 @@ mod tests {
     #[test]
     fn names_that_clients_make_up_do_not_fill_the_memory() {
         let accounts = Accounts::default();
-        let nodes = NodeNames::default();
+        let nodes = NodeNames::of("main");
         nodes.extend(["a"]);
         for number in 0..2 * ACCOUNTS_MAX {
-            accounts.of("app", &number.to_string(), &nodes).traffic(Some(0), number).add(Count::Queries, 1);
+            accounts.of("app", &number.to_string(), Some(&nodes)).traffic(Some(0), number).add(Count::Queries, 1);
         }
         let all = accounts.all();
         assert_eq!(all.len(), ACCOUNTS_MAX + 1);
         let total: u64 = all.iter().map(|account| account.figures().count(Count::Queries)).sum();
         assert_eq!(total, 2 * ACCOUNTS_MAX as u64);
-        let first = accounts.of("app", "0", &nodes);
+        let first = accounts.of("app", "0", Some(&nodes));
         assert_eq!(first.figures().count(Count::Queries), 1);
+    }
+
+    #[test]
+    fn what_runs_on_another_cluster_is_counted_by_the_names_there() {
+        let accounts = Accounts::default();
+        let (main, second) = (NodeNames::of("main"), NodeNames::of("second"));
+        main.extend(["a", "b"]);
+        second.extend(["c", "a"]);
+        let add = |nodes: &NodeNames, node, queries| {
+            accounts.of("app", "alice", Some(nodes)).traffic(Some(node), 0).add(Count::Queries, queries);
+        };
+        add(&main, 0, 1);
+        add(&second, 0, 10);
+        add(&second, 1, 100);
+        add(&main, 1, 1_000);
+        let all = accounts.all();
+        let of = |account: &Arc<Account>| {
+            let by_node = account.by_node().map(|(node, it)| (node.to_string(), it.count(Count::Queries)));
+            (account.nodes.as_ref().unwrap().cluster().to_owned(), by_node.collect::<Vec<_>>())
+        };
+        let node = |name: &str, queries| (name.to_owned(), queries);
+        assert_eq!(
+            all.iter().map(of).collect::<Vec<_>>(),
+            [
+                ("main".to_owned(), vec![node("a", 1), node("b", 1_000)]),
+                ("second".to_owned(), vec![node("c", 10), node("a", 100)]),
+            ]
+        );
+        assert_ne!(all[0].key, all[1].key);
+        assert_eq!(accounts.of("app", "bob", Some(&main)).key, all[0].key, "they share what is known of statements");
+        // One that comes back may have its nodes in another order.
+        assert!(!Arc::ptr_eq(&accounts.of("app", "alice", Some(&NodeNames::of("main"))), &all[0]));
+    }
+
+    #[test]
+    fn databases_that_move_again_and_again_do_not_fill_the_memory() {
+        let accounts = Accounts::default();
+        let first = NodeNames::of("first");
+        for _ in 0..2 * CLUSTERS_MAX {
+            for nodes in [&first, &NodeNames::of("another")] {
+                accounts.of("app", "alice", Some(nodes)).traffic(Some(0), 0).add(Count::Queries, 1);
+            }
+        }
+        let all = accounts.all();
+        assert_eq!(all.len(), CLUSTERS_MAX + 1);
+        let counts: Vec<_> = all.iter().map(|account| account.figures().count(Count::Queries)).collect();
+        assert_eq!((counts[0], counts.iter().sum::<u64>()), (2 * CLUSTERS_MAX as u64, 4 * CLUSTERS_MAX as u64));
+        assert_eq!(accounts.of("console", "operator", None).by_node().count(), 0);
+        assert!(Arc::ptr_eq(&accounts.of("console", "operator", None), &accounts.of("console", "operator", None)));
     }
 }

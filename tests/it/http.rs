@@ -43,17 +43,17 @@ fn get(port: u16, path: &str) -> (u16, String) {
     ask(port, &format!("GET {path} HTTP/1.1\r\nHost: poolhouse\r\nConnection: close\r\n\r\n"))
 }
 
-/// The samples of the page, each by its name with its labels.
+/// The samples of the page, each by its name with its labels, of which there may be but one.
 fn samples(port: u16) -> BTreeMap<String, f64> {
     let (code, page) = get(port, "/metrics");
     assert_eq!(code, 200);
-    let lines = page.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines
-        .map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
-            (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
-        })
-        .collect()
+    let mut samples = BTreeMap::new();
+    for line in page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
+        let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+        assert!(samples.insert(name.to_owned(), value).is_none(), "{name} is there twice");
+    }
+    samples
 }
 
 /// The sum of all samples of a metric whose labels hold all of these.
@@ -172,6 +172,98 @@ fn what_makes_no_sense_is_refused() {
     };
     wait_until("there are places again", PATIENCE, served);
     drop(silent);
+}
+
+/// What all clients of a database have done, while RELOAD moves it: to another cluster with the same nodes in another
+/// order, then to one with another node.
+#[test]
+fn figures_of_a_database_that_moves_are_those_of_the_nodes_it_ran_on() {
+    let (one, other) = (started(1), started(0));
+    let addresses = [one.node(0), one.node(1), other.node(0)].map(|node| format!("127.0.0.1:{}", node.port()));
+    let [primary, replica, elsewhere] = addresses.each_ref().map(String::as_str);
+    let http = free_port().unwrap();
+    let clusters = [
+        ("main", &one, vec![primary, replica]),
+        ("second", &one, vec![replica, primary]),
+        ("third", &other, vec![elsewhere]),
+    ];
+    let config = Config::of_cluster(&one).user("app", "secret").user("admin", "steer").set("admin.users", "['admin']");
+    let config = config.set("admin.http", &format!("'127.0.0.1:{http}'")).set("databases.app.database", "'postgres'");
+    let config = clusters.iter().fold(config, |config, (name, cluster, nodes)| {
+        let config = config.set(&format!("clusters.{name}.nodes"), &format!("{nodes:?}"));
+        let health = |key: &str| format!("clusters.{name}.health.{key}");
+        let config = config.set(&health("user"), "'postgres'").set(&health("timeout"), "'30s'");
+        config.set(&health("password"), &format!("{:?}", cluster.superuser_password()))
+    });
+    let pooler = config.clone().set("databases.app.cluster", "'main'").start();
+    let mut admin = RawClient::login(pooler.port(), "pgbouncer", "admin", "steer");
+    let (mut clients, mut written, mut read, mut elsewhere_written) = (Vec::new(), 0.0, 0.0, 0.0);
+    for (cluster, _, nodes) in &clusters {
+        pooler.rewrite(&config.clone().set("databases.app.cluster", &format!("'{cluster}'")));
+        assert!(admin.query("RELOAD").iter().all(|message| message.tag != b'E'));
+        clients.push(RawClient::login(pooler.port(), "app", "app", "secret"));
+        // Those who are there stay on the cluster that they began on.
+        for (at, client) in clients.iter_mut().enumerate() {
+            for _ in 0..3 {
+                client.query("SELECT 7 AS here /* poolhouse: primary */");
+            }
+            let written = if at < 2 { &mut written } else { &mut elsewhere_written };
+            *written += 3.0;
+        }
+        if nodes.len() > 1 {
+            clients.last_mut().unwrap().query("SELECT 8 AS there /* poolhouse: replica */");
+            read += 1.0;
+        }
+        let of = |samples: &BTreeMap<String, f64>, name: &str, node: &str| {
+            sum(samples, name, &["database=\"app\"", &format!("node=\"{node}\"")])
+        };
+        let total = written + elsewhere_written + read;
+        let mut rows = |sql: &str| -> Vec<Vec<String>> {
+            let answer = admin.query(sql);
+            let rows = answer.iter().filter(|message| message.tag == b'D').map(|row| row.values());
+            rows.map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect()
+        };
+        // Of what a client has done, its statements are added up last.
+        wait_until("all is counted", PATIENCE, || {
+            let calls = rows("SELECT calls FROM queries WHERE database = 'app'");
+            let calls = calls.concat().iter().map(|calls| calls.parse::<f64>().unwrap()).sum::<f64>();
+            let idle = sum(&samples(http), "poolhouse_clients", &["database=\"app\"", "state=\"idle\""]);
+            calls >= total && idle == clients.len() as f64
+        });
+        let all = samples(http);
+        for name in ["poolhouse_queries_total", "poolhouse_query_duration_seconds_count"] {
+            assert_eq!(of(&all, name, primary), written, "{name} {cluster}");
+            assert_eq!(of(&all, name, replica), read, "{name} {cluster}");
+            assert_eq!(of(&all, name, elsewhere), elsewhere_written, "{name} {cluster}");
+            assert_eq!(sum(&all, name, &["database=\"app\""]), total, "{name} {cluster}");
+        }
+        let logins = sum(&all, "poolhouse_logins_total", &["database=\"app\""]);
+        assert_eq!(logins, clients.len() as f64);
+        let counts = [total.to_string(), logins.to_string()];
+        let shown = rows("SELECT query_count, client_login_count FROM stats_totals WHERE database = 'app'");
+        assert_eq!(shown, [counts]);
+        assert_eq!(rows("SELECT cl_active FROM pools WHERE database = 'app'"), [[clients.len().to_string()]]);
+        let shares = rows("SELECT nodes FROM queries WHERE query = 'SELECT ? AS there /* poolhouse: replica */'");
+        assert_eq!(shares, [[format!("{replica} 100 %")]]);
+        let shares = rows("SELECT nodes FROM queries WHERE query = 'SELECT ? AS here /* poolhouse: primary */'");
+        assert!(shares.iter().flatten().all(|shares| !shares.contains(replica)), "{shares:?}");
+        assert_eq!(shares[0][0].contains(elsewhere), *cluster == "third", "{shares:?}");
+    }
+    // On each cluster what was sent there: 9, 6 and 3 by those who came one after the other.
+    let answer = admin.query("SELECT cluster, node, statements FROM nodes");
+    let rows: Vec<_> = answer.iter().filter(|message| message.tag == b'D').map(|row| row.values()).collect();
+    let row = |cluster: &str, node: &str, statements: &str| [cluster, node, statements].map(|it| Some(it.to_owned()));
+    let mut expected = vec![
+        row("main", primary, "9"),
+        row("main", replica, "1"),
+        row("second", replica, "1"),
+        row("second", primary, "6"),
+        row("third", elsewhere, "3"),
+    ];
+    expected.sort();
+    let mut rows: Vec<_> = rows.into_iter().map(|row| <[_; 3]>::try_from(row).unwrap()).collect();
+    rows.sort();
+    assert_eq!(rows, expected);
 }
 
 /// What happens now and then: refusals, errors, pins, a failover that a statement waits for, reloads.

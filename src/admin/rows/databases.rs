@@ -134,10 +134,13 @@ impl Clients {
 pub fn pools(desk: &Desk) -> Rows {
     let mut clients: BTreeMap<(String, String), Clients> = BTreeMap::new();
     let mut counts: BTreeMap<(String, String), (PoolCounts, &'static str)> = BTreeMap::new();
+    for account in desk.frontend.accounts.all() {
+        for since in account.waiting_logins() {
+            clients.entry((account.database.to_string(), account.user.to_string())).or_default().wait(since);
+        }
+    }
     for (names, target) in desk.frontend.targets() {
-        let waiting = target.account.waiting_logins();
-        let of = clients.entry(names.clone()).or_default();
-        waiting.into_iter().for_each(|since| of.wait(since));
+        clients.entry(names.clone()).or_default();
         let mut sum = PoolCounts::default();
         target.pools().for_each(|(_, pool)| sum.merge(pool.counts()));
         counts.insert(names, (sum, mode(target.shared.mode)));

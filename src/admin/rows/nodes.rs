@@ -13,15 +13,22 @@ use crate::{
     topology::{Node, NodeId, Role, State, Topology},
 };
 
-/// The figures of the nodes, by their names.
-fn figures(desk: &Desk) -> BTreeMap<String, Figures> {
-    let mut figures: BTreeMap<String, Figures> = BTreeMap::new();
+/// The figures of the nodes, by the names of their clusters and their own.
+type ByNode = BTreeMap<(String, String), Figures>;
+
+fn figures(desk: &Desk) -> ByNode {
+    let mut figures = ByNode::new();
     for account in desk.frontend.accounts.all() {
+        let cluster = account.nodes.as_ref().map_or("", |nodes| nodes.cluster());
         for (node, of_node) in account.by_node().filter(|(node, _)| !node.is_empty()) {
-            figures.entry(node.to_string()).or_default().merge(&of_node);
+            figures.entry((cluster.to_owned(), node.to_string())).or_default().merge(&of_node);
         }
     }
     figures
+}
+
+fn of_node(figures: &ByNode, cluster: &Cluster, node: &str) -> Figures {
+    figures.get(&(cluster.name.clone(), node.to_owned())).cloned().unwrap_or_default()
 }
 
 /// Every node with its cluster and what is known of that.
@@ -55,7 +62,7 @@ pub fn nodes(desk: &Desk) -> Rows {
     each(desk, |cluster, topology, id, node| {
         let place = cluster.node(id);
         let (open, lent) = (place.pools.open(), place.pools.lent());
-        let of_node = figures.get(&place.name).cloned().unwrap_or_default();
+        let of_node = of_node(&figures, cluster, &place.name);
         let fresh = node.fresh_as_of.map(|as_of| now.saturating_duration_since(as_of).as_millis() as u64);
         row![
             cluster.name.as_str(),
@@ -96,7 +103,7 @@ pub fn pool_nodes(desk: &Desk) -> Rows {
             _ => node.state.name(),
         };
         let role = if role(node) == "replica" { "standby" } else { role(node) };
-        let reads = figures.get(&named.name).map_or(0, |of_node| of_node.count(Count::Reads));
+        let reads = of_node(&figures, cluster, &named.name).count(Count::Reads);
         let changed = SystemTime::now() - now.saturating_duration_since(node.since);
         number += 1;
         row![
