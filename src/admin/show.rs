@@ -174,10 +174,7 @@ impl Show {
             Show::Pools => POOLS,
             Show::PoolNodes => POOL_NODES,
             Show::Nodes => NODES,
-            Show::Clients => CLIENTS,
-            Show::Servers => SERVERS,
-            Show::Sockets => SOCKETS,
-            Show::ActiveSockets => SOCKETS,
+            Show::Clients | Show::Servers | Show::Sockets | Show::ActiveSockets => CONNECTIONS,
             Show::Stats => STATS,
             Show::StatsTotals => STATS_TOTALS,
             Show::StatsAverages => STATS_AVERAGES,
@@ -200,9 +197,20 @@ impl Show {
         }
     }
 
+    /// What is behind those that several tables share.
+    fn own_columns(self) -> Columns {
+        match self {
+            Show::Clients => &[("node", Text), ("pinned", Text)],
+            Show::Servers => &[("node", Text)],
+            Show::Sockets | Show::ActiveSockets => BUFFERS,
+            _ => &[],
+        }
+    }
+
     /// Without rows.
     pub fn table(self) -> Table {
-        Table::new(self.columns().iter().map(|(name, kind)| Column::new(name, *kind)).collect())
+        let columns = self.columns().iter().chain(self.own_columns());
+        Table::new(columns.map(|(name, kind)| Column::new(name, *kind)).collect())
     }
 
     /// Only who may change things may see it.
@@ -288,7 +296,8 @@ const NODES: Columns = &[
     ("reason", Text),
 ];
 
-const CLIENTS: Columns = &[
+/// Of clients and server connections alike.
+const CONNECTIONS: Columns = &[
     ("type", Text),
     ("user", Text),
     ("database", Text),
@@ -310,57 +319,9 @@ const CLIENTS: Columns = &[
     ("application_name", Text),
     ("prepared_statements", Int4),
     ("id", Int8),
-    ("node", Text),
-    ("pinned", Text),
 ];
 
-const SERVERS: Columns = &[
-    ("type", Text),
-    ("user", Text),
-    ("database", Text),
-    ("replication", Text),
-    ("state", Text),
-    ("addr", Text),
-    ("port", Int4),
-    ("local_addr", Text),
-    ("local_port", Int4),
-    ("connect_time", Text),
-    ("request_time", Text),
-    ("wait", Int4),
-    ("wait_us", Int4),
-    ("close_needed", Int4),
-    ("ptr", Text),
-    ("link", Text),
-    ("remote_pid", Int4),
-    ("tls", Text),
-    ("application_name", Text),
-    ("prepared_statements", Int4),
-    ("id", Int8),
-    ("node", Text),
-];
-
-const SOCKETS: Columns = &[
-    ("type", Text),
-    ("user", Text),
-    ("database", Text),
-    ("replication", Text),
-    ("state", Text),
-    ("addr", Text),
-    ("port", Int4),
-    ("local_addr", Text),
-    ("local_port", Int4),
-    ("connect_time", Text),
-    ("request_time", Text),
-    ("wait", Int4),
-    ("wait_us", Int4),
-    ("close_needed", Int4),
-    ("ptr", Text),
-    ("link", Text),
-    ("remote_pid", Int4),
-    ("tls", Text),
-    ("application_name", Text),
-    ("prepared_statements", Int4),
-    ("id", Int8),
+const BUFFERS: Columns = &[
     ("recv_pos", Int4),
     ("pkt_pos", Int4),
     ("pkt_remain", Int4),
