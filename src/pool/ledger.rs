@@ -4,11 +4,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    task::Waker,
     thread::ThreadId,
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{CheckoutError, Manager, Settings};
 
@@ -63,25 +64,39 @@ pub(super) enum Watch {
     Sooner,
 }
 
-/// What has to be done once the lock is released: nothing, as a rule.
-pub(super) struct Outcome<M: Manager>(Option<Box<Work<M>>>);
+/// What has to be done once the lock is released: at most one to wake, as a rule.
+pub(super) struct Outcome<M: Manager> {
+    pub wake: Option<Waker>,
+    pub work: Option<Box<Work<M>>>,
+}
 
-/// What there is to do.
+/// What there is to do beyond that.
 pub(super) struct Work<M: Manager> {
     pub retire: Vec<Held<M::Connection>>,
     pub open: Vec<(Place, Arc<M>)>,
     pub watch: Option<Watch>,
+    pub wake: Vec<Waker>,
 }
 
 impl<M: Manager> Default for Outcome<M> {
     fn default() -> Self {
-        Outcome(None)
+        Outcome { wake: None, work: None }
     }
 }
 
 impl<M: Manager> Outcome<M> {
     fn work(&mut self) -> &mut Work<M> {
-        self.0.get_or_insert_with(|| Box::new(Work { retire: Vec::new(), open: Vec::new(), watch: None }))
+        let empty = || Box::new(Work { retire: Vec::new(), open: Vec::new(), watch: None, wake: Vec::new() });
+        self.work.get_or_insert_with(empty)
+    }
+
+    /// One that has waited looks for its answer.
+    fn wake(&mut self, waker: Option<Waker>) {
+        match (waker, &self.wake) {
+            (None, _) => {}
+            (waker, None) => self.wake = waker,
+            (Some(waker), Some(_)) => self.work().wake.push(waker),
+        }
     }
 
     fn retire(&mut self, idle: Vec<(Instant, Held<M::Connection>)>) {
@@ -94,11 +109,6 @@ impl<M: Manager> Outcome<M> {
         if watch.is_some() {
             self.work().watch = watch;
         }
-    }
-
-    #[inline]
-    pub fn into_work(self) -> Option<Box<Work<M>>> {
-        self.0
     }
 }
 
@@ -131,7 +141,10 @@ struct PoolLedger<M: Manager> {
     idle: Vec<(Instant, Held<M::Connection>)>,
     lent: usize,
     opening: usize,
-    waiting: VecDeque<Waiter<M>>,
+    /// In the order of their tickets.
+    waiting: VecDeque<Waiter>,
+    /// What those get, by their tickets, who wait no more and have not looked since.
+    answers: Vec<(u64, Answer<M>)>,
     /// More wait than connections are being opened for, and only the node's budget is in the way.
     starves: bool,
     /// Connections of an older generation are closed instead of idling.
@@ -165,20 +178,29 @@ impl<M: Manager> PoolLedger<M> {
     fn first_ticket(&self) -> Option<u64> {
         self.waiting.front().map(|waiter| waiter.ticket)
     }
+
+    fn answer(&mut self, waiter: Waiter, answer: Answer<M>, outcome: &mut Outcome<M>) {
+        self.answers.push((waiter.ticket, answer));
+        outcome.wake(waiter.waker);
+    }
+
+    fn take_answer(&mut self, ticket: u64) -> Option<Answer<M>> {
+        let at = self.answers.iter().position(|(of, _)| *of == ticket)?;
+        Some(self.answers.swap_remove(at).1)
+    }
 }
 
 #[derive(Debug)]
-struct Waiter<M: Manager> {
+struct Waiter {
     ticket: u64,
     worker: ThreadId,
     since: Instant,
-    sender: oneshot::Sender<Answer<M>>,
+    /// Once it has looked in vain.
+    waker: Option<Waker>,
 }
 
-type Answer<M> = Result<Held<<M as Manager>::Connection>, CheckoutError<<M as Manager>::Error>>;
-
 /// What one that waits gets in the end.
-pub(super) type Received<M> = oneshot::Receiver<Answer<M>>;
+pub(super) type Answer<M> = Result<Held<<M as Manager>::Connection>, CheckoutError<<M as Manager>::Error>>;
 
 impl<M: Manager> Ledger<M> {
     pub fn new(connections_max: usize, now: Instant) -> Ledger<M> {
@@ -215,6 +237,7 @@ impl<M: Manager> Ledger<M> {
             lent: 0,
             opening: 0,
             waiting: VecDeque::new(),
+            answers: Vec::new(),
             starves: false,
             generation: 0,
             outdated: 0,
@@ -363,26 +386,33 @@ impl<M: Manager> Ledger<M> {
         (found, outcome)
     }
 
-    /// A place at the end of the queue, from `since` on.
-    pub fn wait(
-        &mut self,
-        key: PoolKey,
-        worker: ThreadId,
-        since: Instant,
-        outcome: &mut Outcome<M>,
-    ) -> (u64, Received<M>) {
-        let (sender, receiver) = oneshot::channel();
+    /// A place at the end of the queue, from `since` on: a ticket.
+    pub fn wait(&mut self, key: PoolKey, worker: ThreadId, since: Instant, outcome: &mut Outcome<M>) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(pool) = self.pools.get_mut(&key) {
-            pool.waiting.push_back(Waiter { ticket, worker, since, sender });
+            pool.waiting.push_back(Waiter { ticket, worker, since, waker: None });
             let limit = pool.settings.checkout_timeout.filter(|_| !pool.paused);
             let deadline = limit.map(|limit| since + limit);
             outcome.watch(self.watch_for(deadline));
         }
         self.hand_out_idle(key, outcome);
         self.open_for(key, outcome);
-        (ticket, receiver)
+        ticket
+    }
+
+    /// What the one with this ticket gets, once; until that is known it is woken when it is.
+    pub fn answer(&mut self, key: PoolKey, ticket: u64, waker: &Waker) -> Option<Answer<M>> {
+        let pool = self.pools.get_mut(&key)?;
+        if let Some(answer) = pool.take_answer(ticket) {
+            return Some(answer);
+        }
+        let at = pool.waiting.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
+        let held = &mut pool.waiting.get_mut(at)?.waker;
+        if !held.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            *held = Some(waker.clone());
+        }
+        None
     }
 
     /// One may idle that nobody has looked at.
@@ -410,11 +440,16 @@ impl<M: Manager> Ledger<M> {
         Some(watch)
     }
 
-    /// Somebody has stopped waiting.
+    /// Somebody has stopped waiting, and wants no answer. A connection that it has got already comes back.
     pub fn leave(&mut self, key: PoolKey, ticket: u64) -> Outcome<M> {
         let mut outcome = Outcome::default();
         if let Some(pool) = self.pools.get_mut(&key) {
-            pool.waiting.retain(|waiter| waiter.ticket != ticket);
+            if let Some(Ok(held)) = pool.take_answer(ticket) {
+                return self.give_back(key, held);
+            }
+            if let Ok(at) = pool.waiting.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
+                pool.waiting.remove(at);
+            }
         }
         self.open_for(key, &mut outcome);
         outcome
@@ -467,7 +502,7 @@ impl<M: Manager> Ledger<M> {
         let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
         let held = Held { connection, expires, generation };
         // It serves one that waits before it gives way: pools that take turns would otherwise open and close for ever.
-        let left = if is_current { self.hand_out(key, held) } else { Some(held) };
+        let left = if is_current { self.hand_out(key, held, &mut outcome) } else { Some(held) };
         if let Some(held) = left {
             self.place(key, held, &mut outcome);
         }
@@ -478,12 +513,10 @@ impl<M: Manager> Ledger<M> {
     pub fn open_failed(&mut self, place: Place, error: &M::Error) -> Outcome<M> {
         let mut outcome = Outcome::default();
         self.given_up(place);
-        if let Some(pool) = self.pools.get_mut(&place.key) {
-            while let Some(waiter) = pool.waiting.pop_front() {
-                if waiter.sender.send(Err(CheckoutError::Open(error.clone()))).is_ok() {
-                    break;
-                }
-            }
+        if let Some(pool) = self.pools.get_mut(&place.key)
+            && let Some(waiter) = pool.waiting.pop_front()
+        {
+            pool.answer(waiter, Err(CheckoutError::Open(error.clone())), &mut outcome);
         }
         self.open_for(place.key, &mut outcome);
         outcome
@@ -506,14 +539,14 @@ impl<M: Manager> Ledger<M> {
 
     /// Ends the waits that have lasted for `checkout_timeout`, and tells when the next one will have; `None` when nobody
     /// waits, and the next one that does has to start this again.
-    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
+    pub fn expire(&mut self, now: Instant, outcome: &mut Outcome<M>) -> Option<Instant> {
         let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
         for key in keys {
             let Some(pool) = self.pools.get_mut(&key) else { continue };
             let Some(limit) = pool.settings.checkout_timeout.filter(|_| !pool.paused) else { continue };
             while pool.waiting.front().is_some_and(|waiter| waiter.since + limit <= now) {
                 if let Some(waiter) = pool.waiting.pop_front() {
-                    let _ = waiter.sender.send(Err(CheckoutError::Timeout));
+                    pool.answer(waiter, Err(CheckoutError::Timeout), outcome);
                 }
             }
             self.note_need(key);
@@ -606,30 +639,28 @@ impl<M: Manager> Ledger<M> {
             self.open_for(key, outcome);
             return;
         }
-        let Some(held) = self.hand_out(key, held) else { return };
+        let Some(held) = self.hand_out(key, held, outcome) else { return };
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.idle.push((self.now, held));
         }
     }
 
     /// Gives a connection to the next in the pool's queue; back it comes when nobody waits.
-    fn hand_out(&mut self, key: PoolKey, mut held: Held<M::Connection>) -> Option<Held<M::Connection>> {
-        while let Some(pool) = self.pools.get_mut(&key) {
-            let Some(waiter) = next_waiter(&mut pool.waiting, M::home(&held.connection)) else { break };
-            match waiter.sender.send(Ok(held)) {
-                Ok(()) => {
-                    pool.lent += 1;
-                    self.lent += 1;
-                    if pool.starves {
-                        self.note_need(key);
-                    }
-                    return None;
-                }
-                Err(Ok(unsent)) => held = unsent,
-                Err(Err(_)) => return None,
-            }
+    fn hand_out(
+        &mut self,
+        key: PoolKey,
+        held: Held<M::Connection>,
+        outcome: &mut Outcome<M>,
+    ) -> Option<Held<M::Connection>> {
+        let Some(pool) = self.pools.get_mut(&key) else { return Some(held) };
+        let Some(waiter) = next_waiter(&mut pool.waiting, M::home(&held.connection)) else { return Some(held) };
+        pool.answer(waiter, Ok(held), outcome);
+        pool.lent += 1;
+        self.lent += 1;
+        if pool.starves {
+            self.note_need(key);
         }
-        Some(held)
+        None
     }
 
     /// Whether a connection of this pool should make room for a pool that has fewer and waits. [`Ledger::feed`] must
@@ -716,7 +747,7 @@ impl<M: Manager> Ledger<M> {
 }
 
 /// The first in the queue, or the first of the connection's own thread when nobody has waited long.
-fn next_waiter<M: Manager>(waiting: &mut VecDeque<Waiter<M>>, home: ThreadId) -> Option<Waiter<M>> {
+fn next_waiter(waiting: &mut VecDeque<Waiter>, home: ThreadId) -> Option<Waiter> {
     let first = waiting.front()?;
     if first.worker == home || first.since.elapsed() > PASSED_OVER_MAX {
         return waiting.pop_front();

@@ -18,7 +18,7 @@ use std::{
     ops::{Deref, DerefMut},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
     thread::ThreadId,
     time::{Duration, SystemTime},
 };
@@ -152,12 +152,16 @@ impl<M: Manager> Node<M> {
     /// Does outside the lock what was decided under it.
     #[inline]
     fn carry_out(self: &Arc<Self>, outcome: Outcome<M>) {
-        if let Some(work) = outcome.into_work() {
+        if let Some(waker) = outcome.wake {
+            waker.wake();
+        }
+        if let Some(work) = outcome.work {
             self.work(*work);
         }
     }
 
     fn work(self: &Arc<Self>, work: Work<M>) {
+        work.wake.into_iter().for_each(Waker::wake);
         for held in work.retire {
             M::retire(held.connection);
         }
@@ -190,7 +194,9 @@ struct Watcher<M: Manager> {
 impl<M: Manager> Watcher<M> {
     async fn end_waits(mut self) {
         loop {
-            let next = self.node.lock().expire(Instant::now());
+            let mut outcome = Outcome::default();
+            let next = self.node.lock().expire(Instant::now(), &mut outcome);
+            self.node.carry_out(outcome);
             let Some(next) = next else { break };
             tokio::select! {
                 () = sleep_until(next) => {}
@@ -259,9 +265,9 @@ impl<M: Manager> Pool<M> {
     pub fn wait(self: &Arc<Self>, worker: ThreadId) -> Waiting<M> {
         let mut outcome = Outcome::default();
         let since = Instant::now();
-        let (ticket, receiver) = self.node.lock().wait(self.key, worker, since, &mut outcome);
+        let ticket = self.node.lock().wait(self.key, worker, since, &mut outcome);
         self.node.carry_out(outcome);
-        Waiting { ticket, since, place: Some((self.clone(), receiver)) }
+        Waiting { ticket, since, pool: Some(self.clone()) }
     }
 
     /// The connection used last, when one idles and nobody waits, or else a place in the queue. `worker` is the calling
@@ -273,8 +279,8 @@ impl<M: Manager> Pool<M> {
             Some(held) => Asked::There(Lease { pool: self.clone(), held: Some(held) }),
             None => {
                 let since = Instant::now();
-                let (ticket, receiver) = ledger.wait(self.key, worker, since, &mut outcome);
-                Asked::Queued(Waiting { ticket, since, place: Some((self.clone(), receiver)) })
+                let ticket = ledger.wait(self.key, worker, since, &mut outcome);
+                Asked::Queued(Waiting { ticket, since, pool: Some(self.clone()) })
             }
         };
         drop(ledger);
@@ -351,34 +357,29 @@ pub struct Waiting<M: Manager> {
     ticket: u64,
     /// When the wait began.
     pub since: Instant,
-    /// Until it has received.
-    place: Option<(Arc<Pool<M>>, ledger::Received<M>)>,
+    /// Until there is an answer.
+    pool: Option<Arc<Pool<M>>>,
 }
 
 impl<M: Manager> Future for Waiting<M> {
     type Output = Result<Lease<M>, CheckoutError<M::Error>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some((_, receiver)) = &mut self.place else { return Poll::Pending };
-        let received = ready!(Pin::new(receiver).poll(cx));
-        let Some((pool, _)) = self.place.take() else { return Poll::Pending };
-        Poll::Ready(match received {
-            Ok(Ok(held)) => Ok(Lease { pool, held: Some(held) }),
-            Ok(Err(error)) => Err(error),
-            // The sender is dropped only with the pool, which we hold.
-            Err(_) => Err(CheckoutError::Timeout),
-        })
+        let Some(pool) = self.pool.take() else { return Poll::Pending };
+        let answer = pool.node.lock().answer(pool.key, self.ticket, cx.waker());
+        match answer {
+            Some(answer) => Poll::Ready(answer.map(|held| Lease { pool, held: Some(held) })),
+            None => {
+                self.pool = Some(pool);
+                Poll::Pending
+            }
+        }
     }
 }
 
 impl<M: Manager> Drop for Waiting<M> {
     fn drop(&mut self) {
-        let Some((pool, mut receiver)) = self.place.take() else { return };
-        receiver.close();
-        if let Ok(Ok(held)) = receiver.try_recv() {
-            pool.give_back(held);
-            return;
-        }
+        let Some(pool) = self.pool.take() else { return };
         let outcome = pool.node.lock().leave(pool.key, self.ticket);
         pool.node.carry_out(outcome);
     }
