@@ -29,6 +29,9 @@ use super::{
 pub enum Cost {
     /// `/metrics` every second and SHOW CLIENTS every ten, beside many idle clients; relative to nobody who looks.
     Watched,
+    /// The same looks at a process that has nothing else to do, and what a second's worth of them adds to the CPU of a second
+    /// under load. Other noise than that of the pairs, and much less.
+    Looks,
     /// Reads routed to a replica; relative to all on the primary, for which there is no choice.
     Routing,
     /// Statements of which no two are alike; relative to those that differ in values alone.
@@ -38,11 +41,14 @@ pub enum Cost {
 }
 
 /// Idle clients beside those that are watched.
-const IDLE: usize = 5_000;
+const IDLE: usize = 10_000;
 
 /// How often the metrics are read, and SHOW CLIENTS after so many of them.
 const PERIOD: Duration = Duration::from_secs(1);
 const CLIENTS_EVERY: u32 = 10;
+
+/// Seconds' worth of looks for one figure.
+const LOOKS: u32 = 100;
 
 /// How often a verdict is looked up for one figure.
 const LOOKUPS: u32 = 200_000;
@@ -61,12 +67,13 @@ pub struct Measured {
 }
 
 impl Cost {
-    pub const ALL: [Cost; 4] = [Cost::Watched, Cost::Routing, Cost::Distinct, Cost::Verdict];
+    pub const ALL: [Cost; 5] = [Cost::Watched, Cost::Looks, Cost::Routing, Cost::Distinct, Cost::Verdict];
 
     /// What BENCH_ONLY chooses by.
     pub fn name(self) -> &'static str {
         match self {
             Cost::Watched => "watched",
+            Cost::Looks => "looks",
             Cost::Routing => "routing",
             Cost::Distinct => "distinct",
             Cost::Verdict => "verdict",
@@ -78,6 +85,9 @@ impl Cost {
             Cost::Watched => format!(
                 "CPU when `/metrics` is read every second and SHOW CLIENTS every ten, with {IDLE} idle clients, to unwatched"
             ),
+            Cost::Looks => format!(
+                "CPU of a load, and of as many such looks at {IDLE} idle clients as are made meanwhile, to the load alone"
+            ),
             Cost::Routing => "CPU of reads routed to a replica, to all on the primary".to_owned(),
             Cost::Distinct => "CPU of statements no two of which are alike, to those that differ in values".to_owned(),
             Cost::Verdict => "µs to find the verdict on a known statement of 500 bytes".to_owned(),
@@ -87,7 +97,7 @@ impl Cost {
     /// Not more than this, where there is a goal.
     pub fn goal(self) -> Option<f64> {
         match self {
-            Cost::Watched => Some(1.03),
+            Cost::Watched | Cost::Looks => Some(1.03),
             Cost::Routing => Some(1.05),
             Cost::Distinct => None,
             Cost::Verdict => Some(1.0),
@@ -97,6 +107,7 @@ impl Cost {
     pub fn measure(self, lab: &Lab, rounds: usize, round: Duration) -> Outcome<Measured> {
         let (cpu, p99) = match self {
             Cost::Watched => watched(lab, rounds, round)?,
+            Cost::Looks => looks(lab, rounds, round)?,
             Cost::Routing => routing(rounds, round)?,
             Cost::Distinct => distinct(lab, rounds, round)?,
             Cost::Verdict => ((0..rounds).map(|_| verdict()).collect(), Vec::new()),
@@ -132,10 +143,7 @@ fn ratios(rounds: usize, mut run: impl FnMut(bool) -> Outcome<Sample>) -> Outcom
 }
 
 fn watched(lab: &Lab, rounds: usize, round: Duration) -> Outcome<Ratios> {
-    let http = free_port()?;
-    let proxy = lab.launch_poolhouse(&format!("[admin]\nhttp = \"127.0.0.1:{http}\"\nusers = [\"bench\"]\n"), "")?;
-    let _crowd = (0..IDLE).map(|_| Client::connect(proxy.port())).collect::<Outcome<Vec<Client>>>()?;
-    load::warm_up(lab, &proxy, &BUSY, WARM_UP)?;
+    let (proxy, http, _crowd) = crowded(lab)?;
     ratios(rounds, |with| {
         let done = Arc::new(AtomicBool::new(!with));
         let (stop, port) = (done.clone(), proxy.port());
@@ -147,6 +155,46 @@ fn watched(lab: &Lab, rounds: usize, round: Duration) -> Outcome<Ratios> {
     })
 }
 
+/// A process with many idle clients, and where its pages are.
+fn crowded(lab: &Lab) -> Outcome<(Proxy, u16, Vec<Client>)> {
+    let http = free_port()?;
+    let proxy = lab.launch_poolhouse(&format!("[admin]\nhttp = \"127.0.0.1:{http}\"\nusers = [\"bench\"]\n"), "")?;
+    let crowd = (0..IDLE).map(|_| Client::connect(proxy.port())).collect::<Outcome<Vec<Client>>>()?;
+    load::warm_up(lab, &proxy, &BUSY, WARM_UP)?;
+    Ok((proxy, http, crowd))
+}
+
+fn looks(lab: &Lab, rounds: usize, round: Duration) -> Outcome<Ratios> {
+    let (proxy, http, _crowd) = crowded(lab)?;
+    let mut console = Client::connect_to(proxy.port(), "pgbouncer")?;
+    let mut cpu = Vec::new();
+    for _ in 0..rounds {
+        let load = load::run(lab, &proxy, &BUSY, round)?;
+        let before = proxy.cpu_time()?;
+        (0..LOOKS).try_for_each(|number| look(&mut console, http, number))?;
+        let look = (proxy.cpu_time()? - before).as_secs_f64() * 1e6 / f64::from(LOOKS);
+        let second = load.cpu * load.throughput;
+        eprintln!("a second's looks take {look:.0} µs, a second of load {second:.0} µs: {load}");
+        cpu.push(1.0 + look / second);
+    }
+    Ok((cpu, Vec::new()))
+}
+
+/// Reads the metrics, and every so often looks at the clients.
+fn look(console: &mut Client, http: u16, number: u32) -> Outcome<()> {
+    let mut page = TcpStream::connect((Ipv4Addr::LOCALHOST, http))?;
+    page.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    page.read_to_string(&mut text)?;
+    if !text.starts_with("HTTP/1.1 200") {
+        return Err("the metrics cannot be read".into());
+    }
+    if number.is_multiple_of(CLIENTS_EVERY) {
+        console.query("SHOW CLIENTS")?;
+    }
+    Ok(())
+}
+
 /// Looks until it is told that all is done.
 fn watch(port: u16, http: u16, done: &AtomicBool) -> Outcome<()> {
     if done.load(Ordering::Relaxed) {
@@ -156,16 +204,7 @@ fn watch(port: u16, http: u16, done: &AtomicBool) -> Outcome<()> {
     let mut looks = 0;
     while !done.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let mut page = TcpStream::connect((Ipv4Addr::LOCALHOST, http))?;
-        page.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        page.read_to_string(&mut text)?;
-        if !text.starts_with("HTTP/1.1 200") {
-            return Err("the metrics cannot be read".into());
-        }
-        if looks % CLIENTS_EVERY == 0 {
-            console.query("SHOW CLIENTS")?;
-        }
+        look(&mut console, http, looks)?;
         looks += 1;
         thread::sleep(PERIOD.saturating_sub(began.elapsed()));
     }

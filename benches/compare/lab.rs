@@ -30,7 +30,7 @@ pub const POOL_SIZE: usize = 20;
 const SERVER_CONNECTIONS: &str = "1300";
 
 /// Clients that a contender is set up for.
-const CLIENTS_MAX: usize = 6_000;
+const CLIENTS_MAX: usize = 11_000;
 
 /// Where Debian keeps daemons, which is not on everybody's PATH.
 const DAEMONS: &str = "/usr/sbin";
@@ -238,7 +238,7 @@ impl Lab {
 
 fn poolhouse_config(port: u16, workers: usize, nodes: &str) -> String {
     format!(
-        "[server]\nlisten = [\"127.0.0.1:{port}\"]\nworkers = {workers}\n[auth]\nmethod = \"trust\"\n\
+        "[server]\nlisten = [\"127.0.0.1:{port}\"]\nworkers = {workers}\nmax_clients = {CLIENTS_MAX}\n[auth]\nmethod = \"trust\"\n\
          [pool]\nsize = {POOL_SIZE}\n[clusters.main]\nnodes = [{nodes}]\n[clusters.main.health]\n\
          user = \"{USER}\"\ndatabase = \"{DATABASE}\"\n[databases.{DATABASE}]\n"
     )

@@ -12,8 +12,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Outcome;
 
-/// 5,000 sockets of ours, and as many of a proxy, which inherits the limit; PgBouncer counts its servers' in, too.
-const FILES_MIN: u64 = 10_000;
+/// 10,000 sockets of ours, and as many of a proxy, which inherits the limit; PgBouncer counts its servers' in, too.
+const FILES_MIN: u64 = 12_000;
 
 /// How long a look at the machine takes.
 const LOOK: Duration = Duration::from_millis(300);
