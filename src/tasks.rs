@@ -99,16 +99,17 @@ impl<F: Future<Output = ()>> Future for Noted<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let task = self.project();
-        let _note = PanicNote { name: task.name };
+        let _note = PanicNote { name: &*task.name };
         task.future.poll(cx)
     }
 }
 
-struct PanicNote {
-    name: &'static str,
+/// Holds a reference to the name, which lies where a task is not looked at otherwise.
+struct PanicNote<'t> {
+    name: &'t &'static str,
 }
 
-impl Drop for PanicNote {
+impl Drop for PanicNote<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!(task = self.name, "a task panicked; this is a bug in Poolhouse");

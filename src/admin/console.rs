@@ -228,7 +228,7 @@ impl Visit<'_> {
 
     async fn converse(&mut self, tag: u8, from: usize, to: usize) -> Result<(), End> {
         if matches!(tag, b'Q' | b'S') {
-            let traffic = self.slot.account.traffic(None, 0);
+            let traffic = self.slot.account.traffic(None, None);
             traffic.add(Count::Queries, 1);
             traffic.add(Count::Transactions, 1);
         }

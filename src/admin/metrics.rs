@@ -568,7 +568,7 @@ mod tests {
         page.sample(READY, &["a\"b\\c\nd"], 1.0);
         page.sample(CONNECTED, &[], 2.5);
         let held = crate::metrics::Histogram::default();
-        held.add(Duration::from_millis(2), 3);
+        held.add(Duration::from_millis(2), 3, crate::metrics::Writers::One);
         page.histogram(WAITS, &["app", "alice"], &held.read());
         let lines: Vec<_> = page.0.lines().collect();
         assert_eq!(lines[1], "# TYPE poolhouse_ready gauge");

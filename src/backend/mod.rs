@@ -38,19 +38,21 @@ pub struct Login {
     pub parameters: Vec<(String, String)>,
 }
 
-/// A logged-in connection to a server, idle between two statements whenever it is not lent.
+/// A logged-in connection to a server, idle between two statements whenever it is not lent. In the order written, as
+/// [`ServerState`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Server {
     pub stream: Stream,
-    pub state: ServerState,
-    /// What cancels its statements; `None` when the server has given no key.
-    pub canceler: Option<Arc<Canceler>>,
-    /// What it said while it let us in; `None` when that was nothing.
-    pub greeting: Option<Arc<Greeting>>,
     /// The thread whose event loop the socket is on.
     pub home: ThreadId,
+    /// What cancels its statements; `None` when the server has given no key.
+    pub canceler: Option<Arc<Canceler>>,
+    pub state: ServerState,
     /// Tells who has sent a notification; `None` for connections that are not a pool's.
     pub sender: Option<Sender>,
+    /// What it said while it let us in; `None` when that was nothing.
+    pub greeting: Option<Arc<Greeting>>,
 }
 
 /// Where to ask for a cancel of what one server connection does, and its key.

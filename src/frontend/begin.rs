@@ -100,7 +100,7 @@ async fn acquire_to_keep(target: &Arc<Target>, worker: &Worker, request: Request
     });
     let acquired = acquired.await?;
     if let Some((_, since)) = wait {
-        target.account.traffic(Some(acquired.1.0.into()), worker.number).add_wait(since.elapsed());
+        target.account.traffic(Some(acquired.1.0.into()), Some(worker.number)).add_wait(since.elapsed());
     }
     Ok(acquired)
 }

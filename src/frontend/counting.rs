@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use smallvec::SmallVec;
+
 use super::watch::Watch;
 use crate::{
     metrics::{self, Account, Class, Count, Tally},
-    session::{self, Ended},
+    session::{self, Ended, EndedOnes},
     sql::Normal,
     topology::NodeId,
     wire::{
@@ -36,7 +38,7 @@ pub struct Counting {
     statement_since: Option<Instant>,
     /// How long the client waited for the server connection; for the first statement that runs there.
     waited: Duration,
-    ran: Vec<Ran>,
+    ran: SmallVec<[Ran; 1]>,
     /// What is to be told to operators.
     news: Option<Box<News>>,
 }
@@ -127,7 +129,7 @@ impl Counting {
 
     /// Statements have ended; what ended together shares its time. `more` when others are under way. `slow` is how long
     /// one may take.
-    pub fn end_statements(&mut self, ended: &mut Vec<Ended>, more: bool, slow: Option<Duration>, now: Instant) {
+    pub fn end_statements(&mut self, ended: &mut EndedOnes, more: bool, slow: Option<Duration>, now: Instant) {
         let since = self.statement_since.take().unwrap_or(now);
         let took = match ended.len() as u32 {
             0 | 1 => now.duration_since(since),
@@ -146,26 +148,33 @@ impl Counting {
         self.statement_since = more.then_some(now);
     }
 
-    /// What is to be told to operators now.
     #[inline]
+    pub fn has_news(&self) -> bool {
+        self.news.is_some()
+    }
+
+    /// What is to be told to operators now.
     pub fn take_news(&mut self) -> Option<Box<News>> {
-        if self.news.is_some() { self.news.take() } else { None }
+        self.news.take()
     }
 
     /// The server has answered so many queries, and ended so many transactions. `busy` when it still works for the client,
     /// `open` when the last transaction goes on.
     pub fn end(&mut self, queries: u32, transactions: u32, busy: bool, open: bool, now: Instant) {
-        let each = |since: Instant, times: u32| match times {
-            1 => now.duration_since(since),
-            _ => now.duration_since(since) / times,
-        };
+        let each = |lasted: Duration, times: u32| if times == 1 { lasted } else { lasted / times };
+        // A transaction of one query begins with it, and the clock's numbers take long to subtract.
+        let mut query = None;
         if let Some(since) = self.query_since.take().filter(|_| queries > 0) {
-            self.tally.add_queries(each(since, queries), queries);
+            let lasted = now.duration_since(since);
+            query = Some((since, lasted));
+            self.tally.add_queries(each(lasted, queries), queries);
         }
         self.query_since = busy.then_some(now);
         if transactions > 0 {
             if let Some(since) = self.transaction_since.take() {
-                self.tally.add_transactions(each(since, transactions), transactions);
+                let same = query.filter(|(begun, _)| *begun == since).map(|(_, lasted)| lasted);
+                let lasted = same.unwrap_or_else(|| now.duration_since(since));
+                self.tally.add_transactions(each(lasted, transactions), transactions);
             }
             self.transaction_since = (busy || open).then_some(now);
         }
@@ -232,7 +241,7 @@ impl Counting {
         ] {
             self.tally.add(count, more.into());
         }
-        self.tally.flush(account.traffic(self.node.map(|node| node.0.into()), worker));
+        self.tally.flush(account.traffic(self.node.map(|node| node.0.into()), Some(worker)));
         if !self.ran.is_empty() {
             let ran = self.ran.iter().map(|ran| metrics::Ran {
                 id: ran.normal.id,
@@ -245,7 +254,7 @@ impl Counting {
         }
         let own = [(Count::Queries, &mut self.own_queries), (Count::Transactions, &mut self.own_transactions)];
         for (count, held) in own.into_iter().filter(|(_, held)| **held > 0) {
-            account.traffic(None, worker).add(count, std::mem::take(held).into());
+            account.traffic(None, Some(worker)).add(count, std::mem::take(held).into());
         }
     }
 

@@ -36,43 +36,45 @@ const CONTROL_BYTES_MAX: usize = 64 << 10;
 /// When this much waits to be written, no more messages are looked at before it is gone.
 const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
-/// What a client that is busy holds; one that idles outside a transaction holds none of it.
+/// What a client that is busy holds; one that idles outside a transaction holds none of it. In the order written, so that
+/// what every turn looks at lies together.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Exchange {
     from_client: Inbox,
-    to_client: Outbox,
-    from_server: Inbox,
-    to_server: Outbox,
-    pub pipeline: Pipeline,
-    /// What the session says itself, before it takes its place in the outboxes.
-    said_to_client: Vec<u8>,
-    said_to_server: Vec<u8>,
-    /// What has been sent to a replica, as the client sent it, while nothing of an answer has come: it only reads, so it
-    /// can be run again elsewhere.
-    repeat: Option<Vec<u8>>,
-    /// The beginning of an answer that came together with the server's last words: the client has seen nothing of it yet.
-    withheld: Vec<u8>,
-    /// What the client has sent since the server connection was lent, while nothing of an answer has come and `mends`: a
-    /// prepared statement that the server has lost, or that has become stale there, is mended and all is sent once more.
-    again: Vec<u8>,
-    mends: bool,
-    /// Who else must see what is written here: noted before the client hears that it is done.
-    writes: Option<Arc<LastWrite>>,
-    /// A read was sent then to a node whose time to answer is measured.
-    timed: Option<(Instant, Arc<Latency>)>,
+    /// The client has left: what is still owed to it is read and thrown away.
+    pub deserted: bool,
     /// The client waits until the server has answered what it owes.
     held: bool,
     /// The session has let go of the server connection.
     released: bool,
     /// Cancel requests are held back while the server is asked something of ours.
     pub shielded: bool,
+    mends: bool,
     /// The client's process id, as it knows it.
     process: u32,
-    /// The client has left: what is still owed to it is read and thrown away.
-    pub deserted: bool,
+    to_server: Outbox,
+    to_client: Outbox,
+    from_server: Inbox,
+    /// What the session says itself, before it takes its place in the outboxes.
+    said_to_client: Vec<u8>,
+    said_to_server: Vec<u8>,
+    /// What has been sent to a replica, as the client sent it, while nothing of an answer has come: it only reads, so it
+    /// can be run again elsewhere.
+    repeat: Option<Vec<u8>>,
+    /// Who else must see what is written here: noted before the client hears that it is done.
+    writes: Option<Arc<LastWrite>>,
+    pub pipeline: Pipeline,
     pub counting: Counting,
     /// How long a statement may take before it is told of.
     slow: Option<Duration>,
+    /// A read was sent then to a node whose time to answer is measured.
+    timed: Option<(Instant, Arc<Latency>)>,
+    /// The beginning of an answer that came together with the server's last words: the client has seen nothing of it yet.
+    withheld: Vec<u8>,
+    /// What the client has sent since the server connection was lent, while nothing of an answer has come and `mends`: a
+    /// prepared statement that the server has lost, or that has become stale there, is mended and all is sent once more.
+    again: Vec<u8>,
 }
 
 /// What stops the moving of bytes.
@@ -443,7 +445,7 @@ impl Exchange {
         if let Some(report) = self.digest_server(session, server) {
             return Some(Event::Failed(report));
         }
-        if self.pipeline.new_defaults.is_some() {
+        if self.pipeline.seldom().is_some_and(|seldom| seldom.new_defaults.is_some()) {
             return Some(Event::NewDefaults);
         }
         self.release_if_done()
@@ -578,8 +580,10 @@ impl Exchange {
             return;
         }
         let unfinished = !self.released && !self.pipeline.owed.is_empty();
-        let ends = self.pipeline.last_words.as_ref().is_some_and(ErrorFields::is_fatal);
-        if unfinished && (ends || self.pipeline.farewell.is_some()) {
+        let ends = self.pipeline.seldom().is_some_and(|seldom| {
+            seldom.last_words.as_ref().is_some_and(ErrorFields::is_fatal) || seldom.farewell.is_some()
+        });
+        if unfinished && ends {
             self.withheld = std::mem::take(&mut self.to_client.bytes);
         } else {
             self.repeat = None;

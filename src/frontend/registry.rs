@@ -87,10 +87,16 @@ pub struct Pin {
     pub since: Instant,
 }
 
-/// One client, as others see it.
+/// One client, as others see it. In the order written, so that what each transaction looks at lies together: between two
+/// looks other clients' data pushes it out of the processor's nearest caches, and each line of it has to come anew.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Slot {
+    order: AtomicU8,
+    /// It was cancelled while it waited. Set only under the lock.
+    canceled: AtomicBool,
     pub process: u32,
+    inner: Mutex<Inner>,
     /// No other client has ever had it.
     pub id: u64,
     pub about: About,
@@ -99,29 +105,27 @@ pub struct Slot {
     pub account: Arc<Account>,
     secret: [u8; SECRET_BYTES],
     secret_bytes: u8,
-    order: AtomicU8,
-    /// It was cancelled while it waited. Set only under the lock.
-    canceled: AtomicBool,
-    inner: Mutex<Inner>,
 }
 
+/// In the order written, as [`Slot`].
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Inner {
-    waker: Option<Waker>,
     attached: Option<Arc<Canceler>>,
-    /// Holds a server connection.
-    lent: bool,
     /// Waits for one, since when.
     queued: Option<Instant>,
     /// When it last asked for something that took a server connection, or began to wait for one.
     requested: Option<Instant>,
-    pin: Option<Box<Pin>>,
+    /// Cancel requests under way to the server connection that is lent.
+    canceling: u32,
+    /// Holds a server connection.
+    lent: bool,
     /// The server connection is busy with something of ours, which a cancel must not hit.
     shielded: bool,
     /// A cancel has come meanwhile.
     postponed: bool,
-    /// Cancel requests under way to the server connection that is lent.
-    canceling: u32,
+    waker: Option<Waker>,
+    pin: Option<Box<Pin>>,
 }
 
 impl Inner {
@@ -213,16 +217,16 @@ impl Registry {
         let id = self.entered.fetch_add(1, Ordering::Relaxed) + 1;
         let slot = |process, about| {
             Arc::new(Slot {
+                order: AtomicU8::new(self.order.load(Ordering::Acquire)),
+                canceled: AtomicBool::new(false),
                 process,
+                inner: Mutex::default(),
                 id,
                 about,
                 since: SystemTime::now(),
                 account: account.clone(),
                 secret,
                 secret_bytes: secret_bytes.min(SECRET_BYTES) as u8,
-                order: AtomicU8::new(self.order.load(Ordering::Acquire)),
-                canceled: AtomicBool::new(false),
-                inner: Mutex::default(),
             })
         };
         if let Some(process) = process.filter(|process| process & OWN_PROCESS == 0) {

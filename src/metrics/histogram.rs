@@ -1,10 +1,9 @@
 //! Durations by size, in buckets of our own: fine enough that a quantile is true to a few percent, whatever the sizes, and
 //! with the bounds that Prometheus is shown among theirs, so that what it is shown is exact.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
+
+use super::counter::{Counter, Writers};
 
 /// Bounds in one power of ten, in fortieths of it: steps of 0.1 up to 2, of 0.25 up to 5, and of 0.5 up to 10.
 const STEPS: usize = 32;
@@ -52,32 +51,29 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Written by many at once.
+/// Read at any time.
 #[derive(Debug)]
 pub struct Histogram {
-    buckets: [AtomicU64; BOUNDS_LEN + 1],
-    sum: AtomicU64,
+    buckets: [Counter; BOUNDS_LEN + 1],
+    sum: Counter,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: [const { AtomicU64::new(0) }; BOUNDS_LEN + 1], sum: AtomicU64::new(0) }
+        Histogram { buckets: [const { Counter::new() }; BOUNDS_LEN + 1], sum: Counter::new() }
     }
 }
 
 impl Histogram {
     /// Adds so many that took as long.
-    pub fn add(&self, duration: Duration, times: u64) {
+    pub fn add(&self, duration: Duration, times: u64, writers: Writers) {
         let nanos = nanos(duration);
-        self.buckets[bucket_of(nanos)].fetch_add(times, Ordering::Relaxed);
-        self.sum.fetch_add(nanos.saturating_mul(times), Ordering::Relaxed);
+        self.buckets[bucket_of(nanos)].add(times, writers);
+        self.sum.add(nanos.saturating_mul(times), writers);
     }
 
     pub fn read(&self) -> Distribution {
-        Distribution {
-            buckets: std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed)),
-            sum: self.sum.load(Ordering::Relaxed),
-        }
+        Distribution { buckets: std::array::from_fn(|at| self.buckets[at].get()), sum: self.sum.get() }
     }
 }
 
@@ -162,7 +158,7 @@ mod tests {
     fn what_is_shown_counts_each_duration_once() {
         let histogram = Histogram::default();
         for (micros, times) in [(0, 1), (100, 2), (101, 3), (70_000_000, 4), (200_000_000, 5)] {
-            histogram.add(Duration::from_micros(micros), times);
+            histogram.add(Duration::from_micros(micros), times, Writers::Many);
         }
         let held = histogram.read();
         assert_eq!(held.count(), 15);
@@ -183,7 +179,7 @@ mod tests {
         #[test]
         fn quantiles_are_true(mut micros in prop::collection::vec(20_u64..90_000_000, 1..200), share in 0.01_f64..1.0) {
             let histogram = Histogram::default();
-            micros.iter().for_each(|micros| histogram.add(Duration::from_micros(*micros), 1));
+            micros.iter().for_each(|micros| histogram.add(Duration::from_micros(*micros), 1, Writers::One));
             micros.sort_unstable();
             let rank = ((share * micros.len() as f64).ceil() as usize).clamp(1, micros.len());
             let exact = micros[rank - 1] as f64;

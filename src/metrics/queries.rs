@@ -85,6 +85,19 @@ struct Entry {
 }
 
 impl Entry {
+    fn add(&mut self, node: Option<usize>, ran: Ran<'_>) {
+        self.calls += 1;
+        self.lately += 1;
+        self.errors += u64::from(ran.failed);
+        self.times.add(ran.took);
+        if let Some(node) = node {
+            if self.by_node.len() <= node {
+                self.by_node.resize(node + 1, 0);
+            }
+            self.by_node[node] += 1;
+        }
+    }
+
     fn figures(&self) -> QueryFigures {
         let names = self.account.nodes.as_ref().map(NodeNames::all).unwrap_or_default();
         let names = names.into_iter().zip(&self.by_node).filter(|(_, calls)| **calls > 0);
@@ -149,31 +162,25 @@ impl Queries {
 impl Table {
     fn add(&mut self, account: &Arc<Account>, node: Option<usize>, ran: Ran<'_>) {
         let key = ran.id ^ account.key;
-        if !self.entries.contains_key(&key) {
-            if self.entries.len() >= QUERIES_MAX {
-                self.make_room();
-            }
-            let entry = Entry {
-                id: ran.id,
-                text: ran.text.into(),
-                account: account.clone(),
-                calls: 0,
-                errors: 0,
-                times: Distribution::default(),
-                by_node: Vec::new(),
-                lately: 0,
-            };
-            self.entries.insert(key, Box::new(entry));
+        let node = node.filter(|_| account.nodes.is_some());
+        if let Some(entry) = self.entries.get_mut(&key) {
+            return entry.add(node, ran);
         }
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.calls += 1;
-        entry.lately += 1;
-        entry.errors += u64::from(ran.failed);
-        entry.times.add(ran.took);
-        if let Some(node) = node.filter(|_| account.nodes.is_some()) {
-            entry.by_node.resize((node + 1).max(entry.by_node.len()), 0);
-            entry.by_node[node] += 1;
+        if self.entries.len() >= QUERIES_MAX {
+            self.make_room();
         }
+        let mut entry = Box::new(Entry {
+            id: ran.id,
+            text: ran.text.into(),
+            account: account.clone(),
+            calls: 0,
+            errors: 0,
+            times: Distribution::default(),
+            by_node: Vec::new(),
+            lately: 0,
+        });
+        entry.add(node, ran);
+        self.entries.insert(key, entry);
     }
 
     fn make_room(&mut self) {

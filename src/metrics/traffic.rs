@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use smallvec::SmallVec;
+
 use super::{
+    counter::{Counter, Writers},
     histogram::{Distribution, Histogram},
     sqlstate::{Class, ErrorCounters, Errors},
 };
@@ -19,9 +22,11 @@ use super::{
 /// Most pairs of database and user that have figures of their own: names that clients make up must not fill the memory.
 const ACCOUNTS_MAX: usize = 1_000;
 
-/// Workers that count in numbers of their own, so that they do not take the cache lines of these from each other; further
-/// ones share them.
-const SHARDS: usize = 8;
+/// Workers that count in numbers of their own, so that they do not take the cache lines of these from each other.
+const SHARDS_OF_WORKERS: usize = 15;
+
+/// The last one is for all others.
+const SHARDS: usize = SHARDS_OF_WORKERS + 1;
 
 /// Most nodes of a cluster.
 const NODES_MAX: usize = 128;
@@ -70,10 +75,10 @@ const COUNTS: usize = Count::Pins as usize + 1;
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: [u64; COUNTS],
-    /// Durations, and how often.
-    queries: Vec<(Duration, u32)>,
-    transactions: Vec<(Duration, u32)>,
-    waits: Vec<Duration>,
+    /// Durations, and how often: one of each, as a rule.
+    queries: SmallVec<[(Duration, u32); 1]>,
+    transactions: SmallVec<[(Duration, u32); 1]>,
+    waits: SmallVec<[Duration; 1]>,
     server_errors: Option<Box<Errors>>,
     own_errors: Option<Box<Errors>>,
 }
@@ -122,12 +127,13 @@ impl Tally {
 
     /// Adds all to the traffic of a pool, and begins anew.
     pub fn flush(&mut self, traffic: &Traffic) {
+        let writers = traffic.writers;
         for (held, counter) in self.counts.iter_mut().zip(&traffic.counts).filter(|(held, _)| **held > 0) {
-            counter.fetch_add(std::mem::take(held), Ordering::Relaxed);
+            counter.add(std::mem::take(held), writers);
         }
-        self.queries.drain(..).for_each(|(each, times)| traffic.queries.add(each, times.into()));
-        self.transactions.drain(..).for_each(|(each, times)| traffic.transactions.add(each, times.into()));
-        self.waits.drain(..).for_each(|wait| traffic.waits.add(wait, 1));
+        self.queries.drain(..).for_each(|(each, times)| traffic.queries.add(each, times.into(), writers));
+        self.transactions.drain(..).for_each(|(each, times)| traffic.transactions.add(each, times.into(), writers));
+        self.waits.drain(..).for_each(|wait| traffic.waits.add(wait, 1, writers));
         if let Some(errors) = self.server_errors.take() {
             traffic.server_errors.merge(&errors);
         }
@@ -138,9 +144,10 @@ impl Tally {
 }
 
 /// What was done for one database and user on one node, or by Poolhouse itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traffic {
-    counts: [AtomicU64; COUNTS],
+    writers: Writers,
+    counts: [Counter; COUNTS],
     queries: Histogram,
     transactions: Histogram,
     waits: Histogram,
@@ -149,12 +156,24 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    fn new(writers: Writers) -> Traffic {
+        Traffic {
+            writers,
+            counts: Default::default(),
+            queries: Histogram::default(),
+            transactions: Histogram::default(),
+            waits: Histogram::default(),
+            server_errors: ErrorCounters::default(),
+            own_errors: ErrorCounters::default(),
+        }
+    }
+
     pub fn add(&self, count: Count, more: u64) {
-        self.counts[count as usize].fetch_add(more, Ordering::Relaxed);
+        self.counts[count as usize].add(more, self.writers);
     }
 
     pub fn add_wait(&self, wait: Duration) {
-        self.waits.add(wait, 1);
+        self.waits.add(wait, 1, self.writers);
     }
 
     pub fn add_own_error(&self, class: Class) {
@@ -163,7 +182,7 @@ impl Traffic {
 
     pub fn read(&self) -> Figures {
         Figures {
-            counts: std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed)),
+            counts: std::array::from_fn(|at| self.counts[at].get()),
             queries: self.queries.read(),
             transactions: self.transactions.read(),
             waits: self.waits.read(),
@@ -277,11 +296,16 @@ impl Account {
         }
     }
 
-    /// What is done on the node of this index, or on none; the part that the worker of this number counts in.
-    pub fn traffic(&self, node: Option<usize>, worker: usize) -> &Traffic {
+    /// What is done on the node of this index, or on none; the part that the worker of this number counts in, or whoever
+    /// is no worker. Only that worker's thread may add to it.
+    pub fn traffic(&self, node: Option<usize>, worker: Option<usize>) -> &Traffic {
         let last = self.traffic.len() - 1;
         let shards = self.traffic[node.map_or(last, |node| node.min(last))].get_or_init(Box::default);
-        shards[worker % SHARDS].get_or_init(Box::default)
+        let (shard, writers) = match worker {
+            Some(worker) if worker < SHARDS_OF_WORKERS => (worker, Writers::One),
+            _ => (SHARDS_OF_WORKERS, Writers::Many),
+        };
+        shards[shard].get_or_init(|| Box::new(Traffic::new(writers)))
     }
 
     pub fn add_login(&self) {
@@ -399,9 +423,9 @@ mod tests {
         tally.add_wait(Duration::from_millis(1));
         tally.add_server_error(Class::of("42P01"));
         tally.add_own_error(Class::of("53300"));
-        tally.flush(account.traffic(Some(1), 0));
-        tally.flush(account.traffic(Some(1), 0));
-        account.traffic(None, 0).add(Count::Queries, 1);
+        tally.flush(account.traffic(Some(1), Some(0)));
+        tally.flush(account.traffic(Some(1), Some(0)));
+        account.traffic(None, Some(0)).add(Count::Queries, 1);
         let by_node: Vec<_> =
             account.by_node().map(|(node, it)| (node.to_string(), it.count(Count::Queries))).collect();
         assert_eq!(by_node, [("b".to_owned(), 3), (String::new(), 1)]);
@@ -430,7 +454,7 @@ mod tests {
         let nodes = NodeNames::of("main");
         nodes.extend(["a"]);
         for number in 0..2 * ACCOUNTS_MAX {
-            accounts.of("app", &number.to_string(), Some(&nodes)).traffic(Some(0), number).add(Count::Queries, 1);
+            accounts.of("app", &number.to_string(), Some(&nodes)).traffic(Some(0), Some(number)).add(Count::Queries, 1);
         }
         let all = accounts.all();
         assert_eq!(all.len(), ACCOUNTS_MAX + 1);
@@ -447,7 +471,7 @@ mod tests {
         main.extend(["a", "b"]);
         second.extend(["c", "a"]);
         let add = |nodes: &NodeNames, node, queries| {
-            accounts.of("app", "alice", Some(nodes)).traffic(Some(node), 0).add(Count::Queries, queries);
+            accounts.of("app", "alice", Some(nodes)).traffic(Some(node), Some(0)).add(Count::Queries, queries);
         };
         add(&main, 0, 1);
         add(&second, 0, 10);
@@ -478,7 +502,7 @@ mod tests {
         let first = NodeNames::of("first");
         for _ in 0..2 * CLUSTERS_MAX {
             for nodes in [&first, &NodeNames::of("another")] {
-                accounts.of("app", "alice", Some(nodes)).traffic(Some(0), 0).add(Count::Queries, 1);
+                accounts.of("app", "alice", Some(nodes)).traffic(Some(0), Some(0)).add(Count::Queries, 1);
             }
         }
         let all = accounts.all();

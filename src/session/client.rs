@@ -535,7 +535,7 @@ impl Session {
         pipeline.note_defaults(verdict);
         self.notified |= verdict.notifies;
         if verdict.vacates.is_some() {
-            pipeline.vacates.clone_from(&verdict.vacates);
+            pipeline.seldom_mut().vacates.clone_from(&verdict.vacates);
         }
         self.drew |= may_draw(verdict);
         if verdict.touches_session() {

@@ -276,10 +276,12 @@ impl Session {
         if told.is_of_portal() && described {
             return Fit::Same;
         }
-        let asked = pipeline.asked_shape.take();
+        let asked = pipeline.take(|seldom| &mut seldom.asked_shape);
         let asking = |owed: &Owed| matches!(owed, Owed::OurDescribe { id } if *id == statement.id);
         if pipeline.owed.iter().any(asking) {
-            pipeline.asked_shape = asked;
+            if asked.is_some() {
+                pipeline.seldom_mut().asked_shape = asked;
+            }
             return Fit::Unknown;
         }
         // Once everything is answered, what the server has said of it last counts.
@@ -292,7 +294,7 @@ impl Session {
             // What is there may have been prepared before the client's: how it is now has to be seen.
             _ => {
                 self.prepare_anew(statement, pipeline, server, out);
-                pipeline.asked_shape = Some(statement.id);
+                pipeline.seldom_mut().asked_shape = Some(statement.id);
                 request::about_statement(b'D', &statement.name, out.to_server);
                 request::flush(out.to_server);
                 pipeline.push(Owed::OurDescribe { id: statement.id });
@@ -428,7 +430,10 @@ impl Session {
                 let told = self.names.told(names.statement);
                 let seen = told.is_some_and(|told| !(told.is_of_portal() && described));
                 let since = if seen { 0 } else { self.since(names.statement, pipeline) };
-                pipeline.tells_of = (described && told.is_none()).then_some(statement.id);
+                pipeline.take(|seldom| &mut seldom.tells_of);
+                if described && told.is_none() {
+                    pipeline.seldom_mut().tells_of = Some(statement.id);
+                }
                 self.ensure(&statement, since, pipeline, server, out);
                 names.write_front(message.head.body, &statement.name, out.to_server);
                 pipeline.push(Owed::Bind { id: Some(statement.id) });
@@ -525,7 +530,8 @@ impl Session {
                     Object::Statement(name) => self.close_stranger(name, pipeline, server, out),
                     Object::Portal(_) => {}
                 }
-                let tells_of = pipeline.tells_of.take().filter(|_| matches!(object, Object::Portal(_)));
+                let tells_of =
+                    pipeline.take(|seldom| &mut seldom.tells_of).filter(|_| matches!(object, Object::Portal(_)));
                 pipeline.push(Owed::Describe { id: tells_of, unnamed: false });
                 ClientStep::Forward
             }

@@ -86,7 +86,7 @@ impl Session {
     /// The server has refused the settings. The connection is closed: what it carries of others could not be taken back,
     /// perhaps. The message that waits is looked at once more, without a server connection.
     pub(super) fn on_refused(&mut self, held: bool, pipeline: &mut Pipeline) -> ServerStep {
-        let words = pipeline.last_words.take().unwrap_or_default();
+        let words = pipeline.take(|seldom| &mut seldom.last_words).unwrap_or_default();
         if !held || !pipeline.owed.is_empty() {
             let why =
                 format!("the session's settings could not be brought to a server connection: {}", words.message());

@@ -554,7 +554,7 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        let words = pipeline.last_words.take();
+        let words = pipeline.take(|seldom| &mut seldom.last_words);
         let Some(listening) = &mut self.listen else { return out_of_step() };
         match (step, listening.place) {
             (Move::Mark, Place::Leaving { server_passed: true }) if !failed => {

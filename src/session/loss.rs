@@ -50,9 +50,13 @@ pub enum Ending {
 }
 
 impl Pipeline {
+    fn last_words(&self) -> Option<&ErrorFields> {
+        self.seldom()?.last_words.as_ref()
+    }
+
     /// What the server's last words say about its node.
     pub fn ending(&self) -> Ending {
-        match self.last_words.as_ref().filter(|words| words.is_fatal()).map(ErrorFields::code) {
+        match self.last_words().filter(|words| words.is_fatal()).map(ErrorFields::code) {
             None | Some("57P02" | "57P03") => Ending::Node,
             Some("57P01") => Ending::Unclear,
             Some(_) => Ending::Connection,
@@ -64,7 +68,7 @@ impl Pipeline {
     /// Whether the server connection was ended because a transaction was in the way of replication: on the primary it would
     /// not have been (manual, "Handling Query Conflicts").
     pub fn was_in_the_way(&self) -> bool {
-        self.last_words.as_ref().is_some_and(|words| words.is_fatal() && words.code() == "40001")
+        self.last_words().is_some_and(|words| words.is_fatal() && words.code() == "40001")
     }
 }
 
@@ -84,10 +88,10 @@ impl Session {
         if loss.mid_message {
             return AfterLoss::Ends;
         }
-        if let Some(warning) = pipeline.farewell.take() {
+        if let Some(warning) = pipeline.take(|seldom| &mut seldom.farewell) {
             warning.write(b'N', out.to_client);
         }
-        let words = pipeline.last_words.take();
+        let words = pipeline.take(|seldom| &mut seldom.last_words);
         if loss.alone
             && let Some(words) = words
         {
@@ -190,7 +194,7 @@ mod tests {
     fn the_last_words_tell_what_has_ended() {
         let ending = |words: Option<ErrorFields>| {
             let mut pipeline = Pipeline::default();
-            pipeline.last_words = words;
+            pipeline.seldom_mut().last_words = words;
             pipeline.ending()
         };
         assert_eq!(ending(None), Ending::Node);
@@ -211,7 +215,7 @@ mod tests {
 
     fn told_under(way: Owed, alone: bool) -> (AfterLoss, Vec<u8>) {
         let mut pipeline = Pipeline::default();
-        pipeline.last_words = Some(words("FATAL", "57P01"));
+        pipeline.seldom_mut().last_words = Some(words("FATAL", "57P01"));
         told_with(pipeline, way, alone)
     }
 
@@ -252,7 +256,7 @@ mod tests {
     #[test]
     fn the_warning_of_a_server_that_ends_at_once_comes_before_the_error_and_not_without_it() {
         let mut pipeline = Pipeline::default();
-        pipeline.farewell = Some(words("WARNING", "57P02"));
+        pipeline.seldom_mut().farewell = Some(words("WARNING", "57P02"));
         let (after, bytes) =
             told_with(pipeline, Owed::Query { drops_unnamed: false, called: Called::default() }, false);
         let warning = header(&bytes).unwrap().unwrap();

@@ -44,7 +44,7 @@ pub use nearest::nearest;
 pub use own::{OwnSettings, Route, RouteBy, truth};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use pinning::{Holding, OnPin};
-pub use pipeline::{Ended, NewDefaults, Pipeline};
+pub use pipeline::{Ended, EndedOnes, NewDefaults, Pipeline};
 pub use reported::Reported;
 pub use roster::Roster;
 pub use sequences::Drawn;
@@ -205,21 +205,23 @@ impl Shared {
     }
 }
 
-/// What is known of one server connection, from one client to the next.
+/// What is known of one server connection, from one client to the next. In the order written, so that what every statement
+/// looks at lies together.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct ServerState {
     /// The settings that were brought to it.
     pub settings: Arc<Carried>,
     pub reported: Arc<Reported>,
-    /// What it reports of itself rather than of the session.
-    pub about_itself: Arc<Reported>,
-    pub statements: ServerStatements,
     /// Whose its unnamed statement surely is, once what was sent has run. Any simple query takes that away.
     pub unnamed: Option<Unnamed>,
     /// Whose values of sequences it may hold.
     pub drawn: Drawn,
     /// The node of its cluster that it is on.
     pub node: u16,
+    pub statements: ServerStatements,
+    /// What it reports of itself rather than of the session.
+    pub about_itself: Arc<Reported>,
 }
 
 impl ServerState {
@@ -279,43 +281,36 @@ pub struct Unnamed {
     number: u64,
 }
 
-/// One client's conversation. Small while it idles: thousands of clients idle at once.
+/// One client's conversation. Small while it idles: thousands of clients idle at once. In the order written, so that what
+/// every statement looks at lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Session {
     shared: Arc<Shared>,
     /// What the client has set, or will have once it is on a server.
     settings: Arc<Carried>,
-    /// What it asked for when it connected: RESET returns to it.
-    startup: Arc<Carried>,
     /// What ParameterStatus has told the client.
     reported: Arc<Reported>,
-    names: statements::ClientNames,
-    /// How those are called that pass under the client's own names.
-    passed: Option<Box<passed::Passed>>,
-    /// What the client's unnamed statement is. It outlives its Sync, as on a direct connection.
-    unnamed: Option<Arc<Statement>>,
-    /// How many unnamed statements it has parsed.
-    unnamed_parsed: u64,
-    /// Why the server connection stays with the client between transactions.
-    pins: PinSet,
     /// Poolhouse's own settings, when they are not what they are for most.
     own: Option<Box<own::Own>>,
     /// The transaction block that the client has opened, when it was not opened on a server at once.
     block: Option<Box<block::Block>>,
-    /// The isolation of its transactions when nothing says otherwise, if that is known.
-    default_isolation: Option<Isolation>,
     /// What the client listens to, if anything.
     listen: Option<Box<listen::Listening>>,
-    /// State that only the server could tell of keeps the server connection, too.
-    pinned_by_probe: bool,
-    /// Why, once that is settled.
-    holding: Option<Box<Holding>>,
-    /// An error has been answered without a server; everything up to Sync is skipped.
-    skip_to_sync: bool,
     /// The server connection was lost while the client idled in a transaction: told at its next message.
     lost: Option<Box<Report>>,
     /// A server has refused the session's settings: what to do with the message for which they were brought.
     refused: Option<Box<identity::Refused>>,
+    /// What the client's unnamed statement is. It outlives its Sync, as on a direct connection.
+    unnamed: Option<Arc<Statement>>,
+    /// How often it has drawn, in transactions: which of its server connections has its last values.
+    draws: u32,
+    /// Why the server connection stays with the client between transactions.
+    pins: PinSet,
+    /// State that only the server could tell of keeps the server connection, too.
+    pinned_by_probe: bool,
+    /// An error has been answered without a server; everything up to Sync is skipped.
+    skip_to_sync: bool,
     /// Something was sent since the last release that does not surely only read.
     wrote: bool,
     /// To a replica, on which the session insists.
@@ -328,12 +323,21 @@ pub struct Session {
     refused_read: Option<RefusedRead>,
     /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
     asks_sequences: bool,
-    /// How often it has drawn, in transactions: which of its server connections has its last values.
-    draws: u32,
     /// It has just drawn, and may ask for the first time what it got.
     lingers: bool,
     /// How often others' values were forgotten, or its connection was kept, for a question that has not come yet.
     unasked: u8,
+    /// The isolation of its transactions when nothing says otherwise, if that is known.
+    default_isolation: Option<Isolation>,
+    /// Why, once that is settled.
+    holding: Option<Box<Holding>>,
+    names: statements::ClientNames,
+    /// How those are called that pass under the client's own names.
+    passed: Option<Box<passed::Passed>>,
+    /// What it asked for when it connected: RESET returns to it.
+    startup: Arc<Carried>,
+    /// How many unnamed statements it has parsed.
+    unnamed_parsed: u64,
     /// A number of its own, for [`Drawn`].
     number: u64,
 }

@@ -6,6 +6,8 @@
 
 use std::{cell::OnceCell, collections::VecDeque, sync::Arc};
 
+use smallvec::SmallVec;
+
 use super::{
     Need, OwnCode,
     carried::{Answer, Carried, Probe},
@@ -188,6 +190,9 @@ pub enum NewDefaults {
     Of(Box<DefaultsOf>),
 }
 
+/// Statements that have ended; hardly ever more than one at a time.
+pub type EndedOnes = SmallVec<[Ended; 1]>;
+
 /// A statement that has ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -211,31 +216,32 @@ pub enum Judged {
     Parse(Arc<Statement>),
 }
 
-/// What the statements since the last release may have done.
+/// What the statements since the last release may have done. In the order written: see [`Pipeline`].
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Effects {
-    pub probe: Probe,
+    /// State that the server cannot tell of, by the verdicts of what was sent.
+    pub pins: PinSet,
     /// Something of what was sent may well have changed the session. Otherwise the server is asked only since nothing is
     /// known of the database's own code yet.
     pub earnest: bool,
-    /// Settings that were RESET and not set again.
-    pub reset: Vec<Box<str>>,
     pub reset_all: bool,
     /// An error or a ROLLBACK may have undone what was set, so that settings may not be the session's any more.
     pub undone: bool,
-    /// Settings with a dot in their names that were SET.
-    pub set_customs: Vec<Box<str>>,
-    /// State that the server cannot tell of, by the verdicts of what was sent.
-    pub pins: PinSet,
-    /// Names of prepared statements that SQL has made or taken away: until the server is asked, only it knows what they
-    /// mean.
-    pub names: Vec<Box<[u8]>>,
-    /// The first statement for which the server has to be asked, or its beginning.
-    pub cause: String,
     /// The end of a transaction, or a write outside a block, was sent and is not answered yet.
     pub may_commit: bool,
     /// The transaction has changed code of the database.
     pub defined: bool,
+    pub probe: Probe,
+    /// Names of prepared statements that SQL has made or taken away: until the server is asked, only it knows what they
+    /// mean.
+    pub names: Vec<Box<[u8]>>,
+    /// Settings that were RESET and not set again.
+    pub reset: Vec<Box<str>>,
+    /// Settings with a dot in their names that were SET.
+    pub set_customs: Vec<Box<str>>,
+    /// The first statement for which the server has to be asked, or its beginning.
+    pub cause: String,
     /// It may have been committed.
     pub change: Option<CodeChange>,
 }
@@ -285,14 +291,36 @@ impl Effects {
     }
 }
 
-/// The state of one conversation between a client and the server connection that it holds now.
+/// The state of one conversation between a client and the server connection that it holds now. In the order written, so
+/// that what every statement looks at lies together.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Pipeline {
     pub owed: VecDeque<Owed>,
-    /// As the last ReadyForQuery said.
-    pub status: Status,
+    /// The verdict of the message at hand, found before there was a server.
+    pub judged: Option<Judged>,
+    /// What was known of the database's own code when it was first asked where a message may go: a batch that has gone
+    /// to a replica goes on there.
+    census: OnceCell<Option<Arc<Census>>>,
+    /// Statements of the client that have ended; whoever counts them takes them.
+    pub ended: EndedOnes,
+    /// How the statement is called that was bound last, until that is executed.
+    pub bound: Called,
+    seldom: Option<Box<Seldom>>,
     /// How many entries of the client in `owed` end with ReadyForQuery.
     pub ready_owed: usize,
+    /// What the server connection was lent for.
+    pub lent_for: Need,
+    /// How many messages that ReadyForQuery answers have been sent.
+    batch: u32,
+    /// The batch in which the unnamed statement was sent last.
+    unnamed_batch: u32,
+    /// Messages of the client that were answered up to ReadyForQuery, to tell one statement from the next.
+    pub turns: u32,
+    /// Not reset: whoever adds it up takes it.
+    pub tally: Tally,
+    /// As the last ReadyForQuery said.
+    pub status: Status,
     /// The server has reported an error in an extended query and skips everything up to a Sync that the client has not
     /// sent yet.
     pub skipping: bool,
@@ -302,14 +330,6 @@ pub struct Pipeline {
     pub copy_data: bool,
     /// A Sync has come among its data: should the COPY fail, nobody can tell whether that Sync is to be answered.
     pub copy_sync: bool,
-    /// What messages in `owed` will do to the client's names, in their order.
-    changes: VecDeque<Change>,
-    /// What messages in `owed` will do to the statements that the server holds, in their order.
-    sent: VecDeque<Sent>,
-    /// How many messages that ReadyForQuery answers have been sent.
-    batch: u32,
-    /// The batch in which the unnamed statement was sent last.
-    unnamed_batch: u32,
     /// All prepared statements may be gone once what was sent has run.
     pub deallocating: bool,
     /// The server's unnamed statement is a text that was too long to be held.
@@ -326,15 +346,34 @@ pub struct Pipeline {
     pub restores: bool,
     /// ParameterStatus waits for the client's ReadyForQuery.
     pub withholds: bool,
-    /// The names in those that have come, in their order.
-    pub withheld: Vec<Box<str>>,
     /// The server connection lacks who the session is, which could not be brought.
     pub reduced: bool,
     /// What changes or ends that has run there.
     pub mended: bool,
     /// The server connection is not to be lent again.
     pub unfit: bool,
+    /// Everything of the client since the server connection was lent is there to be sent once more, and the client has
+    /// seen nothing of an answer.
+    pub can_repeat: bool,
+    /// The server connection may only read: the node is a replica.
+    pub read_only: bool,
+    /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
+    open_batch: bool,
+    /// How statements are called is to tell what the client has said, too. Not reset: whoever lends a server connection
+    /// says so.
+    pub verbatim: bool,
     pub effects: Effects,
+    /// What messages in `owed` will do to the client's names, in their order.
+    changes: VecDeque<Change>,
+    /// What messages in `owed` will do to the statements that the server holds, in their order.
+    sent: VecDeque<Sent>,
+}
+
+/// What few transactions need, apart: the others look at one pointer instead of all this.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    /// The names in the ParameterStatus messages that are withheld, in their order.
+    pub withheld: Vec<Box<str>>,
     pub answer: Answer,
     /// What the server said before it closed the connection.
     pub last_words: Option<ErrorFields>,
@@ -343,46 +382,37 @@ pub struct Pipeline {
     pub farewell: Option<ErrorFields>,
     /// Why a statement could not be prepared under the client's own name: the answer to what needed it.
     pub own_error: Option<ErrorFields>,
-    /// Everything of the client since the server connection was lent is there to be sent once more, and the client has
-    /// seen nothing of an answer.
-    pub can_repeat: bool,
-    /// The server connection may only read: the node is a replica.
-    pub read_only: bool,
-    /// What the server connection was lent for.
-    pub lent_for: Need,
-    /// Messages of the client that were answered up to ReadyForQuery, to tell one statement from the next.
-    pub turns: u32,
-    /// Not reset: whoever adds it up takes it.
-    pub tally: Tally,
-    /// How statements are called is to tell what the client has said, too. Not reset: whoever lends a server connection
-    /// says so.
-    pub verbatim: bool,
-    /// Statements of the client that have ended; whoever counts them takes them.
-    pub ended: Vec<Ended>,
     /// The statement of the portal that the next message describes, when the client has been told nothing of it yet.
     pub tells_of: Option<u64>,
-    /// How the statement is called that was bound last, until that is executed.
-    pub bound: Called,
-    /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
-    open_batch: bool,
     /// The statement of which the server was asked what its result is, for the Bind at hand.
     pub asked_shape: Option<u64>,
     /// The server has said what a statement's parameters are, and not yet what its result is.
     pub parameters: Box<[u8]>,
-    /// The verdict of the message at hand, found before there was a server.
-    pub judged: Option<Judged>,
     /// Idle connections to this database are in the way of what was sent; whoever closes them takes it.
     pub vacates: Option<Box<str>>,
     /// What was sent changes the settings with which sessions begin, once its transaction has been committed.
     stores: Option<NewDefaults>,
     /// It has been; whoever closes the connections with the old ones takes it.
     pub new_defaults: Option<NewDefaults>,
-    /// What was known of the database's own code when it was first asked where a message may go: a batch that has gone
-    /// to a replica goes on there.
-    census: OnceCell<Option<Arc<Census>>>,
 }
 
 impl Pipeline {
+    /// What is seldom needed, as far as there is anything.
+    pub fn seldom(&self) -> Option<&Seldom> {
+        self.seldom.as_deref()
+    }
+
+    /// The same, to put something there.
+    pub fn seldom_mut(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
+    /// Takes something of it.
+    #[inline]
+    pub fn take<T: Default>(&mut self, of: impl FnOnce(&mut Seldom) -> &mut T) -> T {
+        self.seldom.as_deref_mut().map_or_else(T::default, |seldom| std::mem::take(of(seldom)))
+    }
+
     pub fn push(&mut self, owed: Owed) {
         if owed.ends_the_clients() {
             self.ready_owed += 1;
@@ -597,7 +627,8 @@ impl Pipeline {
             None if reloads => NewDefaults::Reloaded,
             None => return,
         };
-        self.stores = Some(match self.stores.take() {
+        let seldom = self.seldom_mut();
+        seldom.stores = Some(match seldom.stores.take() {
             Some(NewDefaults::Of(before)) if NewDefaults::Of(before.clone()) != new => NewDefaults::Of(Box::default()),
             _ => new,
         });
@@ -613,13 +644,16 @@ impl Pipeline {
     /// No transaction is open any more.
     pub fn end_transaction(&mut self) {
         self.effects.end_transaction();
-        self.new_defaults = self.stores.take();
+        if let Some(seldom) = &mut self.seldom {
+            seldom.new_defaults = seldom.stores.take();
+        }
     }
 
     /// Forgets everything but the room it takes, for the next client. Most of it is as new already.
     pub fn reset(&mut self) {
-        if !(self.owed.is_empty() && self.changes.is_empty() && self.sent.is_empty()) {
-            self.owed.clear();
+        // Also when it is empty: the next entry is to lie where the last one did.
+        self.owed.clear();
+        if !(self.changes.is_empty() && self.sent.is_empty()) {
             self.changes.clear();
             self.sent.clear();
         }
@@ -631,22 +665,11 @@ impl Pipeline {
         (self.deallocating, self.long_unnamed, self.long_unbound) = (false, false, false);
         (self.reduced, self.mended, self.unfit) = (false, false, false);
         (self.restores, self.withholds) = (false, false);
-        self.withheld.clear();
+        self.seldom = None;
         self.effects.reset();
-        self.vacates = None;
         self.ended.clear();
         self.bound = Called::default();
-        (self.stores, self.new_defaults) = (None, None);
         self.forget_message();
-        self.last_words = None;
-        self.farewell = None;
-        self.own_error = None;
-        self.asked_shape = None;
-        self.tells_of = None;
-        self.parameters = Box::default();
         self.can_repeat = false;
-        if !self.answer.is_empty() {
-            self.answer = Answer::default();
-        }
     }
 }

@@ -78,7 +78,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
         pipeline.holding = false;
-        let words = pipeline.last_words.take();
+        let words = pipeline.take(|seldom| &mut seldom.last_words);
         if let (true, Status::Failed, Some(words)) = (failed, status, words) {
             words.write(b'E', out.to_client);
         }
@@ -93,7 +93,7 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        let withheld = std::mem::take(&mut pipeline.withheld);
+        let withheld = pipeline.take(|seldom| &mut seldom.withheld);
         if !self.stays_refused(pipeline) {
             let mut news: Vec<_> = self.reported.news(&server.reported).collect();
             news.sort_by_key(|(name, _)| withheld.iter().position(|known| **known == **name));

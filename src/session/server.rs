@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
-    carried::{Answer, Carried, Probe, creates_temporary},
+    carried::{Carried, Probe, creates_temporary},
     pipeline::{Effects, Owed},
     statements::{NAME_PREFIX, Shape},
 };
@@ -37,7 +37,7 @@ impl Session {
             Err(error) => return nonsense(error),
         };
         let explains = self.own.is_some() && pipeline.front_is_clients();
-        if let Some(warning) = pipeline.farewell.take() {
+        if let Some(warning) = pipeline.take(|seldom| &mut seldom.farewell) {
             warning.write(b'N', out.to_client);
         }
         let step = match reply {
@@ -71,7 +71,7 @@ impl Session {
         }
         if pipeline.withholds && of_the_session {
             if let Ok((name, _)) = reply::parameter_status_parts(body) {
-                pipeline.withheld.push(String::from_utf8_lossy(name).into());
+                pipeline.seldom_mut().withheld.push(String::from_utf8_lossy(name).into());
             }
             return ServerStep::Swallow;
         }
@@ -119,12 +119,12 @@ impl Session {
             }
             (Owed::Describe { id, .. }, Reply::ParameterDescription) => {
                 if id.is_some() {
-                    pipeline.parameters = message.body.into();
+                    pipeline.seldom_mut().parameters = message.body.into();
                 }
                 false
             }
             (Owed::OurDescribe { .. }, Reply::ParameterDescription) => {
-                pipeline.parameters = message.body.into();
+                pipeline.seldom_mut().parameters = message.body.into();
                 return ServerStep::Swallow;
             }
             (Owed::Describe { .. } | Owed::OurDescribe { .. }, Reply::RowDescription | Reply::NoData) => {
@@ -192,8 +192,8 @@ impl Session {
 
     fn on_answer_row(&mut self, body: &[u8], pipeline: &mut Pipeline) -> ServerStep {
         match reply::data_row(body) {
-            Ok(columns) if pipeline.answer.settings.len() < ANSWER_ROWS_MAX => {
-                pipeline.answer.row(&columns);
+            Ok(columns) if pipeline.seldom_mut().answer.settings.len() < ANSWER_ROWS_MAX => {
+                pipeline.seldom_mut().answer.row(&columns);
                 ServerStep::Swallow
             }
             _ => nonsense(wire::Error::Malformed("DataRow")),
@@ -210,7 +210,7 @@ impl Session {
         let fields = ErrorFields::read(message.body);
         if fields.is_fatal() {
             // The connection closes now; what this means for the client is decided then, with these words.
-            pipeline.last_words = Some(fields);
+            pipeline.seldom_mut().last_words = Some(fields);
             return ServerStep::Swallow;
         }
         match pipeline.owed.front() {
@@ -232,7 +232,7 @@ impl Session {
         match pipeline.owed.front() {
             None => return ServerStep::Swallow,
             Some(Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. }) => {
-                pipeline.last_words = Some(fields);
+                pipeline.seldom_mut().last_words = Some(fields);
                 return ServerStep::Swallow;
             }
             Some(Owed::OwnPrepare { .. } | Owed::OurSync) => return ServerStep::Swallow,
@@ -243,7 +243,7 @@ impl Session {
             }
             Some(Owed::Query { .. }) => {
                 // What the statement needed was refused before: that is why it fails.
-                if let Some(why) = pipeline.own_error.take()
+                if let Some(why) = pipeline.take(|seldom| &mut seldom.own_error)
                     && matches!(fields.code(), "26000" | "25P02")
                 {
                     why.write(b'E', out.to_client);
@@ -272,7 +272,7 @@ impl Session {
                 if matches!(pipeline.owed.front(), Some(Owed::OurSync)) {
                     // Only messages of ours were before it.
                     pipeline.failed = false;
-                    pipeline.own_error = Some(fields);
+                    pipeline.seldom_mut().own_error = Some(fields);
                     return ServerStep::Swallow;
                 }
             }
@@ -282,18 +282,20 @@ impl Session {
 
     /// What a statement gives has been described, to the client or to us.
     fn on_description(&mut self, reply: Reply, body: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) {
-        let (Some(Owed::Describe { id: Some(id), .. }) | Some(Owed::OurDescribe { id })) = pipeline.owed.front() else {
+        let &(Some(Owed::Describe { id: Some(id), .. }) | Some(Owed::OurDescribe { id })) = &pipeline.owed.front()
+        else {
             return;
         };
+        let id = *id;
         // A portal has none, and a statement at least their number.
-        let parameters = std::mem::take(&mut pipeline.parameters);
+        let parameters = pipeline.take(|seldom| &mut seldom.parameters);
         let of_statement = Some(&*parameters).filter(|parameters| !parameters.is_empty());
         let shape = Shape::of(of_statement, (reply == Reply::RowDescription).then_some(body));
-        server.statements.set_shape(*id, shape);
+        server.statements.set_shape(id, shape);
         if shape.is_of_portal() {
-            self.names.tell_columns(*id, shape);
+            self.names.tell_columns(id, shape);
         } else if !pipeline.owed.front().is_some_and(Owed::is_ours) {
-            self.names.tell(*id, shape, &parameters);
+            self.names.tell(id, shape, &parameters);
         }
     }
 
@@ -327,7 +329,7 @@ impl Session {
         let (mut front, mut failed) = (true, false);
         server.unnamed = None;
         pipeline.long_unnamed = false;
-        pipeline.asked_shape = None;
+        pipeline.take(|seldom| &mut seldom.asked_shape);
         while !matches!(pipeline.owed.front(), Some(Owed::Sync | Owed::OurSync)) {
             let Some(done) = pipeline.pop() else {
                 pipeline.skipping = true;
@@ -411,7 +413,7 @@ impl Session {
                 ServerStep::Swallow
             }
             owed => {
-                pipeline.own_error = None;
+                pipeline.take(|seldom| &mut seldom.own_error);
                 if let Owed::Query { called, .. } = owed {
                     pipeline.end_statement(called, failed);
                 }
@@ -503,10 +505,12 @@ impl Session {
     /// A cancel that was under way when the client's statement ended may hit our question instead. There can be only one
     /// such, since no other begins meanwhile.
     fn may_ask_again(&self, pipeline: &mut Pipeline) -> bool {
-        let canceled = pipeline.last_words.take().is_some_and(|words| words.code() == SqlState::QUERY_CANCELED.0);
+        let canceled = pipeline
+            .take(|seldom| &mut seldom.last_words)
+            .is_some_and(|words| words.code() == SqlState::QUERY_CANCELED.0);
         let first = canceled && !pipeline.asked_again;
         pipeline.asked_again |= first;
-        pipeline.answer = Answer::default();
+        pipeline.take(|seldom| &mut seldom.answer);
         first
     }
 
@@ -539,7 +543,7 @@ impl Session {
         pipeline.holding = false;
         pipeline.asked_again = false;
         let effects = std::mem::take(&mut pipeline.effects);
-        let answer = std::mem::take(&mut pipeline.answer);
+        let answer = pipeline.take(|seldom| &mut seldom.answer);
         if failed {
             // What the session has become is unknown, so nobody else may have this connection.
             self.pinned_by_probe = true;
@@ -639,7 +643,7 @@ fn on_notice(message: Shown<'_>, pipeline: &mut Pipeline) -> ServerStep {
     if message.is_whole() && message.after.is_empty() {
         let fields = ErrorFields::read(message.body);
         if fields.is_farewell() {
-            pipeline.farewell = Some(fields);
+            pipeline.seldom_mut().farewell = Some(fields);
             return ServerStep::Swallow;
         }
     }

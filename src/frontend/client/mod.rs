@@ -1,8 +1,11 @@
 //! The life of a client that is logged in: idle without a buffer, busy with an exchange, and its server connection
-//! between transactions nowhere but in the pool.
+//! between transactions nowhere but in the pool. `running` is what its task does next, `leaving` how it ends.
+
+mod leaving;
+mod running;
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -10,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep};
 
 use super::{
     acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
@@ -20,26 +23,20 @@ use super::{
     listen::{Attended, Listener, Subscription},
     parked::Parked,
     registry::{self, Entry, Order, Place},
-    report::{self, AcquireError, Words},
+    report::{self, AcquireError},
     target::Target,
     worker::Worker,
 };
 use crate::{
-    backend::{self, ConnectError, Mess, ServerManager},
+    backend::{self, ConnectError, ServerManager},
     metrics::{Account, Count},
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
-    session::{self, AfterLoss, Ending, Loss, Mode, Need, RefusedRead, Session},
+    session::{self, AfterLoss, Ending, Loss, Need, RefusedRead, Session},
     topology::{Balance, NodeId},
-    wire::{error::Report, reply::Status},
+    wire::reply::Status,
 };
-
-/// How long a client that has left may keep its server connection to end what it had asked for.
-const DESERTED_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long the last message to a client may take to be written.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a server may take to show whether it still takes logins.
 const KNOCK_LIMIT: Duration = Duration::from_secs(2);
@@ -47,37 +44,39 @@ const KNOCK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a cancel of our own may take.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
-/// One client. Thousands of these are idle at once, so what only a busy one needs is in `exchange` and `lent`.
+/// One client. Thousands of these are idle at once, so what only a busy one needs is in `exchange` and `lent`. In the order
+/// written, so that what each turn of its task looks at lies together.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Client {
-    stream: Stream,
-    session: Session,
-    target: Arc<Target>,
-    worker: Arc<Worker>,
-    entry: Entry,
-    /// The rule of the configuration that it is under.
-    rule: Option<u16>,
-    /// The long text at the front, or the last one.
-    prejudged: Option<Box<Prejudged>>,
-    /// Frees its place among `max_clients` when the client goes.
-    _place: Place,
-    exchange: Option<Box<Exchange>>,
-    lent: Option<Acquired>,
     /// In sessions that may ask for values of sequences.
     parked: Option<Box<Parked>>,
+    exchange: Option<Box<Exchange>>,
+    timer: Option<Box<Timer>>,
+    worker: Arc<Worker>,
+    target: Arc<Target>,
+    entry: Entry,
+    /// The long text at the front, or the last one.
+    prejudged: Option<Box<Prejudged>>,
+    stream: Stream,
+    lent: Option<Acquired>,
     /// A place in a pool's queue.
     queued: Option<(Waiting<ServerManager>, NodeId, Need)>,
+    /// Statements so far, for the timer and as the seed of choices.
+    turns: u32,
+    /// The rule of the configuration that it is under.
+    rule: Option<u16>,
     /// When its last write was answered; its reads must see it.
     last_write: Option<Instant>,
-    timer: Option<Box<Timer>>,
+    session: Session,
     /// Since when the session keeps its server connection between transactions.
     pinned_since: Option<Instant>,
     /// Its place at the hub, when it listens.
     subscription: Option<Box<Subscription>>,
-    /// Statements so far, for the timer and as the seed of choices.
-    turns: u32,
     /// The last order to move that has been put to it.
     order_answered: u32,
+    /// Frees its place among `max_clients` when the client goes.
+    _place: Place,
 }
 
 /// How a client leaves its thread.
@@ -188,64 +187,6 @@ impl Client {
         Ok(())
     }
 
-    /// Serves the client until it leaves, fails, is ordered to leave, or is to move to another thread.
-    pub async fn run(mut self: Box<Self>) -> Leave {
-        poll_fn(|cx| {
-            self.entry.slot.set_waker(cx.waker().clone());
-            Poll::Ready(())
-        })
-        .await;
-        loop {
-            let event = match poll_fn(|cx| self.poll_wake(cx)).await {
-                Wake::Event(event) => event,
-                Wake::Served(served, node, need) => {
-                    if !self.take_served(served, node, need) && Box::pin(self.lend(need)).await.is_err() {
-                        break;
-                    }
-                    continue;
-                }
-                Wake::Canceled => {
-                    self.refuse_front(&AcquireError::Canceled);
-                    continue;
-                }
-                Wake::Move(to) => {
-                    self.parked = None;
-                    return Leave::ToMove(self, to);
-                }
-                Wake::Order(order) => break Box::pin(self.obey(order)).await,
-                Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => {
-                    // The server's own error follows, and the session goes on.
-                    Box::pin(self.cancel_statement()).await;
-                    continue;
-                }
-                Wake::Limit(armed) => break Box::pin(self.end_by_limit(armed)).await,
-            };
-            match event {
-                Event::NeedServer(need) => {
-                    if !self.lend_or_queue(need) && Box::pin(self.lend(need)).await.is_err() {
-                        break;
-                    }
-                }
-                Event::ToJudge => Box::pin(self.judge_front()).await,
-                Event::Released => {
-                    if !self.give_back() {
-                        Box::pin(self.give_back_late()).await;
-                    }
-                }
-                Event::Left | Event::Done | Event::Idle | Event::NewDefaults => break Box::pin(self.desert()).await,
-                Event::Failed(report) => break Box::pin(self.fail(Words::Ours(*report))).await,
-                Event::Refused(why) => self.leave_replica(why),
-                Event::ServerLost(error) => {
-                    let alone = Box::pin(self.is_alone()).await;
-                    if self.lose_server(&error, alone) == AfterLoss::Ends {
-                        break Box::pin(self.farewell()).await;
-                    }
-                }
-            }
-        }
-        Leave::Ended
-    }
-
     /// Finds out what the long text at the front does, while other clients are served.
     async fn judge_front(&mut self) {
         let Some(text) = self.exchange.as_ref().and_then(|exchange| exchange.front_text()) else { return };
@@ -254,8 +195,8 @@ impl Client {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        if let Some(parked) = &mut self.parked {
-            parked.poll(cx);
+        if self.parked.is_some() {
+            self.poll_parked(cx);
         }
         let order = self.entry.slot.order();
         if let Some(order) = order
@@ -281,7 +222,15 @@ impl Client {
         if self.timer.is_some() { self.poll_limit(cx).map(Wake::Limit) } else { Poll::Pending }
     }
 
+    #[cold]
+    fn poll_parked(&mut self, cx: &mut Context<'_>) {
+        if let Some(parked) = &mut self.parked {
+            parked.poll(cx);
+        }
+    }
+
     /// Nothing else can be done for a session that listens: what the hub has for it.
+    #[inline(never)]
     fn poll_listening(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             let mut listener = Listener {
@@ -326,7 +275,7 @@ impl Client {
         let guide = Guide { worker: &self.worker, target: &self.target, apart, prejudged, last_write, rule, seed };
         let event = loop {
             let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &guide);
-            if let Some(new) = exchange.pipeline.new_defaults.take() {
+            if let Some(new) = exchange.pipeline.take(|seldom| &mut seldom.new_defaults) {
                 // Before the client hears that it is done.
                 self.target.cluster.take_defaults(&new);
             }
@@ -334,12 +283,8 @@ impl Client {
                 break event;
             }
         };
-        if let Some(news) = exchange.counting.take_news() {
-            let verbatim = self.worker.watch.tells_values();
-            tell(&news, verbatim, &self.target, &self.entry, &self.stream.peer());
-        }
-        if let Some(database) = exchange.pipeline.vacates.take() {
-            self.target.cluster.vacate(&database);
+        if exchange.counting.has_news() || exchange.pipeline.seldom().is_some() {
+            self.pass_news();
         }
         if matches!(event, Poll::Ready(Event::Idle)) {
             // The client's socket has been found dry, so the task is woken when something comes.
@@ -349,7 +294,7 @@ impl Client {
         if self.session.holding().is_some() != self.pinned_since.is_some() {
             self.note_pin();
         }
-        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let Some(exchange) = &mut self.exchange else { return event };
         if event.is_pending() && exchange.is_count_due() {
             exchange.count(&self.target.account, &self.worker);
         }
@@ -358,6 +303,19 @@ impl Client {
             self.shield(asks);
         }
         event
+    }
+
+    /// What operators, or others on the cluster, have to know of.
+    #[inline(never)]
+    fn pass_news(&mut self) {
+        let Some(exchange) = &mut self.exchange else { return };
+        if let Some(news) = exchange.counting.take_news() {
+            let verbatim = self.worker.watch.tells_values();
+            tell(&news, verbatim, &self.target, &self.entry, &self.stream.peer());
+        }
+        if let Some(database) = exchange.pipeline.take(|seldom| &mut seldom.vacates) {
+            self.target.cluster.vacate(&database);
+        }
     }
 
     /// Nothing of a transaction is under way, so the client may be told to leave.
@@ -666,119 +624,7 @@ impl Client {
         }
     }
 
-    /// The client has left. What it had asked for is done, as on a direct connection; then its server connection is
-    /// cleaned, or closed.
-    async fn desert(mut self: Box<Self>) {
-        if self.lent.is_none() {
-            return;
-        }
-        if self.exchange.as_ref().is_some_and(|exchange| exchange.is_idle_talk()) {
-            // Others may wait for the connection.
-            self.cancel_statement().await;
-        }
-        if let Some(exchange) = &mut self.exchange {
-            exchange.deserted = true;
-            let cut = exchange.is_cut();
-            let finished = async {
-                let event = poll_fn(|cx| self.poll_event(cx)).await;
-                !matches!(event, Event::Failed(_) | Event::ServerLost(_))
-            };
-            if cut || !timeout(DESERTED_LIMIT, finished).await.unwrap_or(false) {
-                return self.abandon();
-            }
-        }
-        self.clean().await;
-    }
-
-    /// Closes the server connection in the middle of what it does.
-    fn abandon(&mut self) {
-        let _ = self.entry.slot.detach();
-        self.lent = None;
-    }
-
-    /// Makes the server connection of a client that is gone fit for others.
-    async fn clean(&mut self) {
-        if !cancels_done(&self.entry.slot).await {
-            return self.abandon();
-        }
-        let (Some(lent), Some(exchange)) = (self.lent.take(), &mut self.exchange) else { return };
-        if !exchange.is_clean() || !exchange.pipeline.owed.is_empty() || self.session.is_indelible() {
-            return;
-        }
-        let session = self.target.shared.mode == Mode::Session
-            || self.session.is_pinned()
-            || exchange.pipeline.effects.is_dirty();
-        let open_batch = exchange.pipeline.has_open_batch();
-        let mess = Mess { transaction: exchange.pipeline.status != Status::Idle || open_batch, session };
-        let (mut lease, _) = lent;
-        if lease.clean(mess).await {
-            lease.give_back();
-        }
-    }
-
-    async fn obey(mut self: Box<Self>, order: Order) {
-        if order.is_at_once() {
-            self.cancel_statement().await;
-        }
-        self.fail(Words::Ours(report::ordered(order))).await;
-    }
-
-    /// Asks the server to stop what it does for this client.
-    async fn cancel_statement(&mut self) {
-        let canceling = self.lent.as_ref().and_then(|_| self.entry.slot.cancel());
-        if let Some(canceling) = canceling {
-            backend::cancel(&canceling.server, CANCEL_LIMIT).await;
-        }
-    }
-
-    async fn end_by_limit(mut self: Box<Self>, armed: Armed) {
-        let limits = self.target.limits.clone();
-        let (limit, report): (_, fn(Duration) -> Report) = match armed {
-            Armed::Query(_) | Armed::Nothing => (limits.query_timeout, report::query_timeout),
-            Armed::IdleTransaction(_) => (limits.idle_transaction_timeout, report::idle_transaction_timeout),
-            Armed::ClientIdle(_) => (limits.client_idle_timeout, report::client_idle_timeout),
-            Armed::Pin(_) => (limits.pin_timeout, report::pin_timeout),
-        };
-        // A server connection that idles must not be cancelled: that would hit its cleaning.
-        if matches!(armed, Armed::Query(_)) {
-            self.cancel_statement().await;
-        }
-        self.fail(Words::Ours(report(limit.unwrap_or_default()))).await;
-    }
-
-    /// Tells the client why it is disconnected. A server connection in use is not used again, unless it idles cleanly.
-    async fn fail(mut self: Box<Self>, words: Words) {
-        if self.exchange.is_none() {
-            self.exchange = Some(self.worker.exchange());
-        }
-        tracing::info!(client = self.stream.peer(), process = self.entry.slot.process, reason = %words,
-            "disconnecting a client");
-        self.entry.note_mishap(&words);
-        if let Some(exchange) = &mut self.exchange
-            && !exchange.is_mid_message()
-        {
-            let before = exchange.client_outbox().len();
-            words.write(true, exchange.client_outbox());
-            exchange.note_own(before);
-        }
-        self.flush().await;
-        let busy = self.exchange.as_ref().is_some_and(|exchange| !exchange.pipeline.owed.is_empty());
-        if busy { self.abandon() } else { self.clean().await }
-    }
-
-    async fn farewell(mut self: Box<Self>) {
-        self.flush().await;
-    }
-
-    async fn flush(&mut self) {
-        // Who waits for the client must not keep others waiting.
-        self.parked = None;
-        let Some(exchange) = &mut self.exchange else { return };
-        let stream = &mut self.stream;
-        // A client that does not read its last message goes without it.
-        let _ = timeout(FAREWELL_LIMIT, poll_fn(|cx| exchange.poll_flush_client(cx, stream))).await;
-    }
-
+    #[inline(never)]
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<Armed> {
         let wanted = self.limit_wanted();
         let Some(timer) = &mut self.timer else { return Poll::Pending };

@@ -1,0 +1,138 @@
+//! How clients leave: by themselves, by an order, by a limit or with an error; and what becomes of their server
+//! connections.
+
+use std::{future::poll_fn, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{
+    super::{
+        acquire::cancels_done,
+        exchange::Event,
+        registry::Order,
+        report::{self, Words},
+    },
+    Armed, CANCEL_LIMIT, Client,
+};
+use crate::{
+    backend::{self, Mess},
+    session::Mode,
+    wire::{error::Report, reply::Status},
+};
+
+/// How long a client that has left may keep its server connection to end what it had asked for.
+const DESERTED_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the last message to a client may take to be written.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+
+impl Client {
+    /// The client has left. What it had asked for is done, as on a direct connection; then its server connection is
+    /// cleaned, or closed.
+    pub(super) async fn desert(mut self: Box<Self>) {
+        if self.lent.is_none() {
+            return;
+        }
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.is_idle_talk()) {
+            // Others may wait for the connection.
+            self.cancel_statement().await;
+        }
+        if let Some(exchange) = &mut self.exchange {
+            exchange.deserted = true;
+            let cut = exchange.is_cut();
+            let finished = async {
+                let event = poll_fn(|cx| self.poll_event(cx)).await;
+                !matches!(event, Event::Failed(_) | Event::ServerLost(_))
+            };
+            if cut || !timeout(DESERTED_LIMIT, finished).await.unwrap_or(false) {
+                return self.abandon();
+            }
+        }
+        self.clean().await;
+    }
+
+    /// Closes the server connection in the middle of what it does.
+    fn abandon(&mut self) {
+        let _ = self.entry.slot.detach();
+        self.lent = None;
+    }
+
+    /// Makes the server connection of a client that is gone fit for others.
+    async fn clean(&mut self) {
+        if !cancels_done(&self.entry.slot).await {
+            return self.abandon();
+        }
+        let (Some(lent), Some(exchange)) = (self.lent.take(), &mut self.exchange) else { return };
+        if !exchange.is_clean() || !exchange.pipeline.owed.is_empty() || self.session.is_indelible() {
+            return;
+        }
+        let session = self.target.shared.mode == Mode::Session
+            || self.session.is_pinned()
+            || exchange.pipeline.effects.is_dirty();
+        let open_batch = exchange.pipeline.has_open_batch();
+        let mess = Mess { transaction: exchange.pipeline.status != Status::Idle || open_batch, session };
+        let (mut lease, _) = lent;
+        if lease.clean(mess).await {
+            lease.give_back();
+        }
+    }
+
+    pub(super) async fn obey(mut self: Box<Self>, order: Order) {
+        if order.is_at_once() {
+            self.cancel_statement().await;
+        }
+        self.fail(Words::Ours(report::ordered(order))).await;
+    }
+
+    /// Asks the server to stop what it does for this client.
+    pub(super) async fn cancel_statement(&mut self) {
+        let canceling = self.lent.as_ref().and_then(|_| self.entry.slot.cancel());
+        if let Some(canceling) = canceling {
+            backend::cancel(&canceling.server, CANCEL_LIMIT).await;
+        }
+    }
+
+    pub(super) async fn end_by_limit(mut self: Box<Self>, armed: Armed) {
+        let limits = self.target.limits.clone();
+        let (limit, report): (_, fn(Duration) -> Report) = match armed {
+            Armed::Query(_) | Armed::Nothing => (limits.query_timeout, report::query_timeout),
+            Armed::IdleTransaction(_) => (limits.idle_transaction_timeout, report::idle_transaction_timeout),
+            Armed::ClientIdle(_) => (limits.client_idle_timeout, report::client_idle_timeout),
+            Armed::Pin(_) => (limits.pin_timeout, report::pin_timeout),
+        };
+        // A server connection that idles must not be cancelled: that would hit its cleaning.
+        if matches!(armed, Armed::Query(_)) {
+            self.cancel_statement().await;
+        }
+        self.fail(Words::Ours(report(limit.unwrap_or_default()))).await;
+    }
+
+    /// Tells the client why it is disconnected. A server connection in use is not used again, unless it idles cleanly.
+    pub(super) async fn fail(mut self: Box<Self>, words: Words) {
+        if self.exchange.is_none() {
+            self.exchange = Some(self.worker.exchange());
+        }
+        tracing::info!(client = self.stream.peer(), process = self.entry.slot.process, reason = %words,
+            "disconnecting a client");
+        self.entry.note_mishap(&words);
+        if let Some(exchange) = &mut self.exchange
+            && !exchange.is_mid_message()
+        {
+            let before = exchange.client_outbox().len();
+            words.write(true, exchange.client_outbox());
+            exchange.note_own(before);
+        }
+        self.flush().await;
+        let busy = self.exchange.as_ref().is_some_and(|exchange| !exchange.pipeline.owed.is_empty());
+        if busy { self.abandon() } else { self.clean().await }
+    }
+
+    pub(super) async fn flush(&mut self) {
+        // Who waits for the client must not keep others waiting.
+        self.parked = None;
+        let Some(exchange) = &mut self.exchange else { return };
+        let stream = &mut self.stream;
+        // A client that does not read its last message goes without it.
+        let _ = timeout(FAREWELL_LIMIT, poll_fn(|cx| exchange.poll_flush_client(cx, stream))).await;
+    }
+}

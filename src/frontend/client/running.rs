@@ -1,0 +1,170 @@
+//! The turns of a client's task: what can be done at once, and what has to be waited for.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use super::{
+    super::{
+        exchange::Event,
+        registry::Order,
+        report::{AcquireError, Words},
+    },
+    Armed, Client, Leave, Wake,
+};
+use crate::{
+    session::{AfterLoss, Need},
+    wire::error::Report,
+};
+
+/// What a client's task has to wait for, apart from the client's socket, its server's and the pool's queue.
+#[derive(Debug)]
+enum Aside {
+    Lend(Need),
+    /// The long text at the front.
+    Judge,
+    /// A cancel for the server connection is under way.
+    GiveBack,
+    CancelStatement,
+    LoseServer(io::Error),
+    /// These end it.
+    Move(usize),
+    Obey(Order),
+    EndByLimit(Armed),
+    Desert,
+    Fail(Box<Report>),
+}
+
+/// What comes after that.
+enum After {
+    GoesOn(Box<Client>),
+    Leaves(Leave),
+}
+
+/// A client being served. By hand: what an `async` function keeps lies in several places, and all of them would have to
+/// come into the processor's cache for each turn of the task.
+pub struct Running {
+    client: Option<Box<Client>>,
+    aside: Option<Pin<Box<dyn Future<Output = After> + Send>>>,
+}
+
+impl Future for Running {
+    type Output = Leave;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Leave> {
+        let Running { client, aside } = &mut *self;
+        loop {
+            if let Some(doing) = aside {
+                let after = ready!(doing.as_mut().poll(cx));
+                *aside = None;
+                match after {
+                    After::GoesOn(back) => *client = Some(back),
+                    After::Leaves(leave) => return Poll::Ready(leave),
+                }
+            }
+            let Some(here) = client else { return Poll::Pending };
+            let wake = ready!(here.poll_wake(cx));
+            if let Some(wait) = here.on_wake(wake) {
+                *aside = client
+                    .take()
+                    .map(|client| -> Pin<Box<dyn Future<Output = After> + Send>> { Box::pin(client.do_aside(wait)) });
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Serves the client until it leaves, fails, is ordered to leave, or is to move to another thread.
+    pub fn run(self: Box<Self>) -> Running {
+        let introduced = Box::pin(async move {
+            poll_fn(|cx| {
+                self.entry.slot.set_waker(cx.waker().clone());
+                Poll::Ready(())
+            })
+            .await;
+            After::GoesOn(self)
+        });
+        Running { client: None, aside: Some(introduced) }
+    }
+
+    /// Does what there is to do, as far as that needs no wait.
+    fn on_wake(&mut self, wake: Wake) -> Option<Aside> {
+        match wake {
+            Wake::Event(event) => return self.on_event(event),
+            Wake::Served(served, node, need) => {
+                if !self.take_served(served, node, need) {
+                    return Some(Aside::Lend(need));
+                }
+            }
+            Wake::Canceled => self.refuse_front(&AcquireError::Canceled),
+            Wake::Move(to) => return Some(Aside::Move(to)),
+            Wake::Order(order) => return Some(Aside::Obey(order)),
+            // The server's own error follows, and the session goes on.
+            Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => return Some(Aside::CancelStatement),
+            Wake::Limit(armed) => return Some(Aside::EndByLimit(armed)),
+        }
+        None
+    }
+
+    fn on_event(&mut self, event: Event) -> Option<Aside> {
+        match event {
+            Event::NeedServer(need) if !self.lend_or_queue(need) => Some(Aside::Lend(need)),
+            Event::NeedServer(_) => None,
+            Event::ToJudge => Some(Aside::Judge),
+            Event::Released if !self.give_back() => Some(Aside::GiveBack),
+            Event::Released => None,
+            Event::Left | Event::Done | Event::Idle | Event::NewDefaults => Some(Aside::Desert),
+            Event::Failed(report) => Some(Aside::Fail(report)),
+            Event::Refused(why) => {
+                self.leave_replica(why);
+                None
+            }
+            Event::ServerLost(error) => Some(Aside::LoseServer(error)),
+        }
+    }
+
+    /// What has to be waited for.
+    async fn do_aside(mut self: Box<Self>, aside: Aside) -> After {
+        match aside {
+            Aside::Lend(need) => {
+                if self.lend(need).await.is_err() {
+                    return After::Leaves(Leave::Ended);
+                }
+            }
+            Aside::Judge => self.judge_front().await,
+            Aside::GiveBack => self.give_back_late().await,
+            Aside::CancelStatement => self.cancel_statement().await,
+            Aside::LoseServer(error) => {
+                let alone = self.is_alone().await;
+                if self.lose_server(&error, alone) == AfterLoss::Ends {
+                    self.flush().await;
+                    return After::Leaves(Leave::Ended);
+                }
+            }
+            Aside::Move(to) => {
+                self.parked = None;
+                return After::Leaves(Leave::ToMove(self, to));
+            }
+            Aside::Obey(order) => {
+                self.obey(order).await;
+                return After::Leaves(Leave::Ended);
+            }
+            Aside::EndByLimit(armed) => {
+                self.end_by_limit(armed).await;
+                return After::Leaves(Leave::Ended);
+            }
+            Aside::Desert => {
+                self.desert().await;
+                return After::Leaves(Leave::Ended);
+            }
+            Aside::Fail(report) => {
+                self.fail(Words::Ours(*report)).await;
+                return After::Leaves(Leave::Ended);
+            }
+        }
+        After::GoesOn(self)
+    }
+}
