@@ -303,11 +303,11 @@ impl Exchange {
         self.from_client.rest > 0 && self.from_client.passes
     }
 
-    /// Whether something runs that can be broken off once the client has left: nothing would come of it.
+    /// Whether something of the client runs that can be broken off once it has left: nothing would come of it.
     pub fn is_idle_talk(&self) -> bool {
-        const GOODBYE: u8 = b'X';
-        let all_said = self.front_tag().is_none_or(|tag| tag == GOODBYE);
-        all_said && !self.pipeline.owed.is_empty() && self.pipeline.effects.is_idle_talk()
+        let all_said = self.front_tag().is_none();
+        let runs = self.pipeline.owed.iter().any(|owed| !owed.is_ours());
+        all_said && runs && self.pipeline.effects.is_idle_talk()
     }
 
     /// Throws away the message at the front of the client's inbox, also what of it is still to come: it was answered.
@@ -739,6 +739,10 @@ impl Exchange {
                 ClientStep::Fail(report) => event = Some(Event::Failed(report)),
                 ClientStep::Bye => {
                     self.counting.forget_goodbye(head.message());
+                    self.from_client.end_run(&mut run, &mut self.to_server);
+                    // Nobody listens to what comes behind it, and it is not to be read twice.
+                    self.from_client.drop_all();
+                    run = self.from_client.used;
                     event = Some(Event::Left);
                 }
             }
@@ -856,6 +860,11 @@ impl Inbox {
     fn skip(&mut self, message: usize) {
         self.pass(message);
         self.passes = false;
+    }
+
+    /// Nothing of what has come is used.
+    fn drop_all(&mut self) {
+        self.used = self.bytes.len();
     }
 
     /// Passes on, or skips, what has come of a message under way. True when more of it is still to come.

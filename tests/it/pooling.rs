@@ -386,6 +386,29 @@ fn a_client_that_vanishes_in_the_middle_holds_up_nobody() {
     assert_eq!(other.value("SELECT count(*) FROM t").as_deref(), Some("2"));
 }
 
+/// Who sends a statement and a goodbye at once, or leaves while the server is asked what the statement has done.
+#[test]
+fn a_goodbye_right_behind_a_statement_leaves_the_connection_to_others() {
+    let cluster = started();
+    cluster.node(0).query("CREATE TABLE public.said (x int); GRANT ALL ON public.said TO PUBLIC").unwrap();
+    let pooler = config(&cluster).start();
+    let mut witness = login(pooler.port());
+    let server = witness.value("SELECT pg_backend_pid()");
+    let insert = |x: &str| format!("INSERT INTO public.said VALUES ({x})");
+    let extended = [parse("", &insert("2")), bind("", "", &[]), execute("", 0), sync()].concat();
+    let settings = query("SELECT set_config('work_mem', '1MB', false)");
+    for said in [query(&insert("1")), extended, settings, query("SELECT 1")] {
+        let mut client = login(pooler.port());
+        // Nothing behind a goodbye counts.
+        client.send(&[said, terminate(), query(&insert("9"))].concat());
+        client.read_to_end();
+        assert_eq!(witness.value("SELECT pg_backend_pid()"), server);
+    }
+    let said = witness.value("SELECT string_agg(x::text, ',' ORDER BY x) FROM public.said");
+    assert_eq!(said.as_deref(), Some("1,2"));
+    assert_eq!(witness.value("SHOW work_mem").as_deref(), Some("4MB"));
+}
+
 #[test]
 fn a_client_that_vanishes_leaves_nothing() {
     let cluster = started();
