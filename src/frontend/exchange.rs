@@ -305,7 +305,8 @@ impl Exchange {
 
     /// Whether something of the client runs that can be broken off once it has left: nothing would come of it.
     pub fn is_idle_talk(&self) -> bool {
-        let all_said = self.front_tag().is_none();
+        const GOODBYE: u8 = b'X';
+        let all_said = self.front_tag().is_none_or(|tag| tag == GOODBYE);
         let runs = self.pipeline.owed.iter().any(|owed| !owed.is_ours());
         all_said && runs && self.pipeline.effects.is_idle_talk()
     }
@@ -743,7 +744,8 @@ impl Exchange {
                     // Nobody listens to what comes behind it, and it is not to be read twice.
                     self.from_client.drop_all();
                     run = self.from_client.used;
-                    event = Some(Event::Left);
+                    // Of one that has left already, all that it has said is done first.
+                    event = (!self.deserted).then_some(Event::Left);
                 }
             }
             if event.is_some() {

@@ -55,8 +55,9 @@ impl Session {
 pub(super) fn with_values(called: &Called, bound: &[u8]) -> Called {
     let Some(normal) = &called.0 else { return Called::default() };
     let verbatim = normal.verbatim.as_deref().cloned().unwrap_or_else(|| {
-        // Its text was not kept when it was parsed; without its literals it still has the words that matter.
-        let secret = normal.text.is_empty() || may_tell_secrets(normal.text.as_bytes());
+        // Its text was not kept when it was parsed; without its literals it still has the words that matter, if it is whole.
+        let cut = normal.text.ends_with('…');
+        let secret = cut || normal.text.is_empty() || may_tell_secrets(normal.text.as_bytes());
         Verbatim { text: None, values: secret.then(|| WITHHELD.into()) }
     });
     let values = verbatim.values.or_else(|| shown_values(bound));
