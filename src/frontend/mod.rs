@@ -4,7 +4,8 @@
 //! and `begin` how their sessions begin; `client` is the life of one that is logged in, with `exchange` moving the bytes
 //! and `acquire` finding it a server connection, and `replication` that of one that replicates; `listen` lets one listen
 //! without a server connection; `registry` is how others reach it (cancel, drain); `target` is what one database and user
-//! share, `cluster` what all on the same nodes do, `counting` what a client counts, `parked` a server connection that it may want back at once, `census` what is known of a database's own code; `report` says every error.
+//! share, `cluster` what all on the same nodes do, `counting` what a client counts, `parked` a server connection that it
+//! may want back at once, `census` what is known of a database's own code; `report` says every error.
 
 mod accept;
 mod acquire;
