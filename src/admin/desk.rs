@@ -203,10 +203,10 @@ impl Desk {
             let name = &cluster.name;
             let serves = |node: &Node| matches!(node.state, State::Up | State::Suspect { .. }) && node.role.is_some();
             if reads && !topology.nodes.iter().any(serves) {
-                return Err(format!("cluster {name}: no server is up"));
+                return Err(format!("cluster {name}: no server is up: {}", cluster.how_nodes_are()));
             }
             if !reads && topology.primary.is_none() {
-                return Err(format!("cluster {name}: no primary is known"));
+                return Err(format!("cluster {name}: no primary is known: {}", cluster.how_nodes_are()));
             }
         }
         Ok(())

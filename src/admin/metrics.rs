@@ -88,6 +88,10 @@ metrics! {
     PINNED: Gauge "poolhouse_pinned_clients" ["reason"]
         "Clients that keep their server connections between transactions, by what they keep them for.";
     LOGINS: Counter "poolhouse_logins_total" ["database", "user"] "Clients that have logged in.";
+    SERVER_LOGIN_FAILURES: Counter "poolhouse_server_login_failures_total" ["database", "user", "node", "code"]
+        "Logins at servers that have failed, by the SQLSTATE of the error.";
+    SERVER_REFUSES: Gauge "poolhouse_server_refuses" ["database", "user", "node"]
+        "1 while a server lets no login of this database and user in; others serve as far as they can.";
     ERRORS: Counter "poolhouse_errors_total" ["database", "user", "side", "class"]
         "Errors that clients got, by who reported them (server or poolhouse) and the class of their SQLSTATE.";
     REFUSALS: Counter "poolhouse_refused_clients_total" ["code"] "Clients that were not let in, by the SQLSTATE they were told.";
@@ -301,6 +305,23 @@ fn clients(desk: &Desk, page: &mut Page) {
 }
 
 fn servers(desk: &Desk, page: &mut Page) {
+    page.head(SERVER_REFUSES);
+    for ((database, user), target) in desk.frontend.targets() {
+        for node in target.troubled().ids() {
+            page.sample(SERVER_REFUSES, &[&database, &user, &target.cluster.node(node).name], 1.0);
+        }
+    }
+    let mut failures: BTreeMap<[String; 4], u64> = BTreeMap::new();
+    for account in desk.frontend.accounts.all() {
+        for ((node, code), count) in account.login_failures() {
+            let labels = [account.database.to_string(), account.user.to_string(), node.into(), code];
+            *failures.entry(labels).or_default() += count;
+        }
+    }
+    page.head(SERVER_LOGIN_FAILURES);
+    for (labels, count) in failures {
+        page.sample(SERVER_LOGIN_FAILURES, &labels.each_ref().map(String::as_str), count as f64);
+    }
     page.head(SERVERS);
     for ((database, user), target) in desk.frontend.targets() {
         for (node, pool) in target.pools() {

@@ -53,6 +53,19 @@ impl ConnectError {
         matches!(self, ConnectError::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
+    /// The SQLSTATE by which it is counted, and told of when it is told in our words.
+    pub fn code(&self) -> &str {
+        match self {
+            ConnectError::Refused { fields } => fields.code(),
+            ConnectError::NoCredential(_) | ConnectError::Auth(_) => "28000",
+            ConnectError::Closed => "08006",
+            ConnectError::Unreachable(_)
+            | ConnectError::Timeout(_)
+            | ConnectError::Protocol(_)
+            | ConnectError::Oversized(_) => "08001",
+        }
+    }
+
     /// Whether the server is there but does not take this login, now or ever; another try at once brings nothing, and
     /// says nothing about the server's health.
     pub fn is_definite(&self) -> bool {

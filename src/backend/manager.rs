@@ -1,8 +1,13 @@
 //! How a pool opens, judges and ends server connections.
 
-use std::{io, sync::Arc, thread::ThreadId, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    thread::ThreadId,
+    time::{Duration, Instant},
+};
 
-use super::{ConnectError, Defaults, Login, Senders, Server, connect};
+use super::{ConnectError, Defaults, Login, Logins, Senders, Server, connect};
 use crate::{
     pool::Manager,
     wire::{frame::HEADER_BYTES, header, request},
@@ -16,6 +21,8 @@ pub struct ServerManager {
     senders: Arc<Senders>,
     /// Told of what servers report to new connections.
     defaults: Arc<Defaults>,
+    /// Told of what comes of logins.
+    logins: Arc<Logins>,
     connect_timeout: Duration,
 }
 
@@ -26,9 +33,10 @@ impl ServerManager {
         node: u16,
         senders: Arc<Senders>,
         defaults: Arc<Defaults>,
+        logins: Arc<Logins>,
         connect_timeout: Duration,
     ) -> ServerManager {
-        ServerManager { login, node, senders, defaults, connect_timeout }
+        ServerManager { login, node, senders, defaults, logins, connect_timeout }
     }
 
     /// The database that its connections are in, by its name on the server.
@@ -52,8 +60,11 @@ impl Manager for ServerManager {
         match &opened {
             Ok(server) => tracing::debug!(address = %self.login.address, database = self.login.database,
                 user = self.login.user, process = server.process(), "opened a server connection"),
-            Err(error) => tracing::debug!(address = %self.login.address, database = self.login.database,
-                user = self.login.user, %error, "could not open a server connection"),
+            Err(error) => {
+                self.logins.fail(self.node, error, Instant::now());
+                tracing::debug!(address = %self.login.address, database = self.login.database,
+                    user = self.login.user, %error, "could not open a server connection");
+            }
         }
         opened.map(|mut server| {
             server.state.node = self.node;
@@ -76,6 +87,14 @@ impl Manager for ServerManager {
 
     fn home(server: &Box<Server>) -> ThreadId {
         server.home
+    }
+
+    fn is_lasting(error: &ConnectError) -> bool {
+        error.is_definite()
+    }
+
+    fn note_trouble(&self, troubled: bool) {
+        self.logins.set_troubled(self.node, troubled);
     }
 }
 

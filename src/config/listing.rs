@@ -89,6 +89,7 @@ impl Lines {
         self.add(format!("{key}.pool.min_idle"), pool.min_idle.to_string(), default.min_idle.to_string());
         for (name, value, default) in [
             ("checkout_timeout", pool.checkout_timeout, default.checkout_timeout),
+            ("wait_notice", pool.wait_notice, default.wait_notice),
             ("idle_timeout", pool.idle_timeout, default.idle_timeout),
             ("max_lifetime", pool.max_lifetime, default.max_lifetime),
         ] {
@@ -121,6 +122,7 @@ impl Lines {
         add("size", pool.size.map(|size| size.to_string()));
         add("min_idle", pool.min_idle.map(|size| size.to_string()));
         add("checkout_timeout", pool.checkout_timeout.map(limit));
+        add("wait_notice", pool.wait_notice.map(limit));
         add("idle_timeout", pool.idle_timeout.map(limit));
         add("max_lifetime", pool.max_lifetime.map(limit));
         add("query_timeout", pool.query_timeout.map(limit));

@@ -89,6 +89,7 @@ pub struct PoolOverride {
     pub size: Option<usize>,
     pub min_idle: Option<usize>,
     pub checkout_timeout: Option<Option<std::time::Duration>>,
+    pub wait_notice: Option<Option<std::time::Duration>>,
     pub idle_timeout: Option<Option<std::time::Duration>>,
     pub max_lifetime: Option<Option<std::time::Duration>>,
     pub query_timeout: Option<Option<std::time::Duration>>,
@@ -116,6 +117,7 @@ impl PoolOverride {
         put(self.size, &mut lending.size);
         put(self.min_idle, &mut lending.min_idle);
         put(self.checkout_timeout, &mut lending.checkout_timeout);
+        put(self.wait_notice, &mut lending.wait_notice);
         put(self.idle_timeout, &mut lending.idle_timeout);
         put(self.max_lifetime, &mut lending.max_lifetime);
     }

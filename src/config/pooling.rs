@@ -31,6 +31,7 @@ impl Section {
         let mut limit = |item: &Option<Item<'_>>| item.as_ref().and_then(|item| item.time_limit(findings));
         let overrides = PoolOverride {
             checkout_timeout: limit(&raw.checkout_timeout),
+            wait_notice: limit(&raw.wait_notice),
             idle_timeout: limit(&raw.idle_timeout),
             max_lifetime: limit(&raw.max_lifetime),
             query_timeout: limit(&raw.query_timeout),

@@ -55,7 +55,7 @@ section!(Auth at "auth" { method, users_file, hba_file, query, query_user });
 section!(
     /// `[pool]`, `[databases.X.pool]` and `[users.X.pool]`.
     Pool at "pool" {
-        mode, size, min_idle, checkout_timeout, idle_timeout, max_lifetime, query_timeout,
+        mode, size, min_idle, checkout_timeout, wait_notice, idle_timeout, max_lifetime, query_timeout,
         idle_transaction_timeout, client_idle_timeout, on_pin, pin_timeout, prepared_statements,
     }
 );

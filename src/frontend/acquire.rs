@@ -11,12 +11,12 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 
-use super::{exchange::Exchange, registry::Slot, report::AcquireError, target::Target, worker::Worker};
+use super::{exchange::Exchange, registry::Slot, report::AcquireError, target::Target, waits, worker::Worker};
 use crate::{
     backend::{ConnectError, ServerManager},
     monitor::Report,
     net::Stream,
-    pool::{Asked, Lease, Pool, Waiting},
+    pool::{Asked, CheckoutError, Lease, Pool, Waiting},
     session::{Need, Route},
     topology::{self, Class, NodeId, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
 };
@@ -24,8 +24,12 @@ use crate::{
 /// A server connection, and the node that it is on.
 pub type Acquired = (Lease<ServerManager>, NodeId);
 
-/// Pause before a node that could not be connected to is tried again.
+/// Pause before nodes that could not be connected to are tried again; it doubles each time.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// How often one who waits for a node looks whether there is something to be told.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a statement asks for.
 #[derive(Debug, Clone, Copy)]
@@ -76,15 +80,17 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
     let pool = target.pool(node);
     match pool.ask(worker.id) {
         Asked::There(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
+        // Another node may serve, or there is something to be told.
+        Asked::Queued(_) if target.troubled().contains(node) => FirstTry::Nowhere,
         Asked::Queued(waiting) => FirstTry::Queued(waiting, node),
     }
 }
 
-/// The node that is tried first.
+/// The node that is tried first: not one that lets nobody in, as long as there are others.
 pub fn choose_first(target: &Target, request: Request) -> Result<Choice, RouteError> {
     match target.cluster.only().filter(|_| request.need != Need::Replica) {
         Some(node) => Ok(Choice { node, lacks: false }),
-        None => choose(target, request, NodeSet::NONE),
+        None => choose(target, request, target.useless()),
     }
 }
 
@@ -162,22 +168,28 @@ pub async fn acquire_from(
 ) -> Result<Acquired, AcquireError> {
     let hold = target.cluster.hold();
     let since = Instant::now();
-    let mut avoid = NodeSet::NONE;
+    let mut round = Round::default();
+    let mut pause = RETRY_PAUSE;
     loop {
         let version = target.cluster.monitor.topology().version;
-        let node = match choose(target, request, avoid) {
+        let node = match choose(target, request, round.avoid.union(target.troubled())) {
             Ok(Choice { lacks: true, .. }) if since.elapsed() < target.routing.causal_wait => {
                 until_fresher(target, target.routing.causal_wait.saturating_sub(since.elapsed())).await;
                 continue;
             }
-            Ok(Choice { node, .. }) if avoid.contains(node) => {
-                avoid = NodeSet::NONE;
+            // All that could serve it have been tried.
+            Ok(Choice { node, .. }) if round.avoid.contains(node) => {
+                round = round.end(since.elapsed())?;
                 // A change of the nodes is what helps; without one, the same node may be back.
-                let _ = timeout(RETRY_PAUSE, target.cluster.monitor.changed(version)).await;
+                let _ = timeout(pause, target.cluster.monitor.changed(version)).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
                 continue;
             }
             Ok(Choice { node, .. }) => node,
             Err(error) => {
+                if let Some(told) = waits::told_of_unknown(target) {
+                    return Err(told);
+                }
                 let left = hold.saturating_sub(since.elapsed());
                 // How far a replica has come is no change of the nodes.
                 let waits = matches!(error, RouteError::NoReplica | RouteError::NodeUnfit) && !left.is_zero();
@@ -185,29 +197,75 @@ pub async fn acquire_from(
                     until_fresher(target, left).await;
                     continue;
                 }
-                if timeout(left, target.cluster.monitor.changed(version)).await.is_err() {
+                let changed = timeout(left.min(LOOK_AGAIN), target.cluster.monitor.changed(version)).await;
+                if changed.is_err() && since.elapsed() >= hold {
                     let error = if any_is_up(target) { error } else { RouteError::NoNode };
-                    return Err(AcquireError::Route(error, hold));
+                    return Err(AcquireError::Route { error, hold, nodes: waits::nodes(target) });
                 }
                 continue;
             }
         };
-        let error = match pool(node).checkout(worker.id).await {
+        let pool = pool(node);
+        let why = match pool.checkout(worker.id).await {
             Ok(lease) => match at_home(lease, node) {
                 Some(acquired) => return Ok(acquired),
                 None => continue,
             },
-            Err(error) => {
-                let limit = target.checkout_timeout().unwrap_or_default();
-                AcquireError::from_checkout(error, &target.cluster.node(node).name, limit)
+            Err(CheckoutError::Slow) => {
+                round.slow(node);
+                continue;
             }
+            Err(CheckoutError::Timeout) => {
+                let limit = target.checkout_timeout().unwrap_or_default();
+                // The pool would be larger if the server had let it.
+                let refusal = pool.trouble().and_then(|trouble| trouble.error);
+                return Err(match refusal {
+                    Some(why) => AcquireError::connect(target, node, why),
+                    None => AcquireError::Full(limit),
+                });
+            }
+            Err(CheckoutError::Open(why)) => why,
         };
-        let AcquireError::Connect { error: ref why, .. } = error else { return Err(error) };
-        tell_monitor(target, node, why);
-        if why.is_definite() || since.elapsed() >= hold {
-            return Err(error);
+        tell_monitor(target, node, &why);
+        // What clients have of the pool comes back.
+        let patience = match (why.is_definite(), pool.counts().lent > 0) {
+            (true, true) => target.checkout_timeout().unwrap_or(Duration::MAX),
+            (true, false) => Duration::ZERO,
+            (false, _) => hold,
+        };
+        round.fail(node, AcquireError::connect(target, node, why), patience);
+    }
+}
+
+/// All nodes that can serve a statement, tried one after the other.
+#[derive(Debug, Default)]
+struct Round {
+    avoid: NodeSet,
+    /// The error that has the client wait longest before it is told, and for how long.
+    failed: Option<(AcquireError, Duration)>,
+    /// A node has not answered yet.
+    slow: bool,
+}
+
+impl Round {
+    fn fail(&mut self, node: NodeId, error: AcquireError, patience: Duration) {
+        self.avoid.insert(node);
+        if self.failed.as_ref().is_none_or(|(_, longest)| patience >= *longest) {
+            self.failed = Some((error, patience));
         }
-        avoid.insert(node);
+    }
+
+    fn slow(&mut self, node: NodeId) {
+        self.avoid.insert(node);
+        self.slow = true;
+    }
+
+    /// The next round, unless there is nothing to be hoped for from it.
+    fn end(self, waited: Duration) -> Result<Round, AcquireError> {
+        match self.failed {
+            Some((error, patience)) if !self.slow && waited >= patience => Err(error),
+            _ => Ok(Round::default()),
+        }
     }
 }
 
@@ -238,6 +296,7 @@ pub async fn acquire_for_client(
     slot.enter_queue(Instant::now());
     let result = {
         let mut acquiring = pin!(acquire(target, worker, request));
+        let mut notice = waits::Notice::new(target, slot.waits_since());
         poll_fn(|cx| {
             if slot.take_canceled() {
                 return Poll::Ready(Err(AcquireError::Canceled));
@@ -247,6 +306,12 @@ pub async fn acquire_for_client(
             }
             if slot.order().is_some_and(super::registry::Order::is_at_once) {
                 return Poll::Ready(Err(AcquireError::Ordered));
+            }
+            if let Poll::Ready(report) = notice.poll(cx, target, || request) {
+                waits::say(exchange, &report);
+            }
+            if waits::poll_said(exchange, cx, client).is_ready() {
+                return Poll::Ready(Err(AcquireError::ClientGone));
             }
             exchange.poll_gone(cx, client).map(|()| Err(AcquireError::ClientGone))
         })

@@ -8,12 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{io::AsyncWriteExt, time::timeout};
+
 use super::{
     Worker,
     acquire::{Acquired, Request, acquire, request_any},
     login::Refusal,
     report::{self, AcquireError, Words},
     target::{Beginning, Target},
+    waits::Notice,
 };
 use crate::{
     backend::{self, Greeting, QueryError},
@@ -29,6 +32,9 @@ use crate::{
 
 /// How long a server may take to begin a session.
 const BEGIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to take in a NOTICE while it waits.
+const NOTICE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A session that can begin.
 pub struct Begun {
@@ -157,27 +163,43 @@ async fn begin_on(
     })
 }
 
-/// Waits for what a login needs of a server, unless the client leaves or Poolhouse is being shut down meanwhile.
+/// Waits for what a login needs of a server, unless the client leaves or Poolhouse is being shut down meanwhile. Tells the
+/// client what for when that lasts, and then also that it is let in: some drivers take a NOTICE only after that. Returns
+/// whether it was told.
 pub async fn unless_gone<T>(
-    stream: &Stream,
+    stream: &mut Stream,
     scope: &Scope,
+    target: &Target,
+    route: Route,
     wait: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    tokio::select! {
-        biased;
-        result = wait => result,
-        () = poll_fn(|cx| stream.poll_gone(cx)) => Err(Refusal::Gone),
-        () = scope.stopping() => Err(report::shutting_down().into()),
+) -> Result<(T, bool), Refusal> {
+    let (mut wait, mut told) = (pin!(wait), false);
+    let mut notice = Notice::new(target, Instant::now());
+    loop {
+        let report = tokio::select! {
+            biased;
+            result = &mut wait => return Ok((result?, told)),
+            () = poll_fn(|cx| stream.poll_gone(cx)) => return Err(Refusal::Gone),
+            () = scope.stopping() => return Err(report::shutting_down().into()),
+            report = poll_fn(|cx| notice.poll(cx, target, || request_any(target, route))) => report,
+        };
+        let mut out = Vec::new();
+        Authentication::Ok.write(&mut out);
+        report.write_notice("NOTICE", &mut out);
+        timeout(NOTICE_LIMIT, stream.write_all(&out)).await.map_err(|_| Refusal::Gone)??;
+        told = true;
     }
 }
 
 /// What a client is told that is in. With a server connection of its own (`own`) that is what this server has said;
-/// `replicas` serve all that the session can ask for.
-pub fn welcome(beginning: &Beginning, process: u32, secret: &[u8], own: bool, replicas: bool) -> Vec<u8> {
+/// `replicas` serve all that the session can ask for; it may have been `told` already that it is let in.
+pub fn welcome(beginning: &Beginning, process: u32, secret: &[u8], own: bool, replicas: bool, told: bool) -> Vec<u8> {
     let mut out = Vec::new();
     let quiet = Greeting::default();
     let greeting = beginning.greeting.as_deref().unwrap_or(&quiet);
-    Authentication::Ok.write(&mut out);
+    if !told {
+        Authentication::Ok.write(&mut out);
+    }
     out.extend_from_slice(&greeting.early);
     for (name, value) in beginning.reported.iter().chain(beginning.about_server.iter()) {
         // Behind Poolhouse there is always a server that can be written to, whichever answered first, unless the session

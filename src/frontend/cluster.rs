@@ -213,6 +213,11 @@ impl Cluster {
         *seen = topology.version;
     }
 
+    /// How its nodes are, in words.
+    pub fn how_nodes_are(&self) -> String {
+        super::waits::how_nodes_are(&self.monitor)
+    }
+
     /// How long statements wait for a node that can serve them.
     pub fn hold(&self) -> Duration {
         self.monitor.settings().hold

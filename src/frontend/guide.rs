@@ -10,7 +10,7 @@ use super::{
 use crate::{
     session::{Judge, Need, NodeView},
     sql::Verdict,
-    topology::{Node, Role, Topology, standing},
+    topology::{Node, NodeId, Role, Topology, standing},
 };
 
 /// A long text and its verdict.
@@ -94,6 +94,7 @@ fn views(target: &Target, request: Request) -> Vec<NodeView> {
             busy: cluster.node(id).pools.lent(),
             unfit: match standing(&topology, &target.routing, wish, id, now) {
                 Err(unfit) if chosen != Some(id) => Some(unfit.to_string()),
+                Ok(()) if chosen != Some(id) && target.troubled().contains(id) => Some(trouble(target, id)),
                 _ => None,
             },
             near: node.near,
@@ -101,6 +102,14 @@ fn views(target: &Target, request: Request) -> Vec<NodeView> {
         }
     };
     topology.in_use().map(view).collect()
+}
+
+/// Why a node is passed over that would be fit.
+fn trouble(target: &Target, node: NodeId) -> String {
+    match target.refusal(node) {
+        Some(error) => format!("lets nobody of this pool in: {error}"),
+        None => "has not answered a login of this pool yet".to_owned(),
+    }
 }
 
 /// WAL of the primary that a node has not replayed, in bytes.

@@ -270,7 +270,7 @@ async fn start(
 ) -> Result<Ready, Refusal> {
     let Known { minor, wanted, target, route, place } = known;
     let (mut own, mut rule) = (OwnSettings::default(), None);
-    let begun = match wanted.purpose {
+    let (begun, told) = match wanted.purpose {
         Purpose::Session => {
             let mut settings = wanted.settings()?;
             rule = rule_for(&target, &wanted, &settings);
@@ -278,11 +278,12 @@ async fn start(
             own.take(&mut settings)?;
             let keeps = target.shared.mode == Mode::Session || own.by == RouteBy::Listener;
             let first = if keeps { own.route } else { Route::Auto };
-            unless_gone(stream, scope, begin(&target, worker, settings, first)).await?
+            unless_gone(stream, scope, &target, first, begin(&target, worker, settings, first)).await?
         }
         Purpose::Physical | Purpose::Logical => {
             let parameters = wanted.own_parameters();
-            unless_gone(stream, scope, replication::begin(&target, worker, parameters)).await?
+            let begin = replication::begin(&target, worker, parameters);
+            unless_gone(stream, scope, &target, Route::Auto, begin).await?
         }
     };
     let about = wanted.about(stream.ends());
@@ -290,7 +291,8 @@ async fn start(
     let Begun { beginning, held } = begun;
     let (process, secret) = (entry.slot.process, entry.slot.secret());
     let replicas = own.by == RouteBy::Listener && own.route == Route::Replica;
-    stream.write_all(&begin::welcome(&beginning, process, secret, held.is_some(), replicas)).await?;
+    let welcome = begin::welcome(&beginning, process, secret, held.is_some(), replicas, told);
+    stream.write_all(&welcome).await?;
     let (client, database, user) = (stream.peer(), &wanted.database, &wanted.user);
     target.account.add_login();
     tracing::debug!(client, database, user, process, purpose = ?wanted.purpose, "a client logged in");

@@ -30,6 +30,7 @@ mod report;
 mod spread;
 mod startup;
 mod target;
+mod waits;
 mod watch;
 mod worker;
 mod writes;
@@ -60,9 +61,10 @@ pub use writes::Writes;
 
 use crate::{
     auth,
+    backend::Failure,
     metrics::Accounts,
     session::{self, RouteRow, Session},
-    topology::Who,
+    topology::{NodeId, Who},
     wire::error::Report,
 };
 
@@ -274,9 +276,24 @@ impl Frontend {
         targets.iter().map(|(names, target)| (names.clone(), target.clone())).collect()
     }
 
+    /// Lets operators know of servers that do not let in a database's user.
+    fn tell_of_logins(&self, database: &str, user: &str, target: &Target) {
+        for Failure { node, code, message } in target.logins.take_news() {
+            let node = target.cluster.node(NodeId(node)).name.as_str();
+            tracing::info!(database, user, node, code, reason = message, "no connection to a server can be opened");
+            self.registry.mishaps.note((database, user), String::new(), Some(node), &code, &message);
+        }
+        for ((node, code), count) in target.logins.take_counts() {
+            target.account.add_login_failures(&target.cluster.node(NodeId(node)).name, &code, count);
+        }
+    }
+
     /// Lets go of what no client uses and no server connection belongs to. To be called now and then.
     pub fn keep(&self) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((database, user), target) in &*targets {
+            self.tell_of_logins(database, user, target);
+        }
         targets.retain(|_, target| Arc::strong_count(target) > 1 || !target.is_empty());
         drop(targets);
         self.gates.keep();

@@ -384,6 +384,11 @@ impl Slot {
         inner.requested = Some(since);
     }
 
+    /// Since when the client waits; now, if it does not.
+    pub fn waits_since(&self) -> Instant {
+        lock(&self.inner).queued.unwrap_or_else(Instant::now)
+    }
+
     /// The client waits no more, in vain.
     pub fn leave_queue(&self) {
         let mut inner = lock(&self.inner);

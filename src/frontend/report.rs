@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::registry::Order;
+use super::{registry::Order, target::Target};
 use crate::{
     backend::ConnectError,
-    pool::CheckoutError,
-    topology::RouteError,
+    topology::{NodeId, RouteError},
     wire::{
         ErrorFields,
         error::{Report, SqlState},
@@ -16,12 +15,16 @@ use crate::{
 /// Why a client could not have a server connection.
 #[derive(Debug)]
 pub enum AcquireError {
-    /// No node may serve the statement, and none came within `hold`.
-    Route(RouteError, Duration),
+    /// No node may serve the statement, and none came within `hold`; `nodes` tells how they are.
+    Route { error: RouteError, hold: Duration, nodes: String },
+    /// Nothing is known of the cluster, since the health check is not let in.
+    Health { node: String, cluster: String, user: String, error: ConnectError },
+    /// Where the nodes should be, no server has been found yet.
+    Absent { cluster: String, nodes: String },
     /// All connections of the pool were busy for `checkout_timeout`.
     Full(Duration),
     /// A server connection could not be opened.
-    Connect { node: String, error: ConnectError },
+    Connect { node: String, error: ConnectError, hint: String },
     /// The client cancelled its statement while it waited.
     Canceled,
     /// The client has gone.
@@ -31,34 +34,55 @@ pub enum AcquireError {
 }
 
 impl AcquireError {
-    pub fn from_checkout(error: CheckoutError<ConnectError>, node: &str, limit: Duration) -> AcquireError {
-        match error {
-            CheckoutError::Timeout => AcquireError::Full(limit),
-            CheckoutError::Open(error) => AcquireError::Connect { node: node.to_owned(), error },
-        }
+    /// A server connection could not be opened on this node.
+    pub fn connect(target: &Target, node: NodeId, error: ConnectError) -> AcquireError {
+        let hint = login_hint(target, &error);
+        AcquireError::Connect { node: target.cluster.node(node).name.clone(), error, hint }
     }
 
-    /// The words for the client. What a server said is passed on as it is.
+    /// The words for the client. What a server said is passed on as it is, with a hint at our settings.
     pub fn report(&self) -> Words {
+        let held = |code, message: String, nodes: &String, hint: &str| {
+            Words::Ours(Report::error(code, message).detail(nodes.as_str()).hint(hint))
+        };
         match self {
-            AcquireError::Route(RouteError::NoPrimary, hold) => Words::Ours(
-                Report::error(SqlState::CANNOT_CONNECT_NOW, format!("no primary server was found within {hold:?}"))
-                    .hint("The wait is clusters.*.failover.hold; clusters.*.failover.mode says who promotes."),
+            AcquireError::Route { error: RouteError::NoPrimary, hold, nodes } => held(
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("no primary server was found within {hold:?}"),
+                nodes,
+                "The wait is clusters.*.failover.hold; clusters.*.failover.mode says who promotes.",
             ),
-            AcquireError::Route(RouteError::NoReplica, hold) => Words::Ours(
-                Report::error(SqlState::CANNOT_CONNECT_NOW, format!("no replica was fit to serve within {hold:?}"))
-                    .hint(
-                        "The session asks for a replica (poolhouse.route), or routing.fallback is false; otherwise reads would go to the primary.",
-                    ),
+            AcquireError::Route { error: RouteError::NoReplica, hold, nodes } => held(
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("no replica was fit to serve within {hold:?}"),
+                nodes,
+                "The session asks for a replica (poolhouse.route), or routing.fallback is false; otherwise reads would go to the primary.",
             ),
-            AcquireError::Route(RouteError::NodeUnfit, hold) => Words::Ours(
-                Report::error(SqlState::CANNOT_CONNECT_NOW, format!("the node was not fit to serve within {hold:?}"))
-                    .hint("A comment in the statement names the node."),
+            AcquireError::Route { error: RouteError::NodeUnfit, hold, nodes } => held(
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("the node was not fit to serve within {hold:?}"),
+                nodes,
+                "A comment in the statement names the node.",
             ),
-            AcquireError::Route(RouteError::NoNode, hold) => Words::Ours(
-                Report::error(SqlState::CONNECTION_UNREACHABLE, format!("no server was reachable within {hold:?}"))
-                    .hint("The wait is clusters.*.failover.hold."),
+            AcquireError::Route { error: RouteError::NoNode, hold, nodes } => held(
+                SqlState::CONNECTION_UNREACHABLE,
+                format!("no server was reachable within {hold:?}"),
+                nodes,
+                "The wait is clusters.*.failover.hold.",
             ),
+            AcquireError::Absent { cluster, nodes } => held(
+                SqlState::CONNECTION_UNREACHABLE,
+                "no server is reachable".to_owned(),
+                nodes,
+                &format!("clusters.{cluster}.nodes (or --upstream) says where the servers are."),
+            ),
+            AcquireError::Health { node, cluster, user, error } => {
+                let hint = format!(
+                    "This is what the health check was told by {node}, which logs in as \"{user}\": see \
+                     clusters.{cluster}.health.user, password and database, or the URL of --upstream."
+                );
+                refused(node, error, &hint)
+            }
             AcquireError::Full(limit) => Words::Ours(
                 Report::error(
                     SqlState::TOO_MANY_CONNECTIONS,
@@ -66,10 +90,7 @@ impl AcquireError {
                 )
                 .hint("Raise pool.size or pool.checkout_timeout, or clusters.*.max_connections."),
             ),
-            AcquireError::Connect { error: ConnectError::Refused { fields }, .. } => {
-                Words::Servers(fields.as_ref().clone())
-            }
-            AcquireError::Connect { node, error } => Words::Ours(connect_report(node, error)),
+            AcquireError::Connect { node, error, hint } => refused(node, error, hint),
             AcquireError::Canceled => {
                 Words::Ours(Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request"))
             }
@@ -115,19 +136,80 @@ impl Words {
     }
 }
 
-fn connect_report(node: &str, error: &ConnectError) -> Report {
-    let message = format!("cannot use the server {node}: {error}");
-    match error {
-        ConnectError::NoCredential(_) => Report::error(SqlState::INVALID_AUTHORIZATION, message)
-            .hint("Give databases.*.user and password, or a password in clear text under [users]."),
-        ConnectError::Auth(_) => Report::error(SqlState::INVALID_AUTHORIZATION, message),
+/// A login that a server has refused, or could not take: in its words, if it had any.
+fn refused(node: &str, error: &ConnectError, hint: &str) -> Words {
+    if let ConnectError::Refused { fields } = error {
+        let mut fields = fields.as_ref().clone();
+        fields.add_hint(hint);
+        return Words::Servers(fields);
+    }
+    let code = match error {
+        ConnectError::NoCredential(_) | ConnectError::Auth(_) => SqlState::INVALID_AUTHORIZATION,
         ConnectError::Unreachable(_)
         | ConnectError::Timeout(_)
         | ConnectError::Refused { .. }
         | ConnectError::Closed
         | ConnectError::Protocol(_)
-        | ConnectError::Oversized(_) => Report::error(SqlState::CONNECTION_UNREACHABLE, message),
+        | ConnectError::Oversized(_) => SqlState::CONNECTION_UNREACHABLE,
+    };
+    let report = Report::error(code, format!("cannot use the server {node}: {error}"));
+    Words::Ours(if hint.is_empty() { report } else { report.hint(hint) })
+}
+
+/// The settings that decide about such a failure.
+fn login_hint(target: &Target, error: &ConnectError) -> String {
+    let (database, cluster) = (&target.account.database, &target.cluster.name);
+    let user = target.login_user();
+    match (error, error.code().get(..2)) {
+        (ConnectError::NoCredential(_), _) if !target.has_fixed_login() => {
+            "Give databases.*.user and password, or a password in clear text under [users].".to_owned()
+        }
+        (_, Some("28")) if target.has_fixed_login() => format!(
+            "Poolhouse logs in as \"{user}\": see databases.{database}.user and password, or the URL of --upstream."
+        ),
+        (_, Some("28")) => format!(
+            "Poolhouse logs in as the client's own user \"{user}\" with the password that [users] or the client gave: the \
+             server must know the same."
+        ),
+        (_, Some("3D")) => format!(
+            "The database's name on the server is databases.{database}.database, or that in the URL of --upstream."
+        ),
+        (_, Some("53")) => format!(
+            "Of the server's max_connections, clusters.{cluster}.max_connections is what Poolhouse uses at most on each node."
+        ),
+        (ConnectError::Timeout(_), _) => format!("The limit is clusters.{cluster}.connect_timeout."),
+        _ => String::new(),
     }
+}
+
+/// What a client is told that has waited for a while.
+pub fn waits(why: &str, nodes: String) -> Report {
+    waiting(format!("waiting for a server: {why}"))
+        .detail(nodes)
+        .hint("The statement fails after clusters.*.failover.hold.")
+}
+
+/// The same, when the server that it waits for does not let Poolhouse in.
+pub fn waits_for_login(node: &str, error: &ConnectError) -> Report {
+    waiting(format!("waiting for a server connection: {node} does not let Poolhouse in"))
+        .detail(format!("{error} (SQLSTATE {})", error.code()))
+}
+
+/// The same, when other clients have all there are.
+pub fn waits_for_others() -> Report {
+    waiting("waiting for a server connection: all of this pool are busy".to_owned()).hint(
+        "The statement fails after pool.checkout_timeout; pool.size and clusters.*.max_connections bound the pool.",
+    )
+}
+
+/// The same, when an operator has stopped the lending.
+pub fn waits_for_resume() -> Report {
+    waiting("waiting for a server connection: the database is paused".to_owned())
+        .hint("An operator has paused it (PAUSE, SUSPEND or KILL); RESUME ends that.")
+}
+
+fn waiting(message: String) -> Report {
+    Report::error(SqlState::SUCCESS, message)
 }
 
 pub fn shutting_down() -> Report {

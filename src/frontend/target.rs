@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,12 +15,12 @@ use super::gate::Gate;
 use super::writes::LastWrite;
 use crate::{
     auth::Credential,
-    backend::{Defaults, Greeting, Login, ServerManager},
+    backend::{ConnectError, Defaults, Greeting, Login, Logins, ServerManager},
     metrics::Account,
     pool,
     session::{self, Carried, Mode, Reported, Shared, Statements},
     sql::Isolation,
-    topology::{Consistency, NODES_MAX, NodeId, Routing, Transactions},
+    topology::{Consistency, NODES_MAX, NodeId, NodeSet, Routing, Transactions},
 };
 
 /// What is configured for one database and user.
@@ -95,12 +98,16 @@ pub struct Target {
     pub settings: DatabaseSettings,
     gate: Arc<Gate>,
     pool: Mutex<pool::Settings>,
+    /// One of these settings, to be looked at by those who wait; 0 for never.
+    wait_notice: AtomicU64,
     login: Login,
     /// Made when first needed.
     pools: Vec<OnceLock<Arc<pool::Pool<ServerManager>>>>,
     beginnings: Mutex<HashMap<Vec<(String, String)>, Remembered>>,
     /// Told of by its connections.
     defaults: Arc<Defaults>,
+    /// What the nodes do to its logins.
+    pub logins: Arc<Logins>,
     /// What is known of the database's own code is kept as long as this is.
     kept: Arc<Kept>,
     _using: Arc<()>,
@@ -145,6 +152,7 @@ impl Target {
             account,
             settings: as_made,
             gate,
+            wait_notice: AtomicU64::new(notice_millis(&settings.pool)),
             pool: Mutex::new(settings.pool),
             login: Login {
                 // Replaced for each node.
@@ -159,6 +167,7 @@ impl Target {
             cluster,
             beginnings: Mutex::default(),
             defaults: Arc::default(),
+            logins: Arc::default(),
             kept,
         }
     }
@@ -175,6 +184,31 @@ impl Target {
     pub fn pool(&self, node: NodeId) -> &Arc<pool::Pool<ServerManager>> {
         self.pools[usize::from(node.0)]
             .get_or_init(|| self.open_pool(node, self.pool_settings(), Vec::new(), self.defaults.clone()))
+    }
+
+    /// The nodes that let none of its logins in at the moment, or have not answered one yet: others come first. They are
+    /// tried again without a client.
+    pub fn troubled(&self) -> NodeSet {
+        NodeSet::of_bits(self.logins.troubled())
+    }
+
+    /// Of these the ones where no connection idles, either.
+    pub fn useless(&self) -> NodeSet {
+        let mut nodes = self.troubled();
+        for node in nodes.ids() {
+            if self.pool(node).counts().idle > 0 {
+                nodes.remove(node);
+            }
+        }
+        nodes
+    }
+
+    /// Why a node lets none of its logins in.
+    pub fn refusal(&self, node: NodeId) -> Option<ConnectError> {
+        if !self.troubled().contains(node) {
+            return None;
+        }
+        self.pool(node).trouble()?.error
     }
 
     /// A pool of one connection that is for one client alone, opened with its startup parameters. It has its share of
@@ -194,7 +228,8 @@ impl Target {
     ) -> Arc<pool::Pool<ServerManager>> {
         let login = Login { parameters, ..self.login(node) };
         let senders = self.cluster.senders.clone();
-        let manager = ServerManager::new(login, node.0, senders, defaults, self.cluster.connect_timeout);
+        let (logins, limit) = (self.logins.clone(), self.cluster.connect_timeout);
+        let manager = ServerManager::new(login, node.0, senders, defaults, logins, limit);
         let pool = self.cluster.node(node).pools.pool(settings, manager);
         self.gate.enter(&pool);
         pool
@@ -225,9 +260,30 @@ impl Target {
         &self.login.database
     }
 
+    /// As whom it logs in to servers.
+    pub fn login_user(&self) -> &str {
+        &self.login.user
+    }
+
+    /// An operator has stopped the lending.
+    pub fn is_paused(&self) -> bool {
+        self.gate.is_paused()
+    }
+
+    /// Whether that is the same whoever the client is.
+    pub fn has_fixed_login(&self) -> bool {
+        self.settings.login.is_some()
+    }
+
     /// How long a client waits for a connection; `None` for ever.
     pub fn checkout_timeout(&self) -> Option<Duration> {
         self.pool_settings().checkout_timeout
+    }
+
+    /// A client that has waited for so long is told what for; `None` for never.
+    pub fn wait_notice(&self) -> Option<Duration> {
+        let millis = self.wait_notice.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
     }
 
     fn pool_settings(&self) -> pool::Settings {
@@ -240,6 +296,7 @@ impl Target {
         let mut held = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if *held != *settings {
             *held = settings.clone();
+            self.wait_notice.store(notice_millis(settings), Ordering::Relaxed);
             self.pools().for_each(|(_, pool)| pool.set_settings(settings.clone()));
         }
     }
@@ -280,4 +337,8 @@ impl Target {
         }
         beginnings.insert(startup, Remembered { beginning, as_of, since: Instant::now() });
     }
+}
+
+fn notice_millis(settings: &pool::Settings) -> u64 {
+    settings.wait_notice.map_or(0, |notice| notice.as_millis().max(1) as u64)
 }

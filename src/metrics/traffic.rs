@@ -260,6 +260,9 @@ impl NodeNames {
 /// What is counted of one node, in the numbers of each shard; made when there is something to count.
 type Shards = [OnceLock<Box<Traffic>>; SHARDS];
 
+/// Most nodes and SQLSTATEs by which logins that failed are counted.
+const LOGIN_FAILURES_MAX: usize = 500;
+
 /// The figures of one database and user, as clients call them, on one cluster. They last as long as the process, also when
 /// nobody uses the pool any more, or a RELOAD moves the database to another cluster: a total must not fall.
 #[derive(Debug)]
@@ -271,6 +274,8 @@ pub struct Account {
     /// Of its cluster; `None` when it has not one for all.
     pub nodes: Option<NodeNames>,
     logins: AtomicU64,
+    /// Logins at servers that have failed, by node and SQLSTATE.
+    login_failures: Mutex<BTreeMap<(Box<str>, String), u64>>,
     /// Logins that wait for a server connection, since when.
     waiting: Mutex<BTreeMap<u64, Instant>>,
     /// For each node, and then for what needed none.
@@ -291,6 +296,7 @@ impl Account {
             user: user.into(),
             nodes,
             logins: AtomicU64::new(0),
+            login_failures: Mutex::default(),
             waiting: Mutex::default(),
             traffic,
         }
@@ -314,6 +320,19 @@ impl Account {
 
     pub fn logins(&self) -> u64 {
         self.logins.load(Ordering::Relaxed)
+    }
+
+    /// So many logins at a server have failed with this SQLSTATE.
+    pub fn add_login_failures(&self, node: &str, code: &str, count: u64) {
+        let mut failures = self.login_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        // Servers may make codes up.
+        let code = if failures.len() < LOGIN_FAILURES_MAX { code } else { "XX000" };
+        *failures.entry((node.into(), code.to_owned())).or_default() += count;
+    }
+
+    /// How many, by node and SQLSTATE.
+    pub fn login_failures(&self) -> BTreeMap<(Box<str>, String), u64> {
+        self.login_failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A login has to wait for a server connection, until what is returned is dropped.

@@ -13,7 +13,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::timeout,
@@ -22,10 +22,10 @@ use tokio::{
 use self::prober::{Advice, Bell};
 use crate::{
     auth::{Credential, Secret},
-    backend::Login,
+    backend::{ConnectError, Login},
     net::Address,
     tasks::Scope,
-    topology::{self, Machine, NodeId, Observation, Order, Topology},
+    topology::{self, Machine, NODES_MAX, NodeId, Observation, Order, Topology},
 };
 
 /// Events that wait for the coordinator; beyond that, reports of clients are dropped: they say the same.
@@ -89,6 +89,10 @@ struct Shared {
     bells: ArcSwap<Vec<Bell>>,
     /// A replica has been found to have replayed more.
     fresher: Notify,
+    /// For each node, why the last health check got no connection, or no answer; `None` when all is well.
+    told: Box<[ArcSwapOption<ConnectError>]>,
+    /// When the watch began.
+    began: tokio::time::Instant,
     advice: Advice,
     scope: Scope,
 }
@@ -132,6 +136,8 @@ impl Monitor {
             reconfigured: Notify::new(),
             events,
             fresher: Notify::new(),
+            told: (0..NODES_MAX).map(|_| ArcSwapOption::empty()).collect(),
+            began: tokio::time::Instant::now(),
             advice: Advice::default(),
             scope: scope.clone(),
         });
@@ -164,6 +170,16 @@ impl Monitor {
     /// What is known now. Cheap; hold it for one decision, not across an await.
     pub fn topology(&self) -> Guard<Arc<Topology>> {
         self.shared.topology.load()
+    }
+
+    /// Why the last health check of a node got no connection, or no answer.
+    pub fn told(&self, node: NodeId) -> Option<Arc<ConnectError>> {
+        self.shared.told.get(usize::from(node.0))?.load_full()
+    }
+
+    /// For how long the cluster has been watched.
+    pub fn age(&self) -> Duration {
+        self.shared.began.elapsed()
     }
 
     /// Tells what a client's connection saw. Never waits.

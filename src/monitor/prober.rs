@@ -170,17 +170,33 @@ impl Prober {
     async fn observe(&mut self, started: Instant) -> Observation {
         let limit = self.limit();
         let failure = match timeout(limit, self.probe(started)).await {
-            Ok(Ok(probe)) => return probe,
+            Ok(Ok(probe)) => {
+                self.tell(None);
+                return probe;
+            }
             Ok(Err(failure)) => failure,
             Err(_) => Failure::Query(QueryError::Timeout(limit)),
         };
         self.kept = None;
+        self.tell(match &failure {
+            Failure::Connect(error) => Some(error.clone()),
+            Failure::Query(QueryError::Timeout(limit)) => Some(ConnectError::Timeout(*limit)),
+            Failure::Query(_) | Failure::Nonsense(_) => None,
+        });
         match failure {
             // A server that starts or stops refuses too, and is as good as gone.
             Failure::Connect(error) if error.is_definite() => Observation::LoginRefused { reason: error.to_string() },
             Failure::Connect(error) => Observation::ProbeFailed { reason: error.to_string() },
             Failure::Query(error) => Observation::ProbeFailed { reason: error.to_string() },
             Failure::Nonsense(error) => Observation::ProbeFailed { reason: error.to_string() },
+        }
+    }
+
+    /// Makes known why the check failed, before anybody can ask because of what follows from it.
+    fn tell(&self, error: Option<ConnectError>) {
+        let Some(told) = self.shared.told.get(usize::from(self.node.0)) else { return };
+        if error.is_some() || told.load().is_some() {
+            told.store(error.map(Arc::new));
         }
     }
 

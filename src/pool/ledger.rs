@@ -11,7 +11,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{CheckoutError, Manager, Settings};
+use super::{
+    CheckoutError, Manager, Settings,
+    trouble::{SLOW, Trouble},
+};
 
 /// A pool's place in its node's ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +56,14 @@ pub(super) struct Place {
     key: PoolKey,
     /// As of the start: what is opened before a renewal and arrives after it is old.
     generation: u32,
+    begun: Instant,
+}
+
+impl Place {
+    /// When the opening has taken too long.
+    pub fn slow_at(self) -> Instant {
+        self.begun + SLOW
+    }
 }
 
 /// What is to be done about the end of waits.
@@ -155,9 +166,40 @@ struct PoolLedger<M: Manager> {
     renewed: Option<SystemTime>,
     /// Nothing is lent or opened, and what comes back is closed.
     paused: bool,
+    /// Since the last connection that could be opened, none could.
+    trouble: Option<Trouble<M::Error>>,
+    /// When a connection was opened last.
+    opened: Option<Instant>,
+    /// Whoever waits with a smaller ticket has been woken because the wait is long.
+    nudged: u64,
 }
 
 impl<M: Manager> PoolLedger<M> {
+    /// Whether connections may be opened for those who wait. One that failed is tried again by one attempt at a time.
+    fn may_open(&self) -> bool {
+        let Some(trouble) = &self.trouble else { return true };
+        self.opening == 0 && trouble.is_due(true, Instant::now())
+    }
+
+    /// Nothing comes for those who wait before another try is due: why.
+    fn hopeless(&self) -> Option<&M::Error> {
+        let error = self.trouble.as_ref()?.error.as_ref()?;
+        (self.connections() == 0 && !self.paused && !self.may_open()).then_some(error)
+    }
+
+    /// All who wait learn that it is better not to.
+    fn turn_away(&mut self, why: &CheckoutError<M::Error>, outcome: &mut Outcome<M>) {
+        for waiter in std::mem::take(&mut self.waiting) {
+            self.answer(waiter, Err(why.clone()), outcome);
+        }
+    }
+
+    fn end_trouble(&mut self) {
+        if self.trouble.take().is_some() {
+            self.manager.note_trouble(false);
+        }
+    }
+
     /// Notes that a connection of this generation is lent, or being opened, no more.
     fn settle(&mut self, generation: u32) {
         self.outdated -= usize::from(generation != self.generation);
@@ -168,6 +210,8 @@ impl<M: Manager> PoolLedger<M> {
         self.generation = self.generation.wrapping_add(1);
         self.outdated = self.lent + self.opening;
         self.renewed = Some(SystemTime::now());
+        // Whatever was in the way may not be any more.
+        self.end_trouble();
         std::mem::take(&mut self.idle)
     }
 
@@ -243,6 +287,9 @@ impl<M: Manager> Ledger<M> {
             outdated: 0,
             renewed: None,
             paused: false,
+            trouble: None,
+            opened: None,
+            nudged: 0,
         };
         self.pools.insert(key, pool);
         key
@@ -269,6 +316,11 @@ impl<M: Manager> Ledger<M> {
             opening: pool.opening,
             waiting: pool.waiting.len(),
         })
+    }
+
+    /// Why no connection can be opened at the moment.
+    pub fn trouble(&self, key: PoolKey) -> Option<Trouble<M::Error>> {
+        self.pools.get(&key)?.trouble.clone()
     }
 
     /// Each idle connection, and since when, give or take the pause between two calls of [`Ledger::keep`].
@@ -398,6 +450,12 @@ impl<M: Manager> Ledger<M> {
         }
         self.hand_out_idle(key, outcome);
         self.open_for(key, outcome);
+        if let Some(pool) = self.pools.get_mut(&key)
+            && let Some(error) = pool.hopeless().cloned()
+        {
+            pool.turn_away(&CheckoutError::Open(error), outcome);
+            self.note_need(key);
+        }
         ticket
     }
 
@@ -488,7 +546,7 @@ impl<M: Manager> Ledger<M> {
         let mut outcome = Outcome::default();
         let serial = self.next_serial;
         self.next_serial += 1;
-        let Place { key, generation } = place;
+        let Place { key, generation, .. } = place;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
             outcome.work().retire.push(Held { connection, expires: None, generation });
@@ -496,6 +554,9 @@ impl<M: Manager> Ledger<M> {
             return outcome;
         };
         pool.opening -= 1;
+        pool.opened = Some(Instant::now());
+        let was_troubled = pool.trouble.is_some();
+        pool.end_trouble();
         pool.settle(generation);
         let is_current = generation == pool.generation && !pool.paused;
         let lifetime = pool.settings.max_lifetime.map(|lifetime| jittered(lifetime, serial));
@@ -506,19 +567,46 @@ impl<M: Manager> Ledger<M> {
         if let Some(held) = left {
             self.place(key, held, &mut outcome);
         }
+        if was_troubled {
+            // The others have only waited for this try.
+            self.open_for(key, &mut outcome);
+        }
         outcome
     }
 
-    /// A connection could not be opened: the first in the queue learns why, since it has waited for it longest.
+    /// A connection could not be opened. When that is new, or nothing is lent that could come back, those who wait learn
+    /// why: they may be served elsewhere. The others go on waiting for what is lent.
     pub fn open_failed(&mut self, place: Place, error: &M::Error) -> Outcome<M> {
         let mut outcome = Outcome::default();
         self.given_up(place);
-        if let Some(pool) = self.pools.get_mut(&place.key)
-            && let Some(waiter) = pool.waiting.pop_front()
-        {
-            pool.answer(waiter, Err(CheckoutError::Open(error.clone())), &mut outcome);
+        let Place { key, begun, .. } = place;
+        if let Some(pool) = self.pools.get_mut(&key) {
+            let (now, before) = (Instant::now(), pool.trouble.as_ref().map_or(0, |trouble| trouble.failures));
+            let trouble = pool.trouble.get_or_insert_with(|| Trouble::slow(now, key.0));
+            trouble.fail(error.clone(), M::is_lasting(error), begun, now);
+            pool.manager.note_trouble(true);
+            if before == 0 || pool.connections() == pool.opening {
+                pool.turn_away(&CheckoutError::Open(error.clone()), &mut outcome);
+            }
         }
-        self.open_for(place.key, &mut outcome);
+        self.open_for(key, &mut outcome);
+        outcome
+    }
+
+    /// A connection has been being opened for long. Unless others were opened meanwhile, the server is taken for one that does
+    /// not answer, and those who wait may look elsewhere.
+    pub fn slow(&mut self, place: Place) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        if let Some(pool) = self.pools.get_mut(&place.key)
+            && pool.trouble.is_none()
+            && pool.generation == place.generation
+            && pool.opened.is_none_or(|opened| opened < place.begun)
+        {
+            pool.trouble = Some(Trouble::slow(Instant::now(), place.key.0));
+            pool.manager.note_trouble(true);
+            pool.turn_away(&CheckoutError::Slow, &mut outcome);
+            self.note_need(place.key);
+        }
         outcome
     }
 
@@ -566,12 +654,19 @@ impl<M: Manager> Ledger<M> {
 
     pub fn renew(&mut self, is_meant: impl Fn(&M) -> bool) -> Outcome<M> {
         let mut outcome = Outcome::default();
-        for pool in self.pools.values_mut().filter(|pool| is_meant(&pool.manager)) {
+        let mut freed = Vec::new();
+        for (key, pool) in self.pools.iter_mut().filter(|(_, pool)| is_meant(&pool.manager)) {
+            if pool.trouble.is_some() {
+                freed.push(*key);
+            }
             let idle = pool.renew();
             self.open -= idle.len();
             outcome.retire(idle);
         }
         self.feed(&mut outcome);
+        for key in freed {
+            self.open_for(key, &mut outcome);
+        }
         outcome
     }
 
@@ -590,6 +685,8 @@ impl<M: Manager> Ledger<M> {
         }
         for &key in &keys {
             self.fill(key, &mut outcome);
+            self.try_again(key, &mut outcome);
+            self.nudge(key, &mut outcome);
         }
         if self.wakes.is_none() {
             outcome.watch(self.watch_for(self.next_deadline()));
@@ -618,11 +715,37 @@ impl<M: Manager> Ledger<M> {
     }
 
     fn fill(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
-        let Some(pool) = self.pools.get_mut(&key) else { return };
+        let Some(pool) = self.pools.get_mut(&key).filter(|pool| pool.trouble.is_none()) else { return };
         let wanted = if pool.paused { 0 } else { pool.settings.min_idle.min(pool.settings.size) };
         let missing = wanted.saturating_sub(pool.connections());
         for _ in 0..missing.min(self.connections_max.saturating_sub(self.open)) {
             self.reserve(key, outcome);
+        }
+    }
+
+    /// Finds out whether a pool that could open no connection can now, though nobody may wait for it.
+    fn try_again(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+        let (now, room) = (self.now, self.open < self.connections_max);
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        let due = pool.trouble.as_ref().is_some_and(|trouble| trouble.is_due(false, now));
+        let free = !pool.paused && pool.opening == 0 && pool.connections() < pool.settings.size;
+        if due && free && room {
+            self.reserve(key, outcome);
+        }
+    }
+
+    /// Wakes those who have waited for long, once, so that they can tell their clients what for.
+    fn nudge(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+        let now = self.now;
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        let Some(notice) = pool.settings.wait_notice else { return };
+        let from = pool.waiting.partition_point(|waiter| waiter.ticket < pool.nudged);
+        for waiter in pool.waiting.range(from..) {
+            if now.saturating_duration_since(waiter.since) < notice {
+                break;
+            }
+            pool.nudged = waiter.ticket + 1;
+            outcome.wake(waiter.waker.clone());
         }
     }
 
@@ -713,7 +836,7 @@ impl<M: Manager> Ledger<M> {
     fn note_need(&mut self, key: PoolKey) -> bool {
         let Some(pool) = self.pools.get_mut(&key) else { return false };
         let lacks = pool.opening < pool.waiting.len() && pool.connections() < pool.settings.size;
-        let starves = lacks && !pool.paused;
+        let starves = lacks && !pool.paused && pool.may_open();
         if pool.starves != starves {
             pool.starves = starves;
             if starves { self.starving += 1 } else { self.starving -= 1 }
@@ -726,7 +849,8 @@ impl<M: Manager> Ledger<M> {
         let Some(pool) = self.pools.get_mut(&key) else { return };
         pool.opening += 1;
         self.open += 1;
-        outcome.work().open.push((Place { key, generation: pool.generation }, pool.manager.clone()));
+        let place = Place { key, generation: pool.generation, begun: Instant::now() };
+        outcome.work().open.push((place, pool.manager.clone()));
     }
 
     /// Closes the connection that has idled longest in a pool that has more, or that has idled for a while in any

@@ -11,12 +11,13 @@
 mod ledger;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::{
     fmt::Debug,
     future::Future,
     ops::{Deref, DerefMut},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     thread::ThreadId,
@@ -25,12 +26,13 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::tasks::Scope;
 use ledger::{Held, Ledger, Outcome, Place, Watch, Work};
 pub use ledger::{PoolCounts, PoolKey};
+pub use trouble::Trouble;
 
 /// How one pool (database, user, node) lends. `[pool]` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Settings {
     pub min_idle: usize,
     /// How long a client waits for a connection before it gets SQLSTATE 53300; `None` waits for ever.
     pub checkout_timeout: Option<Duration>,
+    /// A client that has waited for this long is told what for; `None` says nothing.
+    pub wait_notice: Option<Duration>,
     /// An idle connection is closed after this long; `None` keeps it.
     pub idle_timeout: Option<Duration>,
     /// A connection is closed once it is this old and idle, give or take a tenth, so that they do not all go at once.
@@ -53,6 +57,7 @@ impl Default for Settings {
             size: 20,
             min_idle: 0,
             checkout_timeout: Some(Duration::from_secs(30)),
+            wait_notice: Some(Duration::from_secs(5)),
             idle_timeout: Some(Duration::from_secs(600)),
             max_lifetime: Some(Duration::from_secs(3600)),
         }
@@ -75,6 +80,12 @@ pub trait Manager: Send + Sync + 'static {
 
     /// The thread whose event loop the connection is on.
     fn home(connection: &Self::Connection) -> ThreadId;
+
+    /// Whether a failure does not pass by itself.
+    fn is_lasting(error: &Self::Error) -> bool;
+
+    /// From now on connections cannot be opened, or can be again. Must not wait, and not call the pool.
+    fn note_trouble(&self, troubled: bool);
 }
 
 /// Why there is no connection.
@@ -84,6 +95,8 @@ pub enum CheckoutError<E> {
     Timeout,
     /// A new connection could not be opened.
     Open(E),
+    /// A new connection takes long to be opened; another server may be faster.
+    Slow,
 }
 
 /// One server with its budget of connections.
@@ -177,7 +190,14 @@ impl<M: Manager> Node<M> {
             // Made here, so that the place is freed even if the task never runs.
             let opening = Opening { node: self.clone(), place, done: false };
             self.scope.spawn("open a server connection", async move {
-                let result = manager.open().await;
+                let mut opened = pin!(manager.open());
+                let result = match timeout_at(place.slow_at(), &mut opened).await {
+                    Ok(result) => result,
+                    Err(_) => {
+                        opening.is_slow();
+                        opened.await
+                    }
+                };
                 opening.finish(result);
             });
         }
@@ -223,6 +243,11 @@ struct Opening<M: Manager> {
 }
 
 impl<M: Manager> Opening<M> {
+    fn is_slow(&self) {
+        let outcome = self.node.lock().slow(self.place);
+        self.node.carry_out(outcome);
+    }
+
     fn finish(mut self, result: Result<M::Connection, M::Error>) {
         self.done = true;
         let outcome = match result {
@@ -291,6 +316,11 @@ impl<M: Manager> Pool<M> {
     /// What this pool has at the moment.
     pub fn counts(&self) -> PoolCounts {
         self.node.lock().counts(self.key)
+    }
+
+    /// Why no connection can be opened at the moment. It is tried again from time to time, also when nobody waits.
+    pub fn trouble(&self) -> Option<Trouble<M::Error>> {
+        self.node.lock().trouble(self.key)
     }
 
     /// What there is to say of each idle connection, and since when it idles, give or take a second.

@@ -23,6 +23,9 @@ use tokio::{task::yield_now, time::advance, time::sleep};
 
 use super::*;
 
+/// Errors from here on do not pass by themselves.
+const LASTING: u32 = 100;
+
 /// Threads that connections and clients live on; they need not run.
 static THREADS: LazyLock<Vec<ThreadId>> =
     LazyLock::new(|| (0..3).map(|_| thread::spawn(|| thread::current().id()).join().unwrap()).collect());
@@ -93,6 +96,10 @@ impl Drop for Connection {
 struct Script {
     /// The pool lends nothing.
     paused: bool,
+    /// As the pool has said.
+    troubled: bool,
+    /// Openings that have begun.
+    attempts: usize,
     delay: Duration,
     steps: VecDeque<Step>,
 }
@@ -132,6 +139,7 @@ impl Manager for Scripted {
         let attempt = Attempt(self);
         let (delay, step) = {
             let mut script = self.script.lock().unwrap();
+            script.attempts += 1;
             (script.delay, script.steps.pop_front().unwrap_or(Step::Open))
         };
         if !delay.is_zero() {
@@ -165,6 +173,15 @@ impl Manager for Scripted {
 
     fn home(connection: &Connection) -> ThreadId {
         connection.home
+    }
+
+    /// As if the number were an SQLSTATE.
+    fn is_lasting(error: &u32) -> bool {
+        *error >= LASTING
+    }
+
+    fn note_trouble(&self, troubled: bool) {
+        self.script.lock().unwrap().troubled = troubled;
     }
 }
 
@@ -201,6 +218,16 @@ impl TestPool {
 
     fn is_paused(&self) -> bool {
         self.script.lock().unwrap().paused
+    }
+
+    fn is_troubled(&self) -> bool {
+        let troubled = self.script.lock().unwrap().troubled;
+        assert_eq!(troubled, self.trouble().is_some());
+        troubled
+    }
+
+    fn attempts(&self) -> usize {
+        self.script.lock().unwrap().attempts
     }
 
     fn delay(&self, delay: Duration) {
@@ -240,7 +267,7 @@ impl TestPool {
 }
 
 fn settings(size: usize) -> Settings {
-    Settings { size, min_idle: 0, checkout_timeout: None, idle_timeout: None, max_lifetime: None }
+    Settings { size, min_idle: 0, checkout_timeout: None, wait_notice: None, idle_timeout: None, max_lifetime: None }
 }
 
 struct Bench {
@@ -269,7 +296,13 @@ impl Bench {
             state.pools += 1;
             state.pools - 1
         };
-        let script = Arc::new(Mutex::new(Script { paused: false, delay: Duration::ZERO, steps: VecDeque::new() }));
+        let script = Arc::new(Mutex::new(Script {
+            paused: false,
+            troubled: false,
+            attempts: 0,
+            delay: Duration::ZERO,
+            steps: VecDeque::new(),
+        }));
         let manager = Scripted { pool: number, world: self.world.clone(), script: script.clone() };
         TestPool { pool: self.node.pool(settings.clone(), manager), number, settings, script }
     }
@@ -332,12 +365,14 @@ impl Bench {
         }
     }
 
-    /// Whoever waits has a connection under way, or the pool's size or the node's budget is in use. What idles may only
+    /// Whoever waits has a connection under way, or the pool's size or the node's budget is in use, or it waits for another
+    /// try, which is due soon. What idles may only
     /// belong to pools that have no more.
     fn check_waiters(&self) {
         for pool in &self.pools {
             let PoolCounts { lent, opening, waiting, .. } = pool.counts();
             let hungry = opening < waiting && lent + opening < pool.settings.size && !pool.is_paused();
+            let hungry = hungry && pool.trouble().is_none();
             let spare = self.pools.iter().any(|other| {
                 let counts = other.counts();
                 counts.idle > 0 && counts.lent + counts.idle + counts.opening > lent + opening

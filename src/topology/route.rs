@@ -50,6 +50,23 @@ impl NodeSet {
         self.0 |= 1_u128.checked_shl(id.0.into()).unwrap_or(0);
     }
 
+    /// A bit for each node.
+    pub fn of_bits(bits: u128) -> NodeSet {
+        NodeSet(bits)
+    }
+
+    pub fn remove(&mut self, id: NodeId) {
+        self.0 &= !1_u128.checked_shl(id.0.into()).unwrap_or(0);
+    }
+
+    pub fn union(self, other: NodeSet) -> NodeSet {
+        NodeSet(self.0 | other.0)
+    }
+
+    pub fn ids(self) -> impl Iterator<Item = NodeId> {
+        (0..128).map(NodeId).filter(move |id| self.contains(*id))
+    }
+
     pub fn contains(self, id: NodeId) -> bool {
         self.0 & 1_u128.checked_shl(id.0.into()).unwrap_or(0) != 0
     }

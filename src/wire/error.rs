@@ -146,6 +146,17 @@ impl ErrorFields {
             && self.text(b'R') == Some("quickdie")
     }
 
+    /// Adds a hint, behind that of the server if there is one.
+    pub fn add_hint(&mut self, hint: &str) {
+        if hint.is_empty() {
+            return;
+        }
+        match self.fields.iter_mut().find(|(tag, _)| *tag == b'H') {
+            Some((_, text)) => text.extend_from_slice(format!("\n{hint}").as_bytes()),
+            None => self.fields.push((b'H', hint.as_bytes().to_vec())),
+        }
+    }
+
     /// Replaces the severity, spelled in English.
     pub fn set_severity(&mut self, severity: &str) {
         for (tag, text) in &mut self.fields {

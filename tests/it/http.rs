@@ -39,12 +39,12 @@ fn ask(port: u16, request: &str) -> (u16, String) {
     (code, body.to_owned())
 }
 
-fn get(port: u16, path: &str) -> (u16, String) {
+pub fn get(port: u16, path: &str) -> (u16, String) {
     ask(port, &format!("GET {path} HTTP/1.1\r\nHost: poolhouse\r\nConnection: close\r\n\r\n"))
 }
 
 /// The samples of the page, each by its name with its labels, of which there may be but one.
-fn samples(port: u16) -> BTreeMap<String, f64> {
+pub fn samples(port: u16) -> BTreeMap<String, f64> {
     let (code, page) = get(port, "/metrics");
     assert_eq!(code, 200);
     let mut samples = BTreeMap::new();
@@ -57,7 +57,7 @@ fn samples(port: u16) -> BTreeMap<String, f64> {
 }
 
 /// The sum of all samples of a metric whose labels hold all of these.
-fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
+pub fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
     let is_meant =
         |sample: &str| sample.split('{').next() == Some(name) && labels.iter().all(|label| sample.contains(label));
     samples.iter().filter(|(sample, _)| is_meant(sample)).map(|(_, value)| value).sum()
@@ -124,7 +124,9 @@ fn it_tells_whether_it_is_ready() {
     wait_until("it is ready", PATIENCE, || get(http, "/readyz").0 == 200 && get(http, "/readyz?reads").0 == 200);
     cluster.node(0).kill9().unwrap();
     wait_until("it is not ready for writes", PATIENCE, || {
-        get(http, "/readyz") == (503, "cluster main: no primary is known\n".to_owned())
+        let (code, body) = get(http, "/readyz");
+        let why = format!("{} is down: cannot connect: ", cluster.node(0).address());
+        code == 503 && body.starts_with("cluster main: no primary is known: ") && body.contains(&why)
     });
     assert_eq!(get(http, "/readyz?reads"), (200, "ready\n".to_owned()));
     assert_eq!(sum(&samples(http), "poolhouse_ready", &["for=\"writes\""]), 0.0);

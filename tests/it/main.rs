@@ -27,6 +27,7 @@ mod pins;
 mod pooling;
 mod protocol;
 mod queries;
+mod refusals;
 mod replication;
 mod service;
 mod split;

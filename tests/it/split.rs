@@ -289,6 +289,7 @@ fn without_fallback_a_read_waits_for_a_replica_that_has_the_write() {
     let primary = cluster.node(0).port();
     let pooler = in_front(&cluster, "clusters.main.routing.fallback", "false")
         .set("clusters.main.health.interval", "'100ms'")
+        .set("pool.wait_notice", "'0s'")
         .set("clusters.main.failover.hold", "'5s'")
         .start();
     pooler.allow_warnings("");

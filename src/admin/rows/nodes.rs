@@ -2,6 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
+    ptr,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -57,10 +60,39 @@ fn role(node: &Node) -> &'static str {
     }
 }
 
+/// The pools that each node lets nobody of in, in words that follow others.
+fn refused(desk: &Desk) -> BTreeMap<(*const Cluster, NodeId), String> {
+    const TOLD_MAX: usize = 3;
+    let mut refused: BTreeMap<(*const Cluster, NodeId), (usize, String)> = BTreeMap::new();
+    for ((database, user), target) in desk.frontend.targets() {
+        for node in target.troubled().ids() {
+            let (count, text) = refused.entry((Arc::as_ptr(&target.cluster), node)).or_default();
+            *count += 1;
+            if *count > TOLD_MAX {
+                continue;
+            }
+            let _ = match target.refusal(node) {
+                Some(error) => write!(
+                    text,
+                    "; lets nobody in for user {user:?} of database {database:?}: {error} (SQLSTATE {})",
+                    error.code()
+                ),
+                None => write!(text, "; does not answer a login for user {user:?} of database {database:?}"),
+            };
+        }
+    }
+    let whole = |(count, text): (usize, String)| match count.checked_sub(TOLD_MAX) {
+        None | Some(0) => text,
+        Some(more) => format!("{text}; and {more} more"),
+    };
+    refused.into_iter().map(|(key, told)| (key, whole(told))).collect()
+}
+
 pub fn nodes(desk: &Desk) -> Rows {
-    let (figures, now) = (figures(desk), Instant::now());
+    let (figures, now, refused) = (figures(desk), Instant::now(), refused(desk));
     each(desk, |cluster, topology, id, node| {
         let place = cluster.node(id);
+        let refused = refused.get(&(ptr::from_ref(cluster), id)).map(String::as_str).unwrap_or_default();
         let (open, lent) = (place.pools.open(), place.pools.lent());
         let of_node = of_node(&figures, cluster, &place.name);
         let fresh = node.fresh_as_of.map(|as_of| now.saturating_duration_since(as_of).as_millis() as u64);
@@ -80,7 +112,7 @@ pub fn nodes(desk: &Desk) -> Rows {
             of_node.count(Count::Reads) + of_node.count(Count::Writes),
             of_node.server_errors.total(),
             now.saturating_duration_since(node.since).as_millis() as u64,
-            &*node.why,
+            format!("{}{refused}", node.why),
         ]
     })
 }

@@ -25,6 +25,7 @@ use super::{
     registry::{self, Entry, Order, Place},
     report::{self, AcquireError},
     target::Target,
+    waits,
     worker::Worker,
 };
 use crate::{
@@ -60,8 +61,7 @@ pub struct Client {
     prejudged: Option<Box<Prejudged>>,
     stream: Stream,
     lent: Option<Acquired>,
-    /// A place in a pool's queue.
-    queued: Option<(Waiting<ServerManager>, NodeId, Need)>,
+    queued: Option<Queued>,
     /// Statements so far, for the timer and as the seed of choices.
     turns: u32,
     /// The rule of the configuration that it is under.
@@ -77,6 +77,16 @@ pub struct Client {
     order_answered: u32,
     /// Frees its place among `max_clients` when the client goes.
     _place: Place,
+}
+
+/// A place in a pool's queue.
+#[derive(Debug)]
+struct Queued {
+    waiting: Waiting<ServerManager>,
+    node: NodeId,
+    need: Need,
+    /// The client has been told what it waits for.
+    told: bool,
 }
 
 /// How a client leaves its thread.
@@ -338,21 +348,32 @@ impl Client {
 
     /// In a pool's queue: until there is a connection, the client cancels, or it leaves.
     fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        let (Some((waiting, node, need)), Some(exchange)) = (&mut self.queued, &mut self.exchange) else {
+        let (Some(queued), Some(exchange)) = (&mut self.queued, &mut self.exchange) else {
             return Poll::Pending;
         };
-        let (node, need) = (*node, *need);
+        let (node, need, waiting) = (queued.node, queued.need, &mut queued.waiting);
         let wake = if self.entry.slot.take_canceled() {
             Wake::Canceled
         } else if let Poll::Ready(served) = Pin::new(waiting).poll(cx) {
             Wake::Served(served, node, need)
-        } else if exchange.poll_gone(cx, &mut self.stream).is_ready() {
+        } else if exchange.poll_gone(cx, &mut self.stream).is_ready() || self.poll_notice(cx).is_ready() {
             Wake::Event(Event::Left)
         } else {
             return Poll::Pending;
         };
         self.queued = None;
         Poll::Ready(wake)
+    }
+
+    /// Tells a client that has waited for long what for: the pool wakes it for that. Ready when it cannot be told.
+    fn poll_notice(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Some(queued), Some(exchange)) = (&mut self.queued, &mut self.exchange) else { return Poll::Pending };
+        let is_long = |notice| queued.waiting.since.elapsed() >= notice;
+        if !queued.told && self.target.wait_notice().is_some_and(is_long) {
+            queued.told = true;
+            waits::say(exchange, &waits::in_queue(&self.target));
+        }
+        if queued.told { waits::poll_said(exchange, cx, &mut self.stream) } else { Poll::Pending }
     }
 
     /// Takes a connection that is there at once, or a place in the queue; false when no node can serve the statement.
@@ -368,7 +389,7 @@ impl Client {
             FirstTry::There(acquired) => self.attach(acquired, need),
             FirstTry::Queued(waiting, node) => {
                 self.entry.slot.enter_queue(waiting.since.into_std());
-                self.queued = Some((waiting, node, need));
+                self.queued = Some(Queued { waiting, node, need, told: false });
             }
             FirstTry::Nowhere => return false,
         }
@@ -398,16 +419,14 @@ impl Client {
                 Some(acquired) => self.attach(acquired, need),
                 None => return false,
             },
-            Err(CheckoutError::Open(error)) if !error.is_definite() => {
+            Err(CheckoutError::Open(error)) => {
                 tell_monitor(&self.target, node, &error);
                 return false;
             }
-            Err(error) => {
-                let name = &self.target.cluster.node(node).name;
-                let limit = self.target.checkout_timeout().unwrap_or_default();
-                let error = AcquireError::from_checkout(error, name, limit);
+            Err(CheckoutError::Slow) => return false,
+            Err(CheckoutError::Timeout) => {
                 self.entry.slot.leave_queue();
-                self.refuse_front(&error);
+                self.refuse_front(&AcquireError::Full(self.target.checkout_timeout().unwrap_or_default()));
             }
         }
         true

@@ -1,5 +1,7 @@
 //! Connections that cannot be opened, or whose opening is given up.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[track_caller]
@@ -11,29 +13,136 @@ fn failure(wait: &mut TestWait) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_reaches_the_first_only_and_the_others_go_on() {
+async fn a_first_error_reaches_everyone_who_waits() {
     let mut bench = Bench::new(10);
-    let pool = bench.pool(settings(1));
-    pool.next(&[Step::Fail(7)]);
-    let (mut first, mut second, mut third) = (pool.wait(here()), pool.wait(here()), pool.wait(here()));
+    let pool = bench.pool(settings(2));
+    let held = pool.lease().await;
+    pool.delay(ms(10));
+    pool.next(&[Step::Fail(8)]);
+    let mut waits = [pool.wait(here()), pool.wait(here()), pool.wait(here())];
+    bench.pass(ms(10)).await;
+    assert!(waits.iter_mut().all(|wait| failure(wait) == 8));
+    assert!(pool.is_troubled());
+    bench.check();
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_just_after_an_error_hears_it_without_a_try() {
+    let mut bench = Bench::new(10);
+    let pool = bench.pool(settings(5));
+    pool.next(&[Step::Fail(LASTING)]);
+    let mut first = pool.wait(here());
     bench.settle().await;
-    assert_eq!(failure(&mut first), 7);
-    got(&mut second).give_back();
-    got(&mut third);
+    assert_eq!(failure(&mut first), LASTING);
+    let attempts = pool.attempts();
+    for _ in 0..1000 {
+        assert_eq!(failure(&mut pool.wait(here())), LASTING);
+    }
+    bench.settle().await;
+    assert_eq!(pool.attempts(), attempts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_come_later_share_one_try_and_all_are_served_once_it_succeeds() {
+    let mut bench = Bench::new(10);
+    let pool = bench.pool(settings(5));
+    pool.next(&[Step::Fail(LASTING)]);
+    let mut first = pool.wait(here());
+    bench.settle().await;
+    assert_eq!(failure(&mut first), LASTING);
+    pool.delay(ms(10));
+    bench.pass(ms(1_000)).await;
+    let mut waits: Vec<TestWait> = (0..5).map(|_| pool.wait(here())).collect();
+    assert_eq!(pool.has(), [0, 0, 1, 5]);
+    bench.pass(ms(10)).await;
+    assert!(!pool.is_troubled());
+    bench.pass(ms(10)).await;
+    let leases: Vec<TestLease> = waits.iter_mut().map(got).collect();
+    assert_eq!(leases.len(), 5);
     bench.check();
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_failed_attempt_answers_one() {
+async fn a_pool_finds_out_by_itself_that_it_is_let_in_again() {
     let mut bench = Bench::new(10);
-    let pool = bench.pool(settings(2));
-    pool.next(&[1, 2, 3, 4, 5].map(Step::Fail));
-    let mut waits: Vec<TestWait> = (0..5).map(|_| pool.wait(here())).collect();
+    let pool = bench.pool(settings(5));
+    pool.next(&[Step::Fail(LASTING); 6]);
+    let mut first = pool.wait(here());
     bench.settle().await;
-    let errors: Vec<u32> = waits.iter_mut().map(failure).collect();
-    assert_eq!(errors, [1, 2, 3, 4, 5]);
+    assert_eq!(failure(&mut first), LASTING);
+    let before = pool.attempts();
+    let mut seconds = 0;
+    while pool.is_troubled() {
+        bench.pass_and_keep(ms(1_000)).await;
+        seconds += 1;
+        assert!(seconds < 60, "never tried again");
+    }
+    assert_eq!(pool.attempts() - before, 6, "five more failures, and one success");
+    assert!(seconds >= 10, "it backs off: {seconds}");
+    assert_eq!(pool.has(), [0, 1, 0, 0]);
     bench.check();
-    assert_eq!(bench.node.open(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_something_is_lent_it_is_waited_for() {
+    let mut bench = Bench::new(10);
+    let pool = bench.pool(settings(5));
+    let lease = pool.lease().await;
+    pool.next(&[Step::Fail(LASTING); 3]);
+    let mut told = pool.wait(here());
+    bench.settle().await;
+    assert_eq!(failure(&mut told), LASTING, "it may look elsewhere");
+    let mut wait = pool.wait(here());
+    bench.pass_and_keep(ms(1_000)).await;
+    bench.pass_and_keep(ms(1_000)).await;
+    assert!(peek(&mut wait).is_none(), "another failure tells nothing new");
+    lease.give_back();
+    got(&mut wait);
+    bench.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_hangs_sends_others_away_once() {
+    let mut bench = Bench::new(10);
+    let pool = bench.pool(settings(5));
+    pool.next(&[Step::Hang]);
+    let mut wait = pool.wait(here());
+    bench.pass(ms(990)).await;
+    assert!(peek(&mut wait).is_none() && !pool.is_troubled());
+    bench.pass(ms(20)).await;
+    assert_eq!(peek(&mut wait).unwrap().unwrap_err(), CheckoutError::Slow);
+    assert!(pool.is_troubled());
+    let mut again = pool.wait(here());
+    bench.pass_and_keep(ms(10_000)).await;
+    assert!(peek(&mut again).is_none(), "nowhere else is better");
+    assert_eq!(pool.has(), [0, 0, 1, 1], "one attempt is enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_wait_is_noticed_once() {
+    let mut bench = Bench::new(10);
+    let pool = bench.pool(Settings { wait_notice: Some(ms(5_000)), ..settings(1) });
+    let _held = pool.lease().await;
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut wait = pool.wait(here());
+    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    for second in 0..20 {
+        bench.pass_and_keep(ms(1_000)).await;
+        let expected = usize::from(second >= 5);
+        assert!(woken.0.load(Ordering::Relaxed).abs_diff(expected) <= usize::from(second == 4), "{second}");
+        assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+}
+
+#[derive(Debug, Default)]
+struct Woken(AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,14 +182,10 @@ async fn a_pool_that_always_fails_does_not_starve_others() {
     failing.next(&[Step::Fail(1); 100]);
     let mut fails: Vec<TestWait> = (0..50).map(|_| failing.wait(here())).collect();
     let mut wait = other.wait(here());
-    for _ in 0..49 {
-        bench.pass(ms(10)).await;
-        bench.check();
-    }
-    assert!(peek(&mut wait).is_none(), "those that came before it come first");
     bench.pass(ms(10)).await;
     got(&mut wait);
     assert!(fails.iter_mut().all(|wait| failure(wait) == 1));
+    bench.check();
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let index = 0_usize..64;
     let step = prop_oneof![
         (0_usize..3).prop_map(|thread| Step::OpenOn(THREADS[thread])),
-        (0_u32..9).prop_map(Step::Fail),
+        prop_oneof![0_u32..9, LASTING..LASTING + 9].prop_map(Step::Fail),
         Just(Step::Panic),
     ];
     prop_oneof![
@@ -58,6 +58,7 @@ fn pool_settings() -> impl Strategy<Value = Settings> {
             size,
             min_idle,
             checkout_timeout,
+            wait_notice: None,
             idle_timeout,
             max_lifetime,
         },
@@ -164,7 +165,7 @@ impl Clients {
             while let Some(lease) = self.lease(0) {
                 lease.give_back();
             }
-            self.bench.pass(ms(60)).await;
+            self.bench.pass(ms(1_000)).await;
             self.bench.node.keep();
             self.bench.settle().await;
             self.bench.check();

@@ -1,0 +1,145 @@
+//! What a client waits for that has no server connection yet, as it is told of it: in a NOTICE once it has waited for a
+//! while, and in the error when nothing comes.
+
+use std::{
+    fmt::Write,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::time::{Sleep, sleep};
+
+use super::{
+    acquire::{Request, choose},
+    exchange::Exchange,
+    report::{self, AcquireError},
+    target::Target,
+};
+use crate::{
+    backend::ConnectError,
+    monitor::Monitor,
+    net::Stream,
+    topology::{NodeSet, RouteError, Topology},
+    wire::error::Report,
+};
+
+/// Most nodes that a message tells of.
+const NODES_TOLD_MAX: usize = 8;
+
+/// For so long after its start Poolhouse waits for servers of which it has not heard yet as for others: they may be
+/// starting as well.
+const STARTING: Duration = Duration::from_secs(5);
+
+/// While nothing is known of a cluster there is nothing to wait for but what the health checks find out. Tells what they
+/// were told when that does not pass by itself: logins that are refused, and addresses where no server is.
+pub fn told_of_unknown(target: &Target) -> Option<AcquireError> {
+    let monitor = &target.cluster.monitor;
+    let topology = monitor.topology();
+    if topology.primary_seen.is_some() || !topology.settled {
+        return None;
+    }
+    let unknown = || topology.in_use().filter(|(_, node)| node.role.is_none());
+    let refused = unknown().find_map(|(id, _)| Some((id, monitor.told(id).filter(|told| told.is_definite())?)));
+    if let Some((id, told)) = refused {
+        let user = monitor.settings().health.user.clone();
+        let (node, cluster) = (target.cluster.node(id).name.clone(), target.cluster.name.clone());
+        return Some(AcquireError::Health { node, cluster, user, error: (*told).clone() });
+    }
+    let nobody = |told: &ConnectError| matches!(told, ConnectError::Unreachable(_) | ConnectError::Timeout(_));
+    let absent =
+        topology.in_use().all(|(id, node)| node.role.is_none() && monitor.told(id).is_some_and(|it| nobody(&it)));
+    if !absent || monitor.age() < STARTING {
+        return None;
+    }
+    Some(AcquireError::Absent { cluster: target.cluster.name.clone(), nodes: nodes_of(monitor, &topology) })
+}
+
+/// How the nodes are, for a message.
+pub fn nodes(target: &Target) -> String {
+    how_nodes_are(&target.cluster.monitor)
+}
+
+/// How the nodes of a cluster are, for a message.
+pub fn how_nodes_are(monitor: &Monitor) -> String {
+    nodes_of(monitor, &monitor.topology())
+}
+
+fn nodes_of(monitor: &Monitor, topology: &Topology) -> String {
+    let mut text = String::new();
+    for (at, (id, node)) in topology.in_use().enumerate() {
+        if at == NODES_TOLD_MAX {
+            text.push_str("; and others");
+            break;
+        }
+        let between = if at == 0 { "" } else { "; " };
+        let _ = match monitor.told(id) {
+            Some(told) => write!(text, "{between}{} is {}: {told}", node.name, node.state.name()),
+            None => write!(text, "{between}{} is {}: {}", node.name, node.state.name(), node.why),
+        };
+    }
+    text
+}
+
+/// What the client would be waiting for now.
+pub fn reason(target: &Target, request: Request) -> Report {
+    let refusal = |node| Some((target.cluster.node(node).name.as_str(), target.refusal(node)?));
+    match choose(target, request, NodeSet::NONE) {
+        Err(RouteError::NoReplica | RouteError::NodeUnfit) => {
+            report::waits("no replica is fit to serve", nodes(target))
+        }
+        Err(RouteError::NoPrimary) => report::waits("no primary is known", nodes(target)),
+        Err(RouteError::NoNode) => report::waits("no server is reachable", nodes(target)),
+        Ok(choice) => match refusal(choice.node) {
+            Some((node, error)) => report::waits_for_login(node, &error),
+            None => in_queue(target),
+        },
+    }
+}
+
+/// The same for one that waits in a pool's queue, and no server is in its way.
+pub fn in_queue(target: &Target) -> Report {
+    if target.is_paused() { report::waits_for_resume() } else { report::waits_for_others() }
+}
+
+/// When a client is to be told what it waits for. Pends for ever when it is not.
+#[derive(Debug, Default)]
+pub struct Notice {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Notice {
+    /// For a client that has waited `since` then.
+    pub fn new(target: &Target, since: Instant) -> Notice {
+        let after = target.wait_notice().map(|notice| notice.checked_sub(since.elapsed()));
+        // It has been told before when the time has passed already.
+        Notice { sleep: after.flatten().map(|after| Box::pin(sleep(after))) }
+    }
+
+    /// What it is told, once.
+    pub fn poll(&mut self, cx: &mut Context<'_>, target: &Target, request: impl FnOnce() -> Request) -> Poll<Report> {
+        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
+        let () = std::task::ready!(sleep.as_mut().poll(cx));
+        self.sleep = None;
+        Poll::Ready(reason(target, request()))
+    }
+}
+
+/// Tells a client that waits something in between, as a NOTICE.
+pub fn say(exchange: &mut Exchange, report: &Report) {
+    if let Some((_, out, _)) = exchange.between_messages() {
+        report.write_notice("NOTICE", out.to_client);
+    }
+}
+
+/// Writes what has been said. Ready when the client cannot be written to.
+pub fn poll_said(exchange: &mut Exchange, cx: &mut Context<'_>, client: &mut Stream) -> Poll<()> {
+    if exchange.client_outbox().is_empty() {
+        return Poll::Pending;
+    }
+    match exchange.poll_flush_client(cx, client) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+    }
+}
