@@ -4,11 +4,10 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
-    process::Command,
     thread,
 };
 
-use super::kit::{Cluster, Config, PATIENCE, RawClient, cluster, messages, wait_until};
+use super::kit::{Cluster, Config, PATIENCE, RawClient, bounded, cluster, messages, wait_until};
 
 fn one() -> Cluster {
     cluster().trust_user("app").start().unwrap()
@@ -112,13 +111,13 @@ fn mistakes_in_the_configuration_are_told_all_at_once() {
     let path = directory.path().join("bad.toml");
     std::fs::write(&path, "[server]\nlisten = [\"127.0.0.1:x\"]\n[pool]\nsice = 5\n[clusters.main]\nnodes = []\n")
         .unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_poolhouse")).arg("serve").arg(&path).output().unwrap();
+    let output = bounded(env!("CARGO_BIN_EXE_poolhouse")).arg("serve").arg(&path).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(2), "{said}");
     for words in ["bad.toml:2:", "bad.toml:4:", "did you mean `size`", "bad.toml:6:"] {
         assert!(said.contains(words), "{words} is not in {said}");
     }
-    let missing = Command::new(env!("CARGO_BIN_EXE_poolhouse")).args(["serve", "/no/such/file.toml"]).output().unwrap();
+    let missing = bounded(env!("CARGO_BIN_EXE_poolhouse")).args(["serve", "/no/such/file.toml"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(2));
 }
 
@@ -128,7 +127,7 @@ fn a_port_in_use_is_one_clear_line() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let listen = format!("127.0.0.1:{}", taken.local_addr().unwrap().port());
     let url = format!("postgres://app:x@127.0.0.1:{}/postgres", cluster.node(0).port());
-    let output = Command::new(env!("CARGO_BIN_EXE_poolhouse"))
+    let output = bounded(env!("CARGO_BIN_EXE_poolhouse"))
         .args(["serve", "--upstream", &url, "--listen", &listen])
         .output()
         .unwrap();

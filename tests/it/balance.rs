@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     env,
-    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
@@ -13,7 +12,7 @@ use std::{
 
 use poolhouse::cli::demo::node::Node;
 
-use super::kit::{Cluster, Config, Fault, PATIENCE, Pooler, RawClient, cluster, wait_until};
+use super::kit::{AtEnd, Cluster, Config, Fault, PATIENCE, Pooler, RawClient, cluster, crash, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
@@ -167,8 +166,7 @@ fn a_replica_that_crashes_costs_readers_nothing() {
         let process =
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app' LIMIT 1";
         let process = replica.query(process).unwrap();
-        let killed = Command::new("kill").args(["-KILL", process[0][0].as_deref().unwrap()]).status().unwrap();
-        assert!(killed.success());
+        crash(process[0][0].as_deref().unwrap());
         Lost::ForAMoment
     });
 }
@@ -191,6 +189,7 @@ fn readers_never_notice(lose: fn(&Node) -> Lost) {
     wait_for(&pooler, &ports);
     let (stop, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
+        let _end = AtEnd(&stop);
         for _ in 0..clients {
             scope.spawn(|| {
                 let mut client = login(&pooler);

@@ -4,14 +4,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use poolhouse::cli::demo::throwaway::{Throwaway, free_port};
 
 use super::{
     console::{ask, column, console, in_front, table},
-    kit::{Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until},
+    kit::{Message, PATIENCE, Pooler, Program, RawClient, bounded, cluster, messages, wait_until},
 };
 
 fn run(command: &mut Command) -> String {
@@ -22,7 +22,7 @@ fn run(command: &mut Command) -> String {
 }
 
 fn psql(pooler: &Pooler, arguments: &[&str]) -> String {
-    let mut command = Command::new("psql");
+    let mut command = bounded("psql");
     let port = pooler.port().to_string();
     command.args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "admin", "-d", "pgbouncer"]).args(arguments);
     run(command.env("PGPASSWORD", "steer").env("PGCLIENTENCODING", "UTF8"))
@@ -55,8 +55,8 @@ fn drivers_of_python_read_it() {
     let mut app = RawClient::login(pooler.port(), "postgres", "app", "secret");
     ask(&mut app, "SELECT 1");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = run(Command::new(root.join("scripts/drivers.sh")).stderr(Stdio::inherit()));
-    let mut command = Command::new(python.trim());
+    let python = run(bounded(root.join("scripts/drivers.sh")).stderr(Stdio::inherit()));
+    let mut command = bounded(python.trim());
     command.arg(root.join("tests/it/console_drivers.py")).args([&pooler.port().to_string(), "admin", "steer"]);
     assert_eq!(run(&mut command), "fine\n");
 }
@@ -179,8 +179,7 @@ fn exporters_find_their_columns_and_true_figures() {
 /// A PgBouncer of the machine's, which knows one database.
 struct PgBouncer {
     port: u16,
-    child: Child,
-    _directory: Throwaway,
+    _program: Program,
 }
 
 impl PgBouncer {
@@ -189,29 +188,21 @@ impl PgBouncer {
         let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
         let program = places.map(|place: PathBuf| place.join("pgbouncer")).find(|program| program.exists());
         let program = program.expect("pgbouncer is not installed; scripts/deps.sh drivers does that");
-        let (directory, port) = (Throwaway::new().unwrap(), free_port().unwrap());
-        let file = directory.path().join("pgbouncer.ini");
+        let port = free_port().unwrap();
         // It refuses to run as root.
         let user = if rustix::process::geteuid().is_root() { "user = nobody\n" } else { "" };
         let text = format!(
             "[databases]\npostgres = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = any\nadmin_users = admin\n{user}"
         );
-        fs::write(&file, text).unwrap();
-        let mut command = Command::new(program);
-        let child =
-            command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        directory.watch(child.id()).unwrap();
+        let program = Program::start(program, |command, directory| {
+            let file = directory.join("pgbouncer.ini");
+            fs::write(&file, text).unwrap();
+            command.arg(file);
+        });
         let accepts = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
         wait_until("PgBouncer accepts", PATIENCE, accepts);
-        PgBouncer { port, child, _directory: directory }
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        PgBouncer { port, _program: program }
     }
 }
 

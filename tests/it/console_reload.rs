@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::{
     console::{ask, column, console, in_front},
-    kit::{Config, Message, PATIENCE, RawClient, cluster, messages, wait_until},
+    kit::{AtEnd, Config, Message, PATIENCE, RawClient, cluster, messages, wait_until},
 };
 
 /// What RELOAD says has changed.
@@ -197,6 +197,7 @@ fn twenty_changes_under_load_disturb_nobody() {
         ("log.slow", "'30s'"),
     ];
     let written: usize = thread::scope(|scope| {
+        let _end = AtEnd(&stop);
         let clients: Vec<_> = (0..8).map(|number| scope.spawn(move || serve(number))).collect();
         for (key, value) in changes {
             let before = turns.load(Ordering::Relaxed);

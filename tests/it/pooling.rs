@@ -14,7 +14,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::kit::{
-    Cluster, Config, Cut, Fault, PATIENCE, RawClient, cluster,
+    AtEnd, Cluster, Config, Cut, Fault, PATIENCE, RawClient, cluster,
     messages::{bind, copy_data, execute, parse, query, startup, sync, terminate},
     wait_until,
 };
@@ -84,6 +84,7 @@ fn many_clients_share_few_connections_and_see_only_their_own() {
     let pooler = config(&cluster).set("pool.size", "3").start();
     let done = AtomicBool::new(false);
     let most = thread::scope(|scope| {
+        let _end = AtEnd(&done);
         let watcher = scope.spawn(|| {
             let mut most = 0;
             while !done.load(Ordering::Relaxed) {
@@ -261,6 +262,7 @@ fn pools_of_one_node_share_its_connections() {
     // And a pool that is never idle gives way.
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _end = AtEnd(&stop);
         for client in [&mut other, &mut another] {
             let stop = &stop;
             scope.spawn(move || {

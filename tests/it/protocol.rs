@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::kit::{
-    Cluster, Config, Cut, Direction, Fault, PATIENCE, RawClient, cluster,
+    AtEnd, Cluster, Config, Cut, Direction, Fault, PATIENCE, RawClient, cluster,
     messages::{
         any, bind, cancel_request, close, copy_data, copy_done, copy_fail, describe, execute, flush, parse, query,
         ssl_request, startup, sync, terminate,
@@ -528,6 +528,7 @@ fn protocol_cancel_of_a_client_that_waits_for_a_server() {
     waiter.send(&query("SELECT 'never run'"));
     let answered = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _end = AtEnd(&answered);
         // Nobody can see from outside when it waits, so it is cancelled until it answers.
         scope.spawn(|| {
             while !answered.load(Ordering::Relaxed) {

@@ -1,10 +1,10 @@
 //! Clients that say themselves where their statements go. Which server answered is what the server itself says.
 
-use std::{collections::HashMap, net::TcpStream, process::Command};
+use std::{collections::HashMap, net::TcpStream};
 
 use poolhouse::cli::demo::throwaway::free_port;
 
-use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, bounded, cluster, messages, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
@@ -262,7 +262,7 @@ fn an_address_can_be_read_only_by_itself() {
                 "host=127.0.0.1,127.0.0.1 port={readers},{writers} user=app password=secret dbname=postgres \
                  target_session_attrs={wanted}"
             );
-            let mut psql = Command::new("psql");
+            let mut psql = bounded("psql");
             let psql = psql.args(["-XAtc", "\\echo :PORT", "-d", &attributes]).output().unwrap();
             let port = String::from_utf8_lossy(&psql.stdout).trim().to_owned();
             assert_eq!(port, chosen.to_string(), "{mode} {wanted}: {psql:?}");

@@ -25,7 +25,7 @@ const PORT_ATTEMPTS: u32 = 200;
 /// /proc/…/stat is the server.
 const WATCH: &str = r#"
 trap '' HUP INT TERM
-is_ours() { tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF -- "$directory/"; }
+is_ours() { tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF -- "$directory"; }
 family() {
     echo "$1"
     for stat in /proc/[0-9]*/stat; do
@@ -85,7 +85,7 @@ impl Throwaway {
         &self.path
     }
 
-    /// Has a process ended when ours is killed, if a path below the directory is on its command line.
+    /// Has a process ended when ours is killed, if the directory, or a path below it, is on its command line.
     ///
     /// # Errors
     /// The watcher is gone.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    super::kit::{Config, PATIENCE, RawClient, cluster, wait_until},
+    super::kit::{AtEnd, Config, PATIENCE, RawClient, cluster, wait_until},
     noise, not_yet,
     play::{NO_ANSWER, Place, Play},
     probe,
@@ -88,6 +88,7 @@ pub fn on_stage_of(replicas: usize, act: impl FnOnce(&Stage)) {
     let pooler = config.start();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _end = AtEnd(&stop);
         let others: Vec<_> = (0..OTHERS)
             .map(|number| {
                 let (port, stop) = (pooler.port(), &stop);

@@ -1,6 +1,7 @@
 //! What the tests are written with: clusters, Poolhouse in front of them, a network that fails on purpose, and clients.
 //! Everything ends with its owner, also in a panic, and any number of tests can run at once.
 
+mod beside;
 mod client;
 mod fault;
 mod pooler;
@@ -15,6 +16,7 @@ use std::{
 };
 
 pub use self::{
+    beside::{AtEnd, Program, bounded, crash},
     client::connect,
     fault::{Cut, Direction, Fault},
     pooler::{Config, Pooler},
