@@ -11,6 +11,7 @@
 //! | `auth`     | PURE: who somebody is: SCRAM, md5, user lists                                    | nothing of ours |
 //! | `session`  | PURE: one client's conversation: pipeline, transaction, prepared statements, settings | wire, sql, auth |
 //! | `topology` | PURE: the nodes as a value: states, failover decisions, routing                  | sql |
+//! | `text`     | text from outside, made fit to be shown                                        | nothing of ours |
 //! | `tasks`    | the only place that spawns                                                       | nothing of ours |
 //! | `metrics`  | figures: what is counted and how, and every metric's name, unit and help         | nothing of ours |
 //! | `net`      | sockets for everyone: addresses, streams, buffers, listeners                     | wire |
@@ -18,7 +19,7 @@
 //! | `backend`  | one server connection: connect, log in, query, clean, cancel                     | pool, net, session, auth, wire, tasks |
 //! | `monitor`  | watches the nodes: feeds `topology` and carries out what it decides              | backend, topology, net, auth, tasks |
 //! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | backend, monitor, pool, session, topology, sql, auth, net, wire, tasks, metrics |
-//! | `admin`    | operators: the console, SHOW, HTTP                                              | frontend, monitor, backend, pool, session, topology, auth, net, wire, tasks, metrics |
+//! | `admin`    | operators: the console, SHOW, HTTP                                              | frontend, monitor, backend, pool, session, topology, auth, net, wire, tasks, metrics, text |
 //! | `config`   | the file: raw (as written, with lines) → check (typed settings, all mistakes at once) | the `Settings` types of all the above |
 //! | `app`      | wiring and the order of shutdown                                                 | everything |
 //! | `cli`      | the commands: serve, demo, check                                                 | everything |
@@ -48,5 +49,6 @@ pub mod pool;
 pub mod session;
 pub mod sql;
 pub mod tasks;
+pub mod text;
 pub mod topology;
 pub mod wire;

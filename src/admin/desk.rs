@@ -1,6 +1,7 @@
 //! What the console has at hand: where the tables come from, and who carries out commands.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     frontend::{Cluster, Frontend},
     pool,
+    text::plain,
     topology::{Node, State},
     wire::error::{Report, SqlState},
 };
@@ -159,7 +161,7 @@ impl Desk {
             Show::Events => self.events.rows(),
             Show::Fds | Show::DnsHosts | Show::DnsZones | Show::Peers | Show::PeerPools => Vec::new(),
         };
-        table
+        made_plain(table)
     }
 
     /// Where a statement would go.
@@ -182,7 +184,7 @@ impl Desk {
         let rows = self.frontend.explain_route(database, user, &explain.sql)?;
         let value = |value: Option<String>| value.map_or(Value::Null, Value::Text);
         table.rows = rows.into_iter().map(|row| row.into_iter().map(value).collect()).collect();
-        Ok(table)
+        Ok(made_plain(table))
     }
 
     /// Poolhouse has begun to end.
@@ -248,6 +250,18 @@ impl Desk {
         }
         sum
     }
+}
+
+/// Names, errors and statements come from outside: here nothing of them can do anything to whoever looks at the table.
+fn made_plain(mut table: Table) -> Table {
+    for cell in table.rows.iter_mut().flatten() {
+        if let Value::Text(text) = cell
+            && let Cow::Owned(plain) = plain(text)
+        {
+            *text = plain;
+        }
+    }
+    table
 }
 
 /// As PgBouncer writes it.

@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod demo;
+mod log;
 pub mod serve;
 
 use std::{ffi::OsString, process::ExitCode};

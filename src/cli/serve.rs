@@ -1,18 +1,10 @@
 //! `poolhouse serve`: from the command line to settings and a log, then `app` runs.
 
-use std::{
-    env,
-    io::{IsTerminal, stderr},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{env, path::PathBuf, process::ExitCode};
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, reload, util::SubscriberInitExt};
-
-use super::EXIT_USAGE;
-use crate::admin::SetLevel;
+use super::{EXIT_USAGE, log};
 use crate::app::ReadAgain;
-use crate::config::{self, Loaded, Log, LogFormat, Overrides};
+use crate::config::{self, Loaded, Overrides};
 
 /// Where the connection string comes from when nothing else says it, as for many applications.
 const UPSTREAM_VARIABLE: &str = "DATABASE_URL";
@@ -48,7 +40,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problem) => return wrong_usage(&problem),
     };
-    let set_level = match start_log(&loaded.settings.log) {
+    let set_level = match log::start(&loaded.settings.log) {
         Ok(set_level) => set_level,
         Err(problem) => return wrong_usage(&problem),
     };
@@ -84,27 +76,4 @@ fn load(arguments: &Arguments) -> Result<(Loaded, ReadAgain), String> {
 fn wrong_usage(problem: &str) -> ExitCode {
     eprintln!("{problem}");
     ExitCode::from(EXIT_USAGE)
-}
-
-/// Logs to standard error from here on. The environment variable RUST_LOG goes over `log.level`. What is returned changes
-/// the level.
-fn start_log(log: &Log) -> Result<SetLevel, String> {
-    let (source, level) = match env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(level) if !level.is_empty() => (EnvFilter::DEFAULT_ENV, level),
-        _ => ("log.level", log.level.clone()),
-    };
-    let filter = EnvFilter::builder().parse(&level).map_err(|error| format!("{source}: {error}"))?;
-    let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(stderr);
-    let registry = registry().with(filter);
-    let started = match log.format {
-        LogFormat::Text => registry.with(lines.with_ansi(stderr().is_terminal())).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
-    };
-    started.map_err(|error| format!("the log cannot be started: {error}"))?;
-    Ok(SetLevel(Box::new(move |level| {
-        config::check_log_level(level)?;
-        let filter = EnvFilter::builder().parse(level).map_err(|error| error.to_string())?;
-        handle.reload(filter).map_err(|error| error.to_string())
-    })))
 }
