@@ -126,9 +126,8 @@ async fn serve(
     let threads = start_workers(arrivals, &frontend, &workers, &clients)?;
     for (address, route, listener) in bound {
         let listener = listener.open()?;
-        let (workers, scope) = (workers.clone(), accepting.clone());
-        let suspended = frontend.gates.suspended.subscribe();
-        accepting.spawn("accept", async move { frontend::accept(listener, route, workers, suspended, scope).await });
+        let (workers, frontend, scope) = (workers.clone(), frontend.clone(), accepting.clone());
+        accepting.spawn("accept", async move { frontend::accept(listener, route, workers, frontend, scope).await });
         tracing::info!(%address, route = route.map(Route::name), "listening");
     }
     let balancing = accepting.clone();
@@ -332,8 +331,8 @@ fn live(settings: &Settings, directory: Directory, clusters: &[Arc<Cluster>]) ->
         });
         by_name.insert(name.clone(), frontend::Database { settings: plain, by_user: by_user.collect() });
     }
-    let (users, stats_users) = (settings.admin.users.clone(), settings.admin.stats_users.clone());
-    Live { directory, databases: Databases { by_name }, door: Door { users, stats_users } }
+    let admin::Settings { users, stats_users, reserved, .. } = settings.admin.clone();
+    Live { directory, databases: Databases { by_name }, door: Door { users, stats_users, reserved } }
 }
 
 fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Option<Pooling>) -> DatabaseSettings {

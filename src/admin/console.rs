@@ -134,7 +134,7 @@ impl From<io::Error> for End {
 }
 
 async fn visit(desk: Arc<Desk>, visitor: Visitor, scope: Scope) {
-    let Visitor { mut stream, user, database, may_change, parameters, entry, place } = visitor;
+    let Visitor { mut stream, user, database, may_change, parameters, entry, mut place } = visitor;
     if stream.rehome().is_err() {
         return;
     }
@@ -165,9 +165,11 @@ async fn visit(desk: Arc<Desk>, visitor: Visitor, scope: Scope) {
         // A client that does not take the reason goes without it.
         let _ = timeout(Duration::from_secs(1), stream.write_all(&out)).await;
     }
-    let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
     desk.left(slot.id);
-    drop((entry, place));
+    drop(entry);
+    place.leave();
+    stream.part().await;
+    drop(place);
 }
 
 fn shutting_down() -> Report {

@@ -1,9 +1,14 @@
 //! HTTP for monitoring: metrics, the console's tables as JSON, and whether Poolhouse is well. Nothing can be changed here.
 //!
 //! It runs on a thread of its own, so that a page that takes long, or somebody who asks for many, holds up no client. Who
-//! reads slowly, or sends slowly, is cut off, and so is who opens more connections than there are places.
+//! reads slowly, or sends slowly, is cut off. Whoever comes is served: when there are too many connections, the one gives
+//! way that has asked for nothing for longest, of the address with the most, so a crowd blinds nobody.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -22,15 +27,19 @@ use serde_json::{Map, Value as Json};
 use subtle::ConstantTimeEq;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    task::yield_now,
     time::{sleep, timeout},
 };
 
 use super::{Desk, Show, Table, Value, metrics};
-use crate::tasks::Scope;
+use crate::{
+    net::{Admission, Admitted, Crowd},
+    tasks::{self, Scope},
+    text::plain,
+};
 
 /// Connections at the same time.
-const CONNECTIONS_MAX: usize = 64;
+const CROWD: Crowd = Crowd { all: 128, per_address: 32 };
 /// How long a request's head may take to come.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// How long a connection may last, whatever it does.
@@ -45,6 +54,28 @@ struct Service {
     token: Option<Arc<str>>,
     /// Who asks is on this machine.
     local: bool,
+    /// Its place.
+    place: Arc<Mutex<Admitted>>,
+    /// Held while a page is made that takes long.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Service {
+    /// Something has been asked for.
+    fn renew(&self) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).renew();
+    }
+
+    /// Makes a page that takes long, one after the other, apart from the event loop: whoever comes is taken in meanwhile, and
+    /// told whether all is well.
+    async fn make(&self, make: impl FnOnce(&Desk) -> String + Send + 'static, kind: &'static str) -> Response {
+        let _turn = self.turn.lock().await;
+        let desk = self.desk.clone();
+        match tasks::compute(move || make(&desk)).await {
+            Some(page) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
+            None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
+    }
 }
 
 /// Answers until the scope is asked to stop. Who is not on this machine needs the `token`, but for `/healthz` and `/readyz`;
@@ -52,7 +83,7 @@ struct Service {
 pub async fn serve_http(listener: TcpListener, desk: Arc<Desk>, token: Option<Arc<str>>, scope: Scope) {
     // Nobody waits for them when Poolhouse ends.
     let connections = scope.child();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (places, turn) = (Arc::<Admission>::default(), Arc::<tokio::sync::Mutex<()>>::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -66,13 +97,20 @@ pub async fn serve_http(listener: TcpListener, desk: Arc<Desk>, token: Option<Ar
                 continue;
             }
         };
-        // Without a place the connection is closed at once.
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let service = Service { desk: desk.clone(), token: token.clone(), local: is_local(peer) };
+        let place = places.admit(Some(peer.ip()), CROWD);
+        let gives_way = place.gives_way();
+        let place = Arc::new(Mutex::new(place));
+        let (desk, token, turn) = (desk.clone(), token.clone(), turn.clone());
+        let service = Service { desk, token, local: is_local(peer), place, turn };
         connections.spawn("http", async move {
-            let _place = place;
-            let _ = timeout(CONNECTION_LIMIT, serve_one(stream, service)).await;
+            tokio::select! {
+                biased;
+                _ = timeout(CONNECTION_LIMIT, serve_one(stream, service)) => {}
+                () = gives_way => {}
+            }
         });
+        // Whoever has come with a request is answered before the next one comes, who might take the place.
+        yield_now().await;
     }
 }
 
@@ -101,7 +139,13 @@ fn router(service: Service) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page; / lists what there is") })
+        .layer(middleware::from_fn_with_state(service.clone(), note_request))
         .with_state(service)
+}
+
+async fn note_request(State(service): State<Service>, request: Request, next: Next) -> Response {
+    service.renew();
+    next.run(request).await
 }
 
 /// Lets those in that may read.
@@ -126,16 +170,14 @@ fn problem(code: StatusCode, words: &str) -> Response {
 }
 
 async fn metrics_page(State(service): State<Service>) -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, metrics::page(&service.desk)).into_response()
+    service.make(metrics::page, "text/plain; version=0.0.4; charset=utf-8").await
 }
 
 /// One of the console's tables, by its name in lower case: a list of objects.
 async fn table(State(service): State<Service>, Path(name): Path<String>) -> Response {
     match Show::named(&name) {
         Some(show) if name == path(show) => {
-            let body = json(service.desk.table(show));
-            ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+            service.make(move |desk| format!("{}\n", json(desk.table(show))), "application/json").await
         }
         _ => problem(StatusCode::NOT_FOUND, "there is no such table; / lists what there is"),
     }
@@ -169,7 +211,7 @@ async fn ready(State(service): State<Service>, RawQuery(query): RawQuery) -> Res
     };
     match service.desk.ready(reads) {
         Ok(()) => "ready\n".into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", plain(&why))).into_response(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::Desk;
 use crate::{
     frontend::Activity,
     metrics::{Account, Count, Distribution, Errors, Figures, SHOWN_BOUNDS},
+    text::plain,
     topology::{Role, State},
 };
 
@@ -52,7 +53,11 @@ metrics! {
     MEMORY: Gauge "process_resident_memory_bytes" [] "Memory that the process holds, in bytes.";
     FILES: Gauge "process_open_fds" [] "Open file descriptors.";
     READY: Gauge "poolhouse_ready" ["for"] "1 when Poolhouse can serve writes, or reads; 0 otherwise.";
-    CONNECTED: Gauge "poolhouse_clients_connected" [] "Clients, those that still log in among them.";
+    CONNECTED: Gauge "poolhouse_clients_connected" []
+        "Clients that have proved who they are, those that still wait for a server to begin among them.";
+    STRANGERS: Gauge "poolhouse_connections_logging_in" [] "Connections that have not proved yet who they are.";
+    CROWDED_OUT: Counter "poolhouse_connections_crowded_out_total" []
+        "Connections that had to give way before they had proved who they are, since there were too many.";
     CLIENTS: Gauge "poolhouse_clients" ["database", "user", "state"]
         "Clients that are logged in: active ones have a server connection, waiting ones wait for one, idle ones need none.";
     OLDEST_WAIT: Gauge "poolhouse_client_oldest_wait_seconds" ["database", "user"]
@@ -164,9 +169,10 @@ impl Page {
     }
 }
 
-/// A label's value as the format wants it ("Text-based format": backslash, quote and line feed are escaped).
+/// A label's value as the format wants it ("Text-based format": backslash, quote and line feed are escaped), which says what
+/// the console says.
 fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    plain(value).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// The whole page.
@@ -267,6 +273,11 @@ fn clients(desk: &Desk, page: &mut Page) {
     let registry = &desk.frontend.registry;
     page.head(CONNECTED);
     page.sample(CONNECTED, &[], registry.connected() as f64);
+    let strangers = &desk.frontend.strangers;
+    page.head(STRANGERS);
+    page.sample(STRANGERS, &[], strangers.len() as f64);
+    page.head(CROWDED_OUT);
+    page.sample(CROWDED_OUT, &[], strangers.evicted() as f64);
     let accounts = desk.frontend.accounts.all();
     let mut by_account: HashMap<*const Account, Clients> = HashMap::new();
     for account in &accounts {
@@ -405,7 +416,7 @@ fn traffic(desk: &Desk, page: &mut Page) {
 fn events(desk: &Desk, page: &mut Page) {
     let frontend = &desk.frontend;
     page.head(REFUSALS);
-    for (code, count) in frontend.registry.refusals() {
+    for (code, count) in frontend.registry.refusals.all() {
         page.sample(REFUSALS, &[&code], count as f64);
     }
     let cache = frontend.watch.cache_figures();
@@ -593,7 +604,7 @@ mod tests {
         page.histogram(WAITS, &["app", "alice"], &held.read());
         let lines: Vec<_> = page.0.lines().collect();
         assert_eq!(lines[1], "# TYPE poolhouse_ready gauge");
-        assert_eq!(lines[2], "poolhouse_ready{for=\"a\\\"b\\\\c\\nd\"} 1");
+        assert_eq!(lines[2], "poolhouse_ready{for=\"a\\\"b\\\\c\\\\u{a}d\"} 1");
         assert_eq!(lines[3], "poolhouse_clients_connected 2.5");
         let labels = "database=\"app\",user=\"alice\"";
         assert!(

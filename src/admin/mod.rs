@@ -35,7 +35,7 @@ pub use show::Show;
 pub use table::{Column, Table, Type, Value};
 
 /// `[admin]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// May look and change things.
     pub users: Vec<String>,
@@ -44,6 +44,14 @@ pub struct Settings {
     /// The PgBouncer whose version SHOW VERSION answers instead of ours.
     pub pgbouncer_version: Option<String>,
     pub http: Option<Http>,
+    /// How many operators get in when all places of clients are taken.
+    pub reserved: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { users: Vec::new(), stats_users: Vec::new(), pgbouncer_version: None, http: None, reserved: 3 }
+    }
 }
 
 /// Where HTTP is served.

@@ -7,12 +7,15 @@ use toml::de::DeValue;
 use super::{
     mistake::Findings,
     raw::{self, Item},
-    value::Outside,
+    value::{Outside, or},
 };
 use crate::{
     admin::{Http, Settings},
     auth::{self, Method, Secret},
 };
+
+/// Most places for operators.
+const RESERVED_MAX: usize = 1_000;
 
 /// Where HTTP is served when nothing is said.
 const HTTP_PORT: u16 = 6433;
@@ -29,7 +32,8 @@ pub(super) fn read(
     };
     let (users, stats_users) = (names(&raw.users, "users"), names(&raw.stats_users, "stats_users"));
     let pgbouncer_version = raw.pgbouncer_version.as_ref().and_then(|item| version(item, findings));
-    Settings { users, stats_users, pgbouncer_version, http: http(&raw, outside, findings) }
+    let reserved = or(&raw.reserved, Settings::default().reserved, |item| item.whole(0..=RESERVED_MAX, findings));
+    Settings { users, stats_users, pgbouncer_version, http: http(&raw, outside, findings), reserved }
 }
 
 /// Without a word on it.

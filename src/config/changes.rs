@@ -45,6 +45,9 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     note(old.listeners != new.listeners, "listener", Effect::Restart);
     note(old.workers != new.workers, "server.workers", Effect::Restart);
     note(was.max_clients != is.max_clients, "server.max_clients", Effect::Now);
+    note(was.logins.all != is.logins.all, "server.max_logins", Effect::Now);
+    let per_address = (was.logins.per_address, is.logins.per_address);
+    note(per_address.0 != per_address.1, "server.max_logins_per_address", Effect::Now);
     note(was.login_timeout != is.login_timeout, "server.login_timeout", Effect::Now);
     note(was.shutdown_timeout != is.shutdown_timeout, "server.shutdown_timeout", Effect::Now);
     note(old.auth.method != new.auth.method, "auth.method", Effect::NewSessions);
@@ -83,6 +86,7 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     }
     note(old.admin.users != new.admin.users, "admin.users", Effect::NewSessions);
     note(old.admin.stats_users != new.admin.stats_users, "admin.stats_users", Effect::NewSessions);
+    note(old.admin.reserved != new.admin.reserved, "admin.reserved", Effect::Now);
     let versions = (&old.admin.pgbouncer_version, &new.admin.pgbouncer_version);
     note(versions.0 != versions.1, "admin.pgbouncer_version", Effect::Now);
     note(old.admin.http != new.admin.http, "admin.http", Effect::Restart);
@@ -197,7 +201,16 @@ mod tests {
             (String::new(), &[][..]),
             (
                 "[server]\nmax_clients = 7\nlogin_timeout = \"3s\"".to_owned(),
-                &["server.max_clients: changed", "server.login_timeout: changed"],
+                &[
+                    "server.max_clients: changed",
+                    "server.max_logins: changed",
+                    "server.max_logins_per_address: changed",
+                    "server.login_timeout: changed",
+                ],
+            ),
+            (
+                "[server]\nmax_logins = 9_999\n[admin]\nreserved = 7".to_owned(),
+                &["server.max_logins: changed", "admin.reserved: changed"],
             ),
             (
                 "[users.a]\npassword = \"x\"".to_owned(),

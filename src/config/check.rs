@@ -18,13 +18,15 @@ use super::{
 use crate::{
     auth::{self, Method, Secret, userlist},
     frontend, monitor,
-    net::{Address, Listen},
+    net::{Address, Crowd, Listen},
     session::{Route, nearest},
 };
 
 pub(super) const LISTEN_DEFAULT: &str = "127.0.0.1:6432";
 pub(super) const WORKERS_MAX: usize = 1024;
 const CLIENTS_MAX: usize = 1_000_000;
+const CLIENTS: usize = 10_000;
+const LOGINS_MIN: usize = 1_000;
 const LOGIN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 const METHODS: &[Choice<'static, Method>] = &[
@@ -96,8 +98,15 @@ fn refuse_sections(file: &raw::File<'_>, findings: &mut Findings) {
 
 fn limits(server: &raw::Server<'_>, findings: &mut Findings) -> frontend::Settings {
     let default = frontend_defaults();
+    let max_clients = or(&server.max_clients, default.max_clients, |item| item.whole(1..=CLIENTS_MAX, findings));
+    let logins = logins_for(max_clients, None);
+    let all = or(&server.max_logins, logins.all, |item| item.whole(1..=CLIENTS_MAX, findings));
+    let logins = logins_for(max_clients, Some(all));
+    let per_address =
+        or(&server.max_logins_per_address, logins.per_address, |item| item.whole(1..=CLIENTS_MAX, findings));
     frontend::Settings {
-        max_clients: or(&server.max_clients, default.max_clients, |item| item.whole(1..=CLIENTS_MAX, findings)),
+        max_clients,
+        logins: Crowd { all, per_address },
         login_timeout: or(&server.login_timeout, default.login_timeout, |item| {
             item.duration(LOGIN_TIMEOUT_MIN..=DURATION_DAY, findings)
         }),
@@ -107,9 +116,17 @@ fn limits(server: &raw::Server<'_>, findings: &mut Findings) -> frontend::Settin
     }
 }
 
+/// As many connections may log in at once as clients may be there, who may all come at once; no fewer than a crowd that is
+/// renewed within milliseconds could fill. Half of them may come from one address.
+pub(super) fn logins_for(max_clients: usize, all: Option<usize>) -> Crowd {
+    let all = all.unwrap_or(max_clients.max(LOGINS_MIN));
+    Crowd { all, per_address: all.div_ceil(2) }
+}
+
 pub(super) fn frontend_defaults() -> frontend::Settings {
     frontend::Settings {
-        max_clients: 10_000,
+        max_clients: CLIENTS,
+        logins: logins_for(CLIENTS, None),
         login_timeout: Duration::from_secs(15),
         shutdown_timeout: Duration::from_secs(60),
     }

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Database, Effect, LogFormat, PoolOverride, Settings, check::frontend_defaults, value::spelled};
-use crate::{admin::Setting, auth::Method, monitor, pool, session, topology};
+use super::{
+    Database, Effect, LogFormat, PoolOverride, Settings,
+    check::{frontend_defaults, logins_for},
+    value::spelled,
+};
+use crate::{
+    admin::{self, Setting},
+    auth::Method,
+    monitor, pool, session, topology,
+};
 
 /// Every setting with its value, its default, and when a new value takes effect.
 pub fn listing(settings: &Settings) -> Vec<Setting> {
@@ -20,6 +28,10 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
     }
     lines.add("server.workers", settings.workers.to_string(), "0");
     lines.add("server.max_clients", limits.max_clients.to_string(), default.max_clients.to_string());
+    let logins = logins_for(limits.max_clients, None);
+    lines.add("server.max_logins", limits.logins.all.to_string(), logins.all.to_string());
+    let usual = logins_for(limits.max_clients, Some(limits.logins.all)).per_address.to_string();
+    lines.add("server.max_logins_per_address", limits.logins.per_address.to_string(), usual);
     lines.add("server.login_timeout", time(limits.login_timeout), time(default.login_timeout));
     lines.add("server.shutdown_timeout", time(limits.shutdown_timeout), time(default.shutdown_timeout));
     let method = match settings.auth.method {
@@ -42,6 +54,8 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
     }
     lines.add("admin.users", settings.admin.users.join(","), "");
     lines.add("admin.stats_users", settings.admin.stats_users.join(","), "");
+    let (reserved, default) = (settings.admin.reserved, admin::Settings::default().reserved);
+    lines.add("admin.reserved", reserved.to_string(), default.to_string());
     lines.add("admin.pgbouncer_version", settings.admin.pgbouncer_version.clone().unwrap_or_default(), "");
     let http = settings.admin.http.as_ref();
     lines.add("admin.http", http.map(|http| http.address.to_string()).unwrap_or_default(), "127.0.0.1:6433");
@@ -223,10 +237,14 @@ fn effect(key: &str) -> Effect {
         ("databases", rest) if lends(rest) => Effect::Now,
         ("databases" | "users" | "auth", _) => Effect::NewSessions,
         ("admin", "users" | "stats_users") => Effect::NewSessions,
-        ("server", "max_clients" | "login_timeout" | "shutdown_timeout") => Effect::Now,
+        ("server", "max_clients" | "max_logins" | "max_logins_per_address" | "login_timeout" | "shutdown_timeout") => {
+            Effect::Now
+        }
         ("clusters", rest) if rest.ends_with(".connect_timeout") => Effect::Restart,
         ("clusters", _) => Effect::Now,
-        ("admin", "pgbouncer_version") | ("log", "level" | "slow" | "slow_values" | "connections") => Effect::Now,
+        ("admin", "reserved" | "pgbouncer_version") | ("log", "level" | "slow" | "slow_values" | "connections") => {
+            Effect::Now
+        }
         _ => Effect::Restart,
     }
 }

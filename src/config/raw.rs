@@ -42,7 +42,11 @@ macro_rules! section {
 }
 
 section!(File at "" { server, listener, tls, auth, pool, clusters, databases, users, admin, coordination, log });
-section!(Server at "server" { listen, workers, max_clients, login_timeout, shutdown_timeout, zone });
+section!(
+    Server at "server" {
+        listen, workers, max_clients, max_logins, max_logins_per_address, login_timeout, shutdown_timeout, zone,
+    }
+);
 section!(
     /// An entry of `[[listener]]`.
     Listener at "listener" { address, route }
@@ -80,7 +84,7 @@ section!(
 );
 section!(Database at "databases.*" { cluster, database, user, password, pool, routing });
 section!(User at "users.*" { password, pool });
-section!(Admin at "admin" { http, token, users, stats_users, pgbouncer_version });
+section!(Admin at "admin" { http, token, users, stats_users, reserved, pgbouncer_version });
 section!(
     /// Not available yet.
     Coordination at "coordination" { etcd, namespace, node }

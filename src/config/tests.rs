@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use super::{Loaded, Mistake, Mistakes, Overrides, Settings, check::check, raw::SECTIONS, value::Outside};
 use crate::{
     auth::{Method, Secret},
-    net::{Address, Listen},
+    net::{Address, Crowd, Listen},
     session::{Mode, Route},
     topology::{Balance, Consistency, FailoverMode, Preference, Reads, Role, Transactions},
 };
@@ -182,6 +182,14 @@ fn numbers_out_of_range() {
     wrong("[pool]\nmin_idle = -5", &["2 pool.min_idle: -5 is out of range"]);
     wrong("[pool]\nprepared_statements = 100_001", &["2 pool.prepared_statements: 100001 is out of range"]);
     wrong("[server]\nmax_clients = 0", &["2 server.max_clients: 0 is out of range"]);
+    wrong("[server]\nmax_logins = 0", &["2 server.max_logins: 0 is out of range"]);
+    wrong("[server]\nmax_logins_per_address = 0", &["2 server.max_logins_per_address: 0 is out of range"]);
+    wrong("[admin]\nreserved = 1001", &["2 admin.reserved: 1001 is out of range"]);
+    let logins = |server: &str| right(&format!("[server]\n{server}")).frontend.logins;
+    assert_eq!(logins("max_clients = 7"), Crowd { all: 1_000, per_address: 500 });
+    assert_eq!(logins("max_clients = 50_000"), Crowd { all: 50_000, per_address: 25_000 });
+    assert_eq!(logins("max_logins = 9"), Crowd { all: 9, per_address: 5 });
+    assert_eq!(logins("max_logins_per_address = 3"), Crowd { all: 10_000, per_address: 3 });
     wrong("[server]\nworkers = 2000", &["2 server.workers: from 0 to 1024"]);
     wrong(
         "[clusters.main]\nnodes = [\"a\"]\nmax_connections = 0",
@@ -578,6 +586,7 @@ fn defaults() {
     assert_eq!(settings.workers, 4);
     assert_eq!(settings.frontend.max_clients, 10_000);
     assert_eq!(settings.frontend.login_timeout, Duration::from_secs(15));
+    assert_eq!(settings.frontend.logins, Crowd { all: 10_000, per_address: 5_000 });
     assert_eq!(settings.frontend.shutdown_timeout, Duration::from_secs(60));
     assert_eq!(settings.auth.method, Method::ScramSha256);
     assert_eq!((settings.log.level.as_str(), settings.user_pools.len()), ("info", 1));

@@ -10,9 +10,6 @@ use crate::{net::Stream, wire::error::Report};
 /// The names of the console: Poolhouse's own, and the one that PgBouncer's users know.
 pub const CONSOLES: [&str; 2] = ["poolhouse", "pgbouncer"];
 
-/// Places for operators beyond `max_clients`: they must get in when it is full.
-pub const PLACES: usize = 10;
-
 /// Who may use the console.
 #[derive(Debug, Default)]
 pub struct Door {
@@ -20,6 +17,8 @@ pub struct Door {
     pub users: Vec<String>,
     /// May look.
     pub stats_users: Vec<String>,
+    /// Places for operators beyond `max_clients`: they must get in when it is full.
+    pub reserved: usize,
 }
 
 /// Somebody who has logged in to the console, and has not been told so yet.

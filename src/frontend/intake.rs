@@ -23,7 +23,7 @@ use super::{
     spread::{ALL, BUSY, Load, Order, Spread},
 };
 use crate::{
-    net::listener::Accepted,
+    net::{Admitted, listener::Accepted},
     session::Route,
     tasks::{Scope, Token},
 };
@@ -66,7 +66,7 @@ struct Arrival {
 #[derive(Debug)]
 enum Who {
     /// With the route of the listener, if that has one.
-    New(Accepted, Option<Route>),
+    New(Accepted, Option<Route>, Admitted),
     /// One that has been served by another thread.
     Moved(Box<Client>),
 }
@@ -141,12 +141,12 @@ impl Workers {
     }
 
     /// Hands a new client to the thread in use with fewest clients; one that is busy gets none while others are not.
-    pub fn take_in(&self, client: Accepted, route: Option<Route>) {
+    pub fn take_in(&self, client: Accepted, route: Option<Route>, stranger: Admitted) {
         let in_use = &self.intakes[..self.in_use.load(Ordering::Relaxed)];
         let loads = in_use.iter().map(|intake| intake.post.load()).enumerate();
         let fewest = loads.min_by_key(|(_, load)| (load.busy >= BUSY, load.clients));
         if let Some((to, _)) = fewest {
-            self.hand_over(Who::New(client, route), to);
+            self.hand_over(Who::New(client, route, stranger), to);
         }
     }
 
@@ -251,13 +251,13 @@ async fn serve_one(arrival: Box<Arrival>, desk: Arc<Desk>) {
 /// The client, logged in and at home on the calling thread; `None` when it has left, or was something else than a client.
 async fn take_in(arrival: Box<Arrival>, desk: &Desk) -> Option<Box<Client>> {
     match arrival.client {
-        Who::New(accepted, route) => {
+        Who::New(accepted, route, stranger) => {
             let stream = accepted
                 .open()
                 .inspect_err(|error| tracing::debug!(%error, "a client had gone before it was served"))
                 .ok()?;
             let (frontend, worker) = (desk.frontend.clone(), desk.worker.clone());
-            match login::log_in(stream, route, frontend, worker, desk.workers.clients.clone()).await? {
+            match login::log_in(stream, route, stranger, frontend, worker, desk.workers.clients.clone()).await? {
                 Served::Client(client) => Some(client),
                 Served::Relay(relay) => {
                     relay.run().await;
@@ -370,9 +370,11 @@ mod tests {
     async fn new_clients_go_to_the_threads_in_use_first_to_those_that_are_not_busy() {
         let clients = Scope::new();
         let (workers, mut arrivals) = Workers::new(3, clients.clone());
+        let strangers = Arc::<crate::net::Admission>::default();
         let arrive = || {
             let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
-            workers.take_in(Accepted::Unix(one), None);
+            let stranger = strangers.admit(None, crate::net::Crowd { all: 100, per_address: 100 });
+            workers.take_in(Accepted::Unix(one), None, stranger);
             other
         };
         let mut kept = vec![arrive(), arrive()];

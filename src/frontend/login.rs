@@ -1,7 +1,11 @@
 //! From the first byte of a connection to the first ReadyForQuery: the startup packet, who the client is, and what it
 //! gets.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +17,7 @@ use super::{
     acquire::Acquired,
     begin::{self, Begun, begin, unless_gone},
     client::Client,
-    door::{self, CONSOLES, Visitor},
+    door::{CONSOLES, Visitor},
     registry::{About, Entry, Place, SECRET_BYTES},
     replication::{self, Relay},
     report::{self, Words},
@@ -21,9 +25,9 @@ use super::{
     target::Target,
 };
 use crate::{
-    auth::{Challenge, Credential, Secret, md5, scram},
+    auth::{self, Challenge, Credential, Secret, md5, scram},
     metrics::Account,
-    net::Stream,
+    net::{Admitted, Stream},
     session::{Mode, OwnSettings, Route, RouteBy, Session},
     tasks::Scope,
     topology::{Preference, Rule, Who},
@@ -32,17 +36,22 @@ use crate::{
         error::{Report, SqlState},
         frame::HEADER_BYTES,
         reply::Authentication,
-        startup::{self, Startup},
+        startup::{self, CancelKey, Startup},
     },
 };
 
 /// Longest answer to a request for a password.
 const PASSWORD_BYTES_MAX: usize = 4 << 10;
 
+/// How long a client may take to accept the reason why it is not let in.
+const TELL_LIMIT: Duration = Duration::from_secs(1);
+
 /// Why a login ends.
 pub enum Refusal {
     /// The client is told.
     Told(Words),
+    /// It has not proved who it is, and is told so; only the log says why it cannot, if that is known.
+    Unproved(Words, Option<auth::Refusal>),
     /// It is not there any more, or was never meant to become a session.
     Gone,
 }
@@ -77,45 +86,82 @@ pub enum Served {
 
 /// Logs a client in; `None` when that failed, and the client has been told.
 ///
-/// `route` is that of all sessions at the address that it has connected to.
+/// `route` is that of all sessions at the address that it has connected to. The client is a `stranger` until it has proved
+/// who it is.
 pub async fn log_in(
     mut stream: Stream,
     route: Option<Route>,
+    stranger: Admitted,
     frontend: Arc<Frontend>,
     worker: Arc<Worker>,
     scope: Scope,
 ) -> Option<Served> {
     let limit = frontend.settings().login_timeout;
-    let peer = stream.peer();
-    let proved = timeout(limit, prove_all(&mut stream, &frontend, &worker, &scope)).await;
-    let ready = match proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into())) {
+    let proved = tokio::select! {
+        biased;
+        proved = timeout(limit, prove_all(&mut stream, &frontend, &scope)) => {
+            proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into()))
+        }
+        () = stranger.gives_way() => Err(report::crowded_out().into()),
+    };
+    let refusal = match proved {
         // A server may take longer to come than a client may take to log in; the wait for it has limits of its own.
-        Ok(Proved::Known(known)) => start(&mut stream, &frontend, &worker, &scope, Known { route, ..*known }).await,
+        Ok(Proved::Known(known)) => {
+            drop(stranger);
+            match start(&mut stream, &frontend, &worker, &scope, Known { route, ..*known }).await {
+                Ok(ready) => return Some(ready.serve(stream, worker)),
+                Err(refusal) => refuse(stream, refusal, None, &frontend).await,
+            }
+            return None;
+        }
         Ok(Proved::Operator(operator)) => match operator.enter(&frontend, &stream) {
             Ok(visitor) => {
                 // Fails only when Poolhouse ends: the client sees its socket closed.
                 let _ = frontend.visitors.send(visitor(stream));
                 return None;
             }
-            Err(refusal) => Err(refusal),
+            Err(refusal) => refusal,
         },
-        Err(refusal) => Err(refusal),
-    };
-    let refusal = match ready {
-        Ok(ready) => return Some(ready.serve(stream, worker)),
+        Ok(Proved::Cancel(key)) => {
+            drop(stranger);
+            cancel(&frontend, &key, &worker).await;
+            return None;
+        }
         Err(refusal) => refusal,
     };
-    if let Refusal::Told(words) = refusal {
-        frontend.registry.mishaps.add(("", ""), peer.clone(), &words);
-        frontend.registry.note_refusal(words.code_and_message().0);
-        tracing::info!(client = peer, reason = %words, "refused a client");
-        let mut out = Vec::new();
-        words.write(true, &mut out);
-        // A client that does not take the reason goes without it.
-        let _ = timeout(Duration::from_secs(1), stream.write_all(&out)).await;
-        let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
-    }
+    refuse(stream, refusal, Some(stranger), &frontend).await;
     None
+}
+
+/// Tells a client that it is not let in. It counts as a stranger until it has gone, so that no crowd can stay that way.
+async fn refuse(mut stream: Stream, refusal: Refusal, stranger: Option<Admitted>, frontend: &Frontend) {
+    let (words, why) = match refusal {
+        Refusal::Told(words) => (words, None),
+        Refusal::Unproved(words, why) => (words, why),
+        Refusal::Gone => return,
+    };
+    let peer = stream.peer();
+    frontend.registry.mishaps.refuse(peer.clone(), &words);
+    if frontend.registry.refusals.note(words.code_and_message().0, Instant::now()) {
+        tracing::info!(client = peer, reason = %words, ?why, "refused a client");
+    }
+    let stranger = stranger.unwrap_or_else(|| {
+        let peer = stream.ends().peer.map(|peer| peer.ip());
+        frontend.strangers.admit(peer, frontend.settings().logins)
+    });
+    let mut out = Vec::new();
+    words.write(true, &mut out);
+    let told = async {
+        // A client that does not take the reason goes without it.
+        if let Ok(Ok(())) = timeout(TELL_LIMIT, stream.write_all(&out)).await {
+            stream.part().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = told => {}
+        () = stranger.gives_way() => {}
+    }
 }
 
 /// A client that has logged in, but for its socket.
@@ -156,6 +202,8 @@ impl Ready {
 enum Proved {
     Known(Box<Known>),
     Operator(Operator),
+    /// It wants a statement cancelled; whether it knows the secret will be seen.
+    Cancel(CancelKey),
 }
 
 /// One for the console.
@@ -198,42 +246,35 @@ struct Known {
 }
 
 /// From the first byte to the proof of who the client is.
-async fn prove_all(
-    stream: &mut Stream,
-    frontend: &Arc<Frontend>,
-    worker: &Worker,
-    scope: &Scope,
-) -> Result<Proved, Refusal> {
-    let max = frontend.settings().max_clients;
-    let stranger = frontend.registry.stranger(max).ok_or_else(|| report::too_many_clients(max))?;
+async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope) -> Result<Proved, Refusal> {
     let parameters = match first_packet(stream).await? {
-        Startup::Cancel(key) => {
-            cancel(frontend, &key, worker).await;
-            return Err(Refusal::Gone);
-        }
+        Startup::Cancel(key) => return Ok(Proved::Cancel(key)),
         Startup::Session(parameters) => parameters,
         Startup::Tls | Startup::Gss => return Err(wire::Error::StartupLayout.into()),
     };
-    drop(stranger);
     if scope.is_stopping() {
         return Err(report::shutting_down().into());
     }
     let wanted = Wanted::read(&parameters)?;
-    let to_console = CONSOLES.contains(&wanted.database.as_str());
-    let places = if to_console { max + door::PLACES } else { max };
-    let place = frontend.registry.place(places).ok_or_else(|| report::too_many_clients(max))?;
     let negotiation = negotiate(&parameters);
     if !negotiation.is_empty() {
         stream.write_all(&negotiation).await?;
     }
     let credential = prove(stream, frontend, &wanted.user).await?;
-    if to_console {
+    let max = frontend.settings().max_clients;
+    let place = |reserved: usize| {
+        let place = frontend.registry.place(max.saturating_add(reserved));
+        place.ok_or_else(|| report::too_many_clients(max))
+    };
+    if CONSOLES.contains(&wanted.database.as_str()) {
         if wanted.purpose != Purpose::Session {
             return Err(report::no_replication().into());
         }
-        let may_change = frontend.live().door.may_change(&wanted.user)?;
+        let door = &frontend.live().door;
+        let (may_change, place) = (door.may_change(&wanted.user)?, place(door.reserved)?);
         return Ok(Proved::Operator(Operator { minor: parameters.minor, wanted, may_change, place }));
     }
+    let place = place(0)?;
     if frontend.gates.of(&wanted.database).is_disabled() {
         return Err(report::disabled(&wanted.database).into());
     }
@@ -355,7 +396,7 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
 
 /// Passes a cancel request on. The connection is closed once the server has done what it asks for, as PostgreSQL does: a
 /// client that has waited for that may go on without fear for its next statement.
-async fn cancel(frontend: &Frontend, key: &startup::CancelKey, worker: &Worker) {
+async fn cancel(frontend: &Frontend, key: &CancelKey, worker: &Worker) {
     let canceling = frontend.registry.find(key).and_then(|slot| slot.cancel());
     if let Some(canceling) = canceling {
         // An error would mean that the task was never run.
@@ -377,11 +418,7 @@ async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<C
             None => None,
         },
     };
-    proved.ok_or_else(|| {
-        let reason = directory.refusal(user);
-        tracing::info!(user, client = stream.peer(), ?reason, "a password was wrong, or cannot be checked");
-        report::wrong_password(user).into()
-    })
+    proved.ok_or_else(|| Refusal::Unproved(Words::Ours(report::wrong_password(user)), directory.refusal(user)))
 }
 
 async fn prove_md5(stream: &mut Stream, secret: Option<&Secret>, user: &str) -> Result<bool, Refusal> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -10,6 +10,9 @@ use super::report::Words;
 
 /// Older ones are forgotten.
 const MISHAPS_MAX: usize = 1_000;
+
+/// The same, of those who were not let in: anybody can make more of them, and what clients met is not to be lost by that.
+const REFUSED_MAX: usize = 200;
 
 /// What a client was told.
 #[derive(Debug, Clone)]
@@ -29,6 +32,7 @@ pub struct Mishap {
 #[derive(Debug, Default)]
 pub struct Mishaps {
     ring: Mutex<VecDeque<Mishap>>,
+    refused: Mutex<VecDeque<Mishap>>,
 }
 
 impl Mishaps {
@@ -40,18 +44,39 @@ impl Mishaps {
 
     /// What the server `node` has answered a client, or nobody's if it is not known.
     pub fn note(&self, names: (&str, &str), client: String, node: Option<&str>, code: &str, message: &str) {
-        let (code, message) = (code.to_owned(), message.to_owned());
-        let (database, user, node) = (names.0.to_owned(), names.1.to_owned(), node.map(str::to_owned));
-        let mishap = Mishap { time: SystemTime::now(), database, user, client, node, code, message };
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.len() == MISHAPS_MAX {
-            ring.pop_front();
-        }
-        ring.push_back(mishap);
+        push(&self.ring, MISHAPS_MAX, mishap(names, client, node, code, message));
+    }
+
+    /// What one was told who was not let in.
+    pub fn refuse(&self, client: String, words: &Words) {
+        let (code, message) = words.code_and_message();
+        push(&self.refused, REFUSED_MAX, mishap(("", ""), client, None, code, message));
     }
 
     /// The newest comes last.
     pub fn all(&self) -> Vec<Mishap> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let mut all: Vec<Mishap> = lock(&self.ring).iter().cloned().collect();
+        all.extend(lock(&self.refused).iter().cloned());
+        all.sort_by_key(|mishap| mishap.time);
+        all
     }
+}
+
+fn mishap(names: (&str, &str), client: String, node: Option<&str>, code: &str, message: &str) -> Mishap {
+    let (code, message) = (code.to_owned(), message.to_owned());
+    let (database, user, node) = (names.0.to_owned(), names.1.to_owned(), node.map(str::to_owned));
+    Mishap { time: SystemTime::now(), database, user, client, node, code, message }
+}
+
+fn push(ring: &Mutex<VecDeque<Mishap>>, most: usize, mishap: Mishap) {
+    let mut ring = lock(ring);
+    if ring.len() == most {
+        ring.pop_front();
+    }
+    ring.push_back(mishap);
+}
+
+/// No code under the lock can panic half-way through a change.
+fn lock(ring: &Mutex<VecDeque<Mishap>>) -> MutexGuard<'_, VecDeque<Mishap>> {
+    ring.lock().unwrap_or_else(PoisonError::into_inner)
 }

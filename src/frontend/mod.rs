@@ -24,6 +24,7 @@ mod listen;
 mod login;
 mod mishaps;
 mod parked;
+mod refusals;
 mod registry;
 mod replication;
 mod report;
@@ -38,7 +39,7 @@ mod writes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -63,6 +64,7 @@ use crate::{
     auth,
     backend::Failure,
     metrics::Accounts,
+    net::{Admission, Crowd},
     session::{self, RouteRow, Session},
     topology::{NodeId, Who},
     wire::error::Report,
@@ -75,6 +77,8 @@ pub struct Settings {
     pub max_clients: usize,
     /// From accept until the client has proved who it is. The wait for a server connection has limits of its own.
     pub login_timeout: Duration,
+    /// How many may be there who have not proved yet who they are; when it is more, the oldest gives way.
+    pub logins: Crowd,
     /// How long a drain waits for open transactions.
     pub shutdown_timeout: Duration,
 }
@@ -95,6 +99,8 @@ pub struct Frontend {
     /// Where operators are handed over.
     pub visitors: mpsc::UnboundedSender<Visitor>,
     pub gates: Gates,
+    /// Connections that have not proved yet who they are. They take none of the clients' places.
+    pub strangers: Arc<Admission>,
     pub registry: Arc<Registry>,
     statements: Arc<session::Statements>,
     pub accounts: Accounts,
@@ -147,6 +153,7 @@ impl Frontend {
             live: ArcSwap::from_pointee(live),
             visitors,
             gates: Gates::default(),
+            strangers: Arc::default(),
             registry: Arc::default(),
             statements: Arc::default(),
             accounts: Accounts::default(),
@@ -290,6 +297,9 @@ impl Frontend {
 
     /// Lets go of what no client uses and no server connection belongs to. To be called now and then.
     pub fn keep(&self) {
+        for (code, more) in self.registry.refusals.untold(Instant::now()) {
+            tracing::info!(code, more, "refused more clients like those before");
+        }
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         for ((database, user), target) in &*targets {
             self.tell_of_logins(database, user, target);

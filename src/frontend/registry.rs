@@ -1,7 +1,7 @@
 //! How others reach a client: its cancel key, and orders to it. A client is known here from its login to its end.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map},
+    collections::{HashMap, hash_map},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
 
 use subtle::ConstantTimeEq;
 
-use super::{mishaps::Mishaps, report::Words};
+use super::{mishaps::Mishaps, refusals::Refusals, report::Words};
 use crate::{backend::Canceler, metrics::Account, net::Ends, wire::startup::CancelKey};
 
 /// What a client is told to do by somebody else.
@@ -42,16 +42,15 @@ pub struct Registry {
     /// Those that have a server connection of their own and go by the id of its process. Servers on two machines may have
     /// processes of the same id: the secret tells their clients apart.
     owners: Mutex<HashMap<u32, Vec<Arc<Slot>>>>,
-    /// Connections of which it is not known yet what they are for.
-    strangers: AtomicUsize,
     /// How many have been entered.
     entered: AtomicU64,
-    /// Clients that are connected, logged in or not.
+    /// Clients that have proved who they are, and have a place.
     connected: AtomicUsize,
+    /// Those of them that have been told the last thing.
+    leaving: AtomicUsize,
     /// What clients were told of late.
     pub mishaps: Mishaps,
-    /// Clients that were not let in, by SQLSTATE.
-    refused: Mutex<BTreeMap<String, u64>>,
+    pub refusals: Refusals,
     /// Given to those that come after a drain has begun.
     order: AtomicU8,
 }
@@ -59,13 +58,6 @@ pub struct Registry {
 /// The bit that all process ids of our own have. No operating system that PostgreSQL runs on gives its processes such
 /// ids, so a client that has its own id terminated (`pg_terminate_backend`) hits no server process of others.
 const OWN_PROCESS: u32 = 0x4000_0000;
-
-/// How many connections may at least be between accept and startup packet: those that bring cancel requests must get
-/// through when `max_clients` is small.
-const STRANGERS_MIN: usize = 1_000;
-
-/// Most SQLSTATEs by which refusals are counted.
-const REFUSALS_MAX: usize = 100;
 
 /// Bytes of the secret in a cancel key: 4 in protocol 3.0, all of them in 3.2.
 pub const SECRET_BYTES: usize = 32;
@@ -163,43 +155,38 @@ const ORDER_KILL: u8 = 4;
 #[derive(Debug)]
 pub struct Place {
     registry: Arc<Registry>,
+    leaving: bool,
+}
+
+impl Place {
+    /// Whoever has it has been told the last thing, and is only heard out.
+    pub fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.registry.leaving.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.registry.connected.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A connection that has not said yet what it is for; it has when this is dropped.
-#[derive(Debug)]
-pub struct Stranger {
-    registry: Arc<Registry>,
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        self.registry.strangers.fetch_sub(1, Ordering::Relaxed);
+        if self.leaving {
+            self.registry.leaving.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Registry {
-    /// Admits a connection that has said nothing yet, unless there are as many as may be connected clients.
-    pub fn stranger(self: &Arc<Self>, max_clients: usize) -> Option<Stranger> {
-        let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
-        let stranger = Stranger { registry: self.clone() };
-        (strangers < max_clients.max(STRANGERS_MIN)).then_some(stranger)
-    }
-
     /// A place for one more client, unless there are `max` already.
     pub fn place(self: &Arc<Self>, max: usize) -> Option<Place> {
         let connected = self.connected.fetch_add(1, Ordering::Relaxed);
-        let place = Place { registry: self.clone() };
+        let place = Place { registry: self.clone(), leaving: false };
         (connected < max).then_some(place)
     }
 
+    /// Clients that have a place, but for those that have been told to go.
     pub fn connected(&self) -> usize {
-        self.connected.load(Ordering::Relaxed)
+        self.connected.load(Ordering::Relaxed).saturating_sub(self.leaving.load(Ordering::Relaxed))
     }
 
     /// Enters a client under a process id: that of the server connection which it keeps, or one that nobody else has.
@@ -263,18 +250,6 @@ impl Registry {
         for slot in self.slots() {
             slot.give(order);
         }
-    }
-
-    /// A client was not let in. Codes that servers make up must not fill the memory.
-    pub fn note_refusal(&self, code: &str) {
-        let mut refused = lock(&self.refused);
-        let code = if refused.len() < REFUSALS_MAX || refused.contains_key(code) { code } else { "XX000" };
-        *refused.entry(code.to_owned()).or_default() += 1;
-    }
-
-    /// How many were not let in, by SQLSTATE.
-    pub fn refusals(&self) -> BTreeMap<String, u64> {
-        lock(&self.refused).clone()
     }
 
     /// All clients that are logged in.
@@ -696,14 +671,15 @@ mod tests {
         let one = registry.place(1);
         assert!(one.is_some());
         assert!(registry.place(1).is_none());
+        assert_eq!(registry.connected(), 1);
+        let mut one = one.unwrap();
+        one.leave();
+        one.leave();
+        assert_eq!(registry.connected(), 0, "it counts no more");
+        assert!(registry.place(1).is_none(), "but it is still there");
         drop(one);
         assert!(registry.place(1).is_some());
         assert_eq!(registry.connected(), 0);
-        let strangers: Vec<_> = (0..STRANGERS_MIN).map(|_| registry.stranger(1)).collect();
-        assert!(strangers.iter().all(Option::is_some));
-        assert!(registry.stranger(1).is_none());
-        drop(strangers);
-        assert!(registry.stranger(1).is_some());
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::{
     target::{Beginning, Target},
 };
 use crate::{
+    backend,
     monitor::Report as NodeReport,
     net::Stream,
     session::Route,
@@ -40,6 +41,9 @@ use crate::{
 
 /// Room of one direction's buffer, in bytes.
 const BUFFER_BYTES: usize = 32 << 10;
+
+/// How long a server may take to show whether it still takes logins.
+const KNOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the last message to a client may take to be written.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
@@ -68,7 +72,7 @@ pub struct Relay {
     lent: Acquired,
     target: Arc<Target>,
     entry: Entry,
-    _place: Place,
+    place: Place,
     to_server: Flow,
     to_client: Flow,
     /// The client has sent something that the server has not answered up to ReadyForQuery.
@@ -105,7 +109,7 @@ impl Relay {
             lent,
             target,
             entry,
-            _place: place,
+            place,
             to_server: Flow::default(),
             to_client: Flow::default(),
             busy: false,
@@ -126,7 +130,7 @@ impl Relay {
         let last_words = match end {
             End::ClientGone => return,
             End::Ordered => Some(report::ordered(self.entry.slot.order().unwrap_or(Order::Abort))),
-            End::ServerGone => self.server_gone(),
+            End::ServerGone => self.server_gone().await,
         };
         if let Some(report) = last_words.filter(|_| self.to_client.frames.is_between()) {
             tracing::info!(
@@ -137,24 +141,30 @@ impl Relay {
             );
             report.write(&mut self.to_client.bytes);
         }
-        let farewell = async {
-            self.client.write_all(&self.to_client.bytes[self.to_client.written..]).await?;
-            self.client.shutdown().await
-        };
         // A client that does not read its last message goes without it.
-        let _ = timeout(FAREWELL_LIMIT, farewell).await;
+        let farewell = self.client.write_all(&self.to_client.bytes[self.to_client.written..]);
+        if let Ok(Ok(())) = timeout(FAREWELL_LIMIT, farewell).await {
+            let Relay { mut client, mut place, entry, lent, .. } = *self;
+            drop((entry, lent));
+            place.leave();
+            client.part().await;
+        }
     }
 
-    /// What the client has to be told: nothing when the server has said why, or the client wanted it.
-    fn server_gone(&self) -> Option<Report> {
+    /// What the client has to be told: nothing when the server has said why, or the client wanted it. The end of one such
+    /// connection says little of its node: it counts against it when the node takes no more logins.
+    async fn server_gone(&self) -> Option<Report> {
         let wanted = self.to_server.ended || self.to_server.frames.last == Some(b'X');
         if wanted || self.to_client.frames.last == Some(b'E') {
             return None;
         }
         let (_, node) = self.lent;
         let name = &self.target.cluster.node(node).name;
-        let reason = "a replication connection was closed".to_owned();
-        self.target.cluster.monitor.report(node, NodeReport::ServerLost { reason });
+        let limit = KNOCK_LIMIT.min(self.target.cluster.connect_timeout);
+        if !backend::knock(&self.target.login(node), limit).await {
+            let reason = "a replication connection was closed, and the node takes no logins".to_owned();
+            self.target.cluster.monitor.report(node, NodeReport::ServerLost { reason });
+        }
         Some(report::server_lost(name))
     }
 

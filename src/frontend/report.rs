@@ -270,6 +270,12 @@ pub fn too_many_clients(max: usize) -> Report {
         .hint(format!("server.max_clients is {max}."))
 }
 
+/// Too many have not said who they are, and others are to have a chance.
+pub fn crowded_out() -> Report {
+    Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many connections have not logged in yet")
+        .hint("The oldest ones give way. The limits are server.max_logins and server.max_logins_per_address.")
+}
+
 pub fn login_timeout(limit: Duration) -> Report {
     Report::fatal(SqlState::QUERY_CANCELED, "canceling authentication due to timeout")
         .hint(format!("server.login_timeout is {limit:?}."))

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
@@ -76,7 +77,10 @@ impl Listener {
     /// The next client. Cancel-safe.
     pub async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Listener::Tcp(listener) => Ok(Accepted::Tcp(listener.accept().await?.0.into_std()?)),
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream.into_std()?, peer.ip()))
+            }
             Listener::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
@@ -94,15 +98,23 @@ impl Drop for Listener {
 /// An accepted client on its way to the thread that will serve it.
 #[derive(Debug)]
 pub enum Accepted {
-    Tcp(std::net::TcpStream),
+    Tcp(std::net::TcpStream, IpAddr),
     Unix(StdUnixStream),
 }
 
 impl Accepted {
+    /// Where it comes from; a Unix socket has no address.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Accepted::Tcp(_, peer) => Some(*peer),
+            Accepted::Unix(_) => None,
+        }
+    }
+
     /// Joins the event loop of the calling thread.
     pub fn open(self) -> io::Result<Stream> {
         match self {
-            Accepted::Tcp(stream) => Stream::from_tcp(tokio::net::TcpStream::from_std(stream)?),
+            Accepted::Tcp(stream, _) => Stream::from_tcp(tokio::net::TcpStream::from_std(stream)?),
             Accepted::Unix(stream) => Ok(Stream::Unix(tokio::net::UnixStream::from_std(stream)?)),
         }
     }

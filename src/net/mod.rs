@@ -1,9 +1,11 @@
-//! Sockets for everyone: addresses, streams and listeners.
+//! Sockets for everyone: addresses, streams and listeners, and who may be there before it is known who they are.
 
 pub mod address;
+pub mod admission;
 pub mod listener;
 pub mod stream;
 
 pub use address::{Address, Listen};
+pub use admission::{Admission, Admitted, Crowd};
 pub use listener::Listener;
 pub use stream::{Ends, Stream};

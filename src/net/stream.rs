@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use rustix::{
@@ -14,12 +15,16 @@ use rustix::{
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
     task::coop,
+    time::timeout,
 };
 
 use super::Address;
+
+/// How long a peer is heard out that has been told the last thing.
+const PART_LIMIT: Duration = Duration::from_secs(1);
 
 /// The addresses of a connection's ends; a Unix socket has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,8 +58,8 @@ impl Stream {
     pub fn from_tcp(stream: TcpStream) -> io::Result<Stream> {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
-            .with_time(std::time::Duration::from_secs(60))
-            .with_interval(std::time::Duration::from_secs(10))
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
             .with_retries(6);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(Stream::Tcp(stream))
@@ -237,6 +242,20 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Says that nothing more comes, and then hears the peer out for a while: what it has sent, and nobody reads, would make
+    /// the kernel break the connection, and what it was told last would be lost on its way. Not to be used afterwards.
+    pub async fn part(&mut self) {
+        if self.shutdown().await.is_err() {
+            return;
+        }
+        let hear_out = async {
+            let mut heard = [0; 512];
+            while !matches!(self.read(&mut heard).await, Ok(0) | Err(_)) {}
+        };
+        // One that goes on for longer has had its time to read.
+        let _ = timeout(PART_LIMIT, hear_out).await;
+    }
+
     /// Both ends of the connection.
     pub fn ends(&self) -> Ends {
         let end = |address: io::Result<std::net::SocketAddr>| address.ok();
@@ -298,9 +317,7 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, io::Write, net::TcpListener, time::Duration};
-
-    use tokio::time::timeout;
+    use std::{future::poll_fn, io::Write, net::TcpListener};
 
     use super::*;
 

@@ -33,4 +33,5 @@ mod service;
 mod split;
 mod statements;
 mod steering;
+mod strangers;
 mod tidy;

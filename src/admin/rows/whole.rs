@@ -8,6 +8,7 @@ use crate::{
 
 pub fn lists(desk: &Desk) -> Rows {
     let clients = desk.frontend.registry.slots().len();
+    let strangers = desk.frontend.strangers.len();
     let counts = desk.counts();
     let targets = desk.frontend.targets();
     [
@@ -18,7 +19,7 @@ pub fn lists(desk: &Desk) -> Rows {
         ("peer_pools", 0),
         ("free_clients", 0),
         ("used_clients", clients),
-        ("login_clients", desk.frontend.registry.connected().saturating_sub(clients)),
+        ("login_clients", strangers + desk.frontend.registry.connected().saturating_sub(clients)),
         ("free_servers", counts.idle),
         ("used_servers", counts.lent),
         ("dns_names", 0),

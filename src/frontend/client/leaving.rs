@@ -9,13 +9,14 @@ use super::{
     super::{
         acquire::cancels_done,
         exchange::Event,
-        registry::Order,
+        registry::{Order, Place},
         report::{self, Words},
     },
     Armed, CANCEL_LIMIT, Client,
 };
 use crate::{
     backend::{self, Mess},
+    net::Stream,
     session::Mode,
     wire::{error::Report, reply::Status},
 };
@@ -124,7 +125,23 @@ impl Client {
         }
         self.flush().await;
         let busy = self.exchange.as_ref().is_some_and(|exchange| !exchange.pipeline.owed.is_empty());
-        if busy { self.abandon() } else { self.clean().await }
+        if busy {
+            self.abandon();
+        } else {
+            self.clean().await;
+        }
+        self.part().await;
+    }
+
+    /// What the client has been told was the last thing. Its socket is closed when it has had the time to read that; others
+    /// know it no more.
+    pub(super) async fn part(mut self: Box<Self>) {
+        let mut stream = std::mem::replace(&mut self.stream, Stream::Gone);
+        let mut place = self.place.take();
+        place.iter_mut().for_each(Place::leave);
+        drop(self);
+        stream.part().await;
+        drop(place);
     }
 
     pub(super) async fn flush(&mut self) {

@@ -76,7 +76,7 @@ pub struct Client {
     /// The last order to move that has been put to it.
     order_answered: u32,
     /// Frees its place among `max_clients` when the client goes.
-    _place: Place,
+    place: Option<Place>,
 }
 
 /// A place in a pool's queue.
@@ -165,7 +165,7 @@ impl Client {
             entry,
             rule,
             prejudged: None,
-            _place: place,
+            place: Some(place),
             exchange: None,
             lent: None,
             parked: None,

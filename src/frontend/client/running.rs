@@ -131,6 +131,7 @@ impl Client {
         match aside {
             Aside::Lend(need) => {
                 if self.lend(need).await.is_err() {
+                    self.part().await;
                     return After::Leaves(Leave::Ended);
                 }
             }
@@ -141,6 +142,7 @@ impl Client {
                 let alone = self.is_alone().await;
                 if self.lose_server(&error, alone) == AfterLoss::Ends {
                     self.flush().await;
+                    self.part().await;
                     return After::Leaves(Leave::Ended);
                 }
             }

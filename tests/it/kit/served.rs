@@ -44,8 +44,8 @@ impl Served {
         let listener::Bound::Tcp(socket) = &bound else { panic!("not TCP") };
         let port = socket.local_addr().unwrap().port();
         let (listener, accepting, scope) = (bound.open().unwrap(), workers.clone(), others.clone());
-        let suspended = frontend.gates.suspended.subscribe();
-        others.spawn("accept", async move { frontend::accept(listener, None, accepting, suspended, scope).await });
+        let at = frontend.clone();
+        others.spawn("accept", async move { frontend::accept(listener, None, accepting, at, scope).await });
         drop(first);
         let mut threads = Vec::new();
         for (runtime, arrivals) in runtimes.drain(..).zip(arrivals) {
