@@ -16,6 +16,9 @@ use crate::{
 /// How often idle server connections are looked after.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// In every turn of so many it is asked whether those who hold server connections are still there.
+const CALL_TURNS: u32 = 5;
+
 /// How long a cluster's connections that listen may take to say goodbye.
 const HUBS_LIMIT: Duration = Duration::from_secs(1);
 
@@ -71,6 +74,7 @@ impl Fleet {
             let mut ticks = interval(KEEP_INTERVAL);
             // What each of them was like when it was last looked after.
             let mut seen: Vec<(Arc<Cluster>, u64)> = Vec::new();
+            let mut turns = 0_u32;
             loop {
                 tokio::select! {
                     _ = ticks.tick() => {}
@@ -89,6 +93,10 @@ impl Fleet {
                     }
                 }
                 frontend.keep();
+                turns = turns.wrapping_add(1);
+                if turns.is_multiple_of(CALL_TURNS) {
+                    frontend.call_holders(KEEP_INTERVAL * CALL_TURNS);
+                }
                 fleet.end_unused();
             }
         });

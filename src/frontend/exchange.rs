@@ -1,15 +1,21 @@
 //! Moving bytes between a client and the server connection that it holds: both directions at once, each with a bounded
-//! buffer. A side is read only when what it sent before has been passed on, so a peer that does not read stops the other
-//! one instead of filling memory. What messages mean is the session's business.
+//! buffer. A side is read only as far as its buffer goes when what it sent before cannot be passed on, so a peer that does
+//! not read stops the other one instead of filling memory; and the end of a client is seen whatever it waits for. What
+//! messages mean is the session's business.
 
 use std::{
+    future::Future,
     io,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tokio::task::coop;
+use tokio::{
+    task::coop,
+    time::{Sleep, sleep},
+};
 
 use super::{counting::Counting, latency::Latency, worker::Worker, writes::LastWrite};
 use crate::{
@@ -30,6 +36,9 @@ use crate::{
 /// Room of one buffer, in bytes.
 const BUFFER_BYTES: usize = 16 << 10;
 
+/// How often it is asked whether a client has gone whose end cannot be read yet.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Longest message of a server that is gathered to be looked into; of a longer one only the front is shown.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
 
@@ -43,7 +52,9 @@ const OUTBOX_BYTES_MAX: usize = 64 << 10;
 pub struct Exchange {
     from_client: Inbox,
     /// The client has left: what is still owed to it is read and thrown away.
-    pub deserted: bool,
+    deserted: bool,
+    /// Nothing more can come from the client.
+    exhausted: bool,
     /// The client waits until the server has answered what it owes.
     held: bool,
     /// The session has let go of the server connection.
@@ -75,6 +86,8 @@ pub struct Exchange {
     /// What the client has sent since the server connection was lent, while nothing of an answer has come and `mends`: a
     /// prepared statement that the server has lost, or that has become stale there, is mended and all is sent once more.
     again: Vec<u8>,
+    /// When it is asked next whether a client has gone that is not read.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 /// What stops the moving of bytes.
@@ -197,6 +210,8 @@ impl Exchange {
         self.pipeline.forget_message();
         self.counting.forget_node();
         self.from_client.reset();
+        (self.deserted, self.exhausted) = (false, false);
+        self.look = None;
         self.to_client.clear();
         for buffer in [
             &mut self.from_client.bytes,
@@ -280,6 +295,11 @@ impl Exchange {
         session::long_text(self.from_client.shown(head)).map(Arc::from)
     }
 
+    /// Whether a message of the client waits for the server.
+    pub fn is_held(&self) -> bool {
+        self.held && !self.pipeline.owed.is_empty()
+    }
+
     /// The type of the message at the front, if one has begun to come.
     pub fn front_tag(&self) -> Option<u8> {
         self.from_client.unused().first().copied()
@@ -296,6 +316,15 @@ impl Exchange {
             && self.from_server.rest == 0
             && self.to_server.is_empty()
             && self.said_to_server.is_empty()
+    }
+
+    /// The client has left. What it has said is done all the same, as far as that can be.
+    pub fn desert(&mut self) {
+        self.deserted = true;
+    }
+
+    pub fn is_deserted(&self) -> bool {
+        self.deserted
     }
 
     /// Part of a client's message has been passed on, and the rest can never come.
@@ -342,16 +371,18 @@ impl Exchange {
             {
                 return Poll::Ready(event);
             }
-            if !turn.moved {
+            if !(turn.moved || self.deserted && self.say_last()) {
                 break;
             }
         }
         self.counting.pause();
         let unattached = server.is_none();
-        // What waits for a reply has come, and is still to be sent on.
-        let all_done = self.pipeline.owed.is_empty() || self.pipeline.waits_for_client() && !self.held;
-        if self.deserted && (unattached || all_done && self.to_server.is_empty()) {
-            return Poll::Ready(Event::Done);
+        if self.deserted {
+            return if unattached || self.is_over() { Poll::Ready(Event::Done) } else { Poll::Pending };
+        }
+        // Whoever is not read now, since the server has to answer first or does not read, may leave all the same.
+        if !turn.client_is_dry && self.poll_gone(turn.cx, client).is_ready() {
+            return Poll::Ready(Event::Left);
         }
         if unattached && self.from_client.is_empty() && self.from_client.rest == 0 && self.to_client.is_empty() {
             return Poll::Ready(Event::Idle);
@@ -359,16 +390,59 @@ impl Exchange {
         Poll::Pending
     }
 
-    /// Reads ahead while the client waits for a server connection, to notice when it leaves. True when it has left.
+    /// Reads ahead while the client has to wait, to notice when it leaves. Ready when it has left.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>, client: &mut Stream) -> Poll<()> {
+        if self.deserted {
+            return Poll::Pending;
+        }
+        self.from_client.make_room();
         while self.from_client.has_room() {
             match self.from_client.poll_fill(cx, client) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(bytes)) => self.counting.add(Count::ClientReceived, bytes),
-                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.exhausted = true;
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Ok(bytes)) => {
+                    self.counting.add(Count::ClientReceived, bytes);
+                    self.from_client.wants_more = false;
+                }
+                Poll::Pending => return Poll::Pending,
             }
         }
+        self.poll_hung_up(cx, client)
+    }
+
+    /// What the client has sent fills the buffer, and its end comes behind it: asks for that now and then.
+    #[inline(never)]
+    fn poll_hung_up(&mut self, cx: &mut Context<'_>, client: &Stream) -> Poll<()> {
+        let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+        while look.as_mut().poll(cx).is_ready() {
+            if client.has_hung_up() {
+                return Poll::Ready(());
+            }
+            look.as_mut().reset(tokio::time::Instant::now() + LOOK_EVERY);
+        }
         Poll::Pending
+    }
+
+    /// Of a client that has left, all that it had said has been looked at.
+    fn has_said_all(&self) -> bool {
+        let whole = || matches!(header(self.from_client.unused()), Ok(Some(_))) && !self.from_client.wants_more;
+        self.exhausted && !self.held && !self.released && self.to_server.is_empty() && !whole()
+    }
+
+    /// Says in the place of a client that has left what lets the server come to rest. True when there was something.
+    fn say_last(&mut self) -> bool {
+        if !self.has_said_all() || self.is_cut() {
+            return false;
+        }
+        let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.said_to_client };
+        self.pipeline.say_last(&mut out)
+    }
+
+    /// Nothing more will come of what a client that has left had said.
+    fn is_over(&self) -> bool {
+        self.has_said_all() && (self.is_cut() || self.pipeline.owed.is_empty())
     }
 
     /// Writes what is left for the client. Ready when nothing is left, or the client cannot be written to.
@@ -622,11 +696,15 @@ impl Exchange {
             }
         }
         self.from_client.make_room();
-        if turn.client_is_dry || self.deserted || !self.from_client.has_room() {
+        if turn.client_is_dry || self.exhausted || !self.from_client.has_room() {
             return None;
         }
         match self.from_client.poll_fill(turn.cx, client) {
-            Poll::Ready(Ok(0) | Err(_)) => return Some(Event::Left),
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.exhausted = true;
+                turn.moved |= self.deserted;
+                return (!self.deserted).then_some(Event::Left);
+            }
             Poll::Ready(Ok(bytes)) => {
                 self.counting.add(Count::ClientReceived, bytes);
                 turn.moved = true;
@@ -743,6 +821,7 @@ impl Exchange {
                     self.from_client.end_run(&mut run, &mut self.to_server);
                     // Nobody listens to what comes behind it, and it is not to be read twice.
                     self.from_client.drop_all();
+                    self.exhausted = true;
                     run = self.from_client.used;
                     // Of one that has left already, all that it has said is done first.
                     event = (!self.deserted).then_some(Event::Left);

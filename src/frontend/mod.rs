@@ -295,6 +295,12 @@ impl Frontend {
         }
     }
 
+    /// Asks those who hold server connections whether they still serve somebody. To be called every few seconds: no more
+    /// server connections are lent than clients are alive.
+    pub fn call_holders(&self, after: Duration) {
+        self.registry.call_holders(after);
+    }
+
     /// Lets go of what no client uses and no server connection belongs to. To be called now and then.
     pub fn keep(&self) {
         for (code, more) in self.registry.refusals.untold(Instant::now()) {

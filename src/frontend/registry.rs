@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use subtle::ConstantTimeEq;
@@ -87,6 +87,8 @@ pub struct Slot {
     order: AtomicU8,
     /// It was cancelled while it waited. Set only under the lock.
     canceled: AtomicBool,
+    /// How often its task was asked to show that it still serves somebody, and has not.
+    calls: AtomicU8,
     pub process: u32,
     inner: Mutex<Inner>,
     /// No other client has ever had it.
@@ -206,6 +208,7 @@ impl Registry {
             Arc::new(Slot {
                 order: AtomicU8::new(self.order.load(Ordering::Acquire)),
                 canceled: AtomicBool::new(false),
+                calls: AtomicU8::new(0),
                 process,
                 inner: Mutex::default(),
                 id,
@@ -250,6 +253,11 @@ impl Registry {
         for slot in self.slots() {
             slot.give(order);
         }
+    }
+
+    /// Asks every client that has held a server connection for so long to show that it still serves somebody.
+    pub fn call_holders(&self, after: Duration) {
+        self.slots().iter().filter(|slot| slot.holds_for(after)).for_each(|slot| slot.call());
     }
 
     /// All clients that are logged in.
@@ -350,6 +358,29 @@ impl Slot {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Whether the client has held a server connection for so long.
+    fn holds_for(&self, long: Duration) -> bool {
+        let inner = lock(&self.inner);
+        inner.lent && inner.requested.is_some_and(|requested| requested.elapsed() >= long)
+    }
+
+    /// Asks the client's task to show that it still serves somebody.
+    fn call(&self) {
+        let _ = self.calls.fetch_update(Ordering::AcqRel, Ordering::Acquire, |calls| calls.checked_add(1));
+        self.wake();
+    }
+
+    /// How often the client's task was asked since it last answered.
+    #[inline]
+    pub fn calls(&self) -> u8 {
+        self.calls.load(Ordering::Acquire)
+    }
+
+    /// The client's task has looked after its client.
+    pub fn answer_calls(&self) {
+        self.calls.store(0, Ordering::Release);
     }
 
     /// The client waits for a server connection since then, if it did not before.
@@ -618,6 +649,22 @@ mod tests {
         drop(canceling);
         assert!(entry.slot.detach());
         assert!(entry.slot.cancel().is_none(), "it is too late");
+    }
+
+    #[test]
+    fn who_holds_a_server_connection_is_called_until_it_answers() {
+        let registry = Arc::new(Registry::default());
+        let (holder, idle) = (entry(&registry, 4), entry(&registry, 4));
+        assert!(holder.slot.attach(Some(server()), false, Instant::now()).is_ok());
+        registry.call_holders(Duration::from_secs(3600));
+        assert_eq!(holder.slot.calls(), 0, "it has not held it for long");
+        registry.call_holders(Duration::ZERO);
+        registry.call_holders(Duration::ZERO);
+        assert_eq!((holder.slot.calls(), idle.slot.calls()), (2, 0));
+        holder.slot.answer_calls();
+        assert_eq!(holder.slot.calls(), 0);
+        (0..300).for_each(|_| registry.call_holders(Duration::ZERO));
+        assert_eq!(holder.slot.calls(), u8::MAX);
     }
 
     #[test]

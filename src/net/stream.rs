@@ -10,6 +10,7 @@ use std::{
 
 use rustix::{
     buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
@@ -164,6 +165,16 @@ impl Stream {
             Stream::Gone => return false,
         };
         matches!(peeked, Err(Errno::AGAIN))
+    }
+
+    /// Whether the peer has closed its side, or the connection has failed, whatever is still to be read before that: as the
+    /// kernel knows at this moment.
+    pub fn has_hung_up(&self) -> bool {
+        let Ok(fd) = self.fd() else { return true };
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut asked = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut asked, Some(&now)).is_ok() && asked[0].revents().intersects(ends)
     }
 
     /// Ready when the peer has closed the connection and nothing is left to be read. Once something has arrived this pends
@@ -360,6 +371,25 @@ mod tests {
         drop(peer);
         let mut buffer = Vec::with_capacity(16);
         assert_eq!(poll_fn(|cx| stream.poll_fill(cx, &mut buffer)).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_peer_is_known_behind_what_is_still_to_be_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let (stream, mut peer) = (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        peer.write_all(b"x").unwrap();
+        poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
+        assert!(!stream.has_hung_up());
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        let hung_up = async {
+            while !stream.has_hung_up() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), hung_up).await.unwrap();
+        let mut buffer = [0; 2];
+        assert_eq!(stream.try_read(&mut buffer).unwrap(), 1, "it is still there");
     }
 
     #[tokio::test]

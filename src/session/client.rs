@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown, names,
     own::{POSITION_QUERY, asks_position},
+    phase::Fate,
     pipeline::{Change, Effects, Judged, Owed},
     sequences::may_draw,
     statements::Statement,
@@ -83,8 +84,19 @@ impl Session {
         if pipeline.holding {
             return ClientStep::Hold;
         }
-        if (self.skip_to_sync || pipeline.skipping)
-            && let Some(step) = self.skipped(request, pipeline, out)
+        match pipeline.phase.fate(request) {
+            Fate::Taken => {}
+            Fate::Dropped => {
+                pipeline.copy_sync |= pipeline.copy_data && request == Request::Sync;
+                return ClientStep::Swallow;
+            }
+            Fate::Fatal => return lose_place(message.head.tag, out),
+        }
+        if matches!(request, Request::Sync | Request::Flush) && message.head.body > 0 {
+            return violation(wire::Error::Malformed("Sync or Flush"));
+        }
+        if self.skip_to_sync
+            && let Some(step) = self.skipped(request, server.is_some().then_some(pipeline.status), out)
         {
             return step;
         }
@@ -130,18 +142,19 @@ impl Session {
         }
     }
 
-    /// After an error in an extended query everything up to Sync is skipped, as PostgreSQL does. Only for then.
-    fn skipped(&mut self, request: Request, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) -> Option<ClientStep> {
+    /// After an error in an extended query that was answered here everything up to Sync is skipped, as PostgreSQL does.
+    /// Only for then.
+    /// `status` is that of the server connection, if there is one.
+    fn skipped(&mut self, request: Request, status: Option<Status>, out: &mut Outboxes<'_>) -> Option<ClientStep> {
         if request != Request::Sync {
             return Some(ClientStep::Swallow);
         }
-        if pipeline.skipping {
-            pipeline.skipping = false;
-            return None;
-        }
         self.skip_to_sync = false;
-        self.end_own(false);
-        reply::ready_for_query(self.status_outside(), out.to_client);
+        let status = status.unwrap_or_else(|| self.status_outside());
+        if status == Status::Idle {
+            self.end_own(false);
+        }
+        reply::ready_for_query(status, out.to_client);
         Some(ClientStep::Answered)
     }
 
@@ -219,7 +232,6 @@ impl Session {
             }
             if let Some(own) = verdict.own.as_deref()
                 && !asks_position(verdict)
-                && !pipeline.copy_in
                 && !(server.is_none() && self.in_waiting_block())
             {
                 return self.on_own_query(own, pipeline, server.map(|server| server.node), judge, out);
@@ -255,7 +267,7 @@ impl Session {
         self.note_cause(message.body, pipeline);
         server.unnamed = None;
         pipeline.long_unnamed = false;
-        let position = verdict.as_deref().is_some_and(asks_position) && !pipeline.copy_in;
+        let position = verdict.as_deref().is_some_and(asks_position);
         let called = match &verdict {
             Some(verdict) if pipeline.verbatim => {
                 self.called_verbatim(verdict, request::query_text(message.body).unwrap_or_default(), pipeline)
@@ -359,10 +371,6 @@ impl Session {
         }
         if pipeline.is_full() {
             return ClientStep::Hold;
-        }
-        if pipeline.copy_in {
-            pipeline.copy_sync |= pipeline.copy_data;
-            return ClientStep::Swallow;
         }
         pipeline.push(Owed::Sync);
         ClientStep::Forward
@@ -729,7 +737,7 @@ impl Session {
 fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
     let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail | Request::Flush);
     let all_sent = pipeline.ready_owed > 0 && !pipeline.has_open_batch();
-    (pipeline.deallocating || pipeline.restores) && all_sent && !pipeline.copy_in && !of_copy
+    (pipeline.deallocating || pipeline.restores) && all_sent && !of_copy
 }
 
 /// Whether a statement may take away state that pins: a temporary table, a lock, a cursor, a channel, a statement, or a
@@ -771,8 +779,8 @@ fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<O
         if pipeline.is_full() {
             return ClientStep::Hold;
         }
-        if pipeline.copy_in {
-            pipeline.copy_in = false;
+        if pipeline.phase.is_copying() {
+            pipeline.end_copy();
         } else if pipeline.owed.iter().any(|owed| matches!(owed, Owed::Execute { .. } | Owed::Query { .. })) {
             let open = pipeline.has_open_batch();
             pipeline.push(end);
@@ -782,6 +790,16 @@ fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<O
         pipeline.copy_data = true;
     }
     ClientStep::Forward
+}
+
+/// A message that no COPY can take: PostgreSQL's words for it. Its process ends with them.
+fn lose_place(tag: u8, out: &mut Outboxes<'_>) -> ClientStep {
+    let why = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+    Report::error(SqlState::PROTOCOL_VIOLATION, why).write(out.to_client);
+    ClientStep::fail(Report::fatal(
+        SqlState::PROTOCOL_VIOLATION,
+        "terminating connection because protocol synchronization was lost",
+    ))
 }
 
 pub(super) fn violation(error: wire::Error) -> ClientStep {

@@ -31,6 +31,10 @@ const NAMES_BYTES_MAX: usize = 8 << 10;
 /// A statement of ours that is on no server: a Bind to it is refused.
 const STALE_NAME: &[u8] = b"__poolhouse_stale";
 
+/// How often a server is asked of a statement for one Bind. Once is enough, unless a replica is lost or the client's own
+/// messages on the way take the statement away.
+const ASKS_MAX: u8 = 5;
+
 /// Whether a statement gives what the client was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fit {
@@ -79,7 +83,7 @@ impl Session {
             Some(Judged::Parse(statement)) => statement,
             _ => self.intern_own(&parse, pipeline, judge),
         };
-        if asks_position(&statement.verdict) && !pipeline.copy_in {
+        if asks_position(&statement.verdict) {
             statement = self.intern_own(&Parse { sql: POSITION_QUERY.as_bytes(), ..parse }, pipeline, judge);
         }
         let replaced = *statement.sql == *POSITION_QUERY.as_bytes() && statement.sql.len() != parse.sql.len();
@@ -92,7 +96,7 @@ impl Session {
             return step;
         }
         let in_waiting_block = server.is_none() && self.in_waiting_block();
-        if statement.verdict.own.is_some() && !pipeline.copy_in && !in_waiting_block {
+        if statement.verdict.own.is_some() && !in_waiting_block {
             return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
         }
         if statement.verdict.asks_sequences {
@@ -291,8 +295,11 @@ impl Session {
             Some(shape) if shape.fits(told) => Fit::Same,
             Some(shape) if asked == Some(statement.id) && shape.has_columns_of(told) => Fit::Retyped,
             Some(_) if asked == Some(statement.id) => Fit::Changed,
+            // Whatever takes the answer away again, and again, this ends.
+            _ if pipeline.seldom_mut().asks >= ASKS_MAX => Fit::Changed,
             // What is there may have been prepared before the client's: how it is now has to be seen.
             _ => {
+                pipeline.seldom_mut().asks += 1;
                 self.prepare_anew(statement, pipeline, server, out);
                 pipeline.seldom_mut().asked_shape = Some(statement.id);
                 request::about_statement(b'D', &statement.name, out.to_server);
@@ -341,7 +348,6 @@ impl Session {
         let raw = pipeline.effects.uses_name(names.statement);
         let mut statement = if raw { None } else { self.statement(names.statement, pipeline) };
         if let Some(statement) = statement.as_ref().filter(|statement| statement.verdict.own.is_some())
-            && !pipeline.copy_in
             && !(server.is_none() && self.in_waiting_block())
         {
             return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
@@ -371,8 +377,14 @@ impl Session {
             {
                 return step;
             }
-            if !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out) {
+            // What is prepared anew for the question looks its names up. Only what is to be listed comes after it: that would
+            // take away what was asked about, and the answer with it.
+            let lists = statement.verdict.lists_statements;
+            if self.awaits_names(&statement.verdict, pipeline, server) {
                 return ClientStep::Hold;
+            }
+            if !lists {
+                self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out);
             }
             fit = self.fits(names.statement, described, statement, pipeline, server, out);
             if fit == Fit::Retyped {
@@ -388,8 +400,12 @@ impl Session {
             if fit == Fit::Unknown {
                 return ClientStep::Hold;
             }
+            if lists {
+                self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out);
+            }
         }
         self.forget_own_portal(names.portal);
+        pipeline.take(|seldom| &mut seldom.asks);
         pipeline.bound = match &statement {
             Some(statement) => self.called(statement, pipeline),
             None => self.called_passed(names.statement),
@@ -417,6 +433,11 @@ impl Session {
         match statement {
             Some(statement) if names.statement.is_empty() => {
                 self.ensure_unnamed(&statement, pipeline, server, out);
+                pipeline.push(Owed::Bind { id: None });
+                ClientStep::Forward
+            }
+            // All of the client's statements are there under its own names, and nothing else is to be listed.
+            Some(statement) if statement.verdict.lists_statements && fit != Fit::Changed && self.brings(pipeline) => {
                 pipeline.push(Owed::Bind { id: None });
                 ClientStep::Forward
             }

@@ -448,10 +448,7 @@ impl Session {
         if listening.place != Place::Server || pinned || listening.awaited || listening.stays || !at_hub {
             return false;
         }
-        let idle = pipeline.owed.is_empty()
-            && pipeline.status == Status::Idle
-            && !(pipeline.has_open_batch() || pipeline.skipping || pipeline.holding)
-            && pipeline.effects.probe == Probe::Nothing;
+        let idle = pipeline.is_quiet() && !pipeline.holding && pipeline.effects.probe == Probe::Nothing;
         let Some(sql) = (if idle { listening.marker_query(true) } else { None }) else { return false };
         listening.place = Place::Leaving { server_passed: false };
         (listening.move_to_hub, listening.hub_started) = (listening.moves, false);

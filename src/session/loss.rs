@@ -18,7 +18,7 @@
 //! ends connections that idle in the pool, not the clients in front of it (`client_idle_timeout` does that).
 
 use super::{
-    Mode, Outboxes, Pipeline, Session,
+    Mode, Outboxes, Phase, Pipeline, Session,
     pipeline::{Done, Owed},
 };
 use crate::wire::{
@@ -110,7 +110,7 @@ impl Session {
         self.end_own(false);
         pipeline.owe_what_is_waited_for();
         if pipeline.owed.iter().all(Owed::is_ours) {
-            if pipeline.skipping {
+            if pipeline.phase == Phase::Skipping {
                 self.skip_to_sync = true;
             } else if pipeline.status != Status::Idle || pipeline.has_open_batch() {
                 self.lost = Some(Box::new(self.report(loss.node, pipeline)));

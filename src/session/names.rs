@@ -57,6 +57,31 @@ impl Session {
         self.shared.statements.intern(parse.sql, parse.types, hasher.finish(), verdict)
     }
 
+    /// Whether what the names mean that a text uses in SQL depends on replies that have not come.
+    pub(super) fn awaits_names(&self, verdict: &Verdict, pipeline: &Pipeline, server: &ServerState) -> bool {
+        if !self.touches_names(verdict, pipeline, server) {
+            return false;
+        }
+        let unsettled = |name: &NameUse| pipeline.is_unsettled(name.name().as_bytes());
+        self.touches_all(verdict, server) && pipeline.ready_owed > 0 || verdict.names.iter().any(unsettled)
+    }
+
+    /// Whether a text uses names of prepared statements in SQL, or can meet those of strangers.
+    fn touches_names(&self, verdict: &Verdict, pipeline: &Pipeline, server: &ServerState) -> bool {
+        let touches = !verdict.names.is_empty() || self.touches_all(verdict, server);
+        touches && self.brings(pipeline)
+    }
+
+    /// Whether names are brought to servers for what uses them.
+    pub(super) fn brings(&self, pipeline: &Pipeline) -> bool {
+        self.renames() && pipeline.status != Status::Failed
+    }
+
+    /// Whether any name may be met.
+    fn touches_all(&self, verdict: &Verdict, server: &ServerState) -> bool {
+        verdict.lists_statements || verdict.is_opaque() && server.statements.has_own()
+    }
+
     /// Prepares the server connection for a text that uses names of prepared statements in SQL. False when what the
     /// names mean depends on replies that have not come.
     pub(super) fn bring_names(
@@ -67,16 +92,13 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> bool {
-        let strangers = verdict.is_opaque() && server.statements.has_own();
-        let touches = !verdict.names.is_empty() || verdict.lists_statements || strangers;
-        if !touches || !self.renames() || pipeline.status == Status::Failed {
+        if !self.touches_names(verdict, pipeline, server) {
             return true;
         }
-        let unsettled = |name: &NameUse| pipeline.is_unsettled(name.name().as_bytes());
-        let all = verdict.lists_statements || strangers;
-        if all && pipeline.ready_owed > 0 || verdict.names.iter().any(unsettled) {
+        if self.awaits_names(verdict, pipeline, server) {
             return false;
         }
+        let all = self.touches_all(verdict, server);
         let before = pipeline.owed.len();
         let alone = sent == Sent::Simple && !pipeline.has_open_batch();
         if all || server.statements.own_len() > OWN_NAMES_MAX {

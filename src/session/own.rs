@@ -758,7 +758,7 @@ impl Session {
         let (own, verdict) = (self.own.as_mut()?, verdict?);
         let resets = own.now != own.startup && verdict.settings.contains(&SettingChange::ResetAll);
         let ends = own.transaction.is_some() && !verdict.steps.is_empty();
-        if !resets && !ends || pipeline.copy_in {
+        if !resets && !ends {
             return None;
         }
         if waits(pipeline, out) {

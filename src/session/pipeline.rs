@@ -13,6 +13,7 @@ use super::{
     carried::{Answer, Carried, Probe},
     listen::Move,
     own_code::Change as CodeChange,
+    phase::Phase,
     statements::{ServerStatements, Statement},
     tally::Tally,
 };
@@ -83,6 +84,8 @@ pub enum Owed {
     OwnPrepare { name: Box<[u8]>, id: u64, since: u64 },
     /// A Sync of ours, for messages of ours in front of a simple query.
     OurSync,
+    /// A Sync of ours in the place of the client's, after an error in a batch that it has not ended yet.
+    EarlySync,
     /// The client's BEGIN, answered before it was sent; or its SET TRANSACTION. CloseComplete ends it.
     Begin,
     /// What the server must refuse, so that the transaction fails, and a Sync of ours.
@@ -104,7 +107,7 @@ impl Owed {
     pub fn ends_with_ready(&self) -> bool {
         let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
         let ours =
-            matches!(self, Owed::OwnPrepare { .. } | Owed::OurSync | Owed::FailedBegin | Owed::Again | Owed::Leave);
+            matches!(self, Owed::OwnPrepare { .. } | Owed::FailedBegin | Owed::Again | Owed::Leave) || self.syncs();
         queries || ours || self.ends_the_clients()
     }
 
@@ -113,11 +116,17 @@ impl Owed {
         matches!(self, Owed::Query { .. } | Owed::Sync)
     }
 
+    /// Whether it stands for a Sync, with which a server that skips goes on.
+    pub fn syncs(&self) -> bool {
+        matches!(self, Owed::Sync | Owed::OurSync | Owed::EarlySync | Owed::Again | Owed::FailedBegin)
+    }
+
     /// Whether the client must not see the reply.
     pub fn is_ours(&self) -> bool {
         let of_statements = matches!(self, Owed::OurParse { .. } | Owed::OurClose { .. } | Owed::OwnClose { .. });
         let own = matches!(self, Owed::OwnParse { .. } | Owed::OwnPrepare { .. });
-        let others = matches!(self, Owed::OurDescribe { .. } | Owed::Again | Owed::OurSync | Owed::Leave);
+        let syncs = matches!(self, Owed::Again | Owed::OurSync | Owed::EarlySync);
+        let others = syncs || matches!(self, Owed::OurDescribe { .. } | Owed::Leave);
         let queries = matches!(self, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. });
         of_statements || own || others || queries || self.begins()
     }
@@ -321,11 +330,8 @@ pub struct Pipeline {
     pub tally: Tally,
     /// As the last ReadyForQuery said.
     pub status: Status,
-    /// The server has reported an error in an extended query and skips everything up to a Sync that the client has not
-    /// sent yet.
-    pub skipping: bool,
-    /// COPY FROM STDIN waits for data: the server ignores Sync and Flush.
-    pub copy_in: bool,
+    /// Where the server is once it has read what was sent.
+    pub phase: Phase,
     /// Data for this COPY has come.
     pub copy_data: bool,
     /// A Sync has come among its data: should the COPY fail, nobody can tell whether that Sync is to be answered.
@@ -386,6 +392,8 @@ pub struct Seldom {
     pub tells_of: Option<u64>,
     /// The statement of which the server was asked what its result is, for the Bind at hand.
     pub asked_shape: Option<u64>,
+    /// How often it was, for the Bind at hand.
+    pub asks: u8,
     /// The server has said what a statement's parameters are, and not yet what its result is.
     pub parameters: Box<[u8]>,
     /// Idle connections to this database are in the way of what was sent; whoever closes them takes it.
@@ -421,8 +429,7 @@ impl Pipeline {
         if !owed.is_ours() {
             self.open_batch = !owed.ends_the_clients();
         }
-        // Whatever else is sent ends a COPY, one way or the other.
-        self.copy_in &= owed.is_known();
+        self.phase = self.phase.sent(&owed);
         self.owed.push_back(owed);
     }
 
@@ -507,6 +514,7 @@ impl Pipeline {
     /// COPY FROM STDIN has begun for the entry in front: Syncs that were sent before the end of the data are ignored by
     /// the server (manual, "COPY Operations").
     pub fn begin_copy_in(&mut self) {
+        let batch = matches!(self.owed.front(), Some(Owed::Execute { .. }));
         let (mut at, mut begins) = (0, true);
         let (mut ended, mut ignored) = (false, false);
         self.owed.retain(|owed| {
@@ -519,11 +527,16 @@ impl Pipeline {
             ended |= !begins;
             !matches!(owed, Owed::Sync | Owed::CopyEnd)
         });
-        self.copy_in = !ended;
+        if !ended {
+            self.phase = Phase::Copying { batch };
+        }
         (self.copy_data, self.copy_sync) = (false, false);
         if ignored {
             self.ready_owed = self.owed.iter().filter(|owed| owed.ends_the_clients()).count();
             self.open_batch = self.owed.back().is_some_and(|owed| !owed.ends_the_clients());
+            if ended {
+                self.phase = self.owed.iter().skip(1).fold(Phase::after_copy(batch), Phase::sent);
+            }
         }
     }
 
@@ -543,15 +556,26 @@ impl Pipeline {
         self.open_batch
     }
 
-    /// Whether the server cannot go on before the client sends more: the data of a COPY, or the Sync of a batch. When
-    /// the client has left, nothing of that can be committed any more.
-    pub fn waits_for_client(&self) -> bool {
-        self.copy_in || self.ready_owed == 0 && self.open_batch
+    /// Whether the server process owes nothing, and looks at whatever is sent next.
+    pub fn is_at_rest(&self) -> bool {
+        self.owed.is_empty() && self.phase == Phase::Ready
+    }
+
+    /// Whether the server process is ready for anybody: nor is a transaction open.
+    pub fn is_free(&self) -> bool {
+        self.is_at_rest() && self.status == Status::Idle
+    }
+
+    /// COPY FROM STDIN is over, or its end was sent.
+    pub fn end_copy(&mut self) {
+        if let Phase::Copying { batch } = self.phase {
+            self.phase = Phase::after_copy(batch);
+        }
     }
 
     /// Whether nothing of the client is under way, not even a transaction.
     pub fn is_quiet(&self) -> bool {
-        self.owed.is_empty() && self.status == Status::Idle && !self.open_batch
+        self.is_free() && !self.open_batch
     }
 
     /// The message pushed last neither opens nor ends a batch.
@@ -571,7 +595,7 @@ impl Pipeline {
     /// Whether it depends on replies that have not come what a name means: in the batch at hand an error would make the
     /// server skip what uses the name as well, but not in a later one.
     pub fn is_unsettled(&self, name: &[u8]) -> bool {
-        !self.copy_in && self.change(name).is_some_and(|change| change.batch != self.batch)
+        !self.phase.is_copying() && self.change(name).is_some_and(|change| change.batch != self.batch)
     }
 
     /// The unnamed statement is sent with the message that is pushed next.
@@ -659,7 +683,8 @@ impl Pipeline {
         }
         self.ready_owed = 0;
         self.status = Status::Idle;
-        (self.skipping, self.copy_in, self.failed, self.holding) = (false, false, false, false);
+        self.phase = Phase::Ready;
+        (self.failed, self.holding) = (false, false);
         (self.copy_data, self.copy_sync) = (false, false);
         (self.read_only, self.open_batch, self.asked_again) = (false, false, false);
         (self.deallocating, self.long_unnamed, self.long_unbound) = (false, false, false);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Mode, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
+    Mode, Outboxes, Phase, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::{Carried, Probe, creates_temporary},
     pipeline::{Effects, Owed},
     statements::{NAME_PREFIX, Shape},
@@ -92,7 +92,7 @@ impl Session {
         };
         let completes = match (front, reply) {
             (Owed::Query { .. } | Owed::Execute { .. }, Reply::CommandComplete) => {
-                pipeline.copy_in = false;
+                pipeline.end_copy();
                 self.on_command_complete(message.body, pipeline, server);
                 matches!(pipeline.owed.front(), Some(Owed::Execute { .. }))
             }
@@ -223,22 +223,28 @@ impl Session {
         }
         (pipeline.failed, pipeline.mended) = (true, false);
         pipeline.effects.undone |= pipeline.owed.front().is_some_and(|front| !front.is_ours());
-        if pipeline.copy_in && pipeline.copy_sync {
+        if pipeline.phase.is_copying() && pipeline.copy_sync {
             let why = Report::fatal(SqlState::PROTOCOL_VIOLATION, "a COPY failed that had a Sync among its data");
             return ServerStep::fail(why.detail(fields.message()));
         }
-        pipeline.copy_in = false;
+        pipeline.end_copy();
         let mut taken = None;
         match pipeline.owed.front() {
-            None => return ServerStep::Swallow,
+            // Something that needs no answer has failed in the middle of a batch.
+            None if pipeline.phase == Phase::Batch => drop(self.skip(pipeline, server)),
+            None => {
+                pipeline.phase = Phase::Astray;
+                return ServerStep::Swallow;
+            }
             Some(Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. }) => {
                 pipeline.seldom_mut().last_words = Some(fields);
                 return ServerStep::Swallow;
             }
-            Some(Owed::OwnPrepare { .. } | Owed::OurSync) => return ServerStep::Swallow,
+            Some(Owed::OwnPrepare { .. } | Owed::OurSync | Owed::EarlySync) => return ServerStep::Swallow,
             Some(Owed::Refused { report }) => {
                 report.write(out.to_client);
                 self.skip(pipeline, server);
+                self.sync_early(pipeline, out);
                 return ServerStep::Swallow;
             }
             Some(Owed::Query { .. }) => {
@@ -277,6 +283,7 @@ impl Session {
                 }
             }
         }
+        self.sync_early(pipeline, out);
         self.forward_error(message, fields, taken.as_deref(), out)
     }
 
@@ -330,9 +337,9 @@ impl Session {
         server.unnamed = None;
         pipeline.long_unnamed = false;
         pipeline.take(|seldom| &mut seldom.asked_shape);
-        while !matches!(pipeline.owed.front(), Some(Owed::Sync | Owed::OurSync)) {
+        while !pipeline.owed.front().is_some_and(Owed::syncs) {
             let Some(done) = pipeline.pop() else {
-                pipeline.skipping = true;
+                pipeline.phase = Phase::Skipping;
                 break;
             };
             match done.owed {
@@ -350,6 +357,41 @@ impl Session {
             front = false;
         }
         taken
+    }
+
+    /// A batch has failed outside of a block, and its Sync has not come: nothing of it can be committed any more, and
+    /// whatever comes before the Sync is dropped. So the server is told to go on, and is free for others meanwhile.
+    fn sync_early(&mut self, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
+        let plain = !(pipeline.restores || pipeline.withholds || pipeline.reduced) && self.block.is_none();
+        let waits = pipeline.phase == Phase::Skipping && pipeline.status == Status::Idle;
+        if waits && plain && !self.is_pinned() {
+            request::sync(out.to_server);
+            pipeline.push(Owed::EarlySync);
+            pipeline.keep_batch(false);
+            pipeline.holding = true;
+            self.skip_to_sync = true;
+        }
+    }
+
+    /// The server has ended a batch whose Sync the client has not sent yet.
+    fn on_synced_early(
+        &mut self,
+        status: Status,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
+        pipeline.holding = false;
+        if let Some(own) = &mut self.own {
+            own.on_ready(true, pipeline.status, status);
+        }
+        pipeline.status = status;
+        self.settle_block(status);
+        match self.on_clients_ready(pipeline, server, out) {
+            ServerStep::ForwardAndRelease => ServerStep::Release,
+            ServerStep::Forward | ServerStep::ForwardThenAnswer => ServerStep::Swallow,
+            step => step,
+        }
     }
 
     /// Passes an error on, with the client's own names in place of ours.
@@ -394,7 +436,7 @@ impl Session {
             return nonsense(wire::Error::UnknownMessage(b'Z'));
         }
         let failed = std::mem::take(&mut pipeline.failed);
-        pipeline.copy_in = false;
+        pipeline.end_copy();
         let Some(done) = pipeline.pop() else { return ServerStep::Forward };
         match done.owed {
             Owed::Replay { settings } => self.on_replayed(failed, settings, pipeline, server, out),
@@ -403,6 +445,7 @@ impl Session {
             Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server, out),
             Owed::Restore => self.on_restored(failed, status, pipeline, server, out),
             Owed::OurSync | Owed::FailedBegin => ServerStep::Swallow,
+            Owed::EarlySync => self.on_synced_early(status, pipeline, server, out),
             Owed::Leave => self.on_left(pipeline),
             Owed::Again => {
                 pipeline.holding = false;
@@ -447,7 +490,7 @@ impl Session {
             // A text that was too long to be judged has opened a block.
             return ServerStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, NO_BLOCKS));
         }
-        if !pipeline.owed.is_empty() || pipeline.status != Status::Idle {
+        if !pipeline.is_free() {
             return forward_to(pipeline);
         }
         pipeline.deallocating = false;

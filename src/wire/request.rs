@@ -215,6 +215,13 @@ pub fn sync(out: &mut Vec<u8>) {
     begin(b'S', 0, out);
 }
 
+/// Writes a CopyFail message.
+pub fn copy_fail(why: &str, out: &mut Vec<u8>) {
+    begin(b'f', why.len() + 1, out);
+    out.extend_from_slice(why.as_bytes());
+    out.push(0);
+}
+
 /// Writes a Close or Describe (`tag`) message about a prepared statement.
 pub fn about_statement(tag: u8, name: &[u8], out: &mut Vec<u8>) {
     begin(tag, name.len() + 2, out);

@@ -19,6 +19,7 @@ mod hidden_state;
 mod http;
 mod identity;
 mod kit;
+mod leaving;
 mod login;
 mod long_texts;
 mod moving;

@@ -38,18 +38,57 @@ impl Client {
             // Others may wait for the connection.
             self.cancel_statement().await;
         }
-        if let Some(exchange) = &mut self.exchange {
-            exchange.deserted = true;
-            let cut = exchange.is_cut();
-            let finished = async {
-                let event = poll_fn(|cx| self.poll_event(cx)).await;
-                !matches!(event, Event::Failed(_) | Event::ServerLost(_))
-            };
-            if cut || !timeout(DESERTED_LIMIT, finished).await.unwrap_or(false) {
-                return self.abandon();
+        if !timeout(DESERTED_LIMIT, self.finish()).await.unwrap_or(false) {
+            if self.exchange.as_ref().is_some_and(|exchange| !exchange.pipeline.effects.may_commit) {
+                // It would go on without a client, for as long as it takes, and nothing would come of it.
+                self.cancel_statement().await;
             }
+            return self.abandon();
         }
         self.clean().await;
+    }
+
+    /// Does what the client has said before it left, and lets the server come to rest after it. False when it does not.
+    async fn finish(&mut self) -> bool {
+        match &mut self.exchange {
+            Some(exchange) => exchange.desert(),
+            None => return true,
+        }
+        loop {
+            match poll_fn(|cx| self.poll_event(cx)).await {
+                Event::Done | Event::Idle => return true,
+                Event::Released if !self.give_back() => self.give_back_late().await,
+                Event::NeedServer(need) => {
+                    if self.lend(need).await.is_err() {
+                        return false;
+                    }
+                }
+                Event::Released | Event::NewDefaults => {}
+                Event::ToJudge => self.judge_front().await,
+                Event::Refused(why) => self.leave_replica(why),
+                Event::Left | Event::Failed(_) | Event::ServerLost(_) => return false,
+            }
+        }
+    }
+
+    /// Whether the client holds a server connection, and was gone at the last look already: its end has not been seen, or
+    /// nothing has come of it.
+    pub(super) fn is_leaking(&mut self) -> bool {
+        let gone = self.lent.is_some() && self.stream.has_hung_up();
+        let before = std::mem::replace(&mut self.was_gone, gone);
+        if !(gone && before) {
+            return false;
+        }
+        let waits_for = self.exchange.as_ref().map(|exchange| exchange.pipeline.waits_for()).unwrap_or_default();
+        let (client, process) = (self.stream.peer(), self.entry.slot.process);
+        tracing::error!(
+            client,
+            process,
+            waits_for,
+            "closed a server connection whose client has gone; this is a bug in Poolhouse"
+        );
+        self.abandon();
+        true
     }
 
     /// Closes the server connection in the middle of what it does.
@@ -64,14 +103,13 @@ impl Client {
             return self.abandon();
         }
         let (Some(lent), Some(exchange)) = (self.lent.take(), &mut self.exchange) else { return };
-        if !exchange.is_clean() || !exchange.pipeline.owed.is_empty() || self.session.is_indelible() {
+        let pipeline = &exchange.pipeline;
+        if !exchange.is_clean() || !pipeline.is_at_rest() || exchange.is_cut() || self.session.is_indelible() {
             return;
         }
-        let session = self.target.shared.mode == Mode::Session
-            || self.session.is_pinned()
-            || exchange.pipeline.effects.is_dirty();
-        let open_batch = exchange.pipeline.has_open_batch();
-        let mess = Mess { transaction: exchange.pipeline.status != Status::Idle || open_batch, session };
+        let session =
+            self.target.shared.mode == Mode::Session || self.session.is_pinned() || pipeline.effects.is_dirty();
+        let mess = Mess { transaction: pipeline.status != Status::Idle, session };
         let (mut lease, _) = lent;
         if lease.clean(mess).await {
             lease.give_back();

@@ -34,7 +34,7 @@ use crate::{
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
-    session::{self, AfterLoss, Ending, Loss, Need, RefusedRead, Session},
+    session::{self, AfterLoss, Ending, Loss, Need, Phase, RefusedRead, Session},
     topology::{Balance, NodeId},
     wire::reply::Status,
 };
@@ -75,6 +75,8 @@ pub struct Client {
     subscription: Option<Box<Subscription>>,
     /// The last order to move that has been put to it.
     order_answered: u32,
+    /// It had hung up when that was looked at last.
+    was_gone: bool,
     /// Frees its place among `max_clients` when the client goes.
     place: Option<Place>,
 }
@@ -176,6 +178,7 @@ impl Client {
             subscription: None,
             turns: 0,
             order_answered: 0,
+            was_gone: false,
         })
     }
 
@@ -281,7 +284,7 @@ impl Client {
         let mut server = server;
         let seed = u64::from(self.turns);
         let (last_write, rule, prejudged) = (self.last_write, self.rule, self.prejudged.as_deref());
-        let apart = !exchange.deserted;
+        let apart = !exchange.is_deserted();
         let guide = Guide { worker: &self.worker, target: &self.target, apart, prejudged, last_write, rule, seed };
         let event = loop {
             let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &guide);
@@ -337,10 +340,7 @@ impl Client {
                     && exchange.as_ref().is_none_or(|exchange| exchange.front_tag().is_none())
             }
             (Some(_), Some(exchange)) => {
-                exchange.pipeline.owed.is_empty()
-                    && exchange.pipeline.status == Status::Idle
-                    && self.session.is_pinned()
-                    && exchange.front_tag().is_none()
+                exchange.pipeline.is_free() && self.session.is_pinned() && exchange.front_tag().is_none()
             }
             (Some(_), None) => false,
         }
@@ -550,8 +550,7 @@ impl Client {
         if let Some(exchange) = &mut self.exchange {
             refused = exchange.pipeline.unfit;
             // The last line of defence: nothing unsent or unread may go to the next client.
-            fit &= exchange.is_clean() && exchange.pipeline.owed.is_empty();
-            fit &= exchange.pipeline.status == Status::Idle;
+            fit &= exchange.is_clean() && exchange.pipeline.is_free();
             exchange.detach();
         }
         let Some(lent) = self.lent.take() else { return };
@@ -722,9 +721,9 @@ impl Client {
         match (&self.lent, &self.exchange) {
             (Some(_), Some(exchange)) => {
                 let turn = exchange.pipeline.turns;
-                if exchange.pipeline.ready_owed > 0 {
+                if exchange.pipeline.ready_owed > 0 || exchange.is_held() {
                     (Armed::Query(turn), limits.query_timeout)
-                } else if exchange.pipeline.status != Status::Idle || exchange.pipeline.has_open_batch() {
+                } else if exchange.pipeline.status != Status::Idle || exchange.pipeline.phase != Phase::Ready {
                     (Armed::IdleTransaction(turn), limits.idle_transaction_timeout)
                 } else {
                     self.idle_limit(turn)

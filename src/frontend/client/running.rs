@@ -4,13 +4,14 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use super::{
     super::{
         exchange::Event,
-        registry::Order,
+        registry::{Order, Slot},
         report::{AcquireError, Words},
     },
     Armed, Client, Leave, Wake,
@@ -19,6 +20,10 @@ use crate::{
     session::{AfterLoss, Need},
     wire::error::Report,
 };
+
+/// How many calls a task may leave unanswered while it waits for something that has a limit of its own: far more than all
+/// of these together take.
+const CALLS_MAX: u8 = 24;
 
 /// What a client's task has to wait for, apart from the client's socket, its server's and the pool's queue.
 #[derive(Debug)]
@@ -47,6 +52,7 @@ enum After {
 /// A client being served. By hand: what an `async` function keeps lies in several places, and all of them would have to
 /// come into the processor's cache for each turn of the task.
 pub struct Running {
+    slot: Arc<Slot>,
     client: Option<Box<Client>>,
     aside: Option<Pin<Box<dyn Future<Output = After> + Send>>>,
 }
@@ -55,7 +61,12 @@ impl Future for Running {
     type Output = Leave;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Leave> {
-        let Running { client, aside } = &mut *self;
+        let Running { slot, client, aside } = &mut *self;
+        if slot.calls() > 0 && answer_call(slot, client, aside.is_some()) {
+            // With all that it holds.
+            (*client, *aside) = (None, None);
+            return Poll::Ready(Leave::Ended);
+        }
         loop {
             if let Some(doing) = aside {
                 let after = ready!(doing.as_mut().poll(cx));
@@ -76,9 +87,30 @@ impl Future for Running {
     }
 }
 
+/// The task was asked whether it still serves somebody. True when it does not, though it holds a server connection: the last
+/// line of defence against a client that is gone and keeps one for ever.
+#[cold]
+fn answer_call(slot: &Slot, client: &mut Option<Box<Client>>, aside: bool) -> bool {
+    match client {
+        Some(client) => {
+            slot.answer_calls();
+            client.is_leaking()
+        }
+        None if aside && slot.calls() >= CALLS_MAX => {
+            tracing::error!(
+                process = slot.process,
+                "closed a server connection that was kept by a task without a client; this is a bug in Poolhouse"
+            );
+            true
+        }
+        None => false,
+    }
+}
+
 impl Client {
     /// Serves the client until it leaves, fails, is ordered to leave, or is to move to another thread.
     pub fn run(self: Box<Self>) -> Running {
+        let slot = self.entry.slot.clone();
         let introduced = Box::pin(async move {
             poll_fn(|cx| {
                 self.entry.slot.set_waker(cx.waker().clone());
@@ -87,7 +119,7 @@ impl Client {
             .await;
             After::GoesOn(self)
         });
-        Running { client: None, aside: Some(introduced) }
+        Running { slot, client: None, aside: Some(introduced) }
     }
 
     /// Does what there is to do, as far as that needs no wait.

@@ -21,7 +21,10 @@ pub enum Message {
     CopyData(String),
     CopyDone,
     CopyFail,
+    FunctionCall,
     Terminate,
+    /// A message of this type that a server cannot read; what is in front of the mistake names the unnamed.
+    Malformed(u8),
 }
 
 impl Message {
@@ -44,6 +47,7 @@ impl Message {
             ("CopyData", _) => Message::CopyData(rest.to_owned()),
             ("CopyDone", _) => Message::CopyDone,
             ("CopyFail", _) => Message::CopyFail,
+            ("FunctionCall", _) => Message::FunctionCall,
             ("Terminate", _) => Message::Terminate,
             _ => panic!("no such message: {text}"),
         }
@@ -67,7 +71,10 @@ impl Message {
             Message::CopyData(text) => (b'd', vec![text.as_bytes()]),
             Message::CopyDone => (b'c', vec![]),
             Message::CopyFail => (b'f', vec![b"given up\0"]),
+            Message::FunctionCall => (b'F', vec![b"\0\0\x06\x3e\0\0\0\0\0\0"]),
             Message::Terminate => (b'X', vec![]),
+            Message::Malformed(b'B') => (b'B', vec![b"\0\0\xff"]),
+            Message::Malformed(tag) => (*tag, vec![b"\xff"]),
         };
         frame(tag, &parts, out);
     }

@@ -178,6 +178,12 @@ impl Model {
             && self.copy.is_none()
     }
 
+    /// A simple query would be answered at once, whoever sends it.
+    pub fn takes_a_query(&self) -> bool {
+        let implicit = self.transaction.as_ref().is_some_and(|transaction| !transaction.block);
+        !self.closed && self.input.is_empty() && !self.skipping && self.copy.is_none() && !implicit
+    }
+
     /// What the session has set.
     pub fn set_by_session(&self) -> Vec<(String, String)> {
         let set = self.settings.iter().filter(|(_, (_, set))| *set);
@@ -258,6 +264,12 @@ impl Model {
             }
             b'X' => {}
             _ if self.skipping => {}
+            b'F' => self.call(body),
+            b'B' | b'E' | b'H' if body.ends_with(b"\xff") => {
+                self.error(&Refused { code: "08P01", text: "invalid message format".into() });
+                self.fail_transaction();
+                self.skipping = true;
+            }
             b'Q' => self.query(&texts::<1>(body).0[0]),
             b'H' => self.flush(),
             b'd' | b'c' | b'f' => {}
@@ -269,6 +281,24 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// A function call is a query of its own, and takes no prepared statement away.
+    fn call(&mut self, body: &[u8]) {
+        self.begin_implicit();
+        let called = match body.len() {
+            _ if self.is_failed() => refused("25P02", "current transaction is aborted"),
+            0..6 => refused("08P01", "insufficient data left in message"),
+            _ => {
+                self.say(b'V', b"\xff\xff\xff\xff");
+                Ok(())
+            }
+        };
+        if let Err(error) = called.and_then(|()| self.end_implicit()) {
+            self.error(&error);
+            self.fail_transaction();
+        }
+        self.ready();
     }
 
     fn in_copy(&mut self, protocol: Protocol, rows: u32, tag: u8, body: &[u8]) {

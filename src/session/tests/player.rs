@@ -90,6 +90,8 @@ pub struct Client {
     told: usize,
     /// Why it was disconnected.
     pub ended: Option<String>,
+    /// It has left: what it had said is done all the same.
+    pub left: bool,
 }
 
 /// The whole stage.
@@ -159,6 +161,7 @@ impl World {
             received: Vec::new(),
             told: 0,
             ended: None,
+            left: false,
         });
         self.clients.len() - 1
     }
@@ -170,7 +173,7 @@ impl World {
     /// Bytes of the client arrive.
     pub fn send(&mut self, client: usize, bytes: &[u8]) {
         let party = &mut self.clients[client];
-        if party.ended.is_none() {
+        if party.ended.is_none() && !party.left {
             party.inbox.extend_from_slice(bytes);
             party.wants_more = false;
         }
@@ -184,7 +187,7 @@ impl World {
 
     /// Lets the client's side look at what has come from it. True when something moved.
     pub fn move_client(&mut self, client: usize) -> bool {
-        let moved = self.digest_client(client);
+        let moved = self.digest_client(client) || self.say_last(client);
         self.finish_release(client);
         self.tell_client(client);
         moved
@@ -251,16 +254,54 @@ impl World {
         self.tell_client(client);
     }
 
-    /// The client's connection ends: what it holds is cleaned, as the frontend does.
+    /// The client's connection ends. What it has said is done, and what it holds then comes to rest and is cleaned, as the
+    /// frontend does.
     pub fn leave(&mut self, client: usize) {
+        self.clients[client].left = true;
+    }
+
+    /// Says in the place of a client that has left what lets its server come to rest; cleans what has. True when something
+    /// moved.
+    fn say_last(&mut self, client: usize) -> bool {
         let party = &mut self.clients[client];
-        party.ended.get_or_insert_with(|| "it left".into());
-        let Some(server) = party.lent.take() else { return };
+        let whole = || header(&party.inbox).is_ok_and(|head| head.is_some()) && !party.wants_more;
+        if !party.left || party.ended.is_some() || party.held || party.released || party.wants.is_some() || whole() {
+            return false;
+        }
+        let Some(at) = party.lent else {
+            party.ended = Some("it left".into());
+            return true;
+        };
+        let server = &mut self.servers[at];
+        let cut = party.rest > 0 && party.passes;
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
+        if !cut && party.pipeline.say_last(&mut out) {
+            server.model.receive(&to_server);
+            return true;
+        }
+        if !cut && !party.pipeline.owed.is_empty() {
+            return false;
+        }
+        let fit = !cut && party.pipeline.is_at_rest() && !party.session.is_indelible();
+        party.ended = Some("it left".into());
         detach(party);
-        let server = &mut self.servers[server];
-        server.lent_to = None;
-        server.model.clean();
-        server.state = Server::new(server.model.read_only).state;
+        let Model { read_only, no_roles, .. } = server.model;
+        if fit {
+            // What the server still ignores, such as a late Flush, is read first.
+            while server.model.has_input() {
+                server.model.step();
+            }
+            assert!(server.model.takes_a_query(), "the cleaning would not be answered: {:?}", server.model);
+            server.lent_to = None;
+            server.model.clean();
+            server.state = Server::new(read_only).state;
+        } else {
+            *server = Server::new(read_only);
+            server.model.no_roles = no_roles;
+        }
+        self.tell(format!("  S{} {}", at + 1, if fit { "cleaned" } else { "closed" }));
+        true
     }
 
     /// Lets everything move until nothing does.

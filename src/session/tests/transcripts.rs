@@ -550,10 +550,10 @@ fn a_query_between_an_error_and_its_sync_is_ignored() {
           S1 > Bind - nope
           S1 > Flush
           A < Error 26000 prepared statement "nope" does not exist
-        A> Query SELECT 1
-        A> Sync
           S1 > Sync
           S1 free
+        A> Query SELECT 1
+        A> Sync
           A < Ready I
         "#,
     );

@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, TcpStream},
+    time::Duration,
 };
 
 use postgres_protocol::{
@@ -143,6 +144,12 @@ impl RawClient {
             other => panic!("authentication request {other} is not known here"),
         }
         self.send(&answer);
+    }
+
+    /// Reads and writes fail when the other side does nothing for so long.
+    pub fn set_patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+        self.stream.set_write_timeout(Some(patience)).unwrap();
     }
 
     /// Sends bytes as they are.
