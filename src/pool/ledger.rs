@@ -2,18 +2,20 @@
 //! closes nothing itself; what is to be done goes out as an [`Outcome`].
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     task::Waker,
     thread::ThreadId,
     time::{Duration, SystemTime},
 };
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::{
     CheckoutError, Manager, Settings,
     trouble::{SLOW, Trouble},
+    waiters::{Waiter, Waiters},
 };
 
 /// A pool's place in its node's ledger.
@@ -152,10 +154,9 @@ struct PoolLedger<M: Manager> {
     idle: Vec<(Instant, Held<M::Connection>)>,
     lent: usize,
     opening: usize,
-    /// In the order of their tickets.
-    waiting: VecDeque<Waiter>,
+    waiting: Waiters,
     /// What those get, by their tickets, who wait no more and have not looked since.
-    answers: Vec<(u64, Answer<M>)>,
+    answers: HashMap<u64, Answer<M>, RandomState>,
     /// More wait than connections are being opened for, and only the node's budget is in the way.
     starves: bool,
     /// Connections of an older generation are closed instead of idling.
@@ -189,7 +190,7 @@ impl<M: Manager> PoolLedger<M> {
 
     /// All who wait learn that it is better not to.
     fn turn_away(&mut self, why: &CheckoutError<M::Error>, outcome: &mut Outcome<M>) {
-        for waiter in std::mem::take(&mut self.waiting) {
+        while let Some(waiter) = self.waiting.pop() {
             self.answer(waiter, Err(why.clone()), outcome);
         }
     }
@@ -224,23 +225,13 @@ impl<M: Manager> PoolLedger<M> {
     }
 
     fn answer(&mut self, waiter: Waiter, answer: Answer<M>, outcome: &mut Outcome<M>) {
-        self.answers.push((waiter.ticket, answer));
+        self.answers.insert(waiter.ticket, answer);
         outcome.wake(waiter.waker);
     }
 
     fn take_answer(&mut self, ticket: u64) -> Option<Answer<M>> {
-        let at = self.answers.iter().position(|(of, _)| *of == ticket)?;
-        Some(self.answers.swap_remove(at).1)
+        self.answers.remove(&ticket)
     }
-}
-
-#[derive(Debug)]
-struct Waiter {
-    ticket: u64,
-    worker: ThreadId,
-    since: Instant,
-    /// Once it has looked in vain.
-    waker: Option<Waker>,
 }
 
 /// What one that waits gets in the end.
@@ -280,8 +271,8 @@ impl<M: Manager> Ledger<M> {
             idle: Vec::new(),
             lent: 0,
             opening: 0,
-            waiting: VecDeque::new(),
-            answers: Vec::new(),
+            waiting: Waiters::default(),
+            answers: HashMap::default(),
             starves: false,
             generation: 0,
             outdated: 0,
@@ -443,7 +434,7 @@ impl<M: Manager> Ledger<M> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(pool) = self.pools.get_mut(&key) {
-            pool.waiting.push_back(Waiter { ticket, worker, since, waker: None });
+            pool.waiting.push(Waiter::new(ticket, worker, since));
             let limit = pool.settings.checkout_timeout.filter(|_| !pool.paused);
             let deadline = limit.map(|limit| since + limit);
             outcome.watch(self.watch_for(deadline));
@@ -465,8 +456,7 @@ impl<M: Manager> Ledger<M> {
         if let Some(answer) = pool.take_answer(ticket) {
             return Some(answer);
         }
-        let at = pool.waiting.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
-        let held = &mut pool.waiting.get_mut(at)?.waker;
+        let held = &mut pool.waiting.get_mut(ticket)?.waker;
         if !held.as_ref().is_some_and(|held| held.will_wake(waker)) {
             *held = Some(waker.clone());
         }
@@ -505,9 +495,7 @@ impl<M: Manager> Ledger<M> {
             if let Some(Ok(held)) = pool.take_answer(ticket) {
                 return self.give_back(key, held);
             }
-            if let Ok(at) = pool.waiting.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
-                pool.waiting.remove(at);
-            }
+            pool.waiting.leave(ticket);
         }
         self.open_for(key, &mut outcome);
         outcome
@@ -633,7 +621,7 @@ impl<M: Manager> Ledger<M> {
             let Some(pool) = self.pools.get_mut(&key) else { continue };
             let Some(limit) = pool.settings.checkout_timeout.filter(|_| !pool.paused) else { continue };
             while pool.waiting.front().is_some_and(|waiter| waiter.since + limit <= now) {
-                if let Some(waiter) = pool.waiting.pop_front() {
+                if let Some(waiter) = pool.waiting.pop() {
                     pool.answer(waiter, Err(CheckoutError::Timeout), outcome);
                 }
             }
@@ -739,8 +727,7 @@ impl<M: Manager> Ledger<M> {
         let now = self.now;
         let Some(pool) = self.pools.get_mut(&key) else { return };
         let Some(notice) = pool.settings.wait_notice else { return };
-        let from = pool.waiting.partition_point(|waiter| waiter.ticket < pool.nudged);
-        for waiter in pool.waiting.range(from..) {
+        for waiter in pool.waiting.from(pool.nudged) {
             if now.saturating_duration_since(waiter.since) < notice {
                 break;
             }
@@ -871,13 +858,12 @@ impl<M: Manager> Ledger<M> {
 }
 
 /// The first in the queue, or the first of the connection's own thread when nobody has waited long.
-fn next_waiter(waiting: &mut VecDeque<Waiter>, home: ThreadId) -> Option<Waiter> {
+fn next_waiter(waiting: &mut Waiters, home: ThreadId) -> Option<Waiter> {
     let first = waiting.front()?;
     if first.worker == home || first.since.elapsed() > PASSED_OVER_MAX {
-        return waiting.pop_front();
+        return waiting.pop();
     }
-    let own = waiting.iter().position(|waiter| waiter.worker == home).unwrap_or(0);
-    waiting.remove(own)
+    waiting.pop_near(home)
 }
 
 /// Between 0.9 and 1.1 times the lifetime, spread evenly over consecutive connections (multiples of the golden ratio).

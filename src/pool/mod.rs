@@ -12,6 +12,7 @@ mod ledger;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod waiters;
 
 use std::{
     fmt::Debug,
