@@ -8,7 +8,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -84,6 +84,37 @@ pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     tokio::task::spawn_blocking(work).await.ok()
 }
 
+/// How long a piece of work takes that [`compute_in_turn`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Milliseconds.
+    Short,
+    /// Up to a second, and perhaps at a stranger's wish: one such at a time in the whole process.
+    Long,
+}
+
+/// As [`compute`], for what many may want at the same time, such as proofs of passwords: only a few are done at once, in
+/// the order in which they were asked for, so that threads with clients keep their processors. What is given up before its
+/// turn is not done.
+pub async fn compute_in_turn<T: Send + 'static>(
+    length: Length,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    static SHORT: Semaphore = Semaphore::const_new(2);
+    static LONG: Semaphore = Semaphore::const_new(1);
+    let turns = match length {
+        Length::Short => &SHORT,
+        Length::Long => &LONG,
+    };
+    let turn = turns.acquire().await.ok()?;
+    compute(move || {
+        // Until it is done, whether or not somebody still waits for it.
+        let _turn = turn;
+        work()
+    })
+    .await
+}
+
 pin_project! {
     /// A task whose panic is noted. By hand, because an `async` block around a future has room for it twice, and every
     /// client has one of these.
@@ -120,6 +151,33 @@ impl Drop for PanicNote<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn long_work_is_done_one_by_one_and_short_work_does_not_wait_for_it() {
+        use std::sync::mpsc;
+        let (begun, has_begun) = mpsc::channel();
+        let (go, may_go) = mpsc::channel::<()>();
+        let first = tokio::spawn(compute_in_turn(Length::Long, move || {
+            begun.send(()).unwrap();
+            may_go.recv().unwrap();
+        }));
+        while has_begun.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        // Nobody waits for it any more, and still it has its turn.
+        let mut second = Box::pin(compute_in_turn(Length::Long, || 2));
+        assert!(futures_pending(&mut second).await);
+        assert_eq!(compute_in_turn(Length::Short, || 3).await, Some(3));
+        assert!(futures_pending(&mut second).await);
+        go.send(()).unwrap();
+        assert_eq!(second.await, Some(2));
+    }
+
+    async fn futures_pending(future: &mut (impl Future + Unpin)) -> bool {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
+    }
 
     #[tokio::test]
     async fn a_panic_ends_one_task_only() {

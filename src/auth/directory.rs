@@ -103,6 +103,12 @@ impl Directory {
         }
     }
 
+    /// Whether [`Directory::challenge`] would take those milliseconds, which are not for a thread that has others to serve.
+    pub fn has_to_derive(&self, user: &str) -> bool {
+        let proof = self.users.get(user).map(|known| &known.proof);
+        matches!(proof, Some(Proof::ScramLater(cell)) if self.method != Method::Trust && cell.get().is_none())
+    }
+
     /// Why this user's challenge cannot be passed; None when it can (or when nothing needs to be proved).
     pub fn refusal(&self, user: &str) -> Option<Refusal> {
         if self.method == Method::Trust {

@@ -21,7 +21,10 @@ pub enum Error {
     /// Wrong password, unknown user, or a user that cannot log in by this method: `Directory::refusal` tells.
     #[error("the proof does not fit the password")]
     WrongProof,
-    #[error("the server asks for {iterations} SCRAM iterations, allowed are 1 to {limit}")]
+    #[error(
+        "the server asks for {iterations} SCRAM iterations, and Poolhouse takes 1 to {limit}: set the user's password \
+         there anew with a smaller scram_iterations"
+    )]
     IterationsOutOfRange { iterations: u32, limit: u32 },
     #[error(
         "the server's SCRAM salt or iteration count is not that of the keys: its stored password differs from ours"

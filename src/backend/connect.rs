@@ -9,9 +9,10 @@ use tokio::{
 
 use super::{Canceler, Greeting, Login, Server};
 use crate::{
-    auth,
+    auth::{self, scram},
     net::Stream,
-    session::ServerState,
+    session::{ParameterError, ServerState},
+    tasks::{self, Length},
     wire::{
         self, ErrorFields,
         frame::HEADER_BYTES,
@@ -23,6 +24,9 @@ use crate::{
 
 /// Longest message that a login may bring.
 const LOGIN_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Most bytes that a login may bring in all: a server that never comes to an end is given up long before the time is.
+const LOGIN_BYTES_MAX: usize = 1 << 20;
 
 /// Why there is no connection.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -45,6 +49,10 @@ pub enum ConnectError {
     Protocol(#[from] wire::Error),
     #[error("the server sent a message of {0} bytes during the login")]
     Oversized(usize),
+    #[error("the server sent more than {} kB during the login", LOGIN_BYTES_MAX >> 10)]
+    Endless,
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
 }
 
 impl ConnectError {
@@ -62,7 +70,9 @@ impl ConnectError {
             ConnectError::Unreachable(_)
             | ConnectError::Timeout(_)
             | ConnectError::Protocol(_)
-            | ConnectError::Oversized(_) => "08001",
+            | ConnectError::Oversized(_)
+            | ConnectError::Endless
+            | ConnectError::Parameters(_) => "08001",
         }
     }
 
@@ -76,7 +86,9 @@ impl ConnectError {
             | ConnectError::Timeout(_)
             | ConnectError::Closed
             | ConnectError::Protocol(_)
-            | ConnectError::Oversized(_) => false,
+            | ConnectError::Oversized(_)
+            | ConnectError::Endless
+            | ConnectError::Parameters(_) => false,
         }
     }
 }
@@ -143,12 +155,14 @@ pub async fn knock(login: &Login, limit: Duration) -> bool {
 struct LoginWire {
     stream: Stream,
     inbox: Vec<u8>,
+    /// Of all messages so far.
+    bytes: usize,
     greeting: Greeting,
 }
 
 impl LoginWire {
     fn new(stream: Stream) -> LoginWire {
-        LoginWire { stream, inbox: Vec::with_capacity(1024), greeting: Greeting::default() }
+        LoginWire { stream, inbox: Vec::with_capacity(1024), bytes: 0, greeting: Greeting::default() }
     }
 
     /// The next message: tag and body.
@@ -159,6 +173,10 @@ impl LoginWire {
                     return Err(ConnectError::Oversized(head.body));
                 }
                 if self.inbox.len() >= head.message() {
+                    self.bytes += head.message();
+                    if self.bytes > LOGIN_BYTES_MAX {
+                        return Err(ConnectError::Endless);
+                    }
                     let rest = self.inbox.split_off(head.message());
                     let message = std::mem::replace(&mut self.inbox, rest);
                     return Ok((head.tag, message[HEADER_BYTES..].to_vec()));
@@ -209,7 +227,7 @@ async fn authenticate(login: &Login, wire: &mut LoginWire) -> Result<(), Connect
                 if !mechanisms.split(|byte| *byte == 0).any(|name| name == b"SCRAM-SHA-256") {
                     return Err(ConnectError::NoCredential("a SASL mechanism other than SCRAM-SHA-256"));
                 }
-                scram(login, wire).await?;
+                prove_by_scram(login, wire).await?;
             }
             Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
                 return Err(wire::Error::Malformed("Authentication").into());
@@ -221,7 +239,7 @@ async fn authenticate(login: &Login, wire: &mut LoginWire) -> Result<(), Connect
     }
 }
 
-async fn scram(login: &Login, wire: &mut LoginWire) -> Result<(), ConnectError> {
+async fn prove_by_scram(login: &Login, wire: &mut LoginWire) -> Result<(), ConnectError> {
     let mut nonce = [0; 18];
     getrandom::fill(&mut nonce).map_err(|error| ConnectError::Unreachable(Arc::new(io::Error::other(error))))?;
     let exchange = login.credential.scram_exchange(nonce);
@@ -235,7 +253,18 @@ async fn scram(login: &Login, wire: &mut LoginWire) -> Result<(), ConnectError> 
     let Authentication::SaslContinue(server_first) = Authentication::read(&body)? else {
         return Err(wire::Error::Malformed("AuthenticationSASLContinue").into());
     };
-    let (exchange, last) = exchange.respond(server_first).map_err(ConnectError::Auth)?;
+    let iterations = exchange.iterations(server_first).map_err(ConnectError::Auth)?;
+    let server_first = server_first.to_vec();
+    // Others must not wait for it.
+    let responded = match iterations {
+        0 => Some(exchange.respond(&server_first)),
+        1..=scram::ITERATIONS_SHORT => {
+            tasks::compute_in_turn(Length::Short, move || exchange.respond(&server_first)).await
+        }
+        _ => tasks::compute_in_turn(Length::Long, move || exchange.respond(&server_first)).await,
+    };
+    // Only a panic, or the end of Poolhouse, leaves it without.
+    let (exchange, last) = responded.ok_or(ConnectError::Closed)?.map_err(ConnectError::Auth)?;
     wire.answer(&last).await?;
     let body = wire.next_authentication().await?;
     let Authentication::SaslFinal(server_final) = Authentication::read(&body)? else {

@@ -47,7 +47,7 @@ mod tests {
     fn another_value_on_the_same_node_is_a_change() {
         let reported = |zone| {
             let mut reported = Reported::default();
-            reported.set("TimeZone", zone);
+            reported.set("TimeZone", zone).unwrap();
             Arc::new(reported)
         };
         let defaults = Defaults::default();

@@ -8,11 +8,14 @@ use tokio::{
 };
 
 use super::Server;
-use crate::wire::{
-    self, ErrorFields,
-    frame::HEADER_BYTES,
-    reply::{self, Status},
-    request,
+use crate::{
+    session::ParameterError,
+    wire::{
+        self, ErrorFields,
+        frame::HEADER_BYTES,
+        reply::{self, Status},
+        request,
+    },
 };
 
 /// Longest answer that is gathered.
@@ -33,6 +36,8 @@ pub enum QueryError {
     Timeout(Duration),
     #[error("the server broke the protocol: {0}")]
     Protocol(#[from] wire::Error),
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
     #[error("the answer is longer than {ANSWER_BYTES_MAX} bytes")]
     Oversized,
 }

@@ -29,7 +29,7 @@ use crate::{
     metrics::Account,
     net::{Admitted, Stream},
     session::{Mode, OwnSettings, Route, RouteBy, Session},
-    tasks::Scope,
+    tasks::{self, Length, Scope},
     topology::{Preference, Rule, Who},
     wire::{
         self,
@@ -406,7 +406,13 @@ async fn cancel(frontend: &Frontend, key: &CancelKey, worker: &Worker) {
 
 /// Lets the client prove who it is; what it gives is what a server may take from us in its name.
 async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<Credential, Refusal> {
-    let directory = &frontend.live().directory;
+    let live = frontend.live();
+    if live.directory.has_to_derive(user) {
+        let (live, user) = (live.clone(), user.to_owned());
+        // What is made there is found here; should it not be, it is made here.
+        let _ = tasks::compute_in_turn(Length::Short, move || drop(live.directory.challenge(&user))).await;
+    }
+    let directory = &live.directory;
     let stored = directory.secret(user).cloned().map_or(Credential::None, Credential::Secret);
     let proved = match directory.challenge(user) {
         Challenge::None => return Ok(stored),

@@ -150,7 +150,9 @@ fn refused(node: &str, error: &ConnectError, hint: &str) -> Words {
         | ConnectError::Refused { .. }
         | ConnectError::Closed
         | ConnectError::Protocol(_)
-        | ConnectError::Oversized(_) => SqlState::CONNECTION_UNREACHABLE,
+        | ConnectError::Oversized(_)
+        | ConnectError::Endless
+        | ConnectError::Parameters(_) => SqlState::CONNECTION_UNREACHABLE,
     };
     let report = Report::error(code, format!("cannot use the server {node}: {error}"));
     Words::Ours(if hint.is_empty() { report } else { report.hint(hint) })

@@ -230,13 +230,13 @@ impl ServerState {
     /// Takes in the body of a ParameterStatus message. The answer says whether it is about the session.
     ///
     /// # Errors
-    /// When the message is malformed.
-    pub fn take_parameter(&mut self, body: &[u8]) -> Result<bool, wire::Error> {
+    /// When the message is malformed, or the server reports too much.
+    pub fn take_parameter(&mut self, body: &[u8]) -> Result<bool, ParameterError> {
         let (name, value) = wire::reply::parameter_status_parts(body)?;
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         let of_the_session = Reported::is_of_the_session(&name);
         let reported = if of_the_session { &mut self.reported } else { &mut self.about_itself };
-        Arc::make_mut(reported).set(&name, &value);
+        Arc::make_mut(reported).set(&name, &value)?;
         Ok(of_the_session)
     }
 }
@@ -247,6 +247,12 @@ pub trait Judge {
 
     /// Whether the verdict of a long text is known; others are judged at once.
     fn knows(&self, sql: &[u8]) -> bool;
+
+    /// What the verdicts since the last call have cost: a text that had to be parsed is worth many messages. A judge whose
+    /// caller has nobody else to serve need not say.
+    fn take_effort(&self) -> u32 {
+        0
+    }
 
     /// The nodes as they are now for something that needs this, and must see this WAL position.
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Mode, Outboxes, Phase, Pipeline, ServerState, ServerStep, Session, Shown,
+    Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::{Carried, Probe, creates_temporary},
     pipeline::{Effects, Owed},
     statements::{NAME_PREFIX, Shape},
@@ -62,7 +62,11 @@ impl Session {
     fn on_parameter(&mut self, body: &[u8], pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
         let of_the_session = match server.take_parameter(body) {
             Ok(of_the_session) => of_the_session,
-            Err(error) => return nonsense(error),
+            Err(ParameterError::Malformed(error)) => return nonsense(error),
+            Err(error @ ParameterError::TooMuch) => {
+                let report = Report::fatal(SqlState::CONNECTION_LOST, "the connection to the server was closed");
+                return ServerStep::fail(report.detail(format!("{error}.")));
+            }
         };
         // With a server of its own the client hears what that says of itself, too.
         let concerns = of_the_session || self.shared.mode == Mode::Session;

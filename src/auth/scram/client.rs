@@ -53,8 +53,21 @@ impl ClientExchange {
         format!("{GS2_HEADER}{}", self.first_bare).into_bytes()
     }
 
+    /// How many rounds [`ClientExchange::respond`] to this message will take, each half a microsecond; 0 when it takes
+    /// none, as with keys. Up to [`ITERATIONS_MAX`] of them: they are not for a thread that has others to serve.
+    ///
+    /// # Errors
+    /// When the message is malformed, or asks for more.
+    pub fn iterations(&self, server_first: &[u8]) -> Result<u32, Error> {
+        check_length(server_first, SERVER_MESSAGE_BYTES_MAX)?;
+        let offer = ServerFirst::parse(server_first)?;
+        Ok(match self.prover {
+            Prover::Password(_) => offer.iterations,
+            Prover::Keys { .. } => 0,
+        })
+    }
+
     /// Takes the server's first message (the data of AuthenticationSASLContinue) and makes the data of SASLResponse.
-    /// With a password this takes half a microsecond for each iteration that the server asks for.
     ///
     /// # Errors
     /// When the message is malformed or of another exchange, the iterations are out of range, or the keys belong to
@@ -195,6 +208,12 @@ mod tests {
             assert_eq!(refusal(offer), Some(error), "{offer}");
         }
         assert_eq!(refusal("r=rOprNGfwEbeRWgbNEkqOx,s=QSXCR+Q6sek8bf92,i=1,x=later"), None);
+        // Those who are asked how long it takes hear the same.
+        let asked = |iterations: u32| {
+            exchange().iterations(format!("r=rOprNGfwEbeRWgbNEkqOx,s=QSXCR+Q6sek8bf92,i={iterations}").as_bytes())
+        };
+        assert_eq!((asked(4096), asked(limit)), (Ok(4096), Ok(limit)));
+        assert_eq!(asked(limit + 1), Err(Error::IterationsOutOfRange { iterations: limit + 1, limit }));
         let long = format!("r=rOprNGfwEbeRWgbNEkqO{}", "x".repeat(5000));
         assert!(matches!(refusal(&long), Some(Error::MessageTooLong { limit: SERVER_MESSAGE_BYTES_MAX, .. })));
     }

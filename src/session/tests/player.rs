@@ -141,7 +141,7 @@ impl World {
     pub fn add_client(&mut self, startup: &[(&str, &str)]) -> usize {
         let mut reported = Reported::default();
         for (name, value) in Model::default().reported() {
-            reported.set(&name, &value);
+            reported.set(&name, &value).expect("few");
         }
         let settings = Arc::new(Carried::new(startup.iter().copied()));
         self.clients.push(Client {
