@@ -45,6 +45,13 @@ const CONTROL_BYTES_MAX: usize = 64 << 10;
 /// When this much waits to be written, no more messages are looked at before it is gone.
 const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
+/// How much is looked at for one client before others have their turn, in messages that cost little; tens of them take as
+/// long as one text that has to be parsed.
+const TURN_EFFORT: u32 = 1024;
+
+/// So many bytes of a message are looked at as fast as a message is.
+const BYTES_PER_EFFORT: usize = 1024;
+
 /// What a client that is busy holds; one that idles outside a transaction holds none of it. In the order written, so that
 /// what every turn looks at lies together.
 #[derive(Debug, Default)]
@@ -137,6 +144,8 @@ struct Turn<'a, 'b> {
     server_is_dry: bool,
     /// Something has been moved, so that more may be possible.
     moved: bool,
+    /// What is left of [`TURN_EFFORT`].
+    left: u32,
 }
 
 /// Bytes to be written, and how far they have been.
@@ -353,23 +362,47 @@ impl Exchange {
         cx: &mut Context<'_>,
         client: &mut Stream,
         session: &mut Session,
+        server: Option<&mut Server>,
+        judge: &impl Judge,
+    ) -> Poll<Event> {
+        if !coop::has_budget_remaining() {
+            return Turn::end(cx);
+        }
+        let mut turn = Turn { cx, client_is_dry: false, server_is_dry: false, moved: false, left: TURN_EFFORT };
+        let event = self.poll_turn(&mut turn, client, session, server, judge);
+        if event.is_ready()
+            && let Poll::Ready(share) = coop::poll_proceed(turn.cx)
+        {
+            // A task whose events each lead to the next one at once comes to an end of its share, too.
+            share.made_progress();
+        }
+        event
+    }
+
+    fn poll_turn(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        client: &mut Stream,
+        session: &mut Session,
         mut server: Option<&mut Server>,
         judge: &impl Judge,
     ) -> Poll<Event> {
-        let mut turn = Turn { cx, client_is_dry: false, server_is_dry: false, moved: false };
         loop {
             turn.moved = false;
-            if let Some(event) = self.write_client(client, &mut turn) {
+            if let Some(event) = self.write_client(client, turn) {
                 return Poll::Ready(event);
             }
             // The client's side first: what the server has to answer is on its way sooner.
-            if let Some(event) = self.move_from_client(client, session, server.as_deref_mut(), judge, &mut turn) {
+            if let Some(event) = self.move_from_client(client, session, server.as_deref_mut(), judge, turn) {
                 return Poll::Ready(event);
             }
             if let Some(server) = server.as_deref_mut()
-                && let Some(event) = self.move_from_server(session, server, &mut turn)
+                && let Some(event) = self.move_from_server(session, server, turn)
             {
                 return Poll::Ready(event);
+            }
+            if turn.left == 0 {
+                return Turn::end(turn.cx);
             }
             if !(turn.moved || self.deserted && self.say_last()) {
                 break;
@@ -517,7 +550,7 @@ impl Exchange {
             Refusal::Begun(_) if self.from_server.has_room() => return None,
             Refusal::Begun(_) | Refusal::Not => {}
         }
-        if let Some(report) = self.digest_server(session, server) {
+        if let Some(report) = self.digest_server(session, server, turn) {
             return Some(Event::Failed(report));
         }
         if self.pipeline.seldom().is_some_and(|seldom| seldom.new_defaults.is_some()) {
@@ -542,7 +575,12 @@ impl Exchange {
     }
 
     /// Looks at all that has come from the server.
-    fn digest_server(&mut self, session: &mut Session, server: &mut Server) -> Option<Box<Report>> {
+    fn digest_server(
+        &mut self,
+        session: &mut Session,
+        server: &mut Server,
+        turn: &mut Turn<'_, '_>,
+    ) -> Option<Box<Report>> {
         self.held = false;
         let before = self.pipeline.tally;
         // Messages that pass unchanged gather into one run, which is moved at once.
@@ -577,6 +615,7 @@ impl Exchange {
             self.pipeline.can_repeat =
                 self.mends && run == self.from_server.used && self.to_client.is_empty() && self.from_client.rest == 0;
             let step = session.on_server(shown, &mut self.pipeline, &mut server.state, &mut out);
+            turn.spend(1);
             let forward = match step {
                 ServerStep::Forward => true,
                 ServerStep::ForwardThenAnswer => {
@@ -687,11 +726,11 @@ impl Exchange {
         }
         // First what is there: it may have waited for a server connection.
         if !self.from_client.is_empty() && !self.from_client.wants_more {
-            let event = self.digest_client(session, server.as_deref_mut(), judge, &mut turn.moved);
+            let event = self.digest_client(session, server.as_deref_mut(), judge, turn);
             if event.is_some() {
                 return event;
             }
-            if !self.to_server.is_empty() || self.held {
+            if !self.to_server.is_empty() || self.held || turn.left == 0 {
                 return None;
             }
         }
@@ -715,7 +754,7 @@ impl Exchange {
             }
         }
         self.from_client.wants_more = false;
-        self.digest_client(session, server, judge, &mut turn.moved)
+        self.digest_client(session, server, judge, turn)
     }
 
     /// Looks at all that has come from the client.
@@ -724,7 +763,7 @@ impl Exchange {
         session: &mut Session,
         mut server: Option<&mut Server>,
         judge: &impl Judge,
-        moved: &mut bool,
+        turn: &mut Turn<'_, '_>,
     ) -> Option<Event> {
         let before = self.from_client.used;
         let mut run = before;
@@ -740,7 +779,7 @@ impl Exchange {
                 self.from_client.end_run(&mut run, &mut self.to_server);
                 self.to_server.bytes.append(&mut self.said_to_server);
             }
-            if self.held || self.released {
+            if self.held || self.released || turn.left == 0 {
                 break;
             }
             if self.to_server.bytes.len() + self.to_client.bytes.len() > OUTBOX_BYTES_MAX {
@@ -762,6 +801,7 @@ impl Exchange {
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
             let state = server.as_deref_mut().map(|server| &mut server.state);
             let step = session.on_client(shown, &mut self.pipeline, state, judge, &mut out);
+            turn.spend(1 + (shown.body.len() / BYTES_PER_EFFORT) as u32 + judge.take_effort());
             let mut own = false;
             if session.notified()
                 && let Some(sender) = server.as_deref().and_then(|server| server.sender.as_ref())
@@ -831,9 +871,21 @@ impl Exchange {
                 break;
             }
         }
-        *moved |= self.from_client.used != before;
+        turn.moved |= self.from_client.used != before;
         self.from_client.finish_run(run, &mut self.to_server);
         event
+    }
+}
+
+impl Turn<'_, '_> {
+    fn spend(&mut self, effort: u32) {
+        self.left = self.left.saturating_sub(effort);
+    }
+
+    /// The others' turn; this task goes on behind them.
+    fn end(cx: &Context<'_>) -> Poll<Event> {
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

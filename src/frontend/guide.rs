@@ -1,6 +1,6 @@
 //! What a session asks of the world around it: verdicts, and how the nodes are.
 
-use std::{sync::Arc, time::Instant};
+use std::{cell::Cell, sync::Arc, time::Instant};
 
 use super::{
     Worker,
@@ -12,6 +12,10 @@ use crate::{
     sql::Verdict,
     topology::{Node, NodeId, Role, Topology, standing},
 };
+
+/// What it costs to parse a text, and so many bytes of it, when a message that is only looked at costs 1.
+const PARSING_EFFORT: u32 = 32;
+const BYTES_PER_EFFORT: usize = 16;
 
 /// A long text and its verdict.
 pub type Prejudged = (Arc<[u8]>, Arc<Verdict>);
@@ -29,14 +33,26 @@ pub struct Guide<'a> {
     /// The rule of the configuration that it is under.
     pub rule: Option<u16>,
     pub seed: u64,
+    /// See [`Judge::take_effort`].
+    pub effort: Cell<u32>,
 }
 
 impl Judge for Guide<'_> {
     fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
         match self.prejudged {
             Some((text, verdict)) if **text == *sql => verdict.clone(),
-            _ => self.worker.verdict(sql),
+            _ => {
+                let (verdict, was_parsed) = self.worker.verdict(sql);
+                if was_parsed {
+                    self.effort.set(self.effort.get() + PARSING_EFFORT + (sql.len() / BYTES_PER_EFFORT) as u32);
+                }
+                verdict
+            }
         }
+    }
+
+    fn take_effort(&self) -> u32 {
+        self.effort.take()
     }
 
     fn knows(&self, sql: &[u8]) -> bool {

@@ -83,9 +83,12 @@ impl Worker {
         receiver
     }
 
-    /// What a text of SQL does.
-    pub fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
-        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).verdict(sql)
+    /// What a text of SQL does, and whether it had to be parsed for that.
+    pub fn verdict(&self, sql: &[u8]) -> (Arc<Verdict>, bool) {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = verdicts.misses();
+        let verdict = verdicts.verdict(sql);
+        (verdict, verdicts.misses() != before)
     }
 
     /// The same, when it is known without a look at the grammar.

@@ -3,9 +3,9 @@
 //! What a client has set is never guessed from its SET statements: when a transaction may have changed settings, the
 //! server is asked for their values after its end, so that ROLLBACK, SET LOCAL and savepoints need no rules of ours.
 
-use std::{fmt::Write, hash::Hasher};
+use std::{collections::BTreeSet, fmt::Write, hash::Hasher};
 
-use super::listen::Channel;
+use super::{listen::Channel, steps::counted};
 
 /// Settings by name, sorted; values in the server's own spelling once they have been on a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,7 +43,10 @@ impl Carried {
     }
 
     pub fn remove(&mut self, name: &str) {
-        self.pairs.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+        let name = name.to_ascii_lowercase();
+        if let Ok(at) = self.pairs.binary_search_by(|(key, _)| (**key).cmp(&name)) {
+            self.pairs.remove(at);
+        }
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
@@ -56,7 +59,7 @@ impl Carried {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs.iter().map(|(name, value)| (&**name, &**value))
+        counted(self.pairs.iter()).map(|(name, value)| (&**name, &**value))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -204,12 +207,13 @@ pub fn creates_temporary(carried: &Carried) -> bool {
 }
 
 /// A list of texts with what stands before it; nothing when there are none.
-fn push_names(before: &str, names: &[Box<[u8]>], out: &mut String) {
-    for (at, name) in names.iter().enumerate() {
-        out.push_str(if at == 0 { before } else { "," });
+fn push_names<'a>(before: &str, names: impl IntoIterator<Item = &'a Box<[u8]>>, out: &mut String) {
+    let mut first = true;
+    for name in counted(names.into_iter()) {
+        out.push_str(if std::mem::take(&mut first) { before } else { "," });
         push_literal(&String::from_utf8_lossy(name), out);
     }
-    out.push_str(if names.is_empty() { "" } else { ")" });
+    out.push_str(if first { "" } else { ")" });
 }
 
 /// Most prepared statements that one answer tells of.
@@ -221,9 +225,9 @@ pub enum Probe {
     #[default]
     Nothing,
     /// The values of these settings, lower case.
-    Settings(Vec<Box<str>>),
+    Settings(BTreeSet<Box<str>>),
     /// All settings of the session, and whether it has state that cannot move.
-    Everything(Vec<Box<str>>),
+    Everything(BTreeSet<Box<str>>),
 }
 
 impl Probe {
@@ -233,10 +237,10 @@ impl Probe {
             self.add_setting("role");
         }
         match self {
-            Probe::Nothing => *self = Probe::Settings(vec![name.into()]),
+            Probe::Nothing => *self = Probe::Settings(BTreeSet::from([name.into()])),
             Probe::Settings(names) | Probe::Everything(names) => {
-                if !names.iter().any(|known| **known == *name) {
-                    names.push(name.into());
+                if !names.contains(name) {
+                    names.insert(name.into());
                 }
             }
         }
@@ -244,7 +248,7 @@ impl Probe {
 
     pub fn add_everything(&mut self) {
         *self = match std::mem::take(self) {
-            Probe::Nothing => Probe::Everything(Vec::new()),
+            Probe::Nothing => Probe::Everything(BTreeSet::new()),
             Probe::Settings(names) | Probe::Everything(names) => Probe::Everything(names),
         };
     }
@@ -259,15 +263,13 @@ impl Probe {
             Probe::Settings(names) => names.clone(),
             Probe::Everything(names) => {
                 let custom = carried.iter().map(|(name, _)| name).filter(|name| name.contains('.')).map(Box::from);
-                let mut names: Vec<Box<str>> = names.iter().cloned().chain(custom).collect();
-                names.push("role".into());
+                let mut names: BTreeSet<Box<str>> = names.iter().cloned().chain(custom).collect();
+                names.insert("role".into());
                 names.extend(carried.get("session_authorization").map(|_| "session_authorization".into()));
-                names.sort();
-                names.dedup();
                 names
             }
         };
-        for name in names {
+        for name in counted(names.into_iter()) {
             sql.push_str(if sql.is_empty() { "" } else { " UNION ALL " });
             sql.push_str("SELECT 's',");
             push_literal(&name, &mut sql);
@@ -296,7 +298,13 @@ impl Probe {
     /// As [`Probe::sql_after_reset`], with the prepared statements that SQL may have made or taken away: `used` by name,
     /// and when everything is asked also every other one made by SQL, except for the `strange` ones of other clients.
     /// Each has a row of the kind `q` with its name and, in one text, whether SQL made it, its types and its text.
-    pub fn question(&self, carried: &Carried, reset: &[Box<str>], used: &[Box<[u8]>], strange: &[Box<[u8]>]) -> String {
+    pub fn question(
+        &self,
+        carried: &Carried,
+        reset: &BTreeSet<Box<str>>,
+        used: &BTreeSet<Box<[u8]>>,
+        strange: &[Box<[u8]>],
+    ) -> String {
         let mut sql = self.sql_after_reset(carried, reset);
         let everything = matches!(self, Probe::Everything(_));
         if used.is_empty() && !everything {
@@ -322,9 +330,9 @@ impl Probe {
 
     /// The question when a RESET of these settings was sent: whether it has taken effect is not to be seen from a value.
     /// Each has a row of the kind `r` with its name when the session does not set it.
-    pub fn sql_after_reset(&self, carried: &Carried, reset: &[Box<str>]) -> String {
+    pub fn sql_after_reset(&self, carried: &Carried, reset: &BTreeSet<Box<str>>) -> String {
         let mut sql = self.sql(carried);
-        for (at, name) in reset.iter().enumerate() {
+        for (at, name) in counted(reset.iter()).enumerate() {
             sql.push_str(match at {
                 0 => {
                     " UNION ALL SELECT 'r',name,NULL FROM pg_catalog.pg_settings \
@@ -512,13 +520,13 @@ mod tests {
         let mut answer = Answer::default();
         answer.row(&[Some(b"s"), Some(b"timezone"), Some(b"UTC")]);
         assert_eq!(answer.apply(&probe, &before), carried(&[("timezone", "UTC"), ("work_mem", "1MB")]));
-        assert!(probe.sql_after_reset(&before, &["timezone".into()]).ends_with("lower(name) IN (E'timezone')"));
+        assert!(probe.sql_after_reset(&before, &["timezone".into()].into()).ends_with("lower(name) IN (E'timezone')"));
         let reset = Answer { reset: vec!["TimeZone".into()], ..answer.clone() };
         assert_eq!(reset.apply(&probe, &before), before);
 
         let mut user = Probe::default();
         user.add_setting("session_authorization");
-        assert_eq!(user, Probe::Settings(vec!["role".into(), "session_authorization".into()]));
+        assert_eq!(user, Probe::Settings(["role".into(), "session_authorization".into()].into()));
 
         probe.add_everything();
         answer.row(&[Some(b"s"), Some(b"role"), Some(b"none")]);

@@ -399,7 +399,7 @@ impl Session {
     /// What a client's name of a statement means.
     pub(super) fn statement(&self, name: &[u8], pipeline: &Pipeline) -> Option<Arc<Statement>> {
         if let Some(change) = pipeline.change(name) {
-            return change.statement.clone();
+            return change.cloned();
         }
         if name.is_empty() { self.unnamed.clone() } else { self.names.get(name).cloned() }
     }
@@ -589,14 +589,14 @@ impl Session {
                         // Takes the role away.
                         effects.probe.add_setting("role");
                     }
-                    effects.reset.retain(|reset| reset != name);
+                    effects.reset.remove(name);
                     if name.contains('.') {
-                        effects.set_customs.push(name.clone());
+                        effects.set_customs.insert(name.clone());
                     }
                 }
                 SettingChange::Reset(name) => {
                     effects.probe.add_setting(name);
-                    effects.reset.push(name.clone());
+                    effects.reset.insert(name.clone());
                 }
                 SettingChange::ResetAll => {
                     effects.probe.add_everything();
@@ -781,7 +781,7 @@ fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<O
         }
         if pipeline.phase.is_copying() {
             pipeline.end_copy();
-        } else if pipeline.owed.iter().any(|owed| matches!(owed, Owed::Execute { .. } | Owed::Query { .. })) {
+        } else if pipeline.owed.runs() {
             let open = pipeline.has_open_batch();
             pipeline.push(end);
             pipeline.keep_batch(open);

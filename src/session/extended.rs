@@ -7,7 +7,8 @@ use super::{
     client::{JUDGED_BYTES_MAX, violation},
     names::Sent,
     own::{POSITION_QUERY, asks_position},
-    pipeline::{Judged, Owed, Presence},
+    pipeline::{Judged, Owed},
+    sent::Presence,
     statements::{
         CLIENT_STATEMENT_BYTES_MAX, CLIENT_STATEMENTS_MAX, NAME_PREFIX, SERVER_STATEMENT_BYTES_MAX, ServerStatements,
         Statement, name_of_id,
@@ -27,6 +28,11 @@ use crate::{
 
 /// Longest names at the front of a Bind message that are gathered.
 const NAMES_BYTES_MAX: usize = 8 << 10;
+
+/// For one message so many statements are dropped from a server that holds too many, and one more for so many bytes of
+/// its text.
+const DROPS_MIN: usize = 8;
+const BYTES_PER_DROP: usize = 256;
 
 /// A statement of ours that is on no server: a Bind to it is refused.
 const STALE_NAME: &[u8] = b"__poolhouse_stale";
@@ -210,12 +216,12 @@ impl Session {
         }
         match pipeline.presence(statement.id, server.statements.touch(statement.id).is_some()) {
             // What the text means may have changed since: tables, types, functions. The client asks now.
-            Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
+            Presence::Held | Presence::Unsure => drop_held(statement.id, &server.statements, pipeline, out),
             Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
         }
         parse.write(&statement.name, out.to_server);
         pipeline.tally.add_passed_parse();
-        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()), statement.sql.len());
+        pipeline.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
         pipeline.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
         ClientStep::Answered
     }
@@ -232,7 +238,7 @@ impl Session {
     ) {
         let id = statement.id;
         let held = server.statements.touch(id);
-        let fresh = pipeline.has_sent(id) || held.is_some_and(|held| held.since >= since);
+        let fresh = pipeline.sent.has(id) || held.is_some_and(|held| held.since >= since);
         let as_it_was = fresh && !held.is_some_and(|held| held.stale);
         if !(as_it_was && pipeline.presence(id, held.is_some()) == Presence::Held) {
             self.prepare_anew(statement, pipeline, server, out);
@@ -248,13 +254,13 @@ impl Session {
     ) {
         let held = server.statements.touch(statement.id);
         match pipeline.presence(statement.id, held.is_some()) {
-            Presence::Held | Presence::Unsure => drop_held(statement.id, pipeline, out),
+            Presence::Held | Presence::Unsure => drop_held(statement.id, &server.statements, pipeline, out),
             Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
         }
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
         pipeline.tally.server_parses += 1;
-        pipeline.note_sent(statement.id, Some(self.shared.statements.next_moment()), statement.sql.len());
+        pipeline.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
         pipeline.push(Owed::OurParse { id: Some(statement.id) });
     }
 
@@ -281,8 +287,7 @@ impl Session {
             return Fit::Same;
         }
         let asked = pipeline.take(|seldom| &mut seldom.asked_shape);
-        let asking = |owed: &Owed| matches!(owed, Owed::OurDescribe { id } if *id == statement.id);
-        if pipeline.owed.iter().any(asking) {
+        if pipeline.owed.asks_of(statement.id) {
             if asked.is_some() {
                 pipeline.seldom_mut().asked_shape = asked;
             }
@@ -310,15 +315,18 @@ impl Session {
         }
     }
 
-    /// Makes room on the server for one more statement with a text of so many bytes.
+    /// Makes room on the server for one more statement with a text of so many bytes. When far too many are there, it takes
+    /// several statements until they are not: each message costs no more than its bytes are worth.
     fn make_room(&self, bytes: usize, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        let is_full = |pipeline: &Pipeline, held: &ServerStatements| {
-            pipeline.held_then(held.len()) >= self.shared.statements_max.max(1)
-                || pipeline.bytes_then(held) + bytes > SERVER_STATEMENT_BYTES_MAX
-        };
-        while is_full(pipeline, &server.statements) {
-            let Some(oldest) = server.statements.oldest(|id| !pipeline.has_sent(id)) else { return };
-            drop_held(oldest, pipeline, out);
+        for _ in 0..DROPS_MIN + bytes / BYTES_PER_DROP {
+            let held = &mut server.statements;
+            let is_full = pipeline.sent.len_then(held) >= self.shared.statements_max.max(1)
+                || pipeline.sent.bytes_then(held) + bytes > SERVER_STATEMENT_BYTES_MAX;
+            if !is_full {
+                return;
+            }
+            let Some(oldest) = held.oldest(|id| !pipeline.sent.has(id)) else { return };
+            drop_held(oldest, held, pipeline, out);
         }
     }
 
@@ -623,9 +631,9 @@ impl Session {
 }
 
 /// Makes the server drop a statement that it holds, or may hold.
-pub(super) fn drop_held(id: u64, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
+pub(super) fn drop_held(id: u64, held: &ServerStatements, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
     request::about_statement(b'C', &name_of_id(id), out.to_server);
-    pipeline.note_sent(id, None, 0);
+    pipeline.note_dropped(id, held);
     pipeline.push(Owed::OurClose { id: Some(id) });
 }
 

@@ -9,6 +9,7 @@
 //! name: a session with such a name on the server keeps its connection.
 
 use std::{
+    collections::BTreeSet,
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -18,6 +19,7 @@ use super::{
     carried::Prepared,
     pipeline::Owed,
     statements::{Named, Statement},
+    steps::counted,
 };
 use crate::{
     sql::{NameUse, Pin, Verdict, judge_bytes, prepared_text},
@@ -26,9 +28,6 @@ use crate::{
         request::{self, Parse},
     },
 };
-
-/// Most of clients' own names on one server connection; when there are more, strangers' are closed.
-const OWN_NAMES_MAX: usize = 200;
 
 /// What a text is sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +100,9 @@ impl Session {
         let all = self.touches_all(verdict, server);
         let before = pipeline.owed.len();
         let alone = sent == Sent::Simple && !pipeline.has_open_batch();
-        if all || server.statements.own_len() > OWN_NAMES_MAX {
-            self.close_strangers(pipeline, server, out);
+        let own = if all { server.statements.all_own() } else { server.statements.own_to_sweep(self.number) };
+        if !own.is_empty() && !self.close_strangers(own, pipeline, server, out) {
+            server.statements.note_own_swept(self.number);
         }
         for name in &verdict.names {
             self.bring(name.name().as_bytes(), pipeline, server, out);
@@ -122,7 +122,7 @@ impl Session {
 
     /// Makes one name mean on the server what it means to the client.
     fn bring(&self, name: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        let doubtful = server.statements.own(name) == Some(None) && !pipeline.owes_own(name);
+        let doubtful = server.statements.own(name) == Some(None) && !pipeline.owed.has_own(name);
         if pipeline.effects.uses_name(name) && !doubtful {
             return;
         }
@@ -157,20 +157,29 @@ impl Session {
         }
     }
 
-    /// Closes every own name on the server that is not this client's.
-    fn close_strangers(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        for (name, id) in server.statements.all_own() {
+    /// Closes every one of these own names on the server that is not this client's, and says whether there was one.
+    fn close_strangers(
+        &self,
+        own: Vec<(Box<[u8]>, Option<u64>)>,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> bool {
+        let mut closed = false;
+        for (name, id) in own {
             let mine = id.is_some() && self.statement(&name, pipeline).map(|statement| statement.id) == id;
-            if !mine && !pipeline.effects.uses_name(&name) {
+            if !mine && !pipeline.effects.uses_name(&name) && !pipeline.owed.has_own(&name) {
                 close_own(&name, pipeline, server, out);
+                closed = true;
             }
         }
+        closed
     }
 
     /// The server is to hold exactly the client's statements, under the client's names.
     fn bring_all(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
         for id in server.statements.ids() {
-            super::extended::drop_held(id, pipeline, out);
+            super::extended::drop_held(id, &server.statements, pipeline, out);
         }
         for name in self.names.all() {
             self.bring(&name, pipeline, server, out);
@@ -211,7 +220,12 @@ impl Session {
 
     /// The server has told which of the names in use, and which others made by SQL, it knows now. False when there is
     /// one that cannot be carried to another server connection.
-    pub(super) fn learn_names(&mut self, used: &[Box<[u8]>], told: &[Prepared], server: &mut ServerState) -> bool {
+    pub(super) fn learn_names(
+        &mut self,
+        used: &BTreeSet<Box<[u8]>>,
+        told: &[Prepared],
+        server: &mut ServerState,
+    ) -> bool {
         let mut all = true;
         for prepared in told {
             // A stranger's could not be closed, so the client's own is not there.
@@ -219,7 +233,8 @@ impl Session {
                 all &= self.learn_name(prepared, server);
             }
         }
-        for name in used.iter().filter(|name| told.iter().all(|prepared| prepared.name != **name)) {
+        let told: BTreeSet<&[u8]> = counted(told.iter()).map(|prepared| &*prepared.name).collect();
+        for name in counted(used.iter()).filter(|name| !told.contains(&***name)) {
             self.names.remove(name);
             server.statements.remove_own(name);
         }
@@ -241,7 +256,7 @@ impl Session {
         server.statements.set_own(name, Some((statement.id, since)));
         // What came in one text with it must not be done again.
         let prepare = found.flatten().map(|found| found.command.into());
-        self.names.insert_named(name.clone(), Named { statement, prepare, told: None, told_types: None, since });
+        self.names.insert_named(name.clone(), Named::new(statement, prepare, since));
         true
     }
 }

@@ -4,7 +4,7 @@
 //! front. Entries of our own (replayed settings, injected Parse messages) are in the same queue, so a reply's owner is
 //! never guessed.
 
-use std::{cell::OnceCell, collections::VecDeque, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -12,8 +12,11 @@ use super::{
     Need, OwnCode,
     carried::{Answer, Carried, Probe},
     listen::Move,
+    owing::Owing,
     own_code::Change as CodeChange,
     phase::Phase,
+    queue::Queue,
+    sent::{Presence, Sends, Sent},
     statements::{ServerStatements, Statement},
     tally::Tally,
 };
@@ -166,28 +169,13 @@ impl Owed {
 pub struct Change {
     pub name: Box<[u8]>,
     pub statement: Option<Arc<Statement>>,
-    batch: u32,
 }
 
-/// A statement that the server will hold, or not hold any more, once a message under way has succeeded.
-#[derive(Debug, Clone, Copy)]
-pub struct Sent {
-    pub id: u64,
-    /// When it was prepared; nothing when it is dropped.
-    pub held: Option<u64>,
-    /// Length of its text.
-    pub bytes: usize,
-    /// Only messages of the same batch share its fate when an error makes the server skip.
+/// The same, under the name.
+#[derive(Debug)]
+struct Meaning {
+    statement: Option<Arc<Statement>>,
     batch: u32,
-}
-
-/// Whether the server will hold a statement when the message at hand reaches it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    Held,
-    Lacking,
-    /// It depends on replies that have not come.
-    Unsure,
 }
 
 /// Sessions begin with other settings from now on.
@@ -244,11 +232,11 @@ pub struct Effects {
     pub probe: Probe,
     /// Names of prepared statements that SQL has made or taken away: until the server is asked, only it knows what they
     /// mean.
-    pub names: Vec<Box<[u8]>>,
+    pub names: BTreeSet<Box<[u8]>>,
     /// Settings that were RESET and not set again.
-    pub reset: Vec<Box<str>>,
+    pub reset: BTreeSet<Box<str>>,
     /// Settings with a dot in their names that were SET.
-    pub set_customs: Vec<Box<str>>,
+    pub set_customs: BTreeSet<Box<str>>,
     /// The first statement for which the server has to be asked, or its beginning.
     pub cause: String,
     /// It may have been committed.
@@ -290,12 +278,12 @@ impl Effects {
 
     /// Whether only the server knows what a name of a prepared statement means now.
     pub fn uses_name(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|used| **used == *name)
+        self.names.contains(name)
     }
 
     pub fn use_name(&mut self, name: &[u8]) {
         if !self.uses_name(name) {
-            self.names.push(name.into());
+            self.names.insert(name.into());
         }
     }
 }
@@ -305,7 +293,7 @@ impl Effects {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Pipeline {
-    pub owed: VecDeque<Owed>,
+    pub owed: Owing,
     /// The verdict of the message at hand, found before there was a server.
     pub judged: Option<Judged>,
     /// What was known of the database's own code when it was first asked where a message may go: a batch that has gone
@@ -370,9 +358,9 @@ pub struct Pipeline {
     pub verbatim: bool,
     pub effects: Effects,
     /// What messages in `owed` will do to the client's names, in their order.
-    changes: VecDeque<Change>,
+    changes: Queue<Box<[u8]>, Meaning>,
     /// What messages in `owed` will do to the statements that the server holds, in their order.
-    sent: VecDeque<Sent>,
+    pub sent: Sends,
 }
 
 /// What few transactions need, apart: the others look at one pointer instead of all this.
@@ -430,33 +418,39 @@ impl Pipeline {
             self.open_batch = !owed.ends_the_clients();
         }
         self.phase = self.phase.sent(&owed);
-        self.owed.push_back(owed);
+        self.owed.push(owed);
     }
 
     /// As [`Pipeline::push`], for a message that gives one of the client's names a meaning, or takes it away.
     pub fn push_change(&mut self, owed: Owed, name: &[u8], statement: Option<Arc<Statement>>) {
         debug_assert!(owed.changes_a_name());
-        self.changes.push_back(Change { name: name.into(), statement, batch: self.batch });
+        self.changes.push(name.into(), Meaning { statement, batch: self.batch });
         self.push(owed);
     }
 
-    /// Notes that the message which is pushed next makes the server hold a statement, or drop it.
-    pub fn note_sent(&mut self, id: u64, held: Option<u64>, bytes: usize) {
-        self.sent.push_back(Sent { id, held, bytes, batch: self.batch });
+    /// Notes that the message which is pushed next makes the server hold a statement.
+    pub fn note_prepared(&mut self, id: u64, moment: u64, bytes: usize) {
+        self.sent.prepare(id, moment, bytes, self.batch);
+    }
+
+    /// As [`Pipeline::note_prepared`], for one that makes it drop a statement; it holds these by its replies.
+    pub fn note_dropped(&mut self, id: u64, held: &ServerStatements) {
+        self.sent.drop(id, held, self.batch);
     }
 
     pub fn pop(&mut self) -> Option<Done> {
-        let owed = self.owed.pop_front()?;
+        let owed = self.owed.pop()?;
         if owed.ends_the_clients() {
             self.ready_owed -= 1;
             self.turns = self.turns.wrapping_add(1);
         }
         // The end of a COPY that never began is ignored by the server.
         while matches!(self.owed.front(), Some(Owed::CopyEnd)) {
-            self.owed.pop_front();
+            self.owed.pop();
         }
-        let change = if owed.changes_a_name() { self.changes.pop_front() } else { None };
-        let sent = if owed.changes_the_held() { self.sent.pop_front() } else { None };
+        let change = if owed.changes_a_name() { self.changes.pop() } else { None };
+        let change = change.map(|(name, Meaning { statement, .. })| Change { name, statement });
+        let sent = if owed.changes_the_held() { self.sent.pop() } else { None };
         Some(Done { owed, change, sent })
     }
 
@@ -474,16 +468,6 @@ impl Pipeline {
             matches!(owed, Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. } | Owed::Leave)
         };
         self.owed.front().is_some_and(|owed| queries(owed) || owed.begins())
-    }
-
-    /// Whether a message of ours about a client's own name of a statement is under way.
-    pub fn owes_own(&self, name: &[u8]) -> bool {
-        self.owed.iter().any(|owed| match owed {
-            Owed::OwnParse { name: own, .. } | Owed::OwnClose { name: own } | Owed::OwnPrepare { name: own, .. } => {
-                **own == *name
-            }
-            _ => false,
-        })
     }
 
     /// The id of the statement that the entry in front is about, for a batch that is all there, and of which nothing has
@@ -515,24 +499,13 @@ impl Pipeline {
     /// the server (manual, "COPY Operations").
     pub fn begin_copy_in(&mut self) {
         let batch = matches!(self.owed.front(), Some(Owed::Execute { .. }));
-        let (mut at, mut begins) = (0, true);
-        let (mut ended, mut ignored) = (false, false);
-        self.owed.retain(|owed| {
-            at += 1;
-            if at == 1 || !begins || owed.is_known() {
-                return true;
-            }
-            begins = matches!(owed, Owed::Sync);
-            ignored |= begins;
-            ended |= !begins;
-            !matches!(owed, Owed::Sync | Owed::CopyEnd)
-        });
+        let (ignored, ended) = self.owed.take_ignored();
         if !ended {
             self.phase = Phase::Copying { batch };
         }
         (self.copy_data, self.copy_sync) = (false, false);
-        if ignored {
-            self.ready_owed = self.owed.iter().filter(|owed| owed.ends_the_clients()).count();
+        if ignored > 0 {
+            self.ready_owed -= ignored;
             self.open_batch = self.owed.back().is_some_and(|owed| !owed.ends_the_clients());
             if ended {
                 self.phase = self.owed.iter().skip(1).fold(Phase::after_copy(batch), Phase::sent);
@@ -587,15 +560,15 @@ impl Pipeline {
         self.owed.len() >= OWED_MAX
     }
 
-    /// What messages under way will do to this name; `None` when they leave it alone.
-    pub fn change(&self, name: &[u8]) -> Option<&Change> {
-        self.changes.iter().rev().find(|change| *change.name == *name)
+    /// What messages under way make of this name, which is nothing when they close it; `None` when they leave it alone.
+    pub fn change(&self, name: &[u8]) -> Option<Option<&Arc<Statement>>> {
+        self.changes.newest(name).map(|meaning| meaning.statement.as_ref())
     }
 
     /// Whether it depends on replies that have not come what a name means: in the batch at hand an error would make the
     /// server skip what uses the name as well, but not in a later one.
     pub fn is_unsettled(&self, name: &[u8]) -> bool {
-        !self.phase.is_copying() && self.change(name).is_some_and(|change| change.batch != self.batch)
+        !self.phase.is_copying() && self.changes.newest(name).is_some_and(|meaning| meaning.batch != self.batch)
     }
 
     /// The unnamed statement is sent with the message that is pushed next.
@@ -615,32 +588,7 @@ impl Pipeline {
 
     /// Whether the server will hold a statement, of which `held` tells what is known by its replies.
     pub fn presence(&self, id: u64, held: bool) -> Presence {
-        match self.sent.iter().rev().find(|sent| sent.id == id) {
-            Some(sent) if sent.batch != self.batch => Presence::Unsure,
-            _ if self.deallocating => Presence::Unsure,
-            Some(sent) if sent.held.is_some() => Presence::Held,
-            None if held => Presence::Held,
-            _ => Presence::Lacking,
-        }
-    }
-
-    /// Whether a message under way is about this statement on the server.
-    pub fn has_sent(&self, id: u64) -> bool {
-        self.sent.iter().any(|sent| sent.id == id)
-    }
-
-    /// How many statements the server will hold, when it holds `held` by its replies.
-    pub fn held_then(&self, held: usize) -> usize {
-        let more = self.sent.iter().filter(|sent| sent.held.is_some()).count();
-        (held + more).saturating_sub(self.sent.len() - more)
-    }
-
-    /// How many bytes of texts the server will hold.
-    pub fn bytes_then(&self, statements: &ServerStatements) -> usize {
-        let more: usize = self.sent.iter().filter(|sent| sent.held.is_some()).map(|sent| sent.bytes).sum();
-        let dropped = self.sent.iter().filter(|sent| sent.held.is_none());
-        let less: usize = dropped.map(|sent| statements.bytes_of(sent.id)).sum();
-        (statements.bytes() + more).saturating_sub(less)
+        self.sent.presence(id, held, self.batch, self.deallocating)
     }
 
     /// A text with this verdict is sent.
@@ -675,7 +623,6 @@ impl Pipeline {
 
     /// Forgets everything but the room it takes, for the next client. Most of it is as new already.
     pub fn reset(&mut self) {
-        // Also when it is empty: the next entry is to lie where the last one did.
         self.owed.clear();
         if !(self.changes.is_empty() && self.sent.is_empty()) {
             self.changes.clear();

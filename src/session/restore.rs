@@ -59,7 +59,7 @@ impl Session {
     }
 
     fn restoring(&self, effects: &Effects) -> String {
-        let is_reset = |name: &str| effects.reset_all || effects.reset.iter().any(|reset| **reset == *name);
+        let is_reset = |name: &str| effects.reset_all || effects.reset.contains(name);
         let mut sql = String::new();
         for (name, value) in self.startup.iter().filter(|(name, _)| is_reset(name)) {
             push_restore(name, value, &mut sql);

@@ -540,7 +540,10 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
         let used = &pipeline.effects.names;
-        let strange: Vec<_> = server.statements.all_own().into_iter().map(|(name, _)| name).collect();
+        // Only they are left out, and only when all are asked for.
+        let everything = matches!(probe, Probe::Everything(_));
+        let strange = if everything { server.statements.all_own() } else { Vec::new() };
+        let strange: Vec<_> = strange.into_iter().map(|(name, _)| name).collect();
         let sql = probe.question(&self.settings, &pipeline.effects.reset, used, &strange);
         request::query(&sql, out.to_server);
         server.unnamed = None;
@@ -602,9 +605,8 @@ impl Session {
         let mut carried = answer.apply(probe, &self.settings);
         // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text, which one
         // that was asked for without being the session's has from another client.
-        let is_reset = |name: &str| effects.reset_all || effects.reset.iter().any(|reset| **reset == *name);
-        let is_strange =
-            |name: &str| self.settings.get(name).is_none() && !effects.set_customs.iter().any(|set| **set == *name);
+        let is_reset = |name: &str| effects.reset_all || effects.reset.contains(name);
+        let is_strange = |name: &str| self.settings.get(name).is_none() && !effects.set_customs.contains(name);
         carried.retain(|name, value| !(name.contains('.') && value.is_empty() && (is_reset(name) || is_strange(name))));
         let mut wanted = carried.clone();
         for (name, value) in self.startup.iter() {

@@ -4,7 +4,7 @@
 //! that prepare the same text share one statement on each server connection, and never meet each other's names.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     hash::{BuildHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -14,6 +14,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
+use super::steps::{counted, step};
 use crate::{sql::Verdict, wire};
 
 /// What our names of statements begin with. A client's own name that begins so is never sent to a server.
@@ -185,12 +186,18 @@ pub struct Named {
     pub statement: Arc<Statement>,
     /// The PREPARE that made it, alone; `None` when it was prepared by the protocol.
     pub prepare: Option<Box<[u8]>>,
-    /// The shape that the client was told first, if it has asked: of the statement, or of a portal of it.
-    pub told: Option<Shape>,
-    /// The parameter types that it was told, when it has not named all of them itself.
-    pub told_types: Option<Box<[u8]>>,
     /// When the client prepared it, by [`Statements::next_moment`].
     pub since: u64,
+    /// What the client was told of it while it meant the same text with other parameter types.
+    kept: Option<Shape>,
+    /// When it came to mean this, among all that was told: see [`Told`].
+    at: u64,
+}
+
+impl Named {
+    pub fn new(statement: Arc<Statement>, prepare: Option<Box<[u8]>>, since: u64) -> Named {
+        Named { statement, prepare, since, kept: None, at: 0 }
+    }
 }
 
 /// What goes into a statement and what comes out, as hashes.
@@ -244,12 +251,94 @@ impl Named {
     }
 }
 
-type ByName = HashMap<Box<[u8]>, Named, RandomState>;
+/// What a client was told of one statement, which holds for all names that meant it at the time. Kept once for all of
+/// them: a client may have a text under very many names.
+#[derive(Debug, Default)]
+struct Told {
+    /// In the order in which it was told. To each name the first one counts that came after it.
+    tellings: Vec<Telling>,
+    /// When a name came to mean the statement last.
+    newest: u64,
+    /// When there are so many tellings, those that count to nobody any more are forgotten.
+    sweep_at: usize,
+}
+
+#[derive(Debug)]
+struct Telling {
+    at: u64,
+    /// Of the statement, or of a portal of it.
+    shape: Shape,
+    /// The parameter types, when the client has not named all of them itself.
+    types: Option<Box<[u8]>>,
+}
+
+const TELLINGS_MIN: usize = 8;
+
+impl Told {
+    fn first_after(&self, at: u64) -> Option<&Telling> {
+        self.tellings.get(self.tellings.partition_point(|telling| telling.at < at))
+    }
+}
 
 #[derive(Debug, Default)]
 struct Names {
-    by_name: ByName,
+    by_name: HashMap<Arc<[u8]>, Named, RandomState>,
+    /// The names of each statement, by its id.
+    by_id: BTreeSet<(u64, Arc<[u8]>)>,
+    told: HashMap<u64, Told, RandomState>,
+    /// Counts what was named and told.
+    moment: u64,
     bytes: usize,
+}
+
+impl Names {
+    fn of(&self, id: u64) -> impl Iterator<Item = &Arc<[u8]>> {
+        let first = (id, Arc::default());
+        self.by_id.range(first..).take_while(move |(other, _)| *other == id).map(|(_, name)| name)
+    }
+
+    fn insert(&mut self, name: Arc<[u8]>, mut named: Named) {
+        self.moment += 1;
+        named.at = self.moment;
+        let id = named.statement.id;
+        if let Some(told) = self.told.get_mut(&id) {
+            told.newest = named.at;
+        }
+        self.bytes += named.bytes(&name);
+        self.by_id.insert((id, name.clone()));
+        self.by_name.insert(name, named);
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Option<(Arc<[u8]>, Named)> {
+        let (name, named) = self.by_name.remove_entry(name)?;
+        self.bytes -= named.bytes(&name);
+        let id = named.statement.id;
+        let entry = (id, name);
+        self.by_id.remove(&entry);
+        if self.of(id).next().is_none() {
+            self.told.remove(&id);
+        }
+        Some((entry.1, named))
+    }
+
+    fn telling(&self, named: &Named) -> Option<&Telling> {
+        self.told.get(&named.statement.id)?.first_after(named.at)
+    }
+
+    /// Forgets what was told of a statement before the oldest of its names, and what counts to none of them.
+    fn sweep(&mut self, id: u64) {
+        let times: BTreeSet<u64> =
+            counted(self.of(id)).filter_map(|name| self.by_name.get(name)).map(|named| named.at).collect();
+        let Some(told) = self.told.get_mut(&id) else { return };
+        let mut before = 0;
+        told.tellings.retain(|telling| {
+            step();
+            let counts = times.range(before..=telling.at).next().is_some();
+            before = telling.at;
+            counts
+        });
+        told.sweep_at = TELLINGS_MIN.max(told.tellings.len() * 2);
+    }
 }
 
 /// One client's names. Empty clients hold nothing.
@@ -259,64 +348,84 @@ pub struct ClientNames {
 }
 
 impl ClientNames {
+    fn named(&self, name: &[u8]) -> Option<(&Names, &Named)> {
+        let names = self.names.as_deref()?;
+        Some((names, names.by_name.get(name)?))
+    }
+
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.names.as_ref()?.by_name.get(name).map(|named| &named.statement)
+        self.named(name).map(|(_, named)| &named.statement)
     }
 
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>, since: u64) {
-        self.insert_named(name, Named { statement, prepare: None, told: None, told_types: None, since });
+        self.insert_named(name, Named::new(statement, None, since));
     }
 
     pub fn insert_named(&mut self, name: Box<[u8]>, named: Named) {
         let names = self.names.get_or_insert_default();
-        names.bytes += named.bytes(&name);
-        if let Some(before) = names.by_name.insert(name.clone(), named) {
-            names.bytes -= before.bytes(&name);
-        }
+        names.remove(&name);
+        names.insert(name.into(), named);
     }
 
-    /// What the client was told of a statement's result.
+    /// The shape that the client was told first of what a name means, if it has asked: of the statement, or of a portal
+    /// of it. What it is told of the statement counts in any case.
     pub fn told(&self, name: &[u8]) -> Option<Shape> {
-        self.names.as_ref()?.by_name.get(name)?.told
+        let (names, named) = self.named(name)?;
+        let telling = names.telling(named).map(|telling| telling.shape);
+        telling.filter(|shape| named.kept.is_none() || !shape.is_of_portal()).or(named.kept)
     }
 
     /// When the client prepared it; 0 for what it does not have.
     pub fn since(&self, name: &[u8]) -> u64 {
-        self.names.as_ref().and_then(|names| names.by_name.get(name)).map_or(0, |named| named.since)
+        self.named(name).map_or(0, |(_, named)| named.since)
     }
 
     /// The client is told of a statement's parameters and result.
     pub fn tell(&mut self, id: u64, shape: Shape, parameters: &[u8]) {
-        let all = self.names.iter_mut().flat_map(|names| names.by_name.values_mut());
-        for named in all.filter(|named| named.statement.id == id) {
-            named.told = Some(shape);
-            named.told_types = (*named.statement.types != *parameters).then(|| parameters.into());
-        }
+        let Some(names) = &mut self.names else { return };
+        let Some(name) = names.of(id).next() else { return };
+        let named_all = names.by_name.get(name).is_some_and(|named| *named.statement.types == *parameters);
+        let types = (!named_all).then(|| parameters.into());
+        names.moment += 1;
+        let telling = Telling { at: names.moment, shape, types };
+        names.told.insert(id, Told { tellings: vec![telling], newest: 0, sweep_at: TELLINGS_MIN });
     }
 
-    /// The client is told of the result of a portal, and knows nothing of its statement yet.
+    /// The client is told of the result of a portal, which counts where it knows nothing of the statement yet.
     pub fn tell_columns(&mut self, id: u64, shape: Shape) {
-        let all = self.names.iter_mut().flat_map(|names| names.by_name.values_mut());
-        for named in all.filter(|named| named.statement.id == id && named.told.is_none()) {
-            named.told = Some(shape);
+        let Some(names) = &mut self.names else { return };
+        if names.of(id).next().is_none() {
+            return;
+        }
+        let new = || Told { sweep_at: TELLINGS_MIN, ..Told::default() };
+        let told = names.told.entry(id).or_insert_with(new);
+        if told.tellings.last().is_some_and(|last| last.at > told.newest) {
+            return;
+        }
+        names.moment += 1;
+        told.tellings.push(Telling { at: names.moment, shape, types: None });
+        if told.tellings.len() > told.sweep_at {
+            names.sweep(id);
         }
     }
 
     /// The parameter types that the client was told, when it has not named all of them itself.
     pub fn told_types(&self, name: &[u8]) -> Option<&[u8]> {
-        self.names.as_ref()?.by_name.get(name)?.told_types.as_deref()
+        let (names, named) = self.named(name)?;
+        names.telling(named)?.types.as_deref()
     }
 
     /// A name means from now on the same text with the parameter types that the client was told.
     pub fn retype(&mut self, name: &[u8], statement: &Arc<Statement>) {
-        if let Some(named) = self.names.as_mut().and_then(|names| names.by_name.get_mut(name)) {
-            named.statement = statement.clone();
-            named.told_types = None;
+        let told = self.told(name);
+        let Some(names) = &mut self.names else { return };
+        if let Some((name, named)) = names.remove(name) {
+            names.insert(name, Named { statement: statement.clone(), kept: told, ..named });
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
-        self.names.iter().flat_map(|names| names.by_name.iter()).map(|(name, named)| (&**name, named))
+        counted(self.names.iter().flat_map(|names| names.by_name.iter())).map(|(name, named)| (&**name, named))
     }
 
     /// All names.
@@ -326,12 +435,11 @@ impl ClientNames {
 
     pub fn remove(&mut self, name: &[u8]) -> Option<Named> {
         let names = self.names.as_mut()?;
-        let removed = names.by_name.remove(name);
-        names.bytes -= removed.as_ref().map_or(0, |named| named.bytes(name));
+        let removed = names.remove(name);
         if names.by_name.is_empty() {
             self.names = None;
         }
-        removed
+        removed.map(|(_, named)| named)
     }
 
     pub fn clear(&mut self) {
@@ -349,8 +457,8 @@ impl ClientNames {
 
     /// The client's name for one of ours, for error texts.
     pub fn name_of(&self, ours: &[u8]) -> Option<&[u8]> {
-        let names = self.names.as_ref()?;
-        names.by_name.iter().find(|(_, named)| *named.statement.name == *ours).map(|(name, _)| &**name)
+        let id = str::from_utf8(ours.strip_prefix(NAME_PREFIX)?).ok()?.parse().ok()?;
+        self.names.as_deref()?.of(id).next().map(|name| &**name)
     }
 }
 
@@ -360,9 +468,33 @@ pub struct ServerStatements {
     /// By the statement's id.
     used: HashMap<u64, Held, RandomState>,
     tick: u64,
+    /// Of all texts.
+    bytes: usize,
+    leaving: Leaving,
     /// Statements under clients' own names, for SQL's EXECUTE.
     own: Option<Box<OwnNames>>,
+    /// The session for which strangers' were closed last.
+    own_swept: u64,
 }
+
+/// So many of clients' own names may be on one server connection before strangers' are closed.
+const OWN_NAMES_MAX: usize = 200;
+
+/// And so many are looked at for one statement.
+const OWN_NAMES_SWEPT: usize = 400;
+
+/// Those that were used least recently when all were last looked through: who goes next is found among them, so that all
+/// are looked through only once in a while.
+#[derive(Debug, Default)]
+struct Leaving {
+    /// Ticks and ids, the oldest last. One that was used since has another tick.
+    oldest: Vec<(u64, u64)>,
+    /// Not before so many more were asked for are all looked through again.
+    patience: usize,
+}
+
+/// One of so many is among those that are found at once.
+const LEAVING_SHARE: usize = 8;
 
 /// One statement on a server connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -391,10 +523,34 @@ impl ServerStatements {
         Some(*held)
     }
 
-    /// The one that was used least recently, of those that may go.
-    pub fn oldest(&self, may_go: impl Fn(u64) -> bool) -> Option<u64> {
-        let able = self.used.iter().filter(|(id, _)| may_go(**id));
-        able.min_by_key(|(_, held)| held.tick).map(|(id, _)| *id)
+    /// The one that was used least recently, of those that may go. Sometimes none, when hardly any may.
+    pub fn oldest(&mut self, may_go: impl Fn(u64) -> bool) -> Option<u64> {
+        loop {
+            while let Some((tick, id)) = self.leaving.oldest.pop() {
+                step();
+                if self.used.get(&id).is_some_and(|held| held.tick == tick) && may_go(id) {
+                    self.leaving.patience = self.leaving.patience.saturating_sub(1);
+                    return Some(id);
+                }
+            }
+            if self.leaving.patience > 0 {
+                self.leaving.patience -= 1;
+                return None;
+            }
+            let share = self.used.len().div_ceil(LEAVING_SHARE);
+            let able = counted(self.used.iter()).filter(|(id, _)| may_go(**id)).map(|(id, held)| (held.tick, *id));
+            let mut oldest: Vec<_> = able.collect();
+            if oldest.len() > share {
+                oldest.select_nth_unstable(share);
+                oldest.truncate(share);
+            }
+            oldest.sort_unstable_by(|one, other| other.cmp(one));
+            // However few they are, the look was as long.
+            self.leaving = Leaving { oldest, patience: share };
+            if self.leaving.oldest.is_empty() {
+                return None;
+            }
+        }
     }
 
     /// It was prepared at the moment `since`, or dropped.
@@ -407,19 +563,22 @@ impl ServerStatements {
 
     pub fn insert(&mut self, id: u64, since: u64) {
         self.tick += 1;
-        self.used.insert(id, Held { tick: self.tick, shape: None, stale: false, since, bytes: 0 });
+        let held = Held { tick: self.tick, shape: None, stale: false, since, bytes: 0 };
+        let before = self.used.insert(id, held);
+        self.bytes -= before.map_or(0, |before| before.bytes);
     }
 
     /// The length of its text, once it is there.
     pub fn set_bytes(&mut self, id: u64, bytes: usize) {
         if let Some(held) = self.used.get_mut(&id) {
+            self.bytes = self.bytes - held.bytes + bytes;
             held.bytes = bytes;
         }
     }
 
     /// Bytes of all texts.
     pub fn bytes(&self) -> usize {
-        self.used.values().map(|held| held.bytes).sum()
+        self.bytes
     }
 
     /// Bytes of one text; 0 when it is not held.
@@ -442,11 +601,13 @@ impl ServerStatements {
     }
 
     pub fn remove(&mut self, id: u64) {
-        self.used.remove(&id);
+        let removed = self.used.remove(&id);
+        self.bytes -= removed.map_or(0, |removed| removed.bytes);
     }
 
     pub fn clear(&mut self) {
         self.used.clear();
+        (self.bytes, self.leaving) = (0, Leaving::default());
         self.own = None;
     }
 
@@ -456,7 +617,7 @@ impl ServerStatements {
 
     /// The ids of all.
     pub fn ids(&self) -> Vec<u64> {
-        self.used.keys().copied().collect()
+        counted(self.used.keys()).copied().collect()
     }
 
     /// What stands under a client's own name: nothing, surely this statement, or perhaps something.
@@ -487,13 +648,29 @@ impl ServerStatements {
         self.own.is_some()
     }
 
-    pub fn own_len(&self) -> usize {
-        self.own.as_ref().map_or(0, |own| own.len())
+    /// When there are so many own names that the strangers' among them are to be closed for this session: some of them,
+    /// with what stands under them.
+    pub fn own_to_sweep(&self, session: u64) -> Vec<(Box<[u8]>, Option<u64>)> {
+        let len = self.own.as_ref().map_or(0, |own| own.len());
+        if len <= OWN_NAMES_MAX || self.own_swept == session {
+            return Vec::new();
+        }
+        self.iter_own().take(OWN_NAMES_SWEPT).collect()
+    }
+
+    /// No stranger's was among them. What this session adds from now on is its own.
+    pub fn note_own_swept(&mut self, session: u64) {
+        self.own_swept = session;
+    }
+
+    fn iter_own(&self) -> impl Iterator<Item = (Box<[u8]>, Option<u64>)> {
+        let own = self.own.iter().flat_map(|own| own.iter());
+        counted(own).map(|(name, own)| (name.clone(), own.map(|(id, _)| id)))
     }
 
     /// All own names, with what stands under them.
     pub fn all_own(&self) -> Vec<(Box<[u8]>, Option<u64>)> {
-        self.own.iter().flat_map(|own| own.iter()).map(|(name, own)| (name.clone(), own.map(|(id, _)| id))).collect()
+        self.iter_own().collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -583,6 +760,48 @@ mod tests {
     }
 
     proptest! {
+        /// Against names that each keep what was told of them.
+        #[test]
+        fn each_name_was_told_what_came_after_it(
+            acts in prop::collection::vec((0u8..5, 0usize..6, 0usize..3, 0u64..9), 1..300),
+        ) {
+            let all = Statements::default();
+            let texts: Vec<_> = (0..3).map(|text| intern(&all, &format!("select {text}"))).collect();
+            let mut names = ClientNames::default();
+            let mut model: HashMap<usize, (usize, Option<Shape>)> = HashMap::new();
+            for (act, name, text, columns) in acts {
+                let key = format!("n{name}");
+                let whole = Shape { parameters: Some(1), columns };
+                let of_portal = Shape { parameters: None, columns };
+                let told = model.values_mut().filter(|(of, _)| *of == text).map(|(_, told)| told);
+                match act {
+                    0 | 1 => {
+                        names.insert(key.as_bytes().into(), texts[text].clone(), 0);
+                        model.insert(name, (text, None));
+                    }
+                    2 => prop_assert_eq!(names.remove(key.as_bytes()).is_some(), model.remove(&name).is_some()),
+                    3 => {
+                        names.tell(texts[text].id, whole, b"\0\0");
+                        told.for_each(|told| *told = Some(whole));
+                    }
+                    _ => {
+                        names.tell_columns(texts[text].id, of_portal);
+                        told.filter(|told| told.is_none()).for_each(|told| *told = Some(of_portal));
+                    }
+                }
+                for name in 0..6 {
+                    let told = model.get(&name).and_then(|(_, told)| *told);
+                    prop_assert_eq!(names.told(format!("n{name}").as_bytes()), told);
+                }
+                for (at, text) in texts.iter().enumerate() {
+                    let found = names.name_of(&text.name).map(|name| usize::from(name[1] - b'0'));
+                    prop_assert_eq!(found.is_some(), model.values().any(|(of, _)| *of == at));
+                    prop_assert!(found.is_none_or(|found| model[&found].0 == at));
+                }
+                prop_assert_eq!(names.len(), model.len());
+            }
+        }
+
         /// Against a list in order of use.
         #[test]
         fn the_least_recently_used_goes_first(uses in prop::collection::vec(0u64..12, 1..200), max in 1usize..6) {

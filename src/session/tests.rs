@@ -3,6 +3,7 @@
 
 #[path = "../../tests/fuzz/src/bodies.rs"]
 mod bodies;
+pub mod costs;
 mod leaving;
 mod listening;
 mod message;

@@ -5,6 +5,7 @@ mod leaving;
 mod running;
 
 use std::{
+    cell::Cell,
     future::Future,
     io,
     pin::Pin,
@@ -285,7 +286,16 @@ impl Client {
         let seed = u64::from(self.turns);
         let (last_write, rule, prejudged) = (self.last_write, self.rule, self.prejudged.as_deref());
         let apart = !exchange.is_deserted();
-        let guide = Guide { worker: &self.worker, target: &self.target, apart, prejudged, last_write, rule, seed };
+        let guide = Guide {
+            worker: &self.worker,
+            target: &self.target,
+            apart,
+            prejudged,
+            last_write,
+            rule,
+            seed,
+            effort: Cell::default(),
+        };
         let event = loop {
             let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &guide);
             if let Some(new) = exchange.pipeline.take(|seldom| &mut seldom.new_defaults) {

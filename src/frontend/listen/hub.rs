@@ -2,7 +2,7 @@
 //! it when the primary changes. It is opened when somebody listens, and closed when nobody has for a while.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     future::{pending, poll_fn},
     io,
     sync::Arc,
@@ -264,9 +264,10 @@ impl Audience {
                 let before = self.subscribers.get(&subscriber);
                 let delivering = before.is_some_and(|before| before.delivering);
                 let old = before.map(|before| before.wish.channels.clone()).unwrap_or_default();
-                let new: Vec<Channel> = wish.channels.iter().filter(|it| !old.contains(it)).cloned().collect();
-                let gone = old.iter().filter(|it| !wish.channels.contains(it));
-                gone.for_each(|channel| self.forget(channel, subscriber, sql));
+                // A client may listen to very many, and says all of them each time.
+                let (had, has): (HashSet<_>, HashSet<_>) = (old.iter().collect(), wish.channels.iter().collect());
+                let new: Vec<Channel> = has.difference(&had).map(|channel| (*channel).clone()).collect();
+                had.difference(&has).for_each(|channel| self.forget(channel, subscriber, sql));
                 listen_to(&new, sql);
                 for channel in new {
                     self.channels.entry(channel).or_default().insert(subscriber);
