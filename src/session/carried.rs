@@ -359,12 +359,15 @@ pub struct Answer {
     pub prepared: Vec<Prepared>,
     /// What the connection listens to.
     pub channels: Vec<Channel>,
+    /// There was more than is kept.
+    pub cut_short: bool,
 }
 
 impl Answer {
     pub fn is_empty(&self) -> bool {
-        let Answer { settings, reset, pin, prepared, channels } = self;
-        settings.is_empty() && reset.is_empty() && pin.is_none() && prepared.is_empty() && channels.is_empty()
+        let Answer { settings, reset, pin, prepared, channels, cut_short } = self;
+        let has_rows = !(settings.is_empty() && reset.is_empty() && prepared.is_empty() && channels.is_empty());
+        !has_rows && pin.is_none() && !cut_short
     }
 }
 

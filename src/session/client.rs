@@ -1,6 +1,8 @@
 //! What a client's message means.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+use smallvec::SmallVec;
 
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown, names,
@@ -9,6 +11,7 @@ use super::{
     pipeline::{Change, Effects, Judged, Owed},
     sequences::may_draw,
     statements::Statement,
+    steps::{counted, step},
 };
 use crate::{
     sql::{
@@ -444,8 +447,9 @@ impl Session {
         pipeline: &Pipeline,
         judge: &impl Judge,
     ) -> Need {
-        if pipeline.read_only && pipeline.has_open_batch() {
-            return Need::Read;
+        if pipeline.has_open_batch() {
+            // It cannot move any more, so what follows need not be looked at.
+            return if pipeline.read_only { Need::Read } else { Need::Write };
         }
         let begins = self.begins_to_roam(&statement.verdict, &statement.sql, after, pipeline);
         match self.need(Some(&statement.verdict), pipeline) {
@@ -484,15 +488,16 @@ impl Session {
         pipeline: &Pipeline,
         judge: &impl Judge,
     ) -> bool {
-        let mut parsed: Vec<&[u8]> = parsed.into_iter().collect();
+        let mut parsed: NamesParsed<'_> = parsed.into_iter().collect();
         let to_primary = |verdict: &Verdict| verdict.hint.as_deref() == Some(&Hint::Primary);
         let ends = |verdict: &Verdict| in_block && verdict.statements == 1 && verdict.transaction.is_plain_end();
         let reads = |verdict: &Verdict| (self.reads(verdict, pipeline) || ends(verdict)) && !to_primary(verdict);
-        let known_reads = |name: &[u8], parsed: &[&[u8]]| {
+        let known_reads = |name: &[u8], parsed: &NamesParsed<'_>| {
             let known = || self.statement(name, pipeline).is_none_or(|known| reads(&known.verdict));
-            parsed.contains(&name) || known()
+            parsed.contains(name) || known()
         };
         while let Ok(Some(head)) = frame::header(after) {
+            step();
             let Some((message, rest)) = after.split_at_checked(head.message()) else { return false };
             let body = &message[frame::HEADER_BYTES..];
             let all_read = match Request::of(head) {
@@ -728,6 +733,35 @@ impl Session {
             Some(statement) => self.names.insert(name, statement, since),
             None => drop(self.names.remove(&name)),
         }
+    }
+}
+
+/// Names that a batch gives to statements, as it is looked through: hardly ever more than a few.
+#[derive(Debug, Default)]
+pub(super) struct NamesParsed<'a> {
+    few: SmallVec<[&'a [u8]; 8]>,
+    more: BTreeSet<&'a [u8]>,
+}
+
+impl<'a> NamesParsed<'a> {
+    pub fn push(&mut self, name: &'a [u8]) {
+        if self.few.len() < self.few.inline_size() {
+            self.few.push(name);
+        } else {
+            self.more.insert(name);
+        }
+    }
+
+    pub fn contains(&self, name: &[u8]) -> bool {
+        counted(self.few.iter()).any(|known| *known == name) || self.more.contains(name)
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for NamesParsed<'a> {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(names: I) -> Self {
+        let mut parsed = NamesParsed::default();
+        names.into_iter().for_each(|name| parsed.push(name));
+        parsed
     }
 }
 

@@ -8,8 +8,10 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown, carried::Probe,
-    client::JUDGED_BYTES_MAX, pipeline::Owed,
+    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
+    carried::Probe,
+    client::{JUDGED_BYTES_MAX, NamesParsed},
+    pipeline::Owed,
 };
 use crate::{
     sql::{NameUse, SettingChange, TransactionControl, Verdict},
@@ -517,7 +519,7 @@ impl Session {
             return true;
         }
         let (mut body, mut after) = (message.body, message.after);
-        let mut parsed: Vec<&[u8]> = Vec::new();
+        let mut parsed = NamesParsed::default();
         loop {
             let touched = match request {
                 Request::Parse => Parse::read(body).is_ok_and(|parse| {
@@ -526,7 +528,7 @@ impl Session {
                 }),
                 Request::Bind => BindNames::read(body).is_none_or(|names| {
                     let known = || self.statement(names.statement, pipeline);
-                    !parsed.contains(&names.statement) && known().is_none_or(|known| touches(&known.verdict))
+                    !parsed.contains(names.statement) && known().is_none_or(|known| touches(&known.verdict))
                 }),
                 Request::Sync => return false,
                 Request::Describe | Request::Close => Object::read(body).is_err(),

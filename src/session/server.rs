@@ -19,7 +19,8 @@ use crate::wire::{
 /// What statement mode says to a transaction block.
 pub(super) const NO_BLOCKS: &str = "transaction blocks are not possible in statement mode";
 
-/// Most rows that a probe may answer with; there are fewer settings.
+/// Most settings of one session that are carried from one server connection to the next; a session that has more keeps
+/// its connection.
 const ANSWER_ROWS_MAX: usize = 2_000;
 
 impl Session {
@@ -196,11 +197,16 @@ impl Session {
 
     fn on_answer_row(&mut self, body: &[u8], pipeline: &mut Pipeline) -> ServerStep {
         match reply::data_row(body) {
-            Ok(columns) if pipeline.seldom_mut().answer.settings.len() < ANSWER_ROWS_MAX => {
-                pipeline.seldom_mut().answer.row(&columns);
+            Ok(columns) => {
+                let answer = &mut pipeline.seldom_mut().answer;
+                if answer.settings.len() < ANSWER_ROWS_MAX {
+                    answer.row(&columns);
+                } else {
+                    answer.cut_short = true;
+                }
                 ServerStep::Swallow
             }
-            _ => nonsense(wire::Error::Malformed("DataRow")),
+            Err(error) => nonsense(error),
         }
     }
 
@@ -594,8 +600,8 @@ impl Session {
         pipeline.asked_again = false;
         let effects = std::mem::take(&mut pipeline.effects);
         let answer = pipeline.take(|seldom| &mut seldom.answer);
-        if failed {
-            // What the session has become is unknown, so nobody else may have this connection.
+        if failed || answer.cut_short {
+            // What the session has become is unknown, or too much to be carried, so nobody else may have this connection.
             self.pinned_by_probe = true;
             return ServerStep::Swallow;
         }

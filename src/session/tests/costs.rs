@@ -90,7 +90,7 @@ impl Stage {
             on_pin: OnPin::Allow,
             reads_until_write: false,
             lists: None,
-            nodes: Arc::new(Roster::new([Some("n1")].into_iter())),
+            nodes: Arc::new(Roster::new([Some("n1"), Some("n2")].into_iter())),
             statements: Arc::new(Statements::default()),
             code: Arc::new(OwnCode::default()),
         };
@@ -125,8 +125,14 @@ impl Stage {
     fn client(&mut self, message: Message) -> ClientStep {
         let mut bytes = Vec::new();
         message.write(&mut bytes);
-        let head = header(&bytes).unwrap().unwrap();
-        let shown = Shown { head, body: &bytes[HEADER_BYTES..], after: &[] };
+        self.shows(&bytes)
+    }
+
+    /// The first message of what has come.
+    fn shows(&mut self, bytes: &[u8]) -> ClientStep {
+        let head = header(bytes).unwrap().unwrap();
+        let (message, after) = bytes.split_at(head.message());
+        let shown = Shown { head, body: &message[HEADER_BYTES..], after };
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
         let before = STEPS.get();
@@ -205,6 +211,22 @@ const CASES: &[Case] = &[
         let mut stage = Stage::with_statements(600);
         (600..600 + n).for_each(|number| stage.parse(number));
         stage.complete();
+        stage
+    }),
+    ("a batch of reads that came at once", |n| {
+        let (mut stage, mut batch) = (Stage::new(), Vec::new());
+        for number in 0..n / 4 {
+            Message::Parse(format!("n{number}"), "select 1".into()).write(&mut batch);
+        }
+        for number in 0..n / 4 {
+            Message::Bind(String::new(), format!("n{number}")).write(&mut batch);
+        }
+        Message::Sync.write(&mut batch);
+        let mut rest = &batch[..];
+        while let Some(head) = header(rest).unwrap() {
+            assert_ne!(stage.shows(rest), ClientStep::Hold);
+            rest = &rest[head.message()..];
+        }
         stage
     }),
     ("one text parsed under many names", |n| {
