@@ -213,12 +213,13 @@ const CASES: &[Case] = &[
         stage.complete();
         stage
     }),
+    // Its first message looks at all of it, once, to find out where it may run.
     ("a batch of reads that came at once", |n| {
         let (mut stage, mut batch) = (Stage::new(), Vec::new());
-        for number in 0..n / 4 {
+        for number in 0..n / 16 {
             Message::Parse(format!("n{number}"), "select 1".into()).write(&mut batch);
         }
-        for number in 0..n / 4 {
+        for number in 0..n / 16 {
             Message::Bind(String::new(), format!("n{number}")).write(&mut batch);
         }
         Message::Sync.write(&mut batch);
@@ -353,4 +354,36 @@ fn no_message_costs_more_because_of_what_came_before_it() {
         }
     }
     assert!(dear.is_empty(), "{dear:?}");
+}
+
+/// One column of a row after the other.
+fn row(columns: [&str; 3]) -> Vec<u8> {
+    let mut row = 3_u16.to_be_bytes().to_vec();
+    for column in columns {
+        row.extend_from_slice(&(column.len() as u32).to_be_bytes());
+        row.extend_from_slice(column.as_bytes());
+    }
+    row
+}
+
+#[test]
+fn a_session_with_more_settings_than_are_carried_keeps_its_connection() {
+    for (settings, keeps) in [(2_000, false), (2_001, true), (100_000, true)] {
+        let mut stage = Stage::new();
+        stage.sends(Message::Query("set a.x0".into()));
+        stage.server(b'C', &[b"SET\0"]);
+        assert_eq!(stage.server(b'Z', &[b"I"]), ServerStep::Forward, "the server is asked");
+        for number in 0..settings {
+            let answer = row(["s", &format!("a.x{number}"), "1"]);
+            assert_eq!(stage.server(b'D', &[&answer]), ServerStep::Swallow);
+        }
+        stage.server(b'C', &[b"SELECT 1\0"]);
+        let end = if keeps { ServerStep::Swallow } else { ServerStep::Release };
+        assert_eq!(stage.server(b'Z', &[b"I"]), end, "{settings} settings");
+        assert_eq!(stage.session.is_pinned(), keeps, "{settings} settings");
+        // Its next statements run all the same.
+        if keeps {
+            stage.sends(Message::Query("select 1".into()));
+        }
+    }
 }
