@@ -1,7 +1,5 @@
 //! Losing servers: who takes over, what waits, and what clients are told.
 
-use std::time::Duration;
-
 use super::kit::{Cluster, Config, PATIENCE, RawClient, cluster, messages, wait_until};
 
 fn replicated() -> Cluster {
@@ -187,7 +185,7 @@ fn a_paused_primary_is_noticed_and_used_again() {
     let mut client = login(pooler.port());
     assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
     cluster.node(0).pause().unwrap();
-    wait_until("the pause is noticed", Duration::from_secs(60), || pooler.logs("down"));
+    wait_until("the pause is noticed", PATIENCE, || pooler.logs("down"));
     cluster.node(0).resume().unwrap();
     assert_eq!(client.value("SELECT 2").as_deref(), Some("2"));
 }

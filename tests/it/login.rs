@@ -1,7 +1,5 @@
 //! Who gets in: every way to log in to Poolhouse before every way in which Poolhouse logs in to a server.
 
-use std::time::Duration;
-
 use super::kit::{Cluster, Config, PATIENCE, Program, RawClient, bounded, cluster, messages, wait_until};
 
 fn users() -> Cluster {
@@ -358,8 +356,6 @@ fn one_command_makes_a_sidecar() {
         assert_eq!(client.value("SELECT current_user").as_deref(), Some("s"));
         assert_eq!(refusal(port, "postgres", "s", "wrong").unwrap().0, "28P01");
         drop(program);
-        wait_until("the port is free", Duration::from_secs(30), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
-        });
+        wait_until("the port is free", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
     }
 }

@@ -6,7 +6,6 @@ use std::{
         unix::net::{SocketAddr, UnixDatagram},
     },
     process,
-    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -34,6 +33,6 @@ fn the_service_manager_hears_how_things_stand() {
     let hear_else = || std::iter::repeat_with(hear).find(|word| word != "WATCHDOG=1").unwrap();
     assert!(hear_else().starts_with("RELOADING=1\nMONOTONIC_USEC="));
     assert_eq!(hear_else(), "READY=1");
-    assert!(pooler.terminate(Duration::from_secs(30)).success());
+    assert!(pooler.terminate(PATIENCE).success());
     assert_eq!(hear_else(), "STOPPING=1");
 }

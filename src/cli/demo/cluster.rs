@@ -397,7 +397,7 @@ impl Cluster {
     /// Waits until every replica shows what the first node has written until now.
     ///
     /// # Errors
-    /// A node cannot be asked, or it takes more than 30 seconds.
+    /// A node cannot be asked, or it takes more than two minutes.
     pub fn catch_up(&self) -> Result<(), ClusterError> {
         self.nodes[1..].iter().try_for_each(|replica| replica.catch_up(&self.nodes[0]))
     }
