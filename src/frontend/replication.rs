@@ -42,9 +42,6 @@ use crate::{
 /// Room of one direction's buffer, in bytes.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// How long a server may take to show whether it still takes logins.
-const KNOCK_LIMIT: Duration = Duration::from_secs(2);
-
 /// How long the last message to a client may take to be written.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
@@ -160,8 +157,7 @@ impl Relay {
         }
         let (_, node) = self.lent;
         let name = &self.target.cluster.node(node).name;
-        let limit = KNOCK_LIMIT.min(self.target.cluster.connect_timeout);
-        if !backend::knock(&self.target.login(node), limit).await {
+        if !backend::knock(&self.target.login(node), self.target.cluster.connect_timeout).await {
             let reason = "a replication connection was closed, and the node takes no logins".to_owned();
             self.target.cluster.monitor.report(node, NodeReport::ServerLost { reason });
         }

@@ -249,6 +249,8 @@ fn a_replication_connection_that_breaks_says_nothing_of_its_node() {
         .set("clusters.main.health.user", "'postgres'")
         .set("clusters.main.health.password", &password)
         .set("clusters.main.health.database", "'postgres'")
+        .set("clusters.main.health.timeout", "'1m'")
+        .set("clusters.main.connect_timeout", "'1m'")
         // No probe is under way when the network breaks.
         .set("clusters.main.health.interval", "'1h'")
         .start();
