@@ -72,8 +72,7 @@ impl Fleet {
         let (fleet, frontend, scope) = (self.clone(), frontend.clone(), self.watching.clone());
         self.watching.spawn("keep the pools", async move {
             let mut ticks = interval(KEEP_INTERVAL);
-            // What each of them was like when it was last looked after.
-            let mut seen: Vec<(Arc<Cluster>, u64)> = Vec::new();
+            let mut seen: Vec<Arc<Cluster>> = Vec::new();
             let mut turns = 0_u32;
             loop {
                 tokio::select! {
@@ -81,15 +80,12 @@ impl Fleet {
                     () = scope.stopping() => return,
                 }
                 let all = fleet.all();
-                seen.retain(|(cluster, _)| all.iter().any(|it| Arc::ptr_eq(it, cluster)));
+                seen.retain(|cluster| all.iter().any(|it| Arc::ptr_eq(it, cluster)));
                 for cluster in all {
-                    match seen.iter_mut().find(|(it, _)| Arc::ptr_eq(it, &cluster)) {
-                        Some((_, version)) => cluster.keep(version),
-                        None => {
-                            let mut version = 0;
-                            cluster.keep(&mut version);
-                            seen.push((cluster, version));
-                        }
+                    cluster.keep();
+                    if !seen.iter().any(|it| Arc::ptr_eq(it, &cluster)) {
+                        cluster.mind_the_lent(frontend.registry.clone());
+                        seen.push(cluster);
                     }
                 }
                 frontend.keep();

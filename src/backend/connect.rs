@@ -118,7 +118,8 @@ pub async fn connect(login: &Login, limit: Duration) -> Result<Server, ConnectEr
 }
 
 async fn log_in(login: &Login) -> Result<Server, ConnectError> {
-    let stream = Stream::connect(&login.address).await.map_err(|error| ConnectError::Unreachable(Arc::new(error)))?;
+    let stream =
+        Stream::connect(&login.address, login.tcp).await.map_err(|error| ConnectError::Unreachable(Arc::new(error)))?;
     let mut wire = LoginWire::new(stream);
     let mut pairs = vec![("user", login.user.as_str()), ("database", login.database.as_str())];
     pairs.extend(login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -130,14 +131,22 @@ async fn log_in(login: &Login) -> Result<Server, ConnectError> {
     let (address, ends) = (login.address.clone(), wire.stream.ends());
     let canceler = key.map(|key| Arc::new(Canceler { address, key, ends, since: std::time::SystemTime::now() }));
     let greeting = (wire.greeting != Greeting::default()).then(|| Arc::new(wire.greeting));
-    Ok(Server { stream: wire.stream, state, canceler, greeting, home: std::thread::current().id(), sender: None })
+    Ok(Server {
+        stream: wire.stream,
+        state,
+        canceler,
+        greeting,
+        home: std::thread::current().id(),
+        pass: None,
+        sender: None,
+    })
 }
 
 /// Whether the server at the other end takes logins: it answers a startup packet with anything but the errors of one
 /// that stops, starts or recovers. Nobody is logged in. A server that does not answer within `limit` does not.
 pub async fn knock(login: &Login, limit: Duration) -> bool {
     let knocking = async {
-        let stream = Stream::connect(&login.address).await?;
+        let stream = Stream::connect(&login.address, login.tcp).await?;
         let mut wire = LoginWire::new(stream);
         let mut out = Vec::new();
         startup::session(&[("user", &login.user), ("database", &login.database)], &mut out);

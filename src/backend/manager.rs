@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ConnectError, Defaults, Login, Logins, Senders, Server, connect};
+use super::{ConnectError, Defaults, Fence, Login, Logins, Senders, Server, connect};
 use crate::{
     pool::Manager,
     wire::{frame::HEADER_BYTES, header, request},
@@ -18,6 +18,7 @@ use crate::{
 pub struct ServerManager {
     login: Login,
     node: u16,
+    fence: Arc<Fence>,
     senders: Arc<Senders>,
     /// Told of what servers report to new connections.
     defaults: Arc<Defaults>,
@@ -31,12 +32,13 @@ impl ServerManager {
     pub fn new(
         login: Login,
         node: u16,
+        fence: Arc<Fence>,
         senders: Arc<Senders>,
         defaults: Arc<Defaults>,
         logins: Arc<Logins>,
         connect_timeout: Duration,
     ) -> ServerManager {
-        ServerManager { login, node, senders, defaults, logins, connect_timeout }
+        ServerManager { login, node, fence, senders, defaults, logins, connect_timeout }
     }
 
     /// The database that its connections are in, by its name on the server.
@@ -56,6 +58,8 @@ impl Manager for ServerManager {
     type Error = ConnectError;
 
     async fn open(&self) -> Result<Box<Server>, ConnectError> {
+        // Before anything is known of the node as it is now.
+        let pass = self.fence.pass();
         let opened = connect(&self.login, self.connect_timeout).await;
         match &opened {
             Ok(server) => tracing::debug!(address = %self.login.address, database = self.login.database,
@@ -68,6 +72,7 @@ impl Manager for ServerManager {
         }
         opened.map(|mut server| {
             server.state.node = self.node;
+            server.pass = Some(pass);
             self.defaults.note(self.node, &server.state.reported);
             server.sender = Some(self.senders.enter(self.node, server.process()));
             Box::new(server)
@@ -77,7 +82,7 @@ impl Manager for ServerManager {
     /// What an idle server may have said is taken in: changed parameters and notices. The end of the stream or anything
     /// else means that the connection is gone.
     fn is_fit(server: &mut Box<Server>) -> bool {
-        !server.stream.has_news() || is_fit_by_its_news(server)
+        !server.is_fenced() && (!server.stream.has_news() || is_fit_by_its_news(server))
     }
 
     fn retire(server: Box<Server>) {

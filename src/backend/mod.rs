@@ -4,6 +4,7 @@ mod cancel;
 mod clean;
 mod connect;
 mod defaults;
+mod fence;
 mod greeting;
 mod logins;
 mod manager;
@@ -16,6 +17,7 @@ pub use cancel::cancel;
 pub use clean::Mess;
 pub use connect::{ConnectError, connect, knock};
 pub use defaults::Defaults;
+pub use fence::{Fence, Pass};
 pub use greeting::Greeting;
 pub use logins::{Failure, Logins};
 pub use manager::ServerManager;
@@ -24,7 +26,7 @@ pub use senders::{Sender, Senders};
 
 use crate::{
     auth::Credential,
-    net::{Address, Ends, Stream},
+    net::{Address, Ends, Stream, Tcp},
     session::ServerState,
     wire::startup::CancelKey,
 };
@@ -38,6 +40,7 @@ pub struct Login {
     pub credential: Credential,
     /// Further startup parameters.
     pub parameters: Vec<(String, String)>,
+    pub tcp: Tcp,
 }
 
 /// A logged-in connection to a server, idle between two statements whenever it is not lent. In the order written, as
@@ -51,6 +54,8 @@ pub struct Server {
     /// What cancels its statements; `None` when the server has given no key.
     pub canceler: Option<Arc<Canceler>>,
     pub state: ServerState,
+    /// Whether its node is still what it was when this was opened; `None` for connections that are not a pool's.
+    pub pass: Option<Pass>,
     /// Tells who has sent a notification; `None` for connections that are not a pool's.
     pub sender: Option<Sender>,
     /// What it said while it let us in; `None` when that was nothing.
@@ -77,6 +82,12 @@ impl Server {
         self.stream.rehome()?;
         self.home = here;
         Ok(())
+    }
+
+    /// Whether its node has been fenced since it was opened: nothing more may be sent, and nothing that comes counts.
+    #[inline]
+    pub fn is_fenced(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| !pass.is_valid())
     }
 
     /// The process at the other end, 0 when it has not said.

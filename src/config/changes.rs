@@ -50,6 +50,7 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
     note(per_address.0 != per_address.1, "server.max_logins_per_address", Effect::Now);
     note(was.login_timeout != is.login_timeout, "server.login_timeout", Effect::Now);
     note(was.shutdown_timeout != is.shutdown_timeout, "server.shutdown_timeout", Effect::Now);
+    note(was.tcp != is.tcp, "server.tcp", Effect::Now);
     note(old.auth.method != new.auth.method, "auth.method", Effect::NewSessions);
     for name in names(old.auth.users.keys(), new.auth.users.keys()) {
         let differs = old.auth.users.get(name) != new.auth.users.get(name);
@@ -134,6 +135,7 @@ fn clusters(
         let others = |one: &monitor::Settings, other: &monitor::Settings| !in_use(one).eq(in_use(other));
         note(others(&was, &live), &format!("clusters.{name}.nodes"), Effect::Now);
         note(matches!(seating, Seating::NoRoom), &format!("clusters.{name}.nodes"), Effect::Restart);
+        note(live.tcp != is.tcp, &format!("clusters.{name}.tcp"), Effect::Restart);
         note(live.connect_timeout != is.connect_timeout, &format!("clusters.{name}.connect_timeout"), Effect::Restart);
     }
     let succeeded = new.clusters.iter().map(|is| match by_name(old, &is.name) {
@@ -145,7 +147,7 @@ fn clusters(
 
 /// The settings of a cluster that are in force when a new file says `is`.
 fn succeed(was: &monitor::Settings, is: &monitor::Settings) -> (monitor::Settings, Seating) {
-    let mut live = monitor::Settings { connect_timeout: was.connect_timeout, ..is.clone() };
+    let mut live = monitor::Settings { connect_timeout: was.connect_timeout, tcp: was.tcp, ..is.clone() };
     match Seats::new(was, is) {
         Some(seats) => {
             seats.seat(was, &mut live);

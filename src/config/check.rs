@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::{
     Database, Listener, Loaded, Log, LogFormat, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address,
     admin,
-    cluster::Cluster,
+    cluster::{self, Cluster},
     database::{self, Ground},
     mistake::{Findings, Place},
     pooling::Section,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     auth::{self, Method, Secret, userlist},
     frontend, monitor,
-    net::{Address, Crowd, Listen},
+    net::{Address, Crowd, Listen, Tcp},
     session::{Route, nearest},
 };
 
@@ -113,6 +113,7 @@ fn limits(server: &raw::Server<'_>, findings: &mut Findings) -> frontend::Settin
         shutdown_timeout: or(&server.shutdown_timeout, default.shutdown_timeout, |item| {
             item.duration(Duration::ZERO..=DURATION_DAY, findings)
         }),
+        tcp: cluster::tcp(server.tcp.as_ref(), default.tcp, findings),
     }
 }
 
@@ -129,6 +130,7 @@ pub(super) fn frontend_defaults() -> frontend::Settings {
         logins: logins_for(CLIENTS, None),
         login_timeout: Duration::from_secs(15),
         shutdown_timeout: Duration::from_secs(60),
+        tcp: Tcp::TO_CLIENTS,
     }
 }
 

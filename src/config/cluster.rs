@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     monitor::{self, Health},
-    net::Address,
+    net::{Address, Tcp},
     sql::{Lists, Pattern},
     topology::{
         self, Balance, Consistency, FailoverMode, NodeSettings, Preference, Reads, Role, Routing, Rule, Transactions,
@@ -91,17 +91,22 @@ impl Cluster {
             );
         }
         let mut settings = defaults(name, addresses, nodes);
+        read_health(&health, &mut settings.health, outside, findings);
         let topology = &mut settings.topology;
         topology.failures =
             or(&health.failures, topology.failures as usize, |i| i.whole(1..=FAILURES_MAX, findings)) as u32;
         topology.failover = or(&failover.mode, topology.failover, |i| i.choice(FAILOVERS, "", findings));
         settings.hold = or(&failover.hold, settings.hold, |i| i.duration(Duration::ZERO..=DURATION_DAY, findings));
+        let topology = &mut settings.topology;
+        topology.silence =
+            failover.witness_silence.as_ref().and_then(|i| i.time_limit(findings)).unwrap_or(topology.silence);
+        settings.fence_limit = fence_limit(&failover, settings.health.interval, findings);
+        settings.tcp = tcp(raw.tcp.as_ref(), settings.tcp, findings);
         settings.max_connections =
             or(&raw.max_connections, settings.max_connections, |i| i.whole(1..=CONNECTIONS_MAX, findings));
         settings.connect_timeout =
             or(&raw.connect_timeout, settings.connect_timeout, |i| i.duration(WAIT_MIN..=HOUR, findings));
         settings.routing = routing(raw.routing.as_ref(), &settings.routing, &settings.topology.nodes, findings);
-        read_health(&health, &mut settings.health, outside, findings);
         if settings.topology.failover == FailoverMode::Promote && settings.addresses.len() == 1 {
             let place = failover.mode.as_ref().map_or(&item.place, |mode| &mode.place);
             findings.warning(place, "there is no replica to promote", "add a node, or write \"follow\"");
@@ -144,7 +149,12 @@ pub(super) fn defaults(name: &str, addresses: Vec<Address>, nodes: Vec<NodeSetti
     monitor::Settings {
         name: name.to_owned(),
         addresses,
-        topology: topology::Settings { nodes, failover: FailoverMode::default(), failures: 3 },
+        topology: topology::Settings {
+            nodes,
+            failover: FailoverMode::default(),
+            failures: 3,
+            silence: Some(Duration::from_secs(3)),
+        },
         routing: Routing::default(),
         max_connections: 90,
         health: Health {
@@ -155,6 +165,8 @@ pub(super) fn defaults(name: &str, addresses: Vec<Address>, nodes: Vec<NodeSetti
             timeout: Duration::from_secs(1),
         },
         hold: Duration::from_secs(30),
+        fence_limit: None,
+        tcp: Tcp::TO_SERVERS,
         connect_timeout: Duration::from_secs(5),
     }
 }
@@ -282,6 +294,44 @@ fn patterns(item: &Item<'_>, functions: bool, findings: &mut Findings) -> Vec<Pa
         }
     }
     patterns
+}
+
+/// `fence = "strict"` and its limit.
+fn fence_limit(failover: &raw::Failover<'_>, interval: Duration, findings: &mut Findings) -> Option<Duration> {
+    const FENCES: &[Choice<'static, bool>] = &[("detect", Some(false)), ("strict", Some(true))];
+    let strict = or(&failover.fence, false, |item| item.choice(FENCES, "", findings));
+    let default = Duration::from_secs(3).max(interval * 3);
+    let limit = or(&failover.fence_limit, default, |item| item.duration(WAIT_MIN..=HOUR, findings));
+    if let Some(item) = &failover.fence_limit {
+        if !strict {
+            findings.warning(&item.place, "has no effect without fence = \"strict\"", "add that, or remove it");
+        } else if limit <= interval {
+            let what = "is not longer than health.interval, so that every write waits for the next probe";
+            findings.warning(&item.place, what, "raise it, or lower health.interval");
+        }
+    }
+    strict.then_some(limit)
+}
+
+/// `[server.tcp]` or `[clusters.X.tcp]` over the defaults. The kernel counts in seconds.
+pub(super) fn tcp(item: Option<&Item<'_>>, default: Tcp, findings: &mut Findings) -> Tcp {
+    const SECOND: Duration = Duration::from_secs(1);
+    const COUNT_MAX: usize = 127;
+    let raw = raw::Tcp::read(item, findings);
+    let mut time =
+        |item: &Option<Item<'_>>, default| item.as_ref().and_then(|item| item.time_limit(findings)).unwrap_or(default);
+    let keepalive_idle = time(&raw.keepalive_idle, default.keepalive_idle).map(|idle| idle.max(SECOND));
+    let user_timeout = time(&raw.user_timeout, default.user_timeout);
+    Tcp {
+        keepalive_idle,
+        user_timeout,
+        keepalive_interval: or(&raw.keepalive_interval, default.keepalive_interval, |i| {
+            i.duration(SECOND..=HOUR, findings)
+        }),
+        keepalive_count: or(&raw.keepalive_count, default.keepalive_count as usize, |i| {
+            i.whole(1..=COUNT_MAX, findings)
+        }) as u32,
+    }
 }
 
 fn read_health(raw: &raw::Health<'_>, health: &mut Health, outside: &Outside<'_>, findings: &mut Findings) {

@@ -10,7 +10,9 @@ use super::{
 use crate::{
     admin::{self, Setting},
     auth::Method,
-    monitor, pool, session, topology,
+    monitor,
+    net::Tcp,
+    pool, session, topology,
 };
 
 /// Every setting with its value, its default, and when a new value takes effect.
@@ -34,6 +36,7 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
     lines.add("server.max_logins_per_address", limits.logins.per_address.to_string(), usual);
     lines.add("server.login_timeout", time(limits.login_timeout), time(default.login_timeout));
     lines.add("server.shutdown_timeout", time(limits.shutdown_timeout), time(default.shutdown_timeout));
+    lines.tcp("server.tcp", limits.tcp, default.tcp);
     let method = match settings.auth.method {
         Method::Trust => "trust",
         Method::Md5 => "md5",
@@ -105,6 +108,7 @@ impl Lines {
             ("checkout_timeout", pool.checkout_timeout, default.checkout_timeout),
             ("wait_notice", pool.wait_notice, default.wait_notice),
             ("idle_timeout", pool.idle_timeout, default.idle_timeout),
+            ("check_delay", pool.check_delay, default.check_delay),
             ("max_lifetime", pool.max_lifetime, default.max_lifetime),
         ] {
             self.add(format!("{key}.pool.{name}"), limit(value), limit(default));
@@ -138,6 +142,7 @@ impl Lines {
         add("checkout_timeout", pool.checkout_timeout.map(limit));
         add("wait_notice", pool.wait_notice.map(limit));
         add("idle_timeout", pool.idle_timeout.map(limit));
+        add("check_delay", pool.check_delay.map(limit));
         add("max_lifetime", pool.max_lifetime.map(limit));
         add("query_timeout", pool.query_timeout.map(limit));
         add("idle_transaction_timeout", pool.idle_transaction_timeout.map(limit));
@@ -184,6 +189,14 @@ impl Lines {
         }
     }
 
+    fn tcp(&mut self, key: &str, tcp: Tcp, default: Tcp) {
+        self.add(format!("{key}.keepalive_idle"), limit(tcp.keepalive_idle), limit(default.keepalive_idle));
+        self.add(format!("{key}.keepalive_interval"), time(tcp.keepalive_interval), time(default.keepalive_interval));
+        let count = |tcp: Tcp| tcp.keepalive_count.to_string();
+        self.add(format!("{key}.keepalive_count"), count(tcp), count(default));
+        self.add(format!("{key}.user_timeout"), limit(tcp.user_timeout), limit(default.user_timeout));
+    }
+
     fn cluster(&mut self, key: &str, cluster: &monitor::Settings) {
         let nodes = cluster.topology.nodes.iter().zip(&cluster.addresses);
         let nodes: Vec<_> = nodes.filter(|(node, _)| !node.gone).collect();
@@ -204,6 +217,13 @@ impl Lines {
         self.add(format!("{key}.health.timeout"), time(cluster.health.timeout), "1s");
         self.add(format!("{key}.failover.mode"), lower(cluster.topology.failover), "follow");
         self.add(format!("{key}.failover.hold"), time(cluster.hold), "30s");
+        self.add(format!("{key}.failover.witness_silence"), limit(cluster.topology.silence), "3s");
+        let fence = if cluster.fence_limit.is_some() { "strict" } else { "detect" };
+        self.add(format!("{key}.failover.fence"), fence, "detect");
+        if let Some(limit) = cluster.fence_limit {
+            self.add(format!("{key}.failover.fence_limit"), time(limit), "3s");
+        }
+        self.tcp(&format!("{key}.tcp"), cluster.tcp, Tcp::TO_SERVERS);
     }
 }
 
@@ -230,13 +250,16 @@ fn joined(items: &[impl std::fmt::Display]) -> String {
 
 /// When a new value of a setting takes effect; as [`super::changes`] does it.
 fn effect(key: &str) -> Effect {
-    const LENDING: [&str; 5] = ["size", "min_idle", "checkout_timeout", "idle_timeout", "max_lifetime"];
+    const LENDING: [&str; 7] =
+        ["size", "min_idle", "checkout_timeout", "wait_notice", "idle_timeout", "check_delay", "max_lifetime"];
     let key = key.to_ascii_lowercase();
     let lends = |key: &str| key.rsplit_once(".pool.").is_some_and(|(_, last)| LENDING.contains(&last));
     match key.split_once('.').unwrap_or((&key, "")) {
         ("databases", rest) if lends(rest) => Effect::Now,
         ("databases" | "users" | "auth", _) => Effect::NewSessions,
         ("admin", "users" | "stats_users") => Effect::NewSessions,
+        ("server", rest) if rest.starts_with("tcp.") => Effect::Now,
+        ("clusters", rest) if rest.contains(".tcp.") => Effect::Restart,
         ("server", "max_clients" | "max_logins" | "max_logins_per_address" | "login_timeout" | "shutdown_timeout") => {
             Effect::Now
         }

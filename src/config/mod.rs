@@ -91,6 +91,7 @@ pub struct PoolOverride {
     pub checkout_timeout: Option<Option<std::time::Duration>>,
     pub wait_notice: Option<Option<std::time::Duration>>,
     pub idle_timeout: Option<Option<std::time::Duration>>,
+    pub check_delay: Option<Option<std::time::Duration>>,
     pub max_lifetime: Option<Option<std::time::Duration>>,
     pub query_timeout: Option<Option<std::time::Duration>>,
     pub idle_transaction_timeout: Option<Option<std::time::Duration>>,
@@ -119,6 +120,7 @@ impl PoolOverride {
         put(self.checkout_timeout, &mut lending.checkout_timeout);
         put(self.wait_notice, &mut lending.wait_notice);
         put(self.idle_timeout, &mut lending.idle_timeout);
+        put(self.check_delay, &mut lending.check_delay);
         put(self.max_lifetime, &mut lending.max_lifetime);
     }
 }

@@ -33,6 +33,7 @@ impl Section {
             checkout_timeout: limit(&raw.checkout_timeout),
             wait_notice: limit(&raw.wait_notice),
             idle_timeout: limit(&raw.idle_timeout),
+            check_delay: limit(&raw.check_delay),
             max_lifetime: limit(&raw.max_lifetime),
             query_timeout: limit(&raw.query_timeout),
             idle_transaction_timeout: limit(&raw.idle_transaction_timeout),

@@ -44,8 +44,12 @@ macro_rules! section {
 section!(File at "" { server, listener, tls, auth, pool, clusters, databases, users, admin, coordination, log });
 section!(
     Server at "server" {
-        listen, workers, max_clients, max_logins, max_logins_per_address, login_timeout, shutdown_timeout, zone,
+        listen, workers, max_clients, max_logins, max_logins_per_address, login_timeout, shutdown_timeout, tcp, zone,
     }
+);
+section!(
+    /// `[server.tcp]` and `[clusters.X.tcp]`.
+    Tcp at "server.tcp" { keepalive_idle, keepalive_interval, keepalive_count, user_timeout }
 );
 section!(
     /// An entry of `[[listener]]`.
@@ -59,18 +63,18 @@ section!(Auth at "auth" { method, users_file, hba_file, query, query_user });
 section!(
     /// `[pool]`, `[databases.X.pool]` and `[users.X.pool]`.
     Pool at "pool" {
-        mode, size, min_idle, checkout_timeout, wait_notice, idle_timeout, max_lifetime, query_timeout,
+        mode, size, min_idle, checkout_timeout, wait_notice, idle_timeout, check_delay, max_lifetime, query_timeout,
         idle_transaction_timeout, client_idle_timeout, on_pin, pin_timeout, prepared_statements,
     }
 );
-section!(Cluster at "clusters.*" { nodes, max_connections, connect_timeout, tls, health, failover, routing });
+section!(Cluster at "clusters.*" { nodes, max_connections, connect_timeout, tcp, tls, health, failover, routing });
 section!(
     /// An entry of `nodes` that is a table.
     Node at "clusters.*.nodes" { address, weight, role, zone }
 );
 section!(ClusterTls at "clusters.*.tls" { mode, ca });
 section!(Health at "clusters.*.health" { user, password, database, interval, timeout, failures });
-section!(Failover at "clusters.*.failover" { mode, hold, patroni });
+section!(Failover at "clusters.*.failover" { mode, hold, witness_silence, fence, fence_limit, patroni });
 section!(
     /// `[clusters.X.routing]` and `[databases.X.routing]`.
     Routing at "clusters.*.routing" {
@@ -95,6 +99,7 @@ section!(Log at "log" { level, format, slow, slow_values, connections });
 pub(super) const SECTIONS: &[Keys] = &[
     File::KEYS,
     Server::KEYS,
+    Tcp::KEYS,
     Listener::KEYS,
     Tls::KEYS,
     Auth::KEYS,

@@ -18,7 +18,7 @@ use crate::{
     net::Stream,
     pool::{Asked, CheckoutError, Lease, Pool, Waiting},
     session::{Need, Route},
-    topology::{self, Class, NodeId, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
+    topology::{self, Class, Node, NodeId, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
 };
 
 /// A server connection, and the node that it is on.
@@ -141,11 +141,45 @@ async fn until_fresher(target: &Target, left: Duration) {
     let _ = timeout(ASKED_AGAIN.min(left), target.cluster.monitor.fresher()).await;
 }
 
+/// Whether a statement that waits in the queue of this node is right there still, as the nodes are now.
+pub fn stays(target: &Target, need: Need, node: NodeId) -> bool {
+    let topology = target.cluster.monitor.topology();
+    let usable = |known: &Node| !known.gone && matches!(known.state, State::Up | State::Suspect { .. });
+    match need {
+        // With one node there is no choice.
+        _ if topology.only() == Some(node) => true,
+        Need::Write => topology.primary == Some(node),
+        Need::Read | Need::Replica | Need::Node(_) => topology.node(node).is_some_and(usable),
+    }
+}
+
 /// The connection is used by the calling thread from now on. One that cannot be moved is closed, and so is one on which
-/// the server has said something or ended meanwhile: no statement may be lost on a server that was gone before it came.
+/// the server has said something or ended meanwhile, or whose node has been fenced: no statement may be lost on a server
+/// that was gone before it came.
 pub fn at_home(mut lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
     lease.come_home().ok()?;
-    lease.stream.is_quiet().then_some((lease, node))
+    (!lease.is_fenced() && lease.stream.is_quiet()).then_some((lease, node))
+}
+
+/// [`at_home`], and one that has idled for long is asked whether it still works: a firewall may have forgotten it, which
+/// tells nobody. One that is silent is closed, and so are the others of its pool, which have idled as long or longer.
+pub async fn prove(target: &Target, lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
+    let doubtful = lease.is_doubtful();
+    let (mut lease, node) = at_home(lease, node)?;
+    if doubtful {
+        let limit = target.cluster.monitor.settings().health.timeout;
+        // The shortest round trip there is: a query without a command.
+        if let Err(error) = lease.query("", limit).await {
+            let node = &target.cluster.node(node).name;
+            tracing::info!(node, process = lease.process(), %error, "a server connection that had idled works no more");
+            lease.renew_pool();
+            return None;
+        }
+        if lease.is_fenced() {
+            return None;
+        }
+    }
+    Some((lease, node))
 }
 
 /// Waits for a connection: in the pool's queue, or for a node that can serve the statement.
@@ -206,8 +240,9 @@ pub async fn acquire_from(
             }
         };
         let pool = pool(node);
-        let why = match pool.checkout(worker.id).await {
-            Ok(lease) => match at_home(lease, node) {
+        let Some(checked_out) = checkout(target, worker, request.need, node, &pool).await else { continue };
+        let why = match checked_out {
+            Ok(lease) => match prove(target, lease, node).await {
                 Some(acquired) => return Ok(acquired),
                 None => continue,
             },
@@ -265,6 +300,30 @@ impl Round {
         match self.failed {
             Some((error, patience)) if !self.slow && waited >= patience => Err(error),
             _ => Ok(Round::default()),
+        }
+    }
+}
+
+/// A connection of a pool; `None` when the node cannot serve the statement any more while it waits for one.
+async fn checkout(
+    target: &Target,
+    worker: &Worker,
+    need: Need,
+    node: NodeId,
+    pool: &Arc<Pool<ServerManager>>,
+) -> Option<Result<Lease<ServerManager>, CheckoutError<ConnectError>>> {
+    let mut version = target.cluster.monitor.topology().version;
+    let mut waiting = pin!(pool.checkout(worker.id));
+    loop {
+        tokio::select! {
+            biased;
+            checked_out = &mut waiting => return Some(checked_out),
+            () = target.cluster.monitor.changed(version) => {
+                version = target.cluster.monitor.topology().version;
+                if !stays(target, need, node) {
+                    return None;
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{census::Codes, latency::Latency, listen::Hubs, writes::Writes};
+use super::{Registry, census::Codes, latency::Latency, listen::Hubs, writes::Writes};
 use crate::{
     backend::{Defaults, Senders, ServerManager},
     metrics::NodeNames,
@@ -18,7 +18,7 @@ use crate::{
     pool,
     session::{NewDefaults, Roster},
     tasks::Scope,
-    topology::{Load, NODES_MAX, NodeId, State},
+    topology::{Load, NODES_MAX, NodeId},
 };
 
 /// The nodes of one cluster with their budgets of connections.
@@ -196,21 +196,47 @@ impl Cluster {
         self.nodes.iter().map_while(OnceLock::get)
     }
 
-    /// To be called every second or so: looks after the pools, and closes the idle connections to nodes that are not
-    /// used any more. `seen` is the version of the topology at the last call, 0 at first.
-    pub fn keep(&self, seen: &mut u64) {
+    /// Looks after what is lent, from now on: when the nodes change, those that hold a connection to one which is fenced, and
+    /// those that wait for one, learn of it at once. Must be called on a tokio runtime.
+    pub fn mind_the_lent(self: &Arc<Self>, clients: Arc<Registry>) {
+        let cluster = self.clone();
+        self.scope.spawn("mind what is lent", async move {
+            let (mut version, mut heights) = (0, vec![0; NODES_MAX]);
+            loop {
+                tokio::select! {
+                    () = cluster.scope.stopping() => return,
+                    () = cluster.monitor.changed(version) => {}
+                }
+                version = cluster.renew_fenced(&mut heights);
+                clients.wake_busy();
+            }
+        });
+    }
+
+    /// Closes what idles on nodes that have been fenced since they were as high as `heights` says. Answers the version of the
+    /// topology.
+    fn renew_fenced(&self, heights: &mut [u64]) -> u64 {
         let topology = self.monitor.topology();
-        for (node, known) in self.nodes().zip(&topology.nodes) {
-            if known.gone || topology.version != *seen && matches!(known.state, State::Down | State::Stale) {
+        for ((node, known), height) in self.nodes().zip(&topology.nodes).zip(heights) {
+            if std::mem::replace(height, known.fence) != known.fence {
                 node.pools.renew();
             }
-            if !known.gone {
+        }
+        topology.version
+    }
+
+    /// To be called every second or so: looks after the pools, and closes the idle connections to nodes that are gone.
+    pub fn keep(&self) {
+        let topology = self.monitor.topology();
+        for (node, known) in self.nodes().zip(&topology.nodes) {
+            if known.gone {
+                node.pools.renew();
+            } else {
                 node.pools.keep();
             }
             // What is given meanwhile may be lost: it only tilts the balance.
             node.given.store(node.given.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
         }
-        *seen = topology.version;
     }
 
     /// How its nodes are, in words.

@@ -66,6 +66,8 @@ pub struct Exchange {
     held: bool,
     /// The session has let go of the server connection.
     released: bool,
+    /// Nothing of the server is passed on until it is proven to be the primary still.
+    pub gated: bool,
     /// Cancel requests are held back while the server is asked something of ours.
     pub shielded: bool,
     mends: bool,
@@ -120,6 +122,8 @@ pub enum Event {
     Refused(RefusedRead),
     /// The server connection has ended.
     ServerLost(io::Error),
+    /// The node of the server connection is not to be used any more as it was. Nothing of it is read or sent.
+    Fenced,
 }
 
 /// Bytes that have come, and how far they have been used.
@@ -183,6 +187,7 @@ impl Exchange {
         self.said_to_server.clear();
         self.held = false;
         self.released = false;
+        self.gated = false;
         self.shielded = false;
         self.repeat = None;
         self.withheld = Vec::new();
@@ -525,6 +530,9 @@ impl Exchange {
         }
         if !self.to_client.is_empty() || self.released {
             return self.release_if_done();
+        }
+        if self.gated {
+            return None;
         }
         self.from_server.make_room();
         if self.from_server.has_room() {
@@ -1128,7 +1136,7 @@ mod tests {
     use std::{future::poll_fn, io::Write, net::TcpListener};
 
     use super::*;
-    use crate::net::Address;
+    use crate::net::{Address, Tcp};
 
     fn use_up_the_share(cx: &mut Context<'_>) {
         while let Poll::Ready(turn) = coop::poll_proceed(cx) {
@@ -1174,7 +1182,8 @@ mod tests {
     async fn what_comes_is_noticed_by_a_task_that_has_had_its_share() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
-        let (mut stream, mut peer) = (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let (mut stream, mut peer) =
+            (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
         let mut inbox = Inbox::default();
         inbox.make_room();
         let mut turns = 0;

@@ -253,7 +253,7 @@ async fn take_in(arrival: Box<Arrival>, desk: &Desk) -> Option<Box<Client>> {
     match arrival.client {
         Who::New(accepted, route, stranger) => {
             let stream = accepted
-                .open()
+                .open(desk.frontend.settings().tcp)
                 .inspect_err(|error| tracing::debug!(%error, "a client had gone before it was served"))
                 .ok()?;
             let (frontend, worker) = (desk.frontend.clone(), desk.worker.clone());

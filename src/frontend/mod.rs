@@ -64,7 +64,7 @@ use crate::{
     auth,
     backend::Failure,
     metrics::Accounts,
-    net::{Admission, Crowd},
+    net::{Admission, Crowd, Tcp},
     session::{self, RouteRow, Session},
     topology::{NodeId, Who},
     wire::error::Report,
@@ -81,6 +81,8 @@ pub struct Settings {
     pub logins: Crowd,
     /// How long a drain waits for open transactions.
     pub shutdown_timeout: Duration,
+    /// Of the connections of clients.
+    pub tcp: Tcp,
 }
 
 /// What may change while clients are served.
@@ -148,6 +150,8 @@ impl Databases {
 
 impl Frontend {
     pub fn new(settings: Settings, live: Live, visitors: mpsc::UnboundedSender<Visitor>) -> Frontend {
+        let watch = Watch::default();
+        watch.set_client_timeout(settings.tcp.user_timeout);
         Frontend {
             settings: ArcSwap::from_pointee(settings),
             live: ArcSwap::from_pointee(live),
@@ -157,7 +161,7 @@ impl Frontend {
             registry: Arc::default(),
             statements: Arc::default(),
             accounts: Accounts::default(),
-            watch: Arc::default(),
+            watch: Arc::new(watch),
             targets: Mutex::default(),
         }
     }
@@ -169,6 +173,7 @@ impl Frontend {
 
     /// Other limits hold from now on, for those who come.
     pub fn set_settings(&self, settings: Settings) {
+        self.watch.set_client_timeout(settings.tcp.user_timeout);
         self.settings.store(Arc::new(settings));
     }
 

@@ -255,6 +255,13 @@ impl Registry {
         }
     }
 
+    /// Lets every client that has a server connection, or waits for one, look at what has changed.
+    pub fn wake_busy(&self) {
+        for slot in self.slots() {
+            slot.wake_if_busy();
+        }
+    }
+
     /// Asks every client that has held a server connection for so long to show that it still serves somebody.
     pub fn call_holders(&self, after: Duration) {
         self.slots().iter().filter(|slot| slot.holds_for(after)).for_each(|slot| slot.call());
@@ -355,6 +362,15 @@ impl Slot {
     /// Lets the client's task look at what there is for it.
     pub fn wake(&self) {
         let waker = lock(&self.inner).waker.clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn wake_if_busy(&self) {
+        let inner = lock(&self.inner);
+        let waker = inner.waker.clone().filter(|_| inner.lent || inner.queued.is_some());
+        drop(inner);
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -83,6 +83,8 @@ pub struct Relay {
 enum End {
     ClientGone,
     ServerGone,
+    /// The node is not to be used any more as it was.
+    Fenced,
     Ordered,
 }
 
@@ -128,6 +130,10 @@ impl Relay {
             End::ClientGone => return,
             End::Ordered => Some(report::ordered(self.entry.slot.order().unwrap_or(Order::Abort))),
             End::ServerGone => self.server_gone().await,
+            End::Fenced => {
+                self.lent.0.stream.reset_at_close();
+                Some(report::server_lost(&self.target.cluster.node(self.lent.1).name))
+            }
         };
         if let Some(report) = last_words.filter(|_| self.to_client.frames.is_between()) {
             tracing::info!(
@@ -166,6 +172,9 @@ impl Relay {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
+            if self.lent.0.is_fenced() {
+                return Poll::Ready(End::Fenced);
+            }
             let order = self.entry.slot.order();
             if order.is_some_and(Order::is_at_once) {
                 return Poll::Ready(End::Ordered);

@@ -161,6 +161,7 @@ impl Target {
                 user,
                 credential,
                 parameters: Vec::new(),
+                tcp: cluster.monitor.settings().tcp,
             },
             _using: cluster.using(),
             pools: (0..NODES_MAX).map(|_| OnceLock::new()).collect(),
@@ -227,9 +228,9 @@ impl Target {
         defaults: Arc<Defaults>,
     ) -> Arc<pool::Pool<ServerManager>> {
         let login = Login { parameters, ..self.login(node) };
-        let senders = self.cluster.senders.clone();
+        let (senders, fence) = (self.cluster.senders.clone(), self.cluster.monitor.fence(node));
         let (logins, limit) = (self.logins.clone(), self.cluster.connect_timeout);
-        let manager = ServerManager::new(login, node.0, senders, defaults, logins, limit);
+        let manager = ServerManager::new(login, node.0, fence, senders, defaults, logins, limit);
         let pool = self.cluster.node(node).pools.pool(settings, manager);
         self.gate.enter(&pool);
         pool

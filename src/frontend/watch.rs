@@ -19,6 +19,8 @@ pub struct Watch {
     /// Slow statements are told of with their values.
     verbatim: AtomicBool,
     connections: AtomicBool,
+    /// In milliseconds; 0 for none.
+    client_timeout: AtomicU64,
     /// One for each thread.
     caches: Mutex<Vec<Arc<Mutex<Cache>>>>,
 }
@@ -37,6 +39,16 @@ impl Watch {
     /// From how long on a statement is told of, with its wait for a server connection.
     pub fn slow(&self) -> Option<Duration> {
         Some(self.slow.load(Ordering::Relaxed)).filter(|micros| *micros > 0).map(Duration::from_micros)
+    }
+
+    /// How long what was sent to a client may go without an acknowledgement.
+    pub fn client_timeout(&self) -> Option<Duration> {
+        Some(self.client_timeout.load(Ordering::Relaxed)).filter(|ms| *ms > 0).map(Duration::from_millis)
+    }
+
+    pub fn set_client_timeout(&self, limit: Option<Duration>) {
+        let ms = limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self.client_timeout.store(ms, Ordering::Relaxed);
     }
 
     /// Whether it is told with its values, as the client sent it.

@@ -15,7 +15,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    backend,
+    backend::{self, Canceler},
     sql::{self, Cache, Verdict},
     tasks::{self, Scope},
 };
@@ -81,6 +81,11 @@ impl Worker {
             let _ = done.send(());
         });
         receiver
+    }
+
+    /// Asks a server that is not to be used any more to stop what it does on one connection, which nobody holds on to.
+    pub fn cancel_apart(&self, canceler: Arc<Canceler>) {
+        self.cancels.spawn("cancel", async move { backend::cancel(&canceler, CANCEL_LIMIT).await });
     }
 
     /// What a text of SQL does, and whether it had to be parsed for that.

@@ -78,8 +78,15 @@ impl Coordinator {
         let before = self.shared.topology.load_full();
         log_changes(self.cluster(), &before, topology);
         self.shared.topology.store(Arc::new(topology.clone()));
+        // Behind the snapshot: a connection that is opened to a node because of the one before is outside.
+        for (fence, node) in self.shared.fences.iter().zip(&topology.nodes) {
+            fence.raise(node.fence);
+        }
         if before.nodes.iter().zip(&topology.nodes).any(|(old, new)| old.fresh_as_of < new.fresh_as_of) {
             self.shared.fresher.notify_waiters();
+        }
+        if before.primary_seen < topology.primary_seen {
+            self.shared.proven.notify_waiters();
         }
         self.shared
             .version
@@ -180,6 +187,13 @@ fn log_failover<'a>(cluster: &str, failover: Failover, name: &dyn Fn(NodeId) -> 
         }
         Failover::Waiting(Obstacle::Heard(node)) => {
             tracing::warn!(cluster, node = name(node), "no promotion: this replica still hears the primary");
+        }
+        Failover::Waiting(Obstacle::Listening(node)) => {
+            tracing::info!(
+                cluster,
+                node = name(node),
+                "has heard nothing of the primary since it was lost; waiting a little"
+            );
         }
         Failover::Waiting(Obstacle::FewWitnesses) => {
             tracing::error!(cluster, "no promotion: fewer than half of the replicas can be asked");

@@ -11,19 +11,25 @@ mod prober;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, futures::OwnedNotified, mpsc, watch},
     time::timeout,
 };
 
 use self::prober::{Advice, Bell};
 use crate::{
     auth::{Credential, Secret},
-    backend::{ConnectError, Login},
-    net::Address,
+    backend::{ConnectError, Fence, Login},
+    net::{Address, Tcp},
     tasks::Scope,
     topology::{self, Machine, NODES_MAX, NodeId, Observation, Order, Topology},
 };
@@ -44,6 +50,10 @@ pub struct Settings {
     pub health: Health,
     /// How long statements wait for a primary before they fail with SQLSTATE 57P03.
     pub hold: Duration,
+    /// Nothing that the primary answers is passed on while its last answer to a probe is older; `None` = passed on at once.
+    pub fence_limit: Option<Duration>,
+    /// Of the connections to its nodes.
+    pub tcp: Tcp,
     /// Longest time to connect and log in to a server.
     pub connect_timeout: Duration,
 }
@@ -66,6 +76,8 @@ pub enum Report {
     ConnectionRefused { reason: String },
     /// An established connection broke.
     ServerLost { reason: String },
+    /// A server said that its role is another now.
+    Turned,
     /// A server that was used as primary said SQLSTATE 25006, or `in_hot_standby = on`.
     ReadOnly,
 }
@@ -80,11 +92,15 @@ pub struct Monitor {
 #[derive(Debug)]
 struct Shared {
     settings: ArcSwap<Settings>,
+    /// There is a `fence_limit`.
+    strict: AtomicBool,
     /// The settings are others.
     reconfigured: Notify,
     topology: ArcSwap<Topology>,
     version: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
+    /// By node, for all that there can be.
+    fences: Box<[Arc<Fence>]>,
     /// One for each node's prober.
     bells: ArcSwap<Vec<Bell>>,
     /// A replica has been found to have replayed more.
@@ -93,6 +109,8 @@ struct Shared {
     told: Box<[ArcSwapOption<ConnectError>]>,
     /// When the watch began.
     began: tokio::time::Instant,
+    /// The primary has answered a probe.
+    proven: Arc<Notify>,
     advice: Advice,
     scope: Scope,
 }
@@ -131,13 +149,16 @@ impl Monitor {
         let shared = Arc::new(Shared {
             topology: ArcSwap::from_pointee(machine.topology().clone()),
             version: watch::Sender::new(machine.topology().version),
+            fences: (0..NODES_MAX).map(|_| Arc::default()).collect(),
             bells: ArcSwap::default(),
+            strict: AtomicBool::new(settings.fence_limit.is_some()),
             settings: ArcSwap::new(settings),
             reconfigured: Notify::new(),
             events,
             fresher: Notify::new(),
             told: (0..NODES_MAX).map(|_| ArcSwapOption::empty()).collect(),
             began: tokio::time::Instant::now(),
+            proven: Arc::default(),
             advice: Advice::default(),
             scope: scope.clone(),
         });
@@ -156,6 +177,7 @@ impl Monitor {
     /// In tests, when the addresses are not those that were there, with new ones after them.
     pub fn set_settings(&self, settings: Arc<Settings>) {
         debug_assert!(settings.addresses.starts_with(&self.shared.settings().addresses));
+        self.shared.strict.store(settings.fence_limit.is_some(), Ordering::Relaxed);
         self.shared.settings.store(settings);
         self.shared.reconfigured.notify_one();
         prober::settle(&self.shared);
@@ -165,6 +187,11 @@ impl Monitor {
     /// As who checks its health, but to another database.
     pub fn login(&self, node: NodeId, database: &str) -> Login {
         Login { database: database.to_owned(), ..self.shared.settings().login(node) }
+    }
+
+    /// What cuts the connections to a node when it is not to be used any more.
+    pub fn fence(&self, node: NodeId) -> Arc<Fence> {
+        self.shared.fences[usize::from(node.0)].clone()
     }
 
     /// What is known now. Cheap; hold it for one decision, not across an await.
@@ -187,6 +214,7 @@ impl Monitor {
         let observation = match report {
             Report::ConnectionRefused { reason } => Observation::ConnectionRefused { reason },
             Report::ServerLost { reason } => Observation::ServerLost { reason },
+            Report::Turned => Observation::Turned,
             Report::ReadOnly => Observation::ReadOnly,
         };
         self.tell(Event { node, observation, reported: true });
@@ -209,6 +237,27 @@ impl Monitor {
     /// noticed must be looked for after the first poll. Cancel-safe.
     pub async fn fresher(&self) {
         self.shared.fresher.notified().await;
+    }
+
+    /// Whether commits are to be acknowledged only by a primary that has been proven lately.
+    #[inline]
+    pub fn is_strict(&self) -> bool {
+        self.shared.strict.load(Ordering::Relaxed)
+    }
+
+    /// Whether what the primary answers may be passed on: always, unless commits are to be acknowledged only by a primary
+    /// that has been proven lately.
+    pub fn is_proven(&self) -> bool {
+        let Some(limit) = self.shared.settings.load().fence_limit else { return true };
+        let seen = self.topology().primary_seen;
+        seen.is_some_and(|seen| now().saturating_duration_since(seen) <= limit)
+    }
+
+    /// Resolves when the primary has answered another probe, which is asked for. What comes of it must be looked for after
+    /// this was made.
+    pub fn proven(&self) -> OwnedNotified {
+        self.want_fresh();
+        self.shared.proven.clone().notified_owned()
     }
 
     /// Resolves when the topology's version is above `seen`, so that it pays to route again. Cancel-safe. Pends for
@@ -249,6 +298,7 @@ impl Settings {
             user: self.health.user.clone(),
             credential: password.map_or(Credential::None, Credential::Secret),
             parameters: vec![("application_name".into(), "poolhouse".into())],
+            tcp: self.tcp,
         }
     }
 }

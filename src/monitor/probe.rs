@@ -1,7 +1,7 @@
 //! The one question that a probe asks, and what its answer means. Works on PostgreSQL 14 and later, for any user; what
 //! a user may not see is told by `Sight`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::topology::{Probe, Receiver, Role};
 
@@ -28,7 +28,9 @@ fn question(with_control: bool) -> String {
          CASE WHEN NOT recovering THEN (pg_walfile_name_offset(lsn)).file_offset END, \
          current_setting('wal_block_size'), \
          CASE WHEN recovering THEN pg_last_wal_receive_lsn() END, \
-         pid, status, received_tli, {control} \
+         pid, status, received_tli, {control}, \
+         (EXTRACT(EPOCH FROM clock_timestamp() - last_msg_receipt_time) * 1000)::bigint, \
+         CASE WHEN NOT recovering THEN (SELECT count(*) FROM pg_stat_get_wal_senders()) END \
          FROM here LEFT JOIN pg_stat_wal_receiver ON true"
     )
 }
@@ -65,7 +67,12 @@ pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(Pr
         _ => return Err(row.nonsense(0)),
     };
     let status = row.text(7);
-    let receiver = row.text(6).map(|_| Receiver { streaming: status.is_none_or(|status| status == "streaming") });
+    // A clock that was set back shows a time to come.
+    let silent_ms = row.text(12).and_then(|text| text.parse::<i64>().ok()).map(|ms| ms.max(0).cast_unsigned());
+    let receiver = row.text(6).map(|_| Receiver {
+        streaming: status.is_none_or(|status| status == "streaming"),
+        heard: silent_ms.and_then(|ms| started.checked_sub(Duration::from_millis(ms))),
+    });
     let probe = match role {
         Role::Primary => {
             let lsn = row.lsn(1)?.ok_or_else(|| row.nonsense(1))?;
@@ -78,6 +85,7 @@ pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(Pr
                 lsn,
                 received: lsn,
                 receiver: None,
+                senders: row.number(13)?.unwrap_or(0) as u32,
             }
         }
         Role::Replica => {
@@ -90,6 +98,7 @@ pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(Pr
                 lsn: row.lsn(1)?.unwrap_or(0),
                 received: row.lsn(5)?.unwrap_or(0),
                 receiver,
+                senders: 0,
             }
         }
     };
@@ -149,7 +158,7 @@ impl Row<'_> {
 mod tests {
     use super::*;
 
-    fn check(row: [&str; 12]) -> Result<(Probe, Sight), Nonsense> {
+    fn check(row: [&str; 14]) -> Result<(Probe, Sight), Nonsense> {
         let value = |text: &&str| (!text.is_empty()).then(|| (*text).to_owned());
         read(&[row.iter().map(value).collect()], Instant::now())
     }
@@ -169,9 +178,12 @@ mod tests {
             "7711829889908768382",
             "1",
             "0",
+            "",
+            "2",
         ])
         .expect("an answer of a server");
         assert_eq!((probe.role, probe.timeline, probe.lsn), (Role::Primary, 2, 0x1_0400_0100));
+        assert_eq!(probe.senders, 2);
         assert_eq!((probe.received, probe.system_identifier), (probe.lsn, Some(7_711_829_889_908_768_382)));
         assert_eq!(sight, Sight { receiver_hidden: false });
     }
@@ -179,18 +191,20 @@ mod tests {
     #[test]
     fn reads_replicas() {
         let streams = |status, timeline| {
-            check(["t", "0/10", "", "", "8192", "0/20", "4711", status, timeline, "-5", "1", "2"])
+            check(["t", "0/10", "", "", "8192", "0/20", "4711", status, timeline, "-5", "1", "2", "250", ""])
                 .expect("an answer of a server")
         };
         let (probe, sight) = streams("streaming", "3");
         assert_eq!((probe.role, probe.timeline, probe.lsn, probe.received), (Role::Replica, 3, 0x10, 0x20));
         assert_eq!(probe.system_identifier, Some(u64::MAX - 4));
         assert!(probe.hears_primary() && !sight.receiver_hidden);
+        let heard = probe.receiver.and_then(|receiver| receiver.heard).expect("it was told");
+        assert_eq!(probe.started.duration_since(heard), Duration::from_millis(250));
         assert!(!streams("waiting", "3").0.hears_primary());
         let (probe, sight) = streams("", "");
         assert!(probe.hears_primary() && sight.receiver_hidden, "not allowed to see it: it may well stream");
         assert_eq!(probe.timeline, 2);
-        let (probe, _) = check(["t", "", "", "", "8192", "", "", "", "", "", "", ""]).expect("a bare answer");
+        let (probe, _) = check(["t", "", "", "", "8192", "", "", "", "", "", "", "", "", ""]).expect("a bare answer");
         assert_eq!((probe.timeline, probe.lsn, probe.receiver, probe.system_identifier), (0, 0, None, None));
     }
 
@@ -210,7 +224,8 @@ mod tests {
     fn refuses_nonsense() {
         assert!(read(&[], Instant::now()).is_err());
         for (column, value) in [(0, "maybe"), (1, "12"), (1, "x/y"), (2, "short"), (9, "many")] {
-            let mut row = ["f", "0/10", "000000010000000000000001", "16", "8192", "", "", "", "", "1", "1", "1"];
+            let mut row =
+                ["f", "0/10", "000000010000000000000001", "16", "8192", "", "", "", "", "1", "1", "1", "", "1"];
             row[column] = value;
             assert_eq!(check(row), Err(Nonsense { column, value: Some(value.into()) }));
         }

@@ -191,7 +191,12 @@ impl Bench {
         let settings = Settings {
             name: "main".into(),
             addresses: servers.iter().map(|server| server.address.clone()).collect(),
-            topology: topology::Settings { nodes: (0..nodes).map(node).collect(), failover, failures: 3 },
+            topology: topology::Settings {
+                nodes: (0..nodes).map(node).collect(),
+                failover,
+                failures: 3,
+                silence: None,
+            },
             routing: Routing::default(),
             max_connections: 10,
             health: Health {
@@ -202,6 +207,8 @@ impl Bench {
                 timeout: PATIENCE,
             },
             hold: PATIENCE,
+            fence_limit: None,
+            tcp: Tcp::TO_SERVERS,
             connect_timeout: PATIENCE,
         };
         let scope = Scope::new();

@@ -13,7 +13,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Listen, Stream};
+use super::{Listen, Stream, Tcp};
 
 /// Connections that may wait in the kernel until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -112,9 +112,9 @@ impl Accepted {
     }
 
     /// Joins the event loop of the calling thread.
-    pub fn open(self) -> io::Result<Stream> {
+    pub fn open(self, tcp: Tcp) -> io::Result<Stream> {
         match self {
-            Accepted::Tcp(stream, _) => Stream::from_tcp(tokio::net::TcpStream::from_std(stream)?),
+            Accepted::Tcp(stream, _) => Stream::from_tcp(tokio::net::TcpStream::from_std(stream)?, tcp),
             Accepted::Unix(stream) => Ok(Stream::Unix(tokio::net::UnixStream::from_std(stream)?)),
         }
     }

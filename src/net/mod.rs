@@ -4,8 +4,10 @@ pub mod address;
 pub mod admission;
 pub mod listener;
 pub mod stream;
+pub mod tcp;
 
 pub use address::{Address, Listen};
 pub use admission::{Admission, Admitted, Crowd};
 pub use listener::Listener;
 pub use stream::{Ends, Stream};
+pub use tcp::Tcp;

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Address;
+use super::{Address, Tcp, tcp::Unheard};
 
 /// How long a peer is heard out that has been told the last thing.
 const PART_LIMIT: Duration = Duration::from_secs(1);
@@ -45,9 +45,9 @@ pub enum Stream {
 impl Stream {
     /// Connects to a server; the caller bounds the time. Not to be cancelled half-way only in the sense that the attempt
     /// is then given up.
-    pub async fn connect(address: &Address) -> io::Result<Stream> {
+    pub async fn connect(address: &Address, tcp: Tcp) -> io::Result<Stream> {
         match address {
-            Address::Tcp { host, port } => Stream::from_tcp(TcpStream::connect((host.as_str(), *port)).await?),
+            Address::Tcp { host, port } => Stream::from_tcp(TcpStream::connect((host.as_str(), *port)).await?, tcp),
             Address::Unix { directory, port } => {
                 Ok(Stream::Unix(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
             }
@@ -56,13 +56,15 @@ impl Stream {
 
     /// Sets what every TCP connection of ours has: no delay for small messages, and keepalive, since a peer that vanished
     /// without a word would hold a place for ever.
-    pub fn from_tcp(stream: TcpStream) -> io::Result<Stream> {
+    pub fn from_tcp(stream: TcpStream, tcp: Tcp) -> io::Result<Stream> {
         stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(60))
-            .with_interval(Duration::from_secs(10))
-            .with_retries(6);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        if let Some(idle) = tcp.keepalive_idle {
+            let keepalive = TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval(tcp.keepalive_interval)
+                .with_retries(tcp.keepalive_count);
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        }
         Ok(Stream::Tcp(stream))
     }
 
@@ -276,6 +278,22 @@ impl Stream {
         }
     }
 
+    /// Whether the peer has acknowledged nothing for so long of what it was sent: the way to it, or it itself, is gone.
+    pub fn is_unheard(&self, limit: std::time::Duration) -> bool {
+        match self {
+            Stream::Tcp(stream) => Unheard::of(stream).is_some_and(|unheard| unheard.is_longer_than(limit)),
+            Stream::Unix(_) | Stream::Gone => false,
+        }
+    }
+
+    /// What has been written and has not arrived when the stream is dropped is not delivered any more: the peer gets a reset.
+    pub fn reset_at_close(&self) {
+        if let Stream::Tcp(stream) = self {
+            // When the kernel refuses, the rest is delivered as usual.
+            let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
     /// The peer's address, for logs.
     pub fn peer(&self) -> String {
         match self {
@@ -336,7 +354,7 @@ mod tests {
     async fn a_stream_is_quiet_until_something_arrives() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
-        let open = async || (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let open = async || (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
         let (stream, mut peer) = open().await;
         assert!(stream.is_quiet());
         peer.write_all(b"x").unwrap();
@@ -351,7 +369,8 @@ mod tests {
     async fn what_has_been_read_is_no_news() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
-        let (mut stream, mut peer) = (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let (mut stream, mut peer) =
+            (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
         assert!(!stream.has_news());
         for text in [b"one", b"two"] {
             peer.write_all(text).unwrap();
@@ -377,7 +396,7 @@ mod tests {
     async fn the_end_of_a_peer_is_known_behind_what_is_still_to_be_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
-        let (stream, mut peer) = (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let (stream, mut peer) = (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
         peer.write_all(b"x").unwrap();
         poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
         assert!(!stream.has_hung_up());
@@ -396,7 +415,7 @@ mod tests {
     async fn the_end_of_a_peer_is_noticed_without_reading() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
-        let open = async || (Stream::connect(&address).await.unwrap(), listener.accept().unwrap().0);
+        let open = async || (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
         let gone = async |stream: &Stream| poll_fn(|cx| stream.poll_gone(cx)).await;
         let (stream, peer) = open().await;
         assert!(timeout(Duration::from_millis(20), gone(&stream)).await.is_err(), "it is there");

@@ -50,6 +50,8 @@ pub(super) struct Held<C> {
     pub connection: C,
     expires: Option<Instant>,
     pub generation: u32,
+    /// It has idled for so long that it is to be asked whether it still works.
+    pub doubtful: bool,
 }
 
 /// A place that is reserved for a connection being opened.
@@ -214,6 +216,11 @@ impl<M: Manager> PoolLedger<M> {
         // Whatever was in the way may not be any more.
         self.end_trouble();
         std::mem::take(&mut self.idle)
+    }
+
+    /// Whether a connection that has idled since then is to be asked whether it still works.
+    fn is_doubtful(&self, since: Instant, now: Instant) -> bool {
+        self.settings.check_delay.is_some_and(|delay| now.saturating_duration_since(since) > delay)
     }
 
     fn connections(&self) -> usize {
@@ -406,8 +413,14 @@ impl<M: Manager> Ledger<M> {
         outcome
     }
 
-    /// The connection used last, one of the calling thread's if there is any; none when others wait already.
-    pub fn take_idle(&mut self, key: PoolKey, worker: ThreadId) -> (Option<Held<M::Connection>>, Outcome<M>) {
+    /// The connection used last, one of the calling thread's if there is any; none when others wait already, or when it is
+    /// to be asked whether it still works and such a one is not wanted.
+    pub fn take_idle(
+        &mut self,
+        key: PoolKey,
+        worker: ThreadId,
+        doubtful_too: bool,
+    ) -> (Option<Held<M::Connection>>, Outcome<M>) {
         let mut outcome = Outcome::default();
         let Some(pool) = self.pools.get_mut(&key).filter(|pool| pool.waiting.is_empty()) else {
             return (None, outcome);
@@ -415,7 +428,13 @@ impl<M: Manager> Ledger<M> {
         let mut found = None;
         while found.is_none() && !pool.idle.is_empty() {
             let own = pool.idle.iter().rposition(|(_, held)| M::home(&held.connection) == worker);
-            let (_, mut held) = pool.idle.remove(own.unwrap_or(pool.idle.len() - 1));
+            let at = own.unwrap_or(pool.idle.len() - 1);
+            let doubtful = pool.is_doubtful(pool.idle[at].0, self.now);
+            if doubtful && !doubtful_too {
+                break;
+            }
+            let (_, mut held) = pool.idle.remove(at);
+            held.doubtful = doubtful;
             if M::is_fit(&mut held.connection) {
                 pool.lent += 1;
                 self.lent += 1;
@@ -466,7 +485,8 @@ impl<M: Manager> Ledger<M> {
     /// One may idle that nobody has looked at.
     fn hand_out_idle(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
         while let Some(pool) = self.pools.get_mut(&key).filter(|pool| !pool.waiting.is_empty()) {
-            let Some((_, mut held)) = pool.idle.pop() else { return };
+            let Some((since, mut held)) = pool.idle.pop() else { return };
+            held.doubtful = pool.is_doubtful(since, self.now);
             if M::is_fit(&mut held.connection) {
                 self.place(key, held, outcome);
             } else {
@@ -502,8 +522,9 @@ impl<M: Manager> Ledger<M> {
     }
 
     /// A lent connection comes back clean.
-    pub fn give_back(&mut self, key: PoolKey, held: Held<M::Connection>) -> Outcome<M> {
+    pub fn give_back(&mut self, key: PoolKey, mut held: Held<M::Connection>) -> Outcome<M> {
         let mut outcome = Outcome::default();
+        held.doubtful = false;
         self.lent -= 1;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
@@ -537,7 +558,7 @@ impl<M: Manager> Ledger<M> {
         let Place { key, generation, .. } = place;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
-            outcome.work().retire.push(Held { connection, expires: None, generation });
+            outcome.work().retire.push(Held { connection, expires: None, generation, doubtful: false });
             self.feed(&mut outcome);
             return outcome;
         };
@@ -549,7 +570,7 @@ impl<M: Manager> Ledger<M> {
         let is_current = generation == pool.generation && !pool.paused;
         let lifetime = pool.settings.max_lifetime.map(|lifetime| jittered(lifetime, serial));
         let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
-        let held = Held { connection, expires, generation };
+        let held = Held { connection, expires, generation, doubtful: false };
         // It serves one that waits before it gives way: pools that take turns would otherwise open and close for ever.
         let left = if is_current { self.hand_out(key, held, &mut outcome) } else { Some(held) };
         if let Some(held) = left {

@@ -48,6 +48,8 @@ pub struct Settings {
     pub wait_notice: Option<Duration>,
     /// An idle connection is closed after this long; `None` keeps it.
     pub idle_timeout: Option<Duration>,
+    /// A connection that has idled for longer is asked whether it still works before it is lent; `None` never asks.
+    pub check_delay: Option<Duration>,
     /// A connection is closed once it is this old and idle, give or take a tenth, so that they do not all go at once.
     pub max_lifetime: Option<Duration>,
 }
@@ -60,6 +62,7 @@ impl Default for Settings {
             checkout_timeout: Some(Duration::from_secs(30)),
             wait_notice: Some(Duration::from_secs(5)),
             idle_timeout: Some(Duration::from_secs(600)),
+            check_delay: Some(Duration::from_secs(30)),
             max_lifetime: Some(Duration::from_secs(3600)),
         }
     }
@@ -281,7 +284,7 @@ impl<M: Manager> Pool<M> {
     /// # Errors
     /// [`CheckoutError::Timeout`] after `checkout_timeout`; [`CheckoutError::Open`] when a new one cannot be opened.
     pub async fn checkout(self: &Arc<Self>, worker: ThreadId) -> Result<Lease<M>, CheckoutError<M::Error>> {
-        match self.ask(worker) {
+        match self.take_or_queue(worker, true) {
             Asked::There(lease) => Ok(lease),
             Asked::Queued(waiting) => waiting.await,
         }
@@ -298,9 +301,16 @@ impl<M: Manager> Pool<M> {
 
     /// The connection used last, when one idles and nobody waits, or else a place in the queue. `worker` is the calling
     /// thread: among the idle ones one that lives on its event loop is preferred.
+    ///
+    /// One that is to be asked whether it still works ([`Lease::is_doubtful`]) is not taken: it goes by the queue, at whose
+    /// end is somebody who can wait for the answer.
     pub fn ask(self: &Arc<Self>, worker: ThreadId) -> Asked<M> {
+        self.take_or_queue(worker, false)
+    }
+
+    fn take_or_queue(self: &Arc<Self>, worker: ThreadId, doubtful_too: bool) -> Asked<M> {
         let mut ledger = self.node.lock();
-        let (held, mut outcome) = ledger.take_idle(self.key, worker);
+        let (held, mut outcome) = ledger.take_idle(self.key, worker, doubtful_too);
         let asked = match held {
             Some(held) => Asked::There(Lease { pool: self.clone(), held: Some(held) }),
             None => {
@@ -427,6 +437,16 @@ impl<M: Manager> Lease<M> {
     /// Whether somebody waits for it to be given back.
     pub fn is_wanted(&self) -> bool {
         self.pool.node.lock().is_wanted(self.pool.key)
+    }
+
+    /// It has idled for longer than `check_delay`: it is to be asked whether it still works before it is used.
+    pub fn is_doubtful(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.doubtful)
+    }
+
+    /// Closes the other connections of its pool that idle, and those that are lent once they come back.
+    pub fn renew_pool(&self) {
+        self.pool.renew();
     }
 
     /// The connection is clean, and goes to the next in the queue or idles.

@@ -267,7 +267,15 @@ impl TestPool {
 }
 
 fn settings(size: usize) -> Settings {
-    Settings { size, min_idle: 0, checkout_timeout: None, wait_notice: None, idle_timeout: None, max_lifetime: None }
+    Settings {
+        size,
+        min_idle: 0,
+        checkout_timeout: None,
+        wait_notice: None,
+        idle_timeout: None,
+        max_lifetime: None,
+        check_delay: None,
+    }
 }
 
 struct Bench {

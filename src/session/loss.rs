@@ -140,6 +140,15 @@ impl Session {
     }
 
     fn report(&self, node: &str, pipeline: &Pipeline) -> Report {
+        let idle = pipeline.owed.iter().all(Owed::is_ours) && pipeline.status == Status::Idle;
+        if idle && !pipeline.has_open_batch() {
+            // A session that keeps its connection between transactions: all that it has done is done.
+            let report =
+                Report::error(SqlState::CONNECTION_LOST, format!("the connection to the server {node} was lost"));
+            return report
+                .detail("No statement or transaction was under way.")
+                .hint("The session's state was lost with it; connect again.");
+        }
         let fate = if !self.wrote() {
             "Nothing was written by the statement."
         } else if pipeline.effects.may_commit {

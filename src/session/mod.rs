@@ -228,6 +228,8 @@ pub struct ServerState {
     pub statements: ServerStatements,
     /// What it reports of itself rather than of the session.
     pub about_itself: Arc<Reported>,
+    /// It has said that its role is another now; whoever takes that in resets it.
+    pub turned: bool,
 }
 
 impl ServerState {
@@ -239,6 +241,9 @@ impl ServerState {
         let (name, value) = wire::reply::parameter_status_parts(body)?;
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         let of_the_session = Reported::is_of_the_session(&name);
+        if name == "in_hot_standby" {
+            self.turned |= self.about_itself.get(&name).is_some_and(|before| before != value);
+        }
         let reported = if of_the_session { &mut self.reported } else { &mut self.about_itself };
         Arc::make_mut(reported).set(&name, &value)?;
         Ok(of_the_session)

@@ -1,7 +1,9 @@
 //! When the primary is lost: whether to promote, whom, and pointing the others at it. Only in mode `promote`.
 //!
 //! A promotion needs all of these: we knew the primary; our own probes say that it is down; every replica that can be
-//! asked, asked after that, no longer hears it; these are at least half of the cluster's replicas; none is in doubt.
+//! asked, asked after that, no longer hears it; these are at least half of the cluster's replicas; none is in doubt. A
+//! replica whose connection to the primary has ended hears it no longer, and neither does one over whose connection nothing
+//! has come for a while since the primary was lost: that of a primary that hangs stays open for a minute.
 //! Then the replica that received most is promoted, provided that it lacks no more than the primary's last seconds.
 //! One promotion at a time: until it succeeds or fails, the old primary is not taken back either.
 
@@ -50,7 +52,7 @@ impl Machine {
     }
 
     fn candidate(&mut self, lost: Instant, now: Instant, actions: &mut Vec<Action>) -> Result<NodeId, Obstacle> {
-        let mut unproven = None;
+        let (mut unproven, mut listening) = (None, None);
         let (mut replicas, mut witnesses) = (0, 0);
         for id in self.ids() {
             let evidence = &self.evidence[usize::from(id.0)];
@@ -62,7 +64,15 @@ impl Machine {
             let Some(probe) = evidence.last.as_ref().filter(|_| !self.is_down(id)) else { continue };
             let testified = evidence.failures == 0 && evidence.doubt.is_none() && probe.started >= lost;
             if testified && probe.hears_primary() {
-                return Err(Obstacle::Heard(id));
+                if evidence.heard.is_some_and(|heard| heard >= lost) || self.silence.is_none() {
+                    return Err(Obstacle::Heard(id));
+                }
+                let silent = probe.started.saturating_duration_since(lost);
+                if self.silence.is_some_and(|silence| silent < silence) {
+                    listening = Some(id);
+                    self.ask(id, now, actions);
+                    continue;
+                }
             }
             if testified {
                 witnesses += 1;
@@ -73,6 +83,9 @@ impl Machine {
         }
         if let Some(id) = unproven {
             return Err(Obstacle::Unproven(id));
+        }
+        if let Some(id) = listening {
+            return Err(Obstacle::Listening(id));
         }
         if witnesses == 0 || witnesses * 2 < replicas {
             return Err(Obstacle::FewWitnesses);

@@ -48,6 +48,8 @@ pub(super) struct Evidence {
     pub(super) order: Order,
     /// Probes in a row of a replica that does not stream.
     pub(super) idle_probes: u32,
+    /// When a replica was last seen to have heard the primary: by its own account, or because it has received more.
+    pub(super) heard: Option<Instant>,
     pub(super) follow_after: Option<Instant>,
     pub(super) asked: Option<Instant>,
     /// Promotions of this node that failed since the last new primary.
@@ -94,12 +96,15 @@ pub(super) struct Promotion {
 #[derive(Debug, Clone)]
 pub struct Machine {
     failures: u32,
+    pub(super) silence: Option<Duration>,
     pub(super) mode: FailoverMode,
     pub(super) declared: Vec<Option<Role>>,
     pub(super) evidence: Vec<Evidence>,
     causes: Vec<Cause>,
     system: Option<u64>,
     pub(super) known: Option<Known>,
+    /// The node that was published as the primary last.
+    led: Option<NodeId>,
     pub(super) history: History,
     pub(super) promotion: Option<Promotion>,
     /// No promotion before this, after one that failed.
@@ -111,12 +116,14 @@ impl Machine {
     pub fn new(settings: &Settings, now: Instant) -> Machine {
         let mut machine = Machine {
             failures: settings.failures.max(1),
+            silence: settings.silence,
             mode: settings.failover,
             declared: Vec::new(),
             evidence: Vec::new(),
             causes: Vec::new(),
             system: None,
             known: None,
+            led: None,
             history: History::default(),
             promotion: None,
             pause_until: None,
@@ -147,6 +154,7 @@ impl Machine {
     /// Decides by other settings from now on: of the nodes that are known, in their places, and of new ones after them.
     pub fn configure(&mut self, settings: &Settings, now: Instant) -> Vec<Action> {
         self.failures = settings.failures.max(1);
+        self.silence = settings.silence;
         self.mode = settings.failover;
         self.add_nodes(settings, now);
         for (id, settings) in self.ids().zip(&settings.nodes) {
@@ -155,7 +163,8 @@ impl Machine {
             if self.topology.nodes[at].gone != settings.gone {
                 // Whatever it said, it said as another than it is now.
                 self.evidence[at] = Evidence { observed: settings.gone, ..Evidence::default() };
-                self.topology.nodes[at] = new_node(settings, now);
+                let fence = self.topology.nodes[at].fence + 1;
+                self.topology.nodes[at] = Node { fence, ..new_node(settings, now) };
                 self.promotion.take_if(|promotion| promotion.node == id);
             }
             let node = &mut self.topology.nodes[at];
@@ -232,6 +241,10 @@ impl Machine {
                 }
                 actions.push(Action::ProbeNow(node));
             }
+            Observation::Turned => {
+                actions.push(Action::ProbeNow(node));
+                self.ask_others(node, actions);
+            }
             Observation::Promoted => actions.push(Action::ProbeNow(node)),
             Observation::PromotionFailed { may_still_happen, .. } => {
                 self.promotion_failed(node, may_still_happen, now);
@@ -268,6 +281,17 @@ impl Machine {
         if evidence.last.as_ref().is_some_and(|last| probe.lsn < last.lsn || probe.role != last.role) {
             evidence.fresh_as_of = None;
         }
+        let more = evidence.last.as_ref().is_some_and(|last| last.role == probe.role && probe.received > last.received);
+        let received = more.then_some(probe.started);
+        evidence.heard = evidence.heard.max(received).max(probe.receiver.and_then(|receiver| receiver.heard));
+        let mut asks_all = false;
+        if let Some(last) = &evidence.last {
+            // A promotion shows first in what it takes away: the primary's receivers, a replica's sender, a role.
+            let fewer = probe.role == Role::Primary && probe.senders < last.senders;
+            let deaf = last.hears_primary() && !probe.hears_primary();
+            let news = fewer || deaf || probe.role != last.role || probe.timeline > last.timeline;
+            asks_all = news && self.topology.primary.is_some();
+        }
         let idle = probe.role == Role::Replica && !probe.hears_primary();
         if probe.hears_primary() {
             // Whoever is about to be promoted has stopped its receiver.
@@ -275,9 +299,17 @@ impl Machine {
         }
         evidence.idle_probes = if idle { evidence.idle_probes.saturating_add(1) } else { 0 };
         evidence.last = Some(probe);
-        if self.topology.primary == Some(node) {
+        if asks_all {
+            self.ask_others(node, actions);
+        } else if self.topology.primary == Some(node) {
             self.ask_replicas_behind(node, actions);
         }
+    }
+
+    /// Something has happened at this node: whoever is the primary now is to be known as soon as can be.
+    fn ask_others(&self, node: NodeId, actions: &mut Vec<Action>) {
+        let others = self.ids().filter(|id| *id != node && !self.is_gone(*id));
+        actions.extend(others.map(Action::ProbeNow));
     }
 
     /// A replica that had not reached the primary's new position when it was last asked probably has by now.
@@ -377,22 +409,32 @@ impl Machine {
         }
         // A promotion always starts a new timeline; the same one twice is two histories under one name.
         let newly = probe.timeline > known.timeline;
-        if known.node != id && !newly && stays {
+        if known.node != id && !newly && stays && !self.was_rebuilt(known) {
             return Some(Cause::Rival(known.node));
         }
         let promoting = self.promotion.map(|promotion| promotion.node).or_else(|| self.pending_promotion());
         promoting.filter(|_| !newly).map(Cause::Promoting).or_else(|| self.newer(id))
     }
 
-    /// A replica that has reached a newer timeline than a primary that is not in use: then there is a newer primary.
+    /// The primary that was adopted last streams as a replica on the same timeline: it has the same history now as the
+    /// primary that it follows, by somebody's choice.
+    fn was_rebuilt(&self, known: Known) -> bool {
+        let evidence = &self.evidence[usize::from(known.node.0)];
+        let streams =
+            evidence.last.as_ref().is_some_and(|probe| probe.hears_primary() && probe.timeline == known.timeline);
+        streams && evidence.is_reachable_replica()
+    }
+
+    /// A replica that has reached a newer timeline than a primary: then there is a newer primary. Against a primary that is in
+    /// use only a replica that streams on that timeline counts, from a server that writes there now.
     fn newer(&self, id: NodeId) -> Option<Cause> {
-        if self.topology.primary == Some(id) {
-            return None;
-        }
+        let in_use = self.topology.primary == Some(id);
         let newer = |other: &NodeId| {
-            self.evidence[usize::from(other.0)].is_reachable_replica()
+            let evidence = &self.evidence[usize::from(other.0)];
+            evidence.is_reachable_replica()
                 && !self.is_foreign(*other)
                 && self.timeline(*other) > self.timeline(id)
+                && (!in_use || evidence.last.as_ref().is_some_and(Probe::hears_primary))
         };
         self.ids().find(newer).map(Cause::Newer)
     }
@@ -448,6 +490,7 @@ impl Machine {
 
     fn publish(&mut self, chosen: Option<NodeId>, now: Instant) {
         let mut changed = false;
+        let before = self.led.map(|led| self.topology.nodes[usize::from(led.0)].fence);
         for id in self.ids() {
             let (state, cause) = self.judge(id, chosen);
             changed |= self.publish_node(id, state, cause, now);
@@ -455,6 +498,15 @@ impl Machine {
         let primary = chosen
             .filter(|id| matches!(self.topology.nodes[usize::from(id.0)].state, State::Up | State::Suspect { .. }));
         changed |= primary != self.topology.primary;
+        // Also one that is only doubted, drained or a replica by now: there cannot be two.
+        if let (Some(new), Some(old)) = (primary, self.led)
+            && new != old
+            && let Some(node) = self.topology.nodes.get_mut(usize::from(old.0))
+            && before == Some(node.fence)
+        {
+            node.fence += 1;
+        }
+        self.led = primary.or(self.led);
         self.topology.primary = primary;
         self.topology.timeline = self.known.map_or(0, |known| known.timeline);
         self.topology.primary_seen = self.history.latest().or(self.topology.primary_seen);
@@ -467,6 +519,7 @@ impl Machine {
         let evidence = &self.evidence[index];
         let role = evidence.last.as_ref().map(|probe| probe.role);
         let before = &self.topology.nodes[index];
+        let before_role = before.role;
         let changed = state.name() != before.state.name() || role != before.role;
         let why: Option<Arc<str>> = (changed || cause != self.causes[index]).then(|| self.describe(id, cause).into());
         let node = &mut self.topology.nodes[index];
@@ -489,6 +542,8 @@ impl Machine {
         }
         if changed {
             node.since = now;
+            let lost_role = before_role == Some(Role::Primary) && role != before_role;
+            node.fence += u64::from(lost_role || matches!(state, State::Down | State::Stale));
         }
         self.causes[index] = cause;
         changed
@@ -623,6 +678,7 @@ fn new_node(settings: &NodeSettings, now: Instant) -> Node {
         returned: None,
         since: now,
         why: "not asked yet".into(),
+        fence: 0,
     }
 }
 

@@ -152,4 +152,7 @@ pub struct Settings {
     pub failover: FailoverMode,
     /// Failed probes in a row until a node is down, at least 1. `[clusters.X.health] failures`.
     pub failures: u32,
+    /// After so long without a word from a primary that is down, a replica has lost it although it still holds its
+    /// connection; `None` = only when that has ended. `[clusters.X.failover] witness_silence`.
+    pub silence: Option<Duration>,
 }

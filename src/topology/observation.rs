@@ -20,17 +20,22 @@ pub struct Probe {
     pub received: u64,
     /// A replica's receiver of WAL; `None` = no such process.
     pub receiver: Option<Receiver>,
+    /// How many receivers a primary sends WAL to; 0 on a replica.
+    pub senders: u32,
 }
 
 /// `pg_stat_wal_receiver`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receiver {
-    /// It hears its sender. Also true when the user that asks may not see the status: the process is there.
+    /// It holds its connection to the sender. Also true when the user that asks may not see the status: the process is there.
     pub streaming: bool,
+    /// When something came over that connection last, by the replica's own account; `None` = not told.
+    pub heard: Option<Instant>,
 }
 
 impl Probe {
-    /// Whether this is a replica that hears the server that it follows.
+    /// Whether this is a replica that holds its connection to the server that it follows. A server that hangs, and a network
+    /// that swallows what it sends, leave such a connection in place for `wal_receiver_timeout`, 60 s by default.
     pub fn hears_primary(&self) -> bool {
         self.role == Role::Replica && self.receiver.is_some_and(|receiver| receiver.streaming)
     }
@@ -69,6 +74,8 @@ pub enum Observation {
     ServerLost {
         reason: String,
     },
+    /// A node told a client's connection that its role is another now: `in_hot_standby` has changed.
+    Turned,
     /// The node was used as primary and said SQLSTATE 25006 or `in_hot_standby = on`.
     ReadOnly,
     /// `Action::Promote` was carried out.

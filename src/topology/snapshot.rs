@@ -67,6 +67,9 @@ pub struct Node {
     pub since: Instant,
     /// Why the state is what it is.
     pub why: Arc<str>,
+    /// Rises when the node is not to be used any more as it was: it is down or stale, or has lost the role of the primary.
+    /// Whatever was lent of it before that is cut, and nothing that it says afterwards counts.
+    pub fence: u64,
 }
 
 /// Why there is no promotion although the primary is down.
@@ -74,6 +77,9 @@ pub struct Node {
 pub enum Obstacle {
     /// This replica still hears the primary.
     Heard(NodeId),
+    /// This replica still holds its connection to the primary, and nothing has come over it since the primary was lost: soon
+    /// that counts as lost.
+    Listening(NodeId),
     /// This replica has not been asked since the primary went down, or fails its probes without being down yet.
     Unproven(NodeId),
     /// Fewer than half of the cluster's replicas can be asked.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use super::*;
 
 const SYSTEM: u64 = 7_711;
+const SILENCE: Duration = Duration::from_secs(3);
 
 fn settings(nodes: usize, failover: FailoverMode) -> Settings {
     let node =
         |index: usize| NodeSettings { name: format!("n{index}"), weight: 1.0, role: None, near: true, gone: false };
-    Settings { nodes: (0..nodes).map(node).collect(), failover, failures: 3 }
+    Settings { nodes: (0..nodes).map(node).collect(), failover, failures: 3, silence: Some(SILENCE) }
 }
 
 /// A machine, its virtual time, and what it asked for last.
@@ -37,11 +38,12 @@ fn primary(timeline: u32, lsn: u64) -> Probe {
         lsn,
         received: lsn,
         receiver: None,
+        senders: 0,
     }
 }
 
 fn replica(timeline: u32, lsn: u64) -> Probe {
-    Probe { role: Role::Replica, receiver: Some(Receiver { streaming: true }), ..primary(timeline, lsn) }
+    Probe { role: Role::Replica, receiver: Some(Receiver { streaming: true, heard: None }), ..primary(timeline, lsn) }
 }
 
 fn orphan(timeline: u32, lsn: u64) -> Probe {

@@ -12,6 +12,7 @@ mod console_reload;
 mod defaults;
 mod differential;
 mod failover;
+mod fencing;
 mod figures;
 mod fresh;
 mod golden;

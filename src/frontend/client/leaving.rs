@@ -66,7 +66,7 @@ impl Client {
                 Event::Released | Event::NewDefaults => {}
                 Event::ToJudge => self.judge_front().await,
                 Event::Refused(why) => self.leave_replica(why),
-                Event::Left | Event::Failed(_) | Event::ServerLost(_) => return false,
+                Event::Left | Event::Failed(_) | Event::ServerLost(_) | Event::Fenced => return false,
             }
         }
     }

@@ -14,10 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::futures::OwnedNotified,
+    time::{Sleep, sleep},
+};
 
 use super::{
-    acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
+    acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, stays, tell_monitor},
     counting::{News, Slow},
     exchange::{Event, Exchange},
     guide::{Guide, Prejudged},
@@ -53,6 +56,10 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 pub struct Client {
     /// In sessions that may ask for values of sequences.
     parked: Option<Box<Parked>>,
+    /// It is to look whether both ends of its server connection are there.
+    looks: bool,
+    /// It waits for the primary to be proven.
+    proof: Option<Pin<Box<OwnedNotified>>>,
     exchange: Option<Box<Exchange>>,
     timer: Option<Box<Timer>>,
     worker: Arc<Worker>,
@@ -88,6 +95,8 @@ struct Queued {
     waiting: Waiting<ServerManager>,
     node: NodeId,
     need: Need,
+    /// Of the topology by which the node was last found to be the right one.
+    version: u64,
     /// The client has been told what it waits for.
     told: bool,
 }
@@ -133,6 +142,8 @@ enum Wake {
     Event(Event),
     /// The wait in a pool's queue has ended.
     Served(Result<Lease<ServerManager>, CheckoutError<ConnectError>>, NodeId, Need),
+    /// The node in whose queue it waited cannot serve it any more.
+    Misplaced(Need),
     /// The statement was cancelled while it waited.
     Canceled,
     Order(Order),
@@ -172,6 +183,8 @@ impl Client {
             exchange: None,
             lent: None,
             parked: None,
+            looks: false,
+            proof: None,
             queued: None,
             last_write: None,
             timer,
@@ -280,6 +293,19 @@ impl Client {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some((lease, _)) = &self.lent {
+            if lease.is_fenced() {
+                return Poll::Ready(Event::Fenced);
+            }
+            if std::mem::take(&mut self.looks)
+                && let Some(event) = self.look_at_ends()
+            {
+                return Poll::Ready(event);
+            }
+        }
+        if self.target.cluster.monitor.is_strict() {
+            self.gate(cx);
+        }
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
         let mut server = server;
@@ -361,10 +387,14 @@ impl Client {
         let (Some(queued), Some(exchange)) = (&mut self.queued, &mut self.exchange) else {
             return Poll::Pending;
         };
-        let (node, need, waiting) = (queued.node, queued.need, &mut queued.waiting);
+        let (node, need) = (queued.node, queued.need);
+        let version = self.target.cluster.monitor.topology().version;
+        let misplaced = std::mem::replace(&mut queued.version, version) != version && !stays(&self.target, need, node);
         let wake = if self.entry.slot.take_canceled() {
             Wake::Canceled
-        } else if let Poll::Ready(served) = Pin::new(waiting).poll(cx) {
+        } else if misplaced {
+            Wake::Misplaced(need)
+        } else if let Poll::Ready(served) = Pin::new(&mut queued.waiting).poll(cx) {
             Wake::Served(served, node, need)
         } else if exchange.poll_gone(cx, &mut self.stream).is_ready() || self.poll_notice(cx).is_ready() {
             Wake::Event(Event::Left)
@@ -395,11 +425,12 @@ impl Client {
             self.attach(acquired, need);
             return true;
         }
+        let version = self.target.cluster.monitor.topology().version;
         match first_try(&self.target, &self.worker, request) {
             FirstTry::There(acquired) => self.attach(acquired, need),
             FirstTry::Queued(waiting, node) => {
                 self.entry.slot.enter_queue(waiting.since.into_std());
-                self.queued = Some(Queued { waiting, node, need, told: false });
+                self.queued = Some(Queued { waiting, node, need, version, told: false });
             }
             FirstTry::Nowhere => return false,
         }
@@ -425,6 +456,11 @@ impl Client {
         need: Need,
     ) -> bool {
         match served {
+            // The nodes may be others than they were when it came.
+            Ok(lease) if !stays(&self.target, need, node) => {
+                lease.give_back();
+                return false;
+            }
             Ok(lease) => match at_home(lease, node) {
                 Some(acquired) => self.attach(acquired, need),
                 None => return false,
@@ -564,7 +600,10 @@ impl Client {
             exchange.detach();
         }
         let Some(lent) = self.lent.take() else { return };
-        let (lease, node) = lent;
+        let (mut lease, node) = lent;
+        if std::mem::take(&mut lease.state.turned) {
+            self.target.cluster.monitor.report(node, NodeReport::Turned);
+        }
         if let Some(sender) = &lease.sender {
             sender.give_back(self.entry.slot.process, self.session.wrote());
         }
@@ -638,6 +677,54 @@ impl Client {
             self.last_write = Some(Instant::now());
         }
         after
+    }
+
+    /// Commits are to be acknowledged only by a primary that has been proven lately: until then nothing of it passes.
+    #[cold]
+    fn gate(&mut self, cx: &mut Context<'_>) {
+        let (Some((_, node)), Some(exchange)) = (&self.lent, &mut self.exchange) else { return };
+        let monitor = &self.target.cluster.monitor;
+        exchange.gated = false;
+        while monitor.topology().primary == Some(*node) && !monitor.is_proven() {
+            let proof = self.proof.get_or_insert_with(|| Box::pin(monitor.proven()));
+            // One that was made only now may have missed the answer.
+            if !monitor.is_proven() && proof.as_mut().poll(cx).is_pending() {
+                exchange.gated = true;
+                return;
+            }
+            self.proof = None;
+        }
+        self.proof = None;
+    }
+
+    /// The statement takes long: whether anybody is there still to answer it, and to be answered. A network that swallows what
+    /// it is given tells nobody.
+    #[cold]
+    fn look_at_ends(&self) -> Option<Event> {
+        let (lease, _) = self.lent.as_ref()?;
+        let to_servers = self.target.cluster.monitor.settings().tcp.user_timeout;
+        if let Some(limit) = to_servers.filter(|limit| lease.stream.is_unheard(*limit)) {
+            let error = format!("nothing that was sent was acknowledged within {limit:?}");
+            return Some(Event::ServerLost(io::Error::new(io::ErrorKind::TimedOut, error)));
+        }
+        let to_clients = self.worker.watch.client_timeout();
+        to_clients.is_some_and(|limit| self.stream.is_unheard(limit)).then_some(Event::Left)
+    }
+
+    /// The node of the lent server connection is not to be used any more as it was: nothing that comes from there counts.
+    fn leave_fenced(&mut self) -> AfterLoss {
+        self.cut();
+        self.lose_server(&io::Error::other("its node is not to be used any more as it was"), false)
+    }
+
+    /// Stops what runs on the lent server connection as far as can be: the server is asked for a cancel, and nothing that is
+    /// still on its way there is delivered once the connection is closed.
+    fn cut(&mut self) {
+        let (Some((lease, _)), Some(exchange)) = (&self.lent, &self.exchange) else { return };
+        if let Some(canceler) = lease.canceler.clone().filter(|_| !exchange.pipeline.owed.is_empty()) {
+            self.worker.cancel_apart(canceler);
+        }
+        lease.stream.reset_at_close();
     }
 
     /// The replica cannot run what was taken for a read: it goes to the primary. What the connection has prepared

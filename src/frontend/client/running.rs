@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     super::{
+        acquire::{Acquired, prove, stays},
         exchange::Event,
         registry::{Order, Slot},
         report::{AcquireError, Words},
@@ -29,12 +30,16 @@ const CALLS_MAX: u8 = 24;
 #[derive(Debug)]
 enum Aside {
     Lend(Need),
+    /// A server connection that has idled for long is asked whether it still works.
+    Prove(Acquired, Need),
     /// The long text at the front.
     Judge,
     /// A cancel for the server connection is under way.
     GiveBack,
     CancelStatement,
     LoseServer(io::Error),
+    /// The client has been told why it is disconnected.
+    SayFarewell,
     /// These end it.
     Move(usize),
     Obey(Order),
@@ -94,6 +99,7 @@ fn answer_call(slot: &Slot, client: &mut Option<Box<Client>>, aside: bool) -> bo
     match client {
         Some(client) => {
             slot.answer_calls();
+            client.looks = true;
             client.is_leaking()
         }
         None if aside && slot.calls() >= CALLS_MAX => {
@@ -126,11 +132,16 @@ impl Client {
     fn on_wake(&mut self, wake: Wake) -> Option<Aside> {
         match wake {
             Wake::Event(event) => return self.on_event(event),
+            Wake::Served(Ok(lease), node, need) if lease.is_doubtful() => {
+                return Some(Aside::Prove((lease, node), need));
+            }
             Wake::Served(served, node, need) => {
                 if !self.take_served(served, node, need) {
                     return Some(Aside::Lend(need));
                 }
             }
+            Wake::Misplaced(need) if !self.lend_or_queue(need) => return Some(Aside::Lend(need)),
+            Wake::Misplaced(_) => {}
             Wake::Canceled => self.refuse_front(&AcquireError::Canceled),
             Wake::Move(to) => return Some(Aside::Move(to)),
             Wake::Order(order) => return Some(Aside::Obey(order)),
@@ -155,6 +166,8 @@ impl Client {
                 None
             }
             Event::ServerLost(error) => Some(Aside::LoseServer(error)),
+            Event::Fenced if self.leave_fenced() == AfterLoss::Ends => Some(Aside::SayFarewell),
+            Event::Fenced => None,
         }
     }
 
@@ -167,6 +180,14 @@ impl Client {
                     return After::Leaves(Leave::Ended);
                 }
             }
+            Aside::Prove((lease, node), need) => {
+                let proven = prove(&self.target, lease, node).await;
+                match proven.filter(|_| stays(&self.target, need, node)) {
+                    Some(acquired) => self.attach(acquired, need),
+                    None if self.lend(need).await.is_err() => return After::Leaves(Leave::Ended),
+                    None => {}
+                }
+            }
             Aside::Judge => self.judge_front().await,
             Aside::GiveBack => self.give_back_late().await,
             Aside::CancelStatement => self.cancel_statement().await,
@@ -177,6 +198,10 @@ impl Client {
                     self.part().await;
                     return After::Leaves(Leave::Ended);
                 }
+            }
+            Aside::SayFarewell => {
+                self.flush().await;
+                return After::Leaves(Leave::Ended);
             }
             Aside::Move(to) => {
                 self.parked = None;

@@ -60,6 +60,7 @@ fn pool_settings() -> impl Strategy<Value = Settings> {
             checkout_timeout,
             wait_notice: None,
             idle_timeout,
+            check_delay: None,
             max_lifetime,
         },
     )

@@ -214,6 +214,12 @@ fn a_second_primary_on_the_same_timeline_is_never_used() {
     assert!(bench.why(1).contains("two servers take writes"), "{}", bench.why(1));
     bench.down(0);
     assert_eq!(bench.states(), "down stale up");
+    bench.wait(1);
+    bench.probe(0, orphan(1, 100));
+    assert_eq!(bench.states(), "up stale up");
+    bench.wait(1);
+    bench.probe(0, replica(1, 100));
+    assert_eq!(bench.states(), "up up* up", "somebody has made the first one a replica of the second");
     let mut bench = Bench::new(&settings(2, FailoverMode::Follow));
     bench.probes([primary(1, 100), primary(1, 100)]);
     assert_eq!(bench.states(), "stale stale", "none is proven");
@@ -269,8 +275,68 @@ fn a_primary_does_not_return_over_a_newer_timeline() {
     bench.probe(2, replica(2, 100)).probe(0, primary(1, 100));
     assert_eq!(bench.states(), "stale down up", "somebody promoted n1, which we can't reach");
     let mut bench = Bench::three(FailoverMode::Follow);
-    bench.probe(2, replica(2, 100));
+    bench.probe(2, orphan(2, 100));
     assert_eq!(bench.states(), "up* up up", "one odd replica does not take the primary away");
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.probe(2, replica(2, 100));
+    assert_eq!(bench.states(), "stale up up", "one that streams on a newer timeline hears a newer primary");
+    assert_eq!(bench.actions, [Action::ProbeNow(id(0)), Action::ProbeNow(id(1))], "which is looked for at once");
+    bench.wait(1);
+    bench.probe(1, primary(2, 101));
+    assert_eq!(bench.states(), "stale up* up");
+}
+
+fn fences(bench: &Bench) -> Vec<u64> {
+    bench.machine.topology().nodes.iter().map(|node| node.fence).collect()
+}
+
+#[test]
+fn a_node_that_is_not_to_be_used_any_more_is_fenced() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    assert_eq!(fences(&bench), [0, 0, 0]);
+    bench.fail(0).fail(1).see(0, Observation::ReadOnly);
+    assert_eq!(fences(&bench), [0, 0, 0], "a doubt is no judgement");
+    bench.see(2, Observation::Ordered(Order::Drain)).see(2, Observation::Ordered(Order::Pause));
+    assert_eq!(fences(&bench), [0, 0, 0], "what runs there may end");
+    bench.down(1);
+    assert_eq!(fences(&bench), [0, 1, 0]);
+    bench.fail(1);
+    assert_eq!(fences(&bench), [0, 1, 0], "once");
+    bench.wait(1);
+    bench.probe(1, primary(2, 101));
+    assert_eq!((bench.states().as_str(), fences(&bench)), ("stale up* paused", vec![1, 1, 0]), "another was promoted");
+    bench.wait(1);
+    bench.probe(1, replica(2, 101));
+    assert_eq!(fences(&bench), [1, 2, 0], "it was demoted");
+    let mut gone = settings(3, FailoverMode::Follow);
+    gone.nodes[2].gone = true;
+    bench.machine.configure(&gone, bench.now);
+    assert!(fences(&bench)[2] > 0, "it was taken out");
+}
+
+#[test]
+fn a_drained_primary_is_fenced_when_another_takes_its_place() {
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.see(0, Observation::Ordered(Order::Drain));
+    assert_eq!((bench.states().as_str(), fences(&bench)), ("draining up up", vec![0, 0, 0]));
+    bench.probe(1, primary(2, 101));
+    assert_eq!((bench.states().as_str(), fences(&bench)), ("draining up* up", vec![1, 0, 0]));
+}
+
+#[test]
+fn signs_of_a_promotion_have_everybody_asked_at_once() {
+    let others = [Action::ProbeNow(id(0)), Action::ProbeNow(id(2))];
+    let mut bench = Bench::three(FailoverMode::Follow);
+    bench.see(1, Observation::Turned);
+    assert_eq!(bench.actions, [Action::ProbeNow(id(1)), others[0], others[1]], "a client was told");
+    bench.probe(1, orphan(1, 100));
+    assert_eq!(bench.actions, others, "a replica hears the primary no longer");
+    bench.probe(1, orphan(1, 100));
+    assert_eq!(bench.actions, []);
+    bench.probe(0, Probe { senders: 2, ..primary(1, 100) }).probe(0, Probe { senders: 1, ..primary(1, 100) });
+    assert_eq!(bench.actions, [Action::ProbeNow(id(1)), Action::ProbeNow(id(2))], "the primary has lost a receiver");
+    bench.probe(0, Probe { senders: 2, ..primary(1, 100) });
+    assert_eq!(bench.actions, []);
 }
 
 #[test]
@@ -331,6 +397,49 @@ fn failover(bench: &Bench) -> Failover {
 }
 
 #[test]
+fn a_primary_that_hangs_is_replaced_although_its_connections_stay_open() {
+    let heard = |at: Instant| Some(Receiver { streaming: true, heard: Some(at) });
+    let mut bench = Bench::three(FailoverMode::Promote);
+    let hung = bench.now;
+    bench.wait(1);
+    bench.down(0).wait(1);
+    let holds = |bench: &Bench| Probe { started: bench.now, receiver: heard(hung), ..replica(1, 100) };
+    let (one, two) = (holds(&bench), holds(&bench));
+    bench.probe(1, one).probe(2, two);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Listening(id(2))), "it may only have nothing to say");
+    bench.wait(1);
+    let speaks = Probe { started: bench.now, receiver: heard(bench.now), ..replica(1, 100) };
+    bench.probe(1, speaks);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(1))), "it is only we who cannot hear it");
+    // The other way to tell: more WAL has come.
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(0).wait(4);
+    let more = Probe { started: bench.now, ..replica(1, 101) };
+    bench.probe(1, more);
+    let same = Probe { started: bench.now, ..replica(1, 100) };
+    bench.probe(2, same);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(1))));
+    // Nothing at all for long enough.
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.down(0).wait(3);
+    let (one, two) = (holds(&bench), holds(&bench));
+    bench.probe(1, one);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Unproven(id(2))), "each is asked after that");
+    bench.probe(2, two);
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)));
+    // Unless only the end of the connection is to count.
+    let mut never = settings(3, FailoverMode::Promote);
+    never.silence = None;
+    let mut bench = Bench::new(&never);
+    bench.probes([primary(1, 100), replica(1, 100), replica(1, 100)]);
+    bench.wait(1);
+    bench.down(0).wait(3_000);
+    let (one, two) = (holds(&bench), holds(&bench));
+    bench.probe(1, one).probe(2, two);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(1))));
+}
+
+#[test]
 fn promotes_the_most_advanced_when_all_replicas_lost_the_primary() {
     let mut bench = Bench::three(FailoverMode::Promote);
     bench.down(0);
@@ -354,7 +463,8 @@ fn promotes_the_most_advanced_when_all_replicas_lost_the_primary() {
     assert_eq!(bench.actions, [Action::Follow { replica: id(1), primary: id(2) }]);
     bench.wait(1);
     bench.probe(1, replica(2, 110));
-    assert_eq!((bench.actions.len(), failover(&bench)), (0, Failover::Idle));
+    assert_eq!(bench.actions, [Action::ProbeNow(id(0)), Action::ProbeNow(id(2))], "a newer timeline is news");
+    assert_eq!(failover(&bench), Failover::Idle);
     for _ in 0..3 {
         bench.probe(1, orphan(2, 110));
     }
@@ -389,7 +499,8 @@ fn a_replica_that_hears_the_primary_vetoes() {
     let mut bench = Bench::three(FailoverMode::Promote);
     bench.down(0);
     bench.wait(1);
-    bench.probe(1, orphan(1, 100)).probe(2, replica(1, 100));
+    let heard = Some(Receiver { streaming: true, heard: Some(bench.now) });
+    bench.probe(1, orphan(1, 100)).probe(2, Probe { receiver: heard, ..replica(1, 100) });
     assert_eq!((failover(&bench), bench.actions.len()), (Failover::Waiting(Obstacle::Heard(id(2))), 0));
     bench.wait(1);
     bench.probe(0, primary(1, 100));

@@ -61,7 +61,8 @@ impl Server {
     }
 
     fn probe(&self, started: Instant) -> Probe {
-        let receiver = self.streaming.then_some(Receiver { streaming: true });
+        let heard = started.checked_sub(STEP * self.silence as u32);
+        let receiver = self.streaming.then_some(Receiver { streaming: true, heard });
         Probe {
             started,
             role: self.role,
@@ -70,6 +71,7 @@ impl Server {
             lsn: self.lsn,
             received: if self.role == Role::Primary { self.lsn } else { self.received },
             receiver,
+            senders: 0,
         }
     }
 }
@@ -476,7 +478,11 @@ impl World {
         assert_eq!((topology.primary, self.promoting), (None, None), "seed {seed}");
         let old = self.last_primary.expect("a primary was known");
         assert_eq!(topology.nodes[usize::from(old.0)].state, State::Down, "seed {seed}");
-        let hears = |probe: &Option<Probe>| probe.as_ref().is_some_and(Probe::hears_primary);
+        let hears = |probe: &Option<Probe>| {
+            let heard = |probe: &Probe| probe.receiver.and_then(|receiver| receiver.heard);
+            let lately = |probe: &Probe| heard(probe).is_some_and(|at| probe.started.duration_since(at) < SILENCE);
+            probe.as_ref().is_some_and(|probe| probe.hears_primary() && lately(probe))
+        };
         assert!(!self.last_answer.iter().any(hears), "seed {seed}: a replica still hears the primary");
         assert_eq!(topology.nodes[usize::from(node.0)].state, State::Up, "seed {seed}");
     }
@@ -558,7 +564,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
     let probe = (any::<bool>(), 0_u32..4, 0_u64..6, any::<Option<bool>>(), 1_u64..3).prop_map(
         |(is_primary, timeline, lsn, streaming, system)| Probe {
             role: if is_primary { Role::Primary } else { Role::Replica },
-            receiver: streaming.map(|streaming| Receiver { streaming }),
+            receiver: streaming.map(|streaming| Receiver { streaming, heard: None }),
             system_identifier: Some(system),
             ..primary(timeline, lsn)
         },
