@@ -396,7 +396,8 @@ mod tests {
     async fn the_end_of_a_peer_is_known_behind_what_is_still_to_be_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
-        let (stream, mut peer) = (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
+        let (stream, mut peer) =
+            (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
         peer.write_all(b"x").unwrap();
         poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
         assert!(!stream.has_hung_up());
