@@ -19,7 +19,7 @@ use super::{
     waits::Notice,
 };
 use crate::{
-    backend::{self, Greeting, QueryError},
+    backend::{self, Greeting, Login, QueryError},
     net::Stream,
     session::{Answer, Carried, Mode, Probe, Route},
     sql::Isolation,
@@ -27,6 +27,7 @@ use crate::{
     wire::{
         error::{Report, SqlState},
         reply::{self, Authentication, Status},
+        request::TERMINATE,
     },
 };
 
@@ -69,7 +70,10 @@ pub async fn begin(
     let acquired =
         if keeps { acquire_to_keep(target, worker, request).await } else { acquire(target, worker, request).await };
     let mut acquired = acquired.map_err(|error| Refusal::Told(error.report()))?;
-    let wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let mut wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if known.is_none() && wanted.leaves_open(DATE_STYLE) {
+        complete_style(target, &mut acquired, &mut wanted).await?;
+    }
     match begin_on(&mut acquired.0, &wanted, known.as_ref(), !keeps).await {
         Ok(beginning) if keeps => {
             target.remember(startup, beginning.clone(), as_of);
@@ -92,6 +96,39 @@ pub async fn begin(
         }
     }
 }
+
+/// A value of DateStyle that says only half builds on the configuration of the server, and not on what the role or the
+/// database has for a default: a server takes startup parameters in before those. What a pooled connection returns to is
+/// made of both. Where they differ, a connection that is opened with the parameter tells what becomes of it.
+async fn complete_style(target: &Target, acquired: &mut Acquired, wanted: &mut Carried) -> Result<(), Refusal> {
+    let failed = |error: &dyn std::error::Error| {
+        Refusal::from(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")))
+    };
+    let (lease, node) = acquired;
+    let of_role = lease.query(STYLE_OF_ROLE, BEGIN_LIMIT).await.map_err(|error| failed(&error))?;
+    if of_role.is_empty() {
+        return Ok(());
+    }
+    let parameters = wanted.get(DATE_STYLE).map(|value| (DATE_STYLE.to_owned(), value.to_owned()));
+    let login = Login { parameters: parameters.into_iter().collect(), ..target.login(*node) };
+    let fresh = backend::connect(&login, target.cluster.connect_timeout).await.map_err(|error| failed(&error))?;
+    // A server that does not take the goodbye finds out by the end of the stream.
+    let _ = fresh.stream.try_write(&TERMINATE);
+    if let Some(whole) = fresh.state.reported.get("DateStyle") {
+        wanted.set(DATE_STYLE, whole);
+    }
+    Ok(())
+}
+
+const DATE_STYLE: &str = "datestyle";
+
+/// A row for each default of the session's role or database for DateStyle.
+const STYLE_OF_ROLE: &str = "\
+SELECT 1 FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS of
+WHERE (setdatabase = 0 OR setdatabase = (SELECT oid FROM pg_catalog.pg_database
+ WHERE datname = pg_catalog.current_database()))
+AND (setrole = 0 OR setrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = SESSION_USER))
+AND pg_catalog.lower(of) LIKE 'datestyle=%'";
 
 /// A server connection that becomes the client's own: the client waits for it as others do for a transaction's.
 async fn acquire_to_keep(target: &Arc<Target>, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {

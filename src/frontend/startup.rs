@@ -1,11 +1,9 @@
 //! What a startup packet asks for: who, which database, which kind of connection, and which settings, with the switches
 //! in `options` read as a server reads them (manual, "postgres", and libpq's parameter `options`).
 
-use std::collections::BTreeMap;
-
 use super::registry::About;
 use crate::net::Ends;
-use crate::session::OwnSettings;
+use crate::session::{Carried, OwnSettings};
 use crate::wire::{
     error::{Report, SqlState},
     reply,
@@ -58,9 +56,9 @@ impl Wanted {
     /// # Errors
     /// A switch in `options` that no server understands.
     pub fn settings(&self) -> Result<Vec<(String, String)>, Report> {
-        let named = switches(&self.options)?.into_iter().chain(self.plain.iter().cloned());
-        let settings: BTreeMap<_, _> = named.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        Ok(settings.into_iter().collect())
+        let switches = switches(&self.options)?;
+        let named = switches.iter().chain(&self.plain).map(|(name, value)| (name.as_str(), value.as_str()));
+        Ok(Carried::new(named).iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     /// What operators are told of it.

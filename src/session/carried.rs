@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, fmt::Write, hash::Hasher};
 
-use super::{listen::Channel, steps::counted};
+use super::{date_style, listen::Channel, steps::counted};
 
 /// Settings by name, sorted; values in the server's own spelling once they have been on a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,10 +26,15 @@ pub struct Replay {
 impl Carried {
     /// From pairs in any order; a later value of the same name wins. Names are folded to lower case, as PostgreSQL
     /// compares them without regard to case.
+    ///
+    /// What a value leaves open it takes from the earlier one, as a server does that is given both.
     pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Carried {
         let mut carried = Carried::default();
         for (name, value) in pairs {
-            carried.set(name, value);
+            match carried.get(&name.to_ascii_lowercase()).and_then(|before| date_style::upon(name, before, value)) {
+                Some(whole) => carried.set(name, &whole),
+                None => carried.set(name, value),
+            }
         }
         carried
     }
@@ -104,21 +109,23 @@ impl Carried {
         let user = anew_or("session_authorization");
         let role = user || anew_or("role");
         let gone = gone.into_iter().filter(|name| !is_identity(name));
+        // What the new value leaves open comes from the default, and not from what another session has set.
+        let open = changed.iter().copied().filter(|name| self.get(name).is_some() && wanted.leaves_open(name));
         let old = [("role", role), ("session_authorization", user)]
             .into_iter()
             .filter(|(name, it)| *it && self.get(name).is_some());
         let new =
             [("session_authorization", user), ("role", role)].into_iter().filter(|(_, it)| *it).map(|(name, _)| name);
-        let changed = changed.into_iter().filter(|name| !is_identity(name)).chain(new);
+        let changed: Vec<_> = changed.iter().copied().filter(|name| !is_identity(name)).chain(new).collect();
 
         let mut sql = String::new();
-        for name in old.map(|(name, _)| name).chain(gone) {
+        for name in old.map(|(name, _)| name).chain(gone).chain(open) {
             sql.push_str("RESET ");
             push_name(name, &mut sql);
             sql.push(';');
         }
         let mut before = "SELECT ";
-        for (name, value) in changed.filter_map(|name| Some((name, wanted.get(name)?))) {
+        for (name, value) in changed.into_iter().filter_map(|name| Some((name, wanted.get(name)?))) {
             sql.push_str(std::mem::replace(&mut before, ","));
             sql.push_str("pg_catalog.set_config(");
             push_literal(name, &mut sql);
@@ -127,6 +134,12 @@ impl Carried {
             sql.push_str(",false)");
         }
         (!sql.is_empty()).then_some(Replay { sql, may_fail })
+    }
+
+    /// Whether the value of a setting builds on the one that is there: what it becomes is known only once it was brought to
+    /// a server.
+    pub fn leaves_open(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| date_style::leaves_open(name, value))
     }
 
     /// The names that `wanted` lacks, and those that it has with another value.
@@ -456,6 +469,14 @@ mod tests {
         check(&[], &[], None, false);
         check(&[("TimeZone", "UTC")], &[("timezone", "UTC")], None, false);
         check(&[("timezone", "UTC")], &[], Some("RESET \"timezone\";"), false);
+        let german = [("datestyle", "German, DMY")];
+        for (value, sql) in [
+            ("ISO", "RESET \"datestyle\";SELECT pg_catalog.set_config(E'datestyle',E'ISO',false)"),
+            ("ISO, MDY", "SELECT pg_catalog.set_config(E'datestyle',E'ISO, MDY',false)"),
+        ] {
+            check(&german, &[("DateStyle", value)], Some(sql), false);
+            check(&[], &[("DateStyle", value)], Some(sql.trim_start_matches("RESET \"datestyle\";")), false);
+        }
         check(
             &[("timezone", "UTC")],
             &[("search_path", "it's, \\x"), ("timezone", "CET")],
@@ -503,6 +524,15 @@ mod tests {
             ),
             true,
         );
+    }
+
+    #[test]
+    fn of_two_values_of_the_login_the_later_one_builds_on_the_earlier_one() {
+        let both = |pairs: &[(&str, &str)]| carried(pairs).get("datestyle").map(str::to_owned).unwrap();
+        assert_eq!(both(&[("datestyle", "SQL, DMY"), ("DateStyle", "iso")]), "iso, DMY");
+        assert_eq!(both(&[("datestyle", "German"), ("datestyle", "ISO")]), "ISO, DMY");
+        assert_eq!(both(&[("datestyle", "ISO"), ("datestyle", "German")]), "German");
+        assert_eq!(both(&[("datestyle", "SQL"), ("datestyle", "European")]), "SQL, European");
     }
 
     #[test]

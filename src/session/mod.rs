@@ -8,6 +8,7 @@
 mod block;
 mod carried;
 mod client;
+mod date_style;
 mod decide;
 mod explain;
 mod extended;

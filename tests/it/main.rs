@@ -22,6 +22,7 @@ mod identity;
 mod kit;
 mod leaving;
 mod login;
+mod login_settings;
 mod long_texts;
 mod moving;
 mod notify;
