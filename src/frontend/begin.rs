@@ -62,6 +62,7 @@ pub async fn begin(
     route: Route,
 ) -> Result<Begun, Refusal> {
     let keeps = target.shared.mode == Mode::Session;
+    target.code_looked_at().await;
     let (as_of, known) = (target.as_of(), target.beginning(&startup));
     if let Some(beginning) = known.clone().filter(|_| !keeps) {
         return Ok(Begun { beginning, held: None });

@@ -1,7 +1,7 @@
 //! Takes the census of each database's own code and keeps it true: when statements come after a pause, after a change of
-//! code that passed by, when a function is called that it does not know, and now and then by a stamp of the catalog,
-//! since code can be changed beside Poolhouse. In the background, over a connection of its own that lasts as long as a
-//! look, so that no statement waits for it and it keeps nobody from dropping the database.
+//! code that passed by, when a function is called that it does not know, and every second by a stamp of the catalog, since
+//! code can be changed beside Poolhouse. In the background, over a connection of its own that stays as long as statements
+//! come, and leaves when the database is to be dropped. Only the first sessions of a database wait, for the first look.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 
 use super::{
     acquire::{Request, choose},
@@ -18,10 +21,10 @@ use super::{
 };
 use crate::{
     backend::{self, ConnectError, QueryError, Server},
-    session::{Due, Need, OwnCode},
+    session::{Due, Need, NewDefaults, OwnCode},
     sql::{
-        Catalog, Census,
-        census::{BEGIN, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
+        Catalog, Census, DefaultsOf,
+        census::{BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
     },
     tasks::Scope,
     topology::{NodeId, NodeSet, RouteError},
@@ -29,8 +32,17 @@ use crate::{
 };
 
 /// How often the catalog's stamp is looked at while the database is in use: how late a change is noticed that is made
-/// beside Poolhouse.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// beside Poolhouse. With a very large catalog less often: see `STAMP_SHARE`.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A look at the stamp may take this part of the time of one server process.
+const STAMP_SHARE: u32 = 100;
+
+/// After that long without a statement nobody looks any more, and nothing is known.
+const REST: Duration = Duration::from_secs(10);
+
+/// How long the first sessions of a database wait for the first look.
+const FIRST_LIMIT: Duration = Duration::from_secs(5);
 
 /// Between two looks that failed, or that were asked for by calls of functions which do not exist.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -59,6 +71,8 @@ pub struct Kept {
     pub code: Arc<OwnCode>,
     /// Those as whom one may log in to look. Who cannot be upgraded is gone.
     users: Mutex<Vec<Weak<Target>>>,
+    /// Whether somebody has looked.
+    looked: watch::Sender<bool>,
     /// Where the task lives that keeps it, once there is one.
     scope: Scope,
 }
@@ -75,9 +89,21 @@ impl Codes {
             return kept;
         }
         by_database.retain(|_, kept| kept.strong_count() > 0);
-        let kept = Arc::new(Kept { code: Arc::default(), users: Mutex::default(), scope: self.scope.child() });
+        let kept = Arc::new(Kept {
+            code: Arc::default(),
+            users: Mutex::default(),
+            looked: watch::Sender::new(false),
+            scope: self.scope.child(),
+        });
         by_database.insert(database.to_owned(), Arc::downgrade(&kept));
         kept
+    }
+
+    /// Nobody is to be connected to this database for a moment.
+    pub fn vacate(&self, database: &str) {
+        if let Some(kept) = lock(&self.by_database).get(database).and_then(Weak::upgrade) {
+            kept.code.vacate();
+        }
     }
 }
 
@@ -89,7 +115,7 @@ impl Kept {
         users.push(Arc::downgrade(target));
         if self.scope.is_empty() {
             self.code.keep();
-            let keeper = Keeper { kept: Arc::downgrade(self), code: self.code.clone(), known: None };
+            let keeper = Keeper { kept: Arc::downgrade(self), code: self.code.clone(), known: None, server: None };
             let stopping = self.scope.clone();
             self.scope.spawn("keep a census", async move {
                 tokio::select! {
@@ -98,6 +124,17 @@ impl Kept {
                 }
             });
         }
+    }
+
+    /// Waits until somebody has looked, with whatever success, so that nothing is asked of a server in ignorance of the
+    /// settings that it tells of only by their names. Only the first time it takes a moment.
+    pub async fn looked(&self) {
+        if *self.looked.borrow() || self.scope.is_empty() {
+            return;
+        }
+        self.code.hidden();
+        // Whoever keeps it may be gone: then nobody expects anything.
+        let _ = timeout(FIRST_LIMIT, self.looked.subscribe().wait_for(|looked| *looked)).await;
     }
 
     fn user(&self) -> Option<Arc<Target>> {
@@ -118,8 +155,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Keeper {
     kept: Weak<Kept>,
     code: Arc<OwnCode>,
-    /// The last census, and the stamp of the catalog that it was made from.
-    known: Option<(String, Arc<Census>)>,
+    /// The last census, and the stamps of the catalog that it was made from.
+    known: Option<(Stamps, Arc<Census>)>,
+    /// The connection over which it looks, as long as statements come.
+    server: Option<(NodeId, Server)>,
+}
+
+/// What tells whether something has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamps {
+    code: String,
+    /// Of the settings with which sessions begin.
+    defaults: String,
 }
 
 /// Why there is no census.
@@ -142,17 +189,22 @@ impl Keeper {
     async fn run(mut self) {
         loop {
             // At rest: nothing is known, and nobody asks.
-            self.due().await;
-            let mut failed = false;
+            while self.due().await == Due::Vacated {}
+            let (mut failed, mut used) = (false, Instant::now());
             loop {
                 let started = Instant::now();
                 failed = !self.look(failed).await;
-                sleep((started.elapsed() * SHARE).min(PAUSE)).await;
-                let next = started + if failed { PAUSE } else { INTERVAL };
-                if !self.is_wanted_again(next).await {
+                let took = started.elapsed();
+                sleep((took * SHARE).min(PAUSE)).await;
+                let next = started + if failed { PAUSE } else { INTERVAL.max(took * STAMP_SHARE).min(REST) };
+                self.wait(next).await;
+                if self.code.was_used() {
+                    used = Instant::now();
+                } else if used.elapsed() >= REST {
                     break;
                 }
             }
+            self.leave();
             self.code.rest();
         }
     }
@@ -161,29 +213,56 @@ impl Keeper {
         poll_fn(|cx| self.code.poll_due(cx)).await
     }
 
-    /// Waits until there is a reason to look again; false when the time has come and no statement has.
-    async fn is_wanted_again(&self, next: Instant) -> bool {
-        let doubted = Instant::now() + PAUSE;
-        match timeout_at(next, self.due()).await {
-            Ok(Due::Changed) => return true,
-            Ok(Due::Doubted) => {}
-            Err(_) => return self.code.was_used(),
+    /// Waits until there is a reason to look again, or it is time.
+    async fn wait(&mut self, next: Instant) {
+        let mut until = next;
+        loop {
+            match timeout_at(until, self.due()).await {
+                Ok(Due::Changed) | Err(_) => return,
+                // More doubts may come while this one waits.
+                Ok(Due::Doubted) => until = until.min(Instant::now() + PAUSE),
+                Ok(Due::Vacated) => {
+                    self.leave();
+                    until = Instant::now() + PAUSE;
+                }
+            }
         }
-        // More doubts may come while this one waits.
-        let changed = async { while self.due().await != Due::Changed {} };
-        let _ = timeout_at(doubted, changed).await;
-        true
+    }
+
+    /// Closes the connection. A server that does not take the goodbye finds out by the end of the stream.
+    fn leave(&mut self) {
+        if let Some((_, server)) = self.server.take() {
+            let _ = server.stream.try_write(&TERMINATE);
+        }
     }
 
     /// Looks, and makes known what is found. False when that failed; `failed` says that the look before did.
     async fn look(&mut self, failed: bool) -> bool {
         let changes = self.code.changes();
+        let before = self.known.clone();
         match self.ask().await {
-            Ok(census) => {
-                self.code.publish(changes, Some(census));
+            Ok((user, stamps, census)) => {
+                self.code.publish(changes, Some(census.clone()));
+                if let Some((before, known)) = before {
+                    // What came of code that nobody knew of may still be there on connections, for whoever gets them.
+                    if census.exceeds(&known) {
+                        user.cluster.renew(user.server_database());
+                    }
+                    if stamps.defaults != before.defaults {
+                        let database = Some(user.server_database().into());
+                        user.cluster.take_defaults(&NewDefaults::Of(Box::new(DefaultsOf { database, user: None })));
+                    }
+                }
+                self.known = Some((stamps, census));
+                self.note_looked();
                 true
             }
             Err(failure) => {
+                self.server = None;
+                // No node is there yet: who begins a session waits for that, too.
+                if !matches!(failure, Failure::Route(_)) {
+                    self.note_looked();
+                }
                 if !failed {
                     tracing::info!(reason = %failure, "the functions of a database cannot be looked at");
                 }
@@ -196,31 +275,58 @@ impl Keeper {
         }
     }
 
-    async fn ask(&mut self) -> Result<Arc<Census>, Failure> {
+    fn note_looked(&self) {
+        if let Some(kept) = self.kept.upgrade() {
+            kept.looked.send_if_modified(|looked| !std::mem::replace(looked, true));
+        }
+    }
+
+    async fn ask(&mut self) -> Result<(Arc<Target>, Stamps, Arc<Census>), Failure> {
         let user = self.kept.upgrade().and_then(|kept| kept.user()).ok_or(Failure::NoUser)?;
-        let request = Request { need: Need::Write, after: None, lsn: None, rule: None, seed: 0 };
-        let node = choose(&user, request, NodeSet::NONE)?.node;
-        let mut server = connect(&user, node).await?;
-        query(&mut server, BEGIN).await?;
-        let stamp = query(&mut server, STAMP).await?.pop().and_then(|mut row| row.pop().flatten()).unwrap_or_default();
-        let census = match &self.known {
-            Some((known, census)) if *known == stamp => census.clone(),
-            _ => {
-                let catalog = read(&mut server).await?;
-                let (census, database) = (Census::of(&catalog), user.server_database());
-                tracing::debug!(database, functions = catalog.len(), hidden = ?census.hidden(), "took a census");
-                Arc::new(census)
-            }
+        let node = primary(&user).await?;
+        let (at, mut server) = match self.server.take() {
+            Some((at, server)) if at == node && server.stream.is_quiet() => (at, server),
+            _ => (node, connect(&user, node).await?),
         };
+        if let Some((known, census)) = &self.known {
+            let stamps = look_at_stamps(&mut server, END).await?;
+            if stamps.code == known.code {
+                self.server = Some((at, server));
+                return Ok((user, stamps, census.clone()));
+            }
+        }
+        let stamps = look_at_stamps(&mut server, "").await?;
+        let catalog = read(&mut server).await?;
         query(&mut server, END).await?;
-        // A server that does not take the goodbye finds out by the end of the stream.
-        let _ = server.stream.try_write(&TERMINATE);
-        self.known = Some((stamp, census.clone()));
-        Ok(census)
+        self.server = Some((at, server));
+        let (census, database) = (Census::of(&catalog), user.server_database());
+        tracing::debug!(database, functions = catalog.len(), hidden = ?census.hidden(), "took a census");
+        Ok((user, stamps, Arc::new(census)))
     }
 }
 
-/// A connection for one look: as who checks the node's health, or as a user of the database when that one is not let in.
+/// The node to look at; when there is none, one that is there within a moment.
+async fn primary(user: &Target) -> Result<NodeId, RouteError> {
+    let request = Request { need: Need::Write, after: None, lsn: None, rule: None, seed: 0 };
+    let monitor = &user.cluster.monitor;
+    let until = Instant::now() + PAUSE;
+    loop {
+        let version = monitor.topology().version;
+        let chosen = choose(user, request, NodeSet::NONE);
+        if chosen.is_ok() || timeout_at(until, monitor.changed(version)).await.is_err() {
+            return Ok(chosen?.node);
+        }
+    }
+}
+
+/// The stamps as they are in a transaction, and `then` in the same.
+async fn look_at_stamps(server: &mut Server, then: &str) -> Result<Stamps, QueryError> {
+    let mut rows = query(server, &format!("{BEGIN}; {STAMP}; {DEFAULTS_STAMP}; {then}")).await?.into_iter();
+    let mut next = || rows.next().and_then(|mut row| row.pop().flatten()).unwrap_or_default();
+    Ok(Stamps { code: next(), defaults: next() })
+}
+
+/// A connection to look: as who checks the node's health, or as a user of the database when that one is not let in.
 async fn connect(user: &Target, node: NodeId) -> Result<Server, ConnectError> {
     let limit = user.cluster.connect_timeout;
     match backend::connect(&user.cluster.monitor.login(node, user.server_database()), limit).await {

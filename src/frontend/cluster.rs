@@ -259,6 +259,12 @@ impl Cluster {
     /// back: PostgreSQL drops, renames or copies it only while nobody else is connected to it, and gives those who are
     /// five seconds to leave.
     pub fn vacate(&self, database: &str) {
+        self.codes.vacate(database);
+        self.renew(database);
+    }
+
+    /// New server connections for all clients of a database: those that are there are closed once nobody uses them.
+    pub fn renew(&self, database: &str) {
         for node in self.nodes() {
             node.pools.renew_where(|manager| manager.database() == database);
         }

@@ -181,6 +181,13 @@ impl Target {
         }
     }
 
+    /// Waits for the first look at the database's own code.
+    pub async fn code_looked_at(&self) {
+        if self.shared.mode != Mode::Session {
+            self.kept.looked().await;
+        }
+    }
+
     /// The pool of one node.
     pub fn pool(&self, node: NodeId) -> &Arc<pool::Pool<ServerManager>> {
         self.pools[usize::from(node.0)]

@@ -688,7 +688,11 @@ impl Session {
         }
         let census = if effects.defined { None } else { self.shared.code.census() };
         let earnest = verdict.unseen.is_some() || census.is_some();
-        match census.map_or(Finding::MayTouch, |census| census.find(verdict)) {
+        let found = census.map_or(Finding::MayTouch, |census| census.find(verdict));
+        if let Some(unseen) = verdict.unseen.as_deref().filter(|unseen| unseen.called().next().is_some()) {
+            effects.inquiry.get_or_insert_default().call(unseen.called(), found == Finding::Unknown);
+        }
+        match found {
             Finding::Harmless => return,
             Finding::MayTouch => {}
             // The server cannot tell of it, so the session keeps the server connection.

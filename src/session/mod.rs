@@ -13,6 +13,7 @@ mod decide;
 mod explain;
 mod extended;
 mod identity;
+mod inquiry;
 mod listen;
 mod loss;
 mod names;
@@ -234,6 +235,12 @@ pub struct ServerState {
 }
 
 impl ServerState {
+    /// The major version that it reports.
+    fn version(&self) -> Option<u32> {
+        let text = self.about_itself.get("server_version")?;
+        text.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+    }
+
     /// Takes in the body of a ParameterStatus message. The answer says whether it is about the session.
     ///
     /// # Errors

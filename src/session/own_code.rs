@@ -47,6 +47,7 @@ struct State {
     under_way: usize,
     changed: bool,
     doubted: bool,
+    vacated: bool,
     keeper: Option<Waker>,
 }
 
@@ -57,6 +58,8 @@ pub enum Due {
     Changed,
     /// A statement calls a function that is not known.
     Doubted,
+    /// Nobody is to be connected to the database.
+    Vacated,
 }
 
 /// A change of code that may have been committed by now, or will be. Nothing is known until it is dropped, and looked
@@ -128,6 +131,13 @@ impl OwnCode {
         state.wake();
     }
 
+    /// The keeper's connection is in the way of a statement.
+    pub fn vacate(&self) {
+        let mut state = self.state();
+        state.vacated = true;
+        state.wake();
+    }
+
     /// A statement that changes code is sent, which may be committed at once.
     pub fn change(self: &Arc<Self>) -> Change {
         let mut state = self.state();
@@ -146,6 +156,9 @@ impl OwnCode {
     /// Ready when the keeper should look, which is not while a change is under way. One task at a time may wait.
     pub fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Due> {
         let mut state = self.state();
+        if std::mem::take(&mut state.vacated) {
+            return Poll::Ready(Due::Vacated);
+        }
         if state.under_way == 0 && std::mem::take(&mut state.changed) {
             state.doubted = false;
             return Poll::Ready(Due::Changed);
@@ -268,6 +281,8 @@ mod tests {
         code.doubt();
         assert_eq!((due(&code), due(&code)), (Some(Due::Doubted), None));
         assert!(code.was_used() && !code.was_used());
+        code.vacate();
+        assert_eq!((due(&code), due(&code)), (Some(Due::Vacated), None));
         code.rest();
         assert_eq!((due(&code), code.census()), (None, None));
         assert_eq!((code.hidden(), due(&code)), (Hidden::ANYTHING, Some(Due::Changed)));

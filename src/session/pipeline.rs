@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{
     Need, OwnCode,
     carried::{Answer, Carried, Probe},
+    inquiry::Inquiry,
     listen::Move,
     owing::Owing,
     own_code::Change as CodeChange,
@@ -230,6 +231,8 @@ pub struct Effects {
     /// The transaction has changed code of the database.
     pub defined: bool,
     pub probe: Probe,
+    /// What the functions are that it has called.
+    pub inquiry: Option<Box<Inquiry>>,
     /// Names of prepared statements that SQL has made or taken away: until the server is asked, only it knows what they
     /// mean.
     pub names: BTreeSet<Box<[u8]>>,
@@ -247,7 +250,7 @@ impl Effects {
     pub fn reset(&mut self) {
         self.may_commit = false;
         self.end_transaction();
-        if self.is_dirty() || self.undone || self.reset_all || !self.reset.is_empty() {
+        if self.is_dirty() || self.inquiry.is_some() || self.undone || self.reset_all || !self.reset.is_empty() {
             *self = Effects::default();
         }
     }
@@ -268,11 +271,15 @@ impl Effects {
 
     /// Whether the server connection may carry state that is not known.
     pub fn is_dirty(&self) -> bool {
-        self.is_asked() || !self.pins.is_empty()
+        self.may_have_changed() || !self.pins.is_empty()
     }
 
-    /// Whether the server has to be asked what the session has become.
+    /// Whether the server has to be asked what the session has become, or what the functions are that it has called.
     pub fn is_asked(&self) -> bool {
+        self.may_have_changed() || self.inquiry.is_some()
+    }
+
+    fn may_have_changed(&self) -> bool {
         self.probe != Probe::Nothing || !self.names.is_empty()
     }
 

@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use super::{
     Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown,
-    carried::{Carried, Probe, creates_temporary},
+    carried::{Answer, Carried, Probe, creates_temporary},
+    inquiry::Outcome,
     pipeline::{Effects, Owed},
-    statements::{NAME_PREFIX, Shape},
+    statements::{FUNCTIONS_NAME, NAME_PREFIX, Shape},
 };
-use crate::wire::{
-    self, ErrorFields,
-    error::{Report, SqlState},
-    frame::Reply,
-    reply::{self, Status},
-    request,
+use crate::{
+    sql::{
+        Pin,
+        census::{NAMES, VERSION},
+    },
+    wire::{
+        self, ErrorFields,
+        error::{Report, SqlState},
+        frame::Reply,
+        reply::{self, Status},
+        request,
+    },
 };
 
 /// What statement mode says to a transaction block.
@@ -198,6 +205,10 @@ impl Session {
     fn on_answer_row(&mut self, body: &[u8], pipeline: &mut Pipeline) -> ServerStep {
         match reply::data_row(body) {
             Ok(columns) => {
+                let inquiry = pipeline.effects.inquiry.as_mut();
+                if inquiry.is_some_and(|inquiry| inquiry.row(&columns)) {
+                    return ServerStep::Swallow;
+                }
                 let answer = &mut pipeline.seldom_mut().answer;
                 if answer.settings.len() < ANSWER_ROWS_MAX {
                     answer.row(&columns);
@@ -451,8 +462,15 @@ impl Session {
         match done.owed {
             Owed::Replay { settings } => self.on_replayed(failed, settings, pipeline, server, out),
             Owed::Move { step } => self.on_moved(step, failed, pipeline, server, out),
-            Owed::Probe { probe } if failed && self.may_ask_again(pipeline) => self.ask(probe, pipeline, server, out),
-            Owed::Probe { probe } => self.on_probed(failed, &probe, pipeline, server, out),
+            Owed::Probe { probe } if failed && self.may_ask_again(pipeline, server) => {
+                self.ask(probe, pipeline, server, out)
+            }
+            Owed::Probe { mut probe } => {
+                if !failed && self.inquires_further(&mut probe, pipeline) {
+                    return self.ask(probe, pipeline, server, out);
+                }
+                self.on_probed(failed, &probe, pipeline, server, out)
+            }
             Owed::Restore => self.on_restored(failed, status, pipeline, server, out),
             Owed::OurSync | Owed::FailedBegin => ServerStep::Swallow,
             Owed::EarlySync => self.on_synced_early(status, pipeline, server, out),
@@ -550,23 +568,68 @@ impl Session {
         let everything = matches!(probe, Probe::Everything(_));
         let strange = if everything { server.statements.all_own() } else { Vec::new() };
         let strange: Vec<_> = strange.into_iter().map(|(name, _)| name).collect();
-        let sql = probe.question(&self.settings, &pipeline.effects.reset, used, &strange);
-        request::query(&sql, out.to_server);
-        server.unnamed = None;
+        let mut sql = probe.question(&self.settings, &pipeline.effects.reset, used, &strange);
+        let inquiry = pipeline.effects.inquiry.as_deref_mut();
+        let mut names = None;
+        if let Some(inquiry) = inquiry {
+            inquiry.begin(&self.shared.code);
+            names = inquiry.parameter().filter(|_| sql.is_empty() && self.renames());
+            if names.is_none() {
+                let more = inquiry.text(server.version().is_none_or(|version| version >= 14));
+                sql.push_str(if sql.is_empty() || more.is_empty() { "" } else { ";" });
+                sql.push_str(&more);
+            }
+        }
+        if let Some(names) = names {
+            ask_prepared(&names, server, out);
+        } else {
+            request::query(&sql, out.to_server);
+            server.unnamed = None;
+        }
         pipeline.holding = true;
         pipeline.push(Owed::Probe { probe });
         ServerStep::Swallow
     }
 
+    /// What the answer says of the functions that the transaction has called: whether more has to be asked.
+    fn inquires_further(&mut self, probe: &mut Probe, pipeline: &mut Pipeline) -> bool {
+        let effects = &mut pipeline.effects;
+        let Some(inquiry) = &mut effects.inquiry else { return false };
+        let code = self.shared.code.clone();
+        match inquiry.settle(&code.customs()) {
+            Outcome::Known => return false,
+            Outcome::Read { sets_any } => {
+                if sets_any {
+                    self.pins.insert(Pin::Unreadable);
+                }
+                return false;
+            }
+            Outcome::Changed => {
+                code.doubt();
+                effects.earnest = true;
+            }
+            Outcome::More => {}
+            Outcome::Settings(names) => code.learn_customs(&names),
+        }
+        probe.add_everything();
+        code.customs().iter().for_each(|name| probe.add_setting(name));
+        pipeline.take(|seldom| &mut seldom.answer);
+        true
+    }
+
     /// A cancel that was under way when the client's statement ended may hit our question instead. There can be only one
-    /// such, since no other begins meanwhile.
-    fn may_ask_again(&self, pipeline: &mut Pipeline) -> bool {
-        let canceled = pipeline
+    /// such, since no other begins meanwhile. And code of the database may have taken the prepared one away.
+    fn may_ask_again(&self, pipeline: &mut Pipeline, server: &mut ServerState) -> bool {
+        server.statements.set_asks_functions(false);
+        let passes = pipeline
             .take(|seldom| &mut seldom.last_words)
-            .is_some_and(|words| words.code() == SqlState::QUERY_CANCELED.0);
-        let first = canceled && !pipeline.asked_again;
+            .is_some_and(|words| matches!(words.code(), code if code == SqlState::QUERY_CANCELED.0 || code == "26000"));
+        let first = passes && !pipeline.asked_again;
         pipeline.asked_again |= first;
         pipeline.take(|seldom| &mut seldom.answer);
+        if let Some(inquiry) = &mut pipeline.effects.inquiry {
+            inquiry.forget_answer();
+        }
         first
     }
 
@@ -608,6 +671,21 @@ impl Session {
         if self.stays_refused(pipeline) {
             return ServerStep::Release;
         }
+        if *probe != Probe::Nothing || !effects.names.is_empty() {
+            self.take_answer(probe, &effects, &answer, server);
+        }
+        if let Some(step) = self.settle_pin(answer.pin, effects.cause, out) {
+            return step;
+        }
+        if self.listens() {
+            self.check_encoding();
+            self.hand_over(pipeline, server, out);
+        }
+        if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
+    }
+
+    /// What the session has become, by the server's answer.
+    fn take_answer(&mut self, probe: &Probe, effects: &Effects, answer: &Answer, server: &mut ServerState) {
         let mut carried = answer.apply(probe, &self.settings);
         // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text, which one
         // that was asked for without being the session's has from another client.
@@ -624,17 +702,9 @@ impl Session {
         server.settings = if carried == *self.settings { self.settings.clone() } else { Arc::new(carried) };
         if matches!(probe, Probe::Everything(_)) {
             self.pinned_by_probe = answer.pin.is_some() || creates_temporary(&self.settings);
-            self.set_channels(answer.channels);
+            self.set_channels(answer.channels.clone());
         }
         self.pinned_by_probe |= !self.learn_names(&effects.names, &answer.prepared, server);
-        if let Some(step) = self.settle_pin(answer.pin, effects.cause, out) {
-            return step;
-        }
-        if self.listens() {
-            self.check_encoding();
-            self.hand_over(pipeline, server, out);
-        }
-        if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
     }
 
     /// The same settings in one place, so that clients which have set nothing share theirs.
@@ -647,6 +717,20 @@ impl Session {
             Arc::new(settings)
         }
     }
+}
+
+/// Asks what the functions of these names are, by a statement that is prepared once on each server connection: to plan it
+/// anew each time would cost several times as much as to run it.
+fn ask_prepared(names: &str, server: &mut ServerState, out: &mut Outboxes<'_>) {
+    if !server.statements.set_asks_functions(true) {
+        // It may be there all the same: a cancel does not tell how far things have come.
+        request::about_statement(b'C', FUNCTIONS_NAME, out.to_server);
+        let types = [&[0, 1], &NAMES.to_be_bytes()[..]].concat();
+        let parse = request::Parse { name: FUNCTIONS_NAME, sql: VERSION.as_bytes(), types: &types };
+        parse.write(FUNCTIONS_NAME, out.to_server);
+    }
+    request::run_with(FUNCTIONS_NAME, names.as_bytes(), out.to_server);
+    request::sync(out.to_server);
 }
 
 /// Whether a batch failed only for the state of a statement on the server, and can be sent once more: its plan gives

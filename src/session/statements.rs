@@ -20,6 +20,9 @@ use crate::{sql::Verdict, wire};
 /// What our names of statements begin with. A client's own name that begins so is never sent to a server.
 pub const NAME_PREFIX: &[u8] = b"__poolhouse_";
 
+/// Name of the question about functions.
+pub const FUNCTIONS_NAME: &[u8] = b"__poolhouse_functions";
+
 /// Most named statements that one client may hold.
 pub const CLIENT_STATEMENTS_MAX: usize = 65_536;
 
@@ -475,6 +478,8 @@ pub struct ServerStatements {
     own: Option<Box<OwnNames>>,
     /// The session for which strangers' were closed last.
     own_swept: u64,
+    /// Whether our question about functions is prepared there.
+    asks_functions: bool,
 }
 
 /// So many of clients' own names may be on one server connection before strangers' are closed.
@@ -608,7 +613,12 @@ impl ServerStatements {
     pub fn clear(&mut self) {
         self.used.clear();
         (self.bytes, self.leaving) = (0, Leaving::default());
-        self.own = None;
+        (self.own, self.asks_functions) = (None, false);
+    }
+
+    /// Our question about functions is prepared from now on, or not any more: whether it was before.
+    pub fn set_asks_functions(&mut self, asks: bool) -> bool {
+        std::mem::replace(&mut self.asks_functions, asks)
     }
 
     pub fn len(&self) -> usize {

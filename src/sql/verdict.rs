@@ -359,6 +359,13 @@ impl PartialEq for Refused {
 
 impl Eq for Refused {}
 
+impl Unseen {
+    /// What may be functions of the database's own that it calls.
+    pub fn called(&self) -> impl Iterator<Item = &Box<str>> {
+        self.functions.iter().chain(&self.perhaps)
+    }
+}
+
 impl Verdict {
     /// Whether the text runs code that is not seen in it.
     pub fn is_opaque(&self) -> bool {

@@ -209,7 +209,13 @@ impl Judge {
                 Unseen::of_block(&body, &mut self.unseen);
                 self.customs.extend(body.customs);
             }
-            _ => (self.unseen.dark, self.defines) = (true, true),
+            text => {
+                let mut body = body::Body::default();
+                text.into_iter().for_each(|text| body.note_text(&unescape(text)));
+                self.unseen.sets_any |= body.sets_any;
+                self.customs.extend(body.customs);
+                (self.unseen.dark, self.defines) = (true, true);
+            }
         }
     }
 

@@ -210,6 +210,16 @@ pub fn run_unnamed(out: &mut Vec<u8>) {
     out.extend_from_slice(b"P\0");
 }
 
+/// Writes what runs a prepared statement with one parameter, in text form, by way of the unnamed portal.
+pub fn run_with(statement: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    begin(b'B', statement.len() + value.len() + 12, out);
+    for part in [b"\0", statement, b"\0\0\0\0\x01", &(value.len() as u32).to_be_bytes(), value, b"\0\0"] {
+        out.extend_from_slice(part);
+    }
+    begin(b'E', 5, out);
+    out.extend_from_slice(&[0; 5]);
+}
+
 /// Writes a Sync message.
 pub fn sync(out: &mut Vec<u8>) {
     begin(b'S', 0, out);
@@ -256,6 +266,18 @@ mod tests {
         for bad in [&b""[..], b"s1", b"s1\0select", b"s1\0select\0", b"s1\0select\0\0", b"\0\0\0\x01", b"\0\0\0\0x"] {
             assert_eq!(Parse::read(bad), Err(Error::Malformed("Parse")), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_statement_that_is_run_with_a_text() {
+        let mut out = Vec::new();
+        run_with(b"s", b"{x}", &mut out);
+        let head = header(&out).unwrap().unwrap();
+        let (bind, execute) = out.split_at(head.message());
+        let names = BindNames::read(&bind[5..]).unwrap();
+        assert_eq!((head.tag, names.portal, names.statement), (b'B', b"".as_slice(), b"s".as_slice()));
+        assert_eq!(&bind[5 + names.bytes..], b"\0\0\0\x01\0\0\0\x03{x}\0\0");
+        assert_eq!(execute, b"E\0\0\0\x09\0\0\0\0\0");
     }
 
     #[test]

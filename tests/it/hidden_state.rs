@@ -19,11 +19,11 @@ struct Case {
     shows: (&'static str, &'static str, &'static str),
 }
 
-const SETTING: (&str, &str, &str) = ("SHOW work_mem", "1234kB", "4MB");
-const CUSTOM: (&str, &str, &str) = ("SELECT coalesce(current_setting('app.tenant', true), '')", "me", "");
-const LOCK: (&str, &str, &str) =
+pub const SETTING: (&str, &str, &str) = ("SHOW work_mem", "1234kB", "4MB");
+pub const CUSTOM: (&str, &str, &str) = ("SELECT coalesce(current_setting('app.tenant', true), '')", "me", "");
+pub const LOCK: (&str, &str, &str) =
     ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", "1", "0");
-const TABLE: (&str, &str, &str) =
+pub const TABLE: (&str, &str, &str) =
     ("SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'", "1", "0");
 
 const CASES: &[Case] = &[
@@ -246,21 +246,21 @@ fn with_cases<'c>(cases: impl IntoIterator<Item = &'c Case>) -> Cluster {
     cluster
 }
 
-fn in_front(cluster: &Cluster, size: &str) -> Config {
+pub fn in_front(cluster: &Cluster, size: &str) -> Config {
     Config::of_cluster(cluster).user("app", "secret").set("pool.size", size).set("log.level", "'debug'")
 }
 
-fn login(port: u16, database: &str) -> RawClient {
+pub fn login(port: u16, database: &str) -> RawClient {
     RawClient::login(port, database, "app", "secret")
 }
 
-fn succeeds(client: &mut RawClient, sql: &str) {
+pub fn succeeds(client: &mut RawClient, sql: &str) {
     let answer = client.query(sql);
     assert!(answer.iter().all(|message| message.tag != b'E'), "{sql}: {answer:?}");
 }
 
 /// The state is always there for one client and never for the others, whichever connections they get.
-fn follows(mine: &mut RawClient, others: &mut [RawClient], case: &str, shows: (&str, &str, &str)) {
+pub fn follows(mine: &mut RawClient, others: &mut [RawClient], case: &str, shows: (&str, &str, &str)) {
     let (sql, there, absent) = shows;
     for round in 0..4 {
         for other in others.iter_mut() {
@@ -315,11 +315,10 @@ fn hidden_state_follows_its_client_before_anything_is_known() {
     }
 }
 
-/// Waits until a database's code is known, which begins with its first statement.
+/// Waits until a database's code is known, which begins with its first client.
 fn wait_for_census(client: &mut RawClient, log: impl Fn() -> Vec<String>, database: &str) {
-    let before = censuses(&log(), database);
     client.query("SELECT 1");
-    wait_until("a census", PATIENCE, || censuses(&log(), database) > before);
+    wait_until("a census", PATIENCE, || censuses(&log(), database) > 0);
 }
 
 #[test]
@@ -407,7 +406,7 @@ fn harmful(what: &str) -> String {
 }
 
 /// A database in which the clients' user has a schema of its own with a function that is known.
-fn with_schema() -> Cluster {
+pub fn with_schema() -> Cluster {
     let cluster = cluster().trust_user("app").setting("log_statement", "all").start().unwrap();
     cluster.node(0).query("CREATE SCHEMA app AUTHORIZATION app").unwrap();
     cluster.node(0).query(&format!("SET ROLE app; {HARMLESS}")).unwrap();

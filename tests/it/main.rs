@@ -25,6 +25,7 @@ mod login;
 mod login_settings;
 mod long_texts;
 mod moving;
+mod new_functions;
 mod notify;
 mod pins;
 mod pooling;

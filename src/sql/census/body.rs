@@ -64,9 +64,12 @@ const BEFORE_STATEMENT: &[&str] = &["atomic", "begin", "else", "loop", "then"];
 
 /// Looks at a body.
 pub(in crate::sql) fn scan(text: &str) -> Body {
-    let mut scan = Scan { tokens: tokens(text), body: Body::default() };
+    let mut scan = Scan { tokens: tokens(text), body: Body::default(), runs_text: false };
     for at in 0..scan.tokens.len() {
         scan.token(at);
+    }
+    if scan.runs_text {
+        scan.texts();
     }
     scan.body
 }
@@ -80,6 +83,55 @@ pub(super) fn names_temporary(text: &str) -> bool {
 struct Scan<'a> {
     tokens: Vec<(Kind, &'a str)>,
     body: Body,
+    /// It runs a text that is made, or given.
+    runs_text: bool,
+}
+
+impl Body {
+    /// Looks for settings that are named in a text of which nothing is known but that it may be run, or is in a language that
+    /// is not read here: by SET at the beginning of a statement, or as the first argument of `set_config`. When one is not
+    /// there to be read, it may be any.
+    pub(in crate::sql) fn note_text(&mut self, text: &str) {
+        let text = text.to_ascii_lowercase();
+        let is_of_word = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '$');
+        let quotes = ['\'', '"', '`', '\\'];
+        for (at, _) in text.match_indices("set") {
+            let (before, after) = (&text[..at], &text[at + 3..]);
+            if before.ends_with(is_of_word) {
+                continue;
+            }
+            let name = if let Some(after) = after.strip_prefix("_config") {
+                let after = after.trim_start_matches(quotes).trim_start();
+                let Some(argument) = after.strip_prefix('(') else { continue };
+                let argument = argument.trim_start();
+                let argument = argument.strip_prefix('e').filter(|rest| rest.starts_with(quotes)).unwrap_or(argument);
+                let bare = argument.trim_start_matches(quotes);
+                let end = bare.find(|letter| !is_of_word(letter) && letter != '.').unwrap_or(bare.len());
+                if bare.len() < argument.len() && bare[end..].starts_with(quotes) {
+                    bare[..end].into()
+                } else {
+                    String::new()
+                }
+            } else if after.starts_with(char::is_whitespace) {
+                let begins = before.trim_end().chars().next_back();
+                if begins.is_some_and(|last| !quotes.contains(&last) && !matches!(last, ';' | '$')) {
+                    continue;
+                }
+                let after = after.trim_start();
+                let after = after.strip_prefix("session ").map_or(after, str::trim_start);
+                let bare = after.trim_start_matches(quotes);
+                let end = bare.find(|letter| !is_of_word(letter) && !matches!(letter, '.' | '"'));
+                bare[..end.unwrap_or(bare.len())].replace('"', "")
+            } else {
+                continue;
+            };
+            if name.is_empty() || name.ends_with('.') || name == "seed" {
+                self.sets_any = true;
+            } else if name.contains('.') {
+                self.customs.insert(name.into());
+            }
+        }
+    }
 }
 
 /// All tokens but white space and comments.
@@ -131,9 +183,24 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// The literals of a body that runs a text, which may be made of them. When no statement begins in any of them, it comes
+    /// from elsewhere, and may be any.
+    fn texts(&mut self) {
+        let mut begins = false;
+        for (kind, text) in &self.tokens {
+            if matches!(kind, Kind::Text { .. } | Kind::EscapeText { .. } | Kind::DollarText) {
+                let inside = text.trim_start_matches(['e', 'E']).trim_start_matches(['\'', '$']).trim_start();
+                begins |= inside.starts_with(|letter: char| letter.is_ascii_alphabetic()) && inside.contains(' ');
+                self.body.note_text(text);
+            }
+        }
+        self.body.sets_any |= !begins;
+    }
+
     /// A word without quotes, which may be a keyword.
     fn word(&mut self, at: usize, word: &str) {
         self.body.touches |= TOUCHING.contains(&word);
+        self.runs_text |= word == "execute";
         self.body.writes |= WRITING.contains(&word);
         self.body.defines |= DEFINING.contains(&word);
         self.body.creates |= matches!(word, "create" | "into" | "alter");
@@ -163,8 +230,12 @@ impl<'a> Scan<'a> {
             self.body.names.insert(cut(name).into());
         }
         self.body.writes |= match functions::kind(name) {
+            Function::RunsText => {
+                self.runs_text = true;
+                true
+            }
             Function::Steady | Function::Unknown => false,
-            Function::Volatile | Function::RunsText | Function::Session | Function::Node => true,
+            Function::Volatile | Function::Session | Function::Node => true,
         };
         if matches!(name, "set_config" | "current_setting") {
             self.custom_constant(at + 2);

@@ -24,7 +24,10 @@ use std::{
 use foldhash::fast::RandomState;
 
 pub(in crate::sql) use assumed::touches_session;
-pub use question::{BEGIN, END, FUNCTIONS_PAGE, PRIMARY_ONLY, STAMP, functions_after, references};
+pub use question::{
+    BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, NAMES, PRIMARY_ONLY, STAMP, VERSION, array_of, functions_after,
+    functions_named, references, version_of,
+};
 
 use super::{
     functions::{self, Kind},
@@ -60,6 +63,7 @@ struct Function {
     calls: BTreeSet<Box<str>>,
     /// It can be called in the form of a column, `row.function`.
     column: bool,
+    stamp: u64,
 }
 
 /// What statements may run code that they do not name and that may touch the session.
@@ -124,9 +128,42 @@ pub struct Census {
     /// Hidden code may change state of the session that the server cannot tell of.
     hidden_sets_any: bool,
     customs: Box<[Box<str>]>,
+    /// What each function of the database's own calls, and which version of it that was read from.
+    read_from: HashMap<Box<str>, ReadFrom, RandomState>,
     /// Relations that are to be read on the primary, by their names without schema.
     primary_only: HashMap<Box<str>, PrimaryOnly, RandomState>,
 }
+
+/// What was read of all functions of one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ReadFrom {
+    /// The sum of their stamps.
+    stamps: u64,
+    calls: BTreeSet<Box<str>>,
+}
+
+/// Some functions and all that they call, as they were when the census was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Names that may be those of functions, also of such as were not there.
+    pub names: Vec<Box<str>>,
+    /// The sum of their stamps.
+    pub stamps: u64,
+}
+
+/// A number that is another one once a function has been changed or made anew, by its oid and the transaction that has
+/// written it. Only those that are not PostgreSQL's own have one.
+pub fn stamp(oid: u32, xmin: &str) -> Option<u64> {
+    let written = xmin.parse::<u32>().ok().filter(|_| oid >= 16_384)?;
+    // So that a sum of them tells the same as a list. The constants are those of splitmix64.
+    let mut mixed = (u64::from(oid) << 32 | u64::from(written)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Some(mixed ^ (mixed >> 31))
+}
+
+/// Most functions that are looked at by their names to learn what one statement may have done.
+pub const NAMED_MAX: usize = 200;
 
 /// Most names of settings that are remembered: each makes the question longer that the server is asked.
 pub const CUSTOMS_MAX: usize = 64;
@@ -178,6 +215,21 @@ impl Catalog {
         self.functions.last().map_or(0, |function| function.oid)
     }
 
+    /// Settings with a dot in their names that the functions name.
+    pub fn customs(&self) -> impl Iterator<Item = &str> {
+        self.functions.iter().flat_map(|function| &function.customs).map(|name| &**name)
+    }
+
+    /// Whether the functions may by themselves change state of the session that the server cannot tell of.
+    pub fn sets_any(&self) -> bool {
+        self.functions.iter().any(|function| function.sets_any)
+    }
+
+    /// What the functions call, as far as it may be the database's own.
+    pub fn calls(&self) -> impl Iterator<Item = &str> {
+        self.functions.iter().flat_map(Function::called).map(|name| &**name)
+    }
+
     pub fn len(&self) -> usize {
         self.functions.len()
     }
@@ -188,6 +240,11 @@ impl Catalog {
 }
 
 impl Function {
+    /// What it calls that is not PostgreSQL's own, or not by its name.
+    fn called(&self) -> impl Iterator<Item = &Box<str>> {
+        self.calls.iter().filter(|name| functions::kind(name) == Kind::Unknown)
+    }
+
     /// Columns: see `question::functions_after`.
     fn read<'r>(text: &impl Fn(usize) -> Option<&'r str>) -> Option<Function> {
         let (oid, name) = (text(1)?.parse().ok()?, text(2)?);
@@ -208,7 +265,14 @@ impl Function {
                     assumed::extension_touches(extension, name)
                 }
                 ("internal", None) => !assumed::comes_with_a_range(source),
-                _ => true,
+                ("c", None) => {
+                    body.sets_any = true;
+                    true
+                }
+                _ => {
+                    body.note_text(source);
+                    true
+                }
             }
         };
         let defaults = defaults.map(body::scan).unwrap_or_default();
@@ -224,6 +288,7 @@ impl Function {
             customs: body.customs,
             calls: body.names,
             column: text(10) == Some("t"),
+            stamp: text(11).and_then(|xmin| stamp(oid, xmin)).unwrap_or_default(),
         })
     }
 }
@@ -262,14 +327,30 @@ impl Census {
                 hidden_sets_any |= all.sets_any;
             }
         }
+        let mut read_from: HashMap<Box<str>, ReadFrom, RandomState> = HashMap::default();
+        for function in &catalog.functions {
+            let all = read_from.entry(function.name.clone()).or_default();
+            all.stamps = all.stamps.wrapping_add(function.stamp);
+            all.calls.extend(function.called().cloned());
+        }
         let customs: BTreeSet<_> = catalog.functions.iter().flat_map(|function| &function.customs).collect();
         let customs = customs.into_iter().take(CUSTOMS_MAX).cloned().collect();
-        Census { functions, hidden, hidden_sets_any, customs, primary_only: catalog.primary_only.clone() }
+        Census { functions, hidden, hidden_sets_any, customs, read_from, primary_only: catalog.primary_only.clone() }
     }
 
     /// What may be reached by statements that name nothing of it.
     pub fn hidden(&self) -> Hidden {
         self.hidden
+    }
+
+    /// Whether code that is reached without being named may do what nobody knew of when `before` was true.
+    pub fn exceeds(&self, before: &Census) -> bool {
+        let (now, then) = (self.hidden, before.hidden);
+        let news = || self.customs.iter().any(|name| !before.customs.contains(name));
+        now.reads && !then.reads
+            || now.writes && !then.writes
+            || self.hidden_sets_any && !before.hidden_sets_any
+            || now != Hidden::default() && news()
     }
 
     /// Settings with a dot in their names that functions name. The server lists such settings nowhere, so it has to be
@@ -301,6 +382,27 @@ impl Census {
             true => Finding::MayTouch,
             false => Finding::Harmless,
         }
+    }
+
+    /// The functions of these names and all that they call, if they are known and not too many.
+    pub fn version<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<Version> {
+        let mut version = Version { names: Vec::new(), stamps: 0 };
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut left: Vec<&str> = names.collect();
+        while let Some(name) = left.pop() {
+            if !seen.insert(name) {
+                continue;
+            }
+            if seen.len() > NAMED_MAX {
+                return None;
+            }
+            version.names.push(name.into());
+            if let Some(all) = self.read_from.get(name) {
+                version.stamps = version.stamps.wrapping_add(all.stamps);
+                left.extend(all.calls.iter().map(|called| &**called));
+            }
+        }
+        Some(version)
     }
 
     /// Whether a text that calls functions only reads what every server holds.

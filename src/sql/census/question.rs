@@ -36,11 +36,58 @@ UNION ALL SELECT kind || ':' || pg_catalog.count(*) || ':' || coalesce(pg_catalo
   UNION ALL SELECT 'domain', oid, xmin FROM pg_catalog.pg_type WHERE typtype = 'd' AND oid >= 16384
  ) all_kinds GROUP BY kind) parts";
 
-/// The next functions behind an oid, in the order of their oids: rows of `f`, oid, name, language, volatility, kind,
-/// source, defaults of arguments, settings, extension, and whether it can be called in the form of a column. The source
-/// of an aggregate is the calls of its parts; that of a function in C is not asked for. The schema of PostgreSQL's
-/// own information schema is looked at too, since its functions are not in `pg_catalog`.
+/// One text that is another one when sessions of the database may begin with other settings than before.
+pub const DEFAULTS_STAMP: &str = "\
+SELECT pg_catalog.count(*) || ':' || coalesce(pg_catalog.sum(pg_catalog.hashint8(
+ (setrole::pg_catalog.int8 << 32) | xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8 + setdatabase::pg_catalog.int8), 0)
+FROM pg_catalog.pg_db_role_setting WHERE setdatabase = 0 OR setdatabase = (SELECT oid FROM pg_catalog.pg_database
+ WHERE datname = pg_catalog.current_database())";
+
+/// The functions that are not PostgreSQL's own. Those of its information schema are among them, since they are not in
+/// `pg_catalog`.
+const OWN: &str = "(p.oid >= 16384 OR p.pronamespace = pg_catalog.to_regnamespace('information_schema'))";
+
+/// The next functions behind an oid, in the order of their oids: see `functions`.
 pub fn functions_after(oid: u32) -> String {
+    functions(&format!("p.oid > {oid}"), true)
+}
+
+/// All functions of these names: see `functions`. `parsed` says that the server may hold bodies without their text, as from
+/// PostgreSQL 14 on.
+pub fn functions_named<'n>(names: impl Iterator<Item = &'n str>, parsed: bool) -> String {
+    functions(&is_named(names), parsed)
+}
+
+/// Rows of `v`, oid and `xmin` of all functions of these names that a version tells of.
+pub fn version_of<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    format!("SELECT 'v',p.oid,p.xmin FROM pg_catalog.pg_proc p WHERE {} AND p.oid >= 16384", is_named(names))
+}
+
+/// As [`version_of`], to be prepared with the names as a parameter of the type [`NAMES`]. By a subquery, so that the plan
+/// is the same whatever the names, and is kept.
+pub const VERSION: &str = "SELECT 'v',p.oid,p.xmin FROM pg_catalog.pg_proc p \
+    WHERE p.proname = ANY (ARRAY(SELECT pg_catalog.unnest($1))) AND p.oid >= 16384";
+
+/// The oid of the type `name[]`.
+pub const NAMES: u32 = 1003;
+
+/// A value of that type.
+pub fn array_of<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let quoted = names.map(|name| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")));
+    format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
+}
+
+fn is_named<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    // Whatever `standard_conforming_strings` says.
+    let literals = names.map(|name| format!("E'{}'", name.replace('\\', "\\\\").replace('\'', "''")));
+    format!("p.proname IN ({})", literals.collect::<Vec<_>>().join(","))
+}
+
+/// Functions by a condition: rows of `f`, oid, name, language, volatility, kind, source, defaults of arguments, settings,
+/// extension, whether it can be called in the form of a column, and `xmin`. The source of an aggregate is the calls
+/// of its parts; that of a function in C is not asked for.
+fn functions(which: &str, parsed: bool) -> String {
+    let source = if parsed { "coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)" } else { "p.prosrc" };
     format!(
         "\
 SELECT 'f', p.oid, p.proname, l.lanname, p.provolatile, p.prokind,
@@ -48,17 +95,17 @@ SELECT 'f', p.oid, p.proname, l.lanname, p.provolatile, p.prokind,
    FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc part ON part.oid IN (a.aggtransfn, a.aggfinalfn,
     a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
    WHERE a.aggfnoid = p.oid)
-  WHEN l.lanname IN ('sql', 'plpgsql') THEN coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
-  WHEN l.lanname = 'internal' THEN p.prosrc END,
+  WHEN l.lanname IN ('sql', 'plpgsql') THEN {source}
+  WHEN l.lanname <> 'c' THEN p.prosrc END,
  CASE WHEN p.pronargdefaults > 0 THEN pg_catalog.pg_get_expr(p.proargdefaults, 0) END,
  p.proconfig,
  (SELECT e.extname FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
   WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
   AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' LIMIT 1),
  p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1 AND EXISTS (SELECT FROM pg_catalog.pg_type t
-  WHERE t.oid = p.proargtypes[0] AND t.typtype IN ('c', 'd', 'p'))
-FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-WHERE (p.oid >= 16384 OR p.pronamespace = pg_catalog.to_regnamespace('information_schema')) AND p.oid > {oid}
+  WHERE t.oid = p.proargtypes[0] AND t.typtype IN ('c', 'd', 'p')),
+ p.xmin
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE {OWN} AND {which}
 ORDER BY p.oid LIMIT {FUNCTIONS_PAGE}"
     )
 }

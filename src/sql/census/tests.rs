@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::{Catalog, Census, Finding, Hidden, Row, body::scan};
+use super::{
+    Catalog, Census, Finding, Hidden, NAMED_MAX, Row, array_of,
+    body::{Body, scan},
+    stamp, version_of,
+};
 use crate::sql::judge;
 
 /// A body that touches nothing by itself.
@@ -161,6 +165,109 @@ fn names_are_those_of_the_server() {
     assert!(scan(&format!("SELECT {long}(1)")).names.contains(&*"é".repeat(31)), "cut at 63 bytes");
 }
 
+#[test]
+fn settings_in_texts_that_are_run() {
+    let check = |body: &str, customs: &[&str], sets_any: bool| {
+        let found = scan(body);
+        let names: Vec<_> = found.customs.iter().map(|name| &**name).collect();
+        assert_eq!((names.as_slice(), found.sets_any), (customs, sets_any), "{body}");
+    };
+    check("BEGIN EXECUTE 'SET App.Tenant = ' || quote_literal(x); END", &["app.tenant"], false);
+    check("BEGIN EXECUTE format('SET SESSION app.tenant TO %L', x); END", &["app.tenant"], false);
+    check("BEGIN EXECUTE format('SET \"app\".tenant TO %L', x); END", &["app.tenant"], false);
+    check("BEGIN EXECUTE $x$SELECT 1; SET a.b = 1$x$; END", &["a.b"], false);
+    check("BEGIN EXECUTE 'SELECT set_config(''app.tenant'', $1, false)' USING x; END", &["app.tenant"], false);
+    check("BEGIN EXECUTE E'SELECT Set_Config (\\'app.tenant\\', $1, false)' USING x; END", &["app.tenant"], false);
+    check("BEGIN text := 'set a.b = 1'; EXECUTE text; END", &["a.b"], false);
+    // No name is there to be read.
+    for body in [
+        "BEGIN EXECUTE format('SET %I = %L', x, y); END",
+        "BEGIN EXECUTE 'SET ' || quote_ident(x) || ' = 1'; END",
+        "BEGIN EXECUTE 'SET app.' || x || ' = 1'; END",
+        "BEGIN EXECUTE 'SELECT set_config($1, $2, false)' USING x, y; END",
+        "BEGIN EXECUTE format('SELECT set_config(%L, $1, false)', x); END",
+        "BEGIN EXECUTE x; END",
+        "BEGIN EXECUTE 'x'; END",
+        "SELECT query_to_xml($1, true, true, '')",
+    ] {
+        check(body, &[], true);
+    }
+    // What is no setting of a session.
+    for body in [
+        "BEGIN EXECUTE format('UPDATE %I SET %I = $1', t, c); END",
+        "BEGIN EXECUTE 'UPDATE t SET a = 1, offset_config = 2'; END",
+        "BEGIN EXECUTE 'SET LOCAL work_mem = 1'; END",
+        "BEGIN EXECUTE 'ALTER TABLE t ALTER a SET DEFAULT ' || x; END",
+        "FOR r IN EXECUTE 'SELECT * FROM ' || x LOOP NULL; END LOOP",
+        "SELECT 'SET a.b = 1'",
+    ] {
+        check(body, &[], false);
+    }
+    let of_other = |text: &str| {
+        let mut body = Body::default();
+        body.note_text(text);
+        (body.customs.into_iter().collect::<Vec<_>>(), body.sets_any)
+    };
+    assert_eq!(of_other("plpy.execute(\"SET app.tenant = 'x'\")"), (vec!["app.tenant".into()], false));
+    assert_eq!(
+        of_other("plv8.execute(`select set_config('app.tenant', 'x', false)`)"),
+        (vec!["app.tenant".into()], false)
+    );
+    assert_eq!(of_other("spi_exec_query('SET ' . $name . ' = 1')"), (vec![], true));
+    assert_eq!(of_other("return set(x), subset (y), charset_config(1)"), (vec![], false));
+}
+
+#[test]
+fn a_version_tells_of_functions_and_all_that_they_call() {
+    let stamped = |oid: &str, name: &str, source: &str, stamp: &str| {
+        let mut row = function(oid, name, "plpgsql", "v", source);
+        row.push(Some(stamp.to_owned()));
+        row
+    };
+    let census = census(&[
+        stamped("20001", "outer", "BEGIN RETURN inner(1) + lower(2) + missing(3); END", "10"),
+        stamped("20002", "inner", "BEGIN RETURN outer(1); END", "3"),
+        stamped("20003", "inner", "BEGIN RETURN 1; END", "200"),
+        stamped("20004", "other", "BEGIN RETURN 1; END", "5000"),
+    ]);
+    let version = |names: &[&str]| {
+        let mut version = census.version(names.iter().copied()).unwrap();
+        version.names.sort();
+        (version.names.join(" "), version.stamps)
+    };
+    let sum = |stamps: &[(u32, &str)]| {
+        stamps.iter().fold(0u64, |sum, (oid, xmin)| sum.wrapping_add(stamp(*oid, xmin).unwrap()))
+    };
+    assert_eq!(
+        version(&["outer"]),
+        ("inner missing outer".into(), sum(&[(20001, "10"), (20002, "3"), (20003, "200")]))
+    );
+    assert_eq!(version(&["other", "nowhere"]), ("nowhere other".into(), sum(&[(20004, "5000")])));
+    assert_ne!(stamp(20001, "10"), stamp(20001, "11"));
+    assert_eq!(stamp(16383, "10"), None);
+    let many: Vec<String> = (0..=NAMED_MAX).map(|at| at.to_string()).collect();
+    assert_eq!(census.version(many.iter().map(String::as_str)), None);
+}
+
+#[test]
+fn names_are_quoted_in_questions() {
+    let names = || ["plain", "it's", "a\"b\\c", "x,{y}"].into_iter();
+    assert!(version_of(names()).contains("IN (E'plain',E'it''s',E'a\"b\\\\c',E'x,{y}')"));
+    assert_eq!(array_of(names()), r#"{"plain","it's","a\"b\\c","x,{y}"}"#);
+}
+
+#[test]
+fn a_census_exceeds_another_by_what_nobody_knew_of() {
+    let of = |source: &str, reach: &str| {
+        census(&[function("20001", "g", "plpgsql", "v", source), row(&["r", "20001", reach])])
+    };
+    let (none, plain) = (Census::default(), of("BEGIN RETURN NEW; END", "w"));
+    let (writes, reads) = (of("BEGIN SET work_mem = 1; END", "w"), of("BEGIN SET work_mem = 1; END", "r"));
+    let (custom, any) = (of("BEGIN SET a.b = 1; END", "w"), of("BEGIN EXECUTE x; END", "w"));
+    assert!(!plain.exceeds(&none) && !none.exceeds(&reads) && !custom.exceeds(&custom) && !writes.exceeds(&reads));
+    assert!(writes.exceeds(&plain) && reads.exceeds(&writes) && custom.exceeds(&writes) && any.exceeds(&writes));
+}
+
 fn row(columns: &[&str]) -> Row {
     columns.iter().map(|column| (!column.is_empty()).then(|| (*column).to_owned())).collect()
 }
@@ -218,7 +325,7 @@ fn what_functions_do_is_carried_to_their_callers() {
         ("SELECT far()", Finding::MayTouch, false),
         ("SELECT overloaded()", Finding::MayTouch, false),
         ("SELECT python()", Finding::MayTouch, false),
-        ("SELECT library()", Finding::MayTouch, false),
+        ("SELECT library()", Finding::MaySetAny, false),
         ("SELECT sneaky()", Finding::MayTouch, false),
         ("SELECT new()", Finding::Unknown, false),
         ("EXECUTE plain", harmless, false),
