@@ -553,6 +553,15 @@ impl Pipeline {
         }
     }
 
+    /// COPY FROM STDIN has failed. Begun by a simple query, the server goes on with what was sent behind its data; begun by
+    /// Execute it skips, which is for whoever takes in the error.
+    pub fn fail_copy(&mut self) {
+        if let Phase::Copying { batch } = self.phase {
+            let behind = self.owed.iter().skip(1);
+            self.phase = if batch { Phase::Batch } else { behind.fold(Phase::Ready, Phase::sent) };
+        }
+    }
+
     /// Whether nothing of the client is under way, not even a transaction.
     pub fn is_quiet(&self) -> bool {
         self.is_free() && !self.open_batch

@@ -248,7 +248,7 @@ impl Session {
             let why = Report::fatal(SqlState::PROTOCOL_VIOLATION, "a COPY failed that had a Sync among its data");
             return ServerStep::fail(why.detail(fields.message()));
         }
-        pipeline.end_copy();
+        pipeline.fail_copy();
         let mut taken = None;
         match pipeline.owed.front() {
             // Something that needs no answer has failed in the middle of a batch.

@@ -117,6 +117,17 @@ fn whatever_two_messages_a_client_says_it_leaves_nothing_to_the_next() {
     }
 }
 
+#[test]
+fn a_batch_behind_a_copy_that_fails_is_open() {
+    let text = str::to_owned;
+    let parse = Message::Parse(text(""), text("SELECT 1"));
+    let copy = [Message::Query(text("COPY t FROM STDIN")), Message::CopyData(text("bad"))];
+    for behind in [vec![&parse], vec![&parse, &Message::Flush], vec![&copy[0], &copy[1], &parse]] {
+        let said: Vec<&Message> = copy.iter().chain(behind).collect();
+        check_all_ways(&said, Mode::Transaction, 0);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         // PROPTEST_CASES=1000000 for nearly all of them.

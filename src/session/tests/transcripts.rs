@@ -1488,7 +1488,7 @@ fn a_server_lost_with_a_temporary_table_ends_the_client() {
         ! lose S1
           S1 lost
           A ends
-          A < Error FATAL 08006 the connection to the server n1 was lost while a statement or transaction was under way (The transaction was not committed.)
+          A < Error FATAL 08006 the connection to the server n1 was lost (No statement or transaction was under way.)
         "#,
     );
 }
