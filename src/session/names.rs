@@ -18,7 +18,7 @@ use super::{
     Judge, Outboxes, Pipeline, ServerState, Session,
     carried::Prepared,
     pipeline::Owed,
-    statements::{Named, Statement},
+    statements::{FUNCTIONS_NAME, Named, Statement},
     steps::counted,
 };
 use crate::{
@@ -108,6 +108,10 @@ impl Session {
             self.bring(name.name().as_bytes(), pipeline, server, out);
         }
         if verdict.lists_statements {
+            if server.statements.set_asks_functions(false) {
+                request::about_statement(b'C', FUNCTIONS_NAME, out.to_server);
+                pipeline.push(Owed::OwnClose { name: FUNCTIONS_NAME.into() });
+            }
             self.bring_all(pipeline, server, out);
         }
         if pipeline.owed.len() > before && alone {

@@ -130,6 +130,21 @@ fn settings_of_code_are_known_to_the_first_session() {
     }
 }
 
+#[test]
+fn what_asks_for_functions_is_no_statement_of_the_client() {
+    let cluster = with_schema();
+    let pooler = in_front(&cluster, "1").start();
+    let mut mine = login(pooler.port(), "postgres");
+    for _ in 0..3 {
+        succeeds(&mut mine, "SELECT app.f()");
+        assert_eq!(mine.value("SELECT count(*) FROM pg_prepared_statements").as_deref(), Some("0"));
+        succeeds(&mut mine, "SELECT app.f()");
+        // Where code takes it away it is prepared anew.
+        succeeds(&mut mine, "DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; PERFORM app.f(); END$$");
+        succeeds(&mut mine, "SELECT app.f()");
+    }
+}
+
 /// What a trigger that is made beside Poolhouse does before it is noticed is gone from the connections once it is.
 #[test]
 fn what_a_new_trigger_left_behind_is_cleaned_up() {

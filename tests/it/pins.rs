@@ -93,7 +93,10 @@ fn a_pin_has_a_longest_time() {
     assert_eq!(client.query("COMMIT").last().map(|message| message.tag), Some(b'Z'));
     let last = client.read_to_end().pop().unwrap();
     assert_eq!(last.sqlstate(), "57P05");
-    assert_eq!(other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").as_deref(), Some("0"));
+    // The client is told first.
+    wait_until("the lock is gone", PATIENCE, || {
+        other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").as_deref() == Some("0")
+    });
     // One that lets go in time stays.
     other.query("SELECT pg_advisory_lock(1)");
     other.query("SELECT pg_advisory_unlock(1)");
