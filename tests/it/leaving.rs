@@ -283,6 +283,8 @@ fn what_a_batch_did_that_was_never_ended_is_not_committed() {
     }
     // A Query or Sync has ended it.
     let mut client = login(&pooler, "app");
+    // The server connection is free now: who leaves while it waits for one has asked for nothing.
+    client.query("SELECT 1");
     client.send(&[insert.clone(), sync(), insert, query("SELECT 1"), terminate()].concat());
     drop(client);
     let mut next = login(&pooler, "app");
