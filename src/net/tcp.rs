@@ -44,21 +44,38 @@ pub struct Unheard {
     /// Segments that were sent and have not been acknowledged. A peer that does not read acknowledges what it was sent before
     /// its window closed, and is sent no more.
     pub segments: u32,
-    /// Since its last acknowledgement of anything.
+    /// Since its last acknowledgement of anything. After a long pause that says nothing of data that was sent just now.
     pub since: Duration,
+    /// The time between two attempts to send the first of the segments, by now: the kernel doubles it after each.
+    pub attempt_every: Duration,
+    /// How often it was doubled.
+    pub doubled: u8,
+    /// Since anything was sent, for the first time or again.
+    pub last_sent: Duration,
 }
 
 impl Unheard {
     /// Of a TCP socket; `None` when the kernel does not say.
     pub fn of(socket: &impl AsFd) -> Option<Unheard> {
         let info = info(socket)?;
-        let since = Duration::from_millis(info.tcpi_last_ack_recv.into());
-        Some(Unheard { segments: info.tcpi_unacked, since })
+        Some(Unheard {
+            segments: info.tcpi_unacked,
+            since: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+            attempt_every: Duration::from_micros(info.tcpi_rto.into()),
+            doubled: info.tcpi_backoff,
+            last_sent: Duration::from_millis(info.tcpi_last_data_sent.into()),
+        })
     }
 
     /// Whether the peer has been silent for so long although it had something to acknowledge.
     pub fn is_longer_than(self, limit: Duration) -> bool {
-        self.segments > 0 && self.since > limit
+        self.segments > 0 && self.since > limit && self.unanswered() > limit
+    }
+
+    /// How long the first segment has waited at least: for all attempts but the last, and since that one.
+    fn unanswered(self) -> Duration {
+        let first_pause = self.attempt_every / 2_u32.saturating_pow(self.doubled.into());
+        self.attempt_every.saturating_sub(first_pause) + self.last_sent
     }
 }
 
@@ -112,10 +129,35 @@ mod tests {
 
     #[test]
     fn silence_counts_only_while_something_is_to_be_acknowledged() {
-        let unheard = |segments, seconds| Unheard { segments, since: Duration::from_secs(seconds) };
+        let unheard = |segments, seconds| Unheard {
+            segments,
+            since: Duration::from_secs(seconds),
+            last_sent: Duration::from_secs(seconds),
+            attempt_every: Duration::from_millis(200),
+            doubled: 0,
+        };
         let limit = Duration::from_secs(15);
         assert!(unheard(1, 16).is_longer_than(limit));
         assert!(!unheard(0, 3_600).is_longer_than(limit), "nothing was asked");
         assert!(!unheard(7, 15).is_longer_than(limit));
+    }
+
+    #[test]
+    fn what_was_sent_just_now_after_a_long_pause_is_waited_for() {
+        let limit = Duration::from_secs(15);
+        let ms = Duration::from_millis;
+        let sent = |doubled: u8, last_sent| Unheard {
+            segments: 1,
+            since: Duration::from_secs(60) + last_sent,
+            attempt_every: ms(200 << doubled.min(9)),
+            doubled,
+            last_sent,
+        };
+        assert!(!sent(0, ms(1)).is_longer_than(limit), "the answer to a statement that took a minute, on its way");
+        // Sent again after 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s.
+        assert!(!sent(5, ms(6_000)).is_longer_than(limit));
+        assert!(!sent(6, ms(2_000)).is_longer_than(limit), "for 14.6 s");
+        assert!(sent(6, ms(3_000)).is_longer_than(limit), "for 15.6 s");
+        assert!(!sent(30, ms(0)).is_longer_than(Duration::MAX));
     }
 }
