@@ -256,10 +256,11 @@ impl Registry {
     }
 
     /// Lets every client that has a server connection, or waits for one, look at what has changed.
+    /// Those who have waited longest first, so that they keep their order in another queue.
     pub fn wake_busy(&self) {
-        for slot in self.slots() {
-            slot.wake_if_busy();
-        }
+        let mut busy: Vec<_> = self.slots().iter().filter_map(|slot| slot.if_busy()).collect();
+        busy.sort_by_key(|(queued, _)| *queued);
+        busy.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Asks every client that has held a server connection for so long to show that it still serves somebody.
@@ -367,13 +368,11 @@ impl Slot {
         }
     }
 
-    fn wake_if_busy(&self) {
+    /// What wakes the client's task, and since when it waits for a server connection, if it has one or waits for one.
+    fn if_busy(&self) -> Option<(Option<Instant>, Waker)> {
         let inner = lock(&self.inner);
-        let waker = inner.waker.clone().filter(|_| inner.lent || inner.queued.is_some());
-        drop(inner);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let waker = inner.waker.clone().filter(|_| inner.lent || inner.queued.is_some())?;
+        Some((inner.queued, waker))
     }
 
     /// Whether the client has held a server connection for so long.
