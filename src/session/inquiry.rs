@@ -104,6 +104,13 @@ impl Inquiry {
         true
     }
 
+    /// Takes the front of a row of the answer that is too long to be looked into. False for a row of another question.
+    pub fn long_row(&mut self, body: &[u8]) -> bool {
+        let is_of_this = matches!(body, [_, _, 0, 0, 0, 1, b'f' | b'v', ..]);
+        self.unfathomed |= is_of_this;
+        is_of_this
+    }
+
     /// Decides what is asked next.
     pub fn begin(&mut self, code: &OwnCode) {
         if self.asked == Asked::Nothing {

@@ -32,7 +32,8 @@ const ANSWER_ROWS_MAX: usize = 2_000;
 
 impl Session {
     /// A message from the server connection that is lent to this session. DataRow and CopyData that belong to the client
-    /// need not be shown. An ErrorResponse or NoticeResponse may be shown in part; all others whole.
+    /// need not be shown. An ErrorResponse, a NoticeResponse and a row for a question of ours may be shown in part; all
+    /// others whole.
     pub fn on_server(
         &mut self,
         message: Shown<'_>,
@@ -118,7 +119,7 @@ impl Session {
             }
             (Owed::Begin, Reply::CloseComplete) => true,
             (Owed::Begin | Owed::FailedBegin, _) => return ServerStep::Swallow,
-            (Owed::Probe { .. }, Reply::DataRow) => return self.on_answer_row(message.body, pipeline),
+            (Owed::Probe { .. }, Reply::DataRow) => return on_answer_row(message, pipeline),
             (Owed::Probe { .. }, _) => return ServerStep::Swallow,
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
             (Owed::Bind { .. }, Reply::BindComplete) => true,
@@ -200,25 +201,6 @@ impl Session {
         }
         server.statements.clear();
         self.names.clear();
-    }
-
-    fn on_answer_row(&mut self, body: &[u8], pipeline: &mut Pipeline) -> ServerStep {
-        match reply::data_row(body) {
-            Ok(columns) => {
-                let inquiry = pipeline.effects.inquiry.as_mut();
-                if inquiry.is_some_and(|inquiry| inquiry.row(&columns)) {
-                    return ServerStep::Swallow;
-                }
-                let answer = &mut pipeline.seldom_mut().answer;
-                if answer.settings.len() < ANSWER_ROWS_MAX {
-                    answer.row(&columns);
-                } else {
-                    answer.cut_short = true;
-                }
-                ServerStep::Swallow
-            }
-            Err(error) => nonsense(error),
-        }
     }
 
     fn on_error(
@@ -774,6 +756,32 @@ fn learn(fields: &ErrorFields, server: &mut ServerState) {
     let Some((at, end)) = our_name(fields.message().as_bytes()) else { return };
     if let Ok(id) = fields.message()[at + NAME_PREFIX.len()..end].parse() {
         server.statements.set(id, held);
+    }
+}
+
+/// A row of the answer to a question of ours.
+fn on_answer_row(message: Shown<'_>, pipeline: &mut Pipeline) -> ServerStep {
+    if !message.is_whole() {
+        // The body of a function, a value or a text is as long as somebody has made it.
+        if !pipeline.effects.inquiry.as_mut().is_some_and(|inquiry| inquiry.long_row(message.body)) {
+            pipeline.seldom_mut().answer.cut_short = true;
+        }
+        return ServerStep::Swallow;
+    }
+    match reply::data_row(message.body) {
+        Ok(columns) => {
+            if pipeline.effects.inquiry.as_mut().is_some_and(|inquiry| inquiry.row(&columns)) {
+                return ServerStep::Swallow;
+            }
+            let answer = &mut pipeline.seldom_mut().answer;
+            if answer.settings.len() < ANSWER_ROWS_MAX {
+                answer.row(&columns);
+            } else {
+                answer.cut_short = true;
+            }
+            ServerStep::Swallow
+        }
+        Err(error) => nonsense(error),
     }
 }
 

@@ -88,3 +88,41 @@ fn long_texts_are_run_like_others() {
         matches!(client.value("SELECT count(*) FROM line").as_deref(), Some("12" | "13" | "14"))
     });
 }
+
+/// What a session has become may be long as well: bodies of functions, values of settings, texts of prepared statements.
+#[test]
+fn long_bodies_and_values_are_the_sessions_like_short_ones() {
+    let cluster = started();
+    let pooler = Config::of_cluster(&cluster).user("app", "secret").set("pool.size", "4").start();
+    let login = || RawClient::login(pooler.port(), "postgres", "app", "secret");
+    let mut other = login();
+    for length in [10_000, 70_000, 1_000_000] {
+        let long = "x".repeat(length);
+        let body = format!("BEGIN PERFORM set_config('long.tenant', '{length}', false); /* {long} */ END");
+        let make = format!("CREATE FUNCTION long_{length}() RETURNS void LANGUAGE plpgsql AS $${body}$$");
+        cluster.node(0).query(&make).unwrap();
+        let mut caller = login();
+        for _ in 0..3 {
+            caller.query(&format!("SELECT long_{length}()"));
+            assert_eq!(other.value("SELECT coalesce(current_setting('long.tenant', true), '')").as_deref(), Some(""));
+            let tenant = caller.value("SELECT current_setting('long.tenant')");
+            assert_eq!(tenant, Some(length.to_string()));
+        }
+        let sets = format!("SET long.value = '{long}'");
+        let calls = format!("DO $$BEGIN PERFORM set_config('long.value', repeat('x', {length}), false); END$$");
+        for sets in [sets, calls] {
+            let mut client = login();
+            client.query(&sets);
+            for _ in 0..2 {
+                let value = "SELECT coalesce(length(current_setting('long.value', true)), 0)";
+                assert_ne!(other.value(value), Some(length.to_string()));
+                assert_eq!(client.value(value), Some(length.to_string()));
+            }
+        }
+        let mut client = login();
+        client.query(&format!("PREPARE long AS SELECT length('{long}')"));
+        for _ in 0..2 {
+            assert_eq!(client.value("EXECUTE long"), Some(length.to_string()));
+        }
+    }
+}
