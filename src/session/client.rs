@@ -417,6 +417,11 @@ impl Session {
         self.shared.mode != Mode::Session && self.shared.statements_max > 0
     }
 
+    /// Whether a statement that is parsed under this name keeps its server connection: names pass as they are.
+    fn pins_by_name(&self, name: &[u8]) -> bool {
+        !name.is_empty() && !self.renames()
+    }
+
     /// Whether a message cannot run on the server connection that is lent, and another one can be had for it: what only
     /// reads leaves a replica for a write, and who insists on a node gets it once nothing is under way. It has to wait then.
     pub(super) fn moves(&self, pipeline: &mut Pipeline, need: Need, out: &mut Outboxes<'_>) -> bool {
@@ -424,7 +429,7 @@ impl Session {
             let leaves = self.can_leave(pipeline);
             let moves = need != Need::Read
                 && pipeline.lent_for.excludes(need)
-                && (leaves || pipeline.status == Status::Idle && !pipeline.has_open_batch());
+                && (leaves || pipeline.status == Status::Idle && !pipeline.has_open_batch() && !self.is_pinned());
             if moves && leaves && pipeline.owed.is_empty() {
                 self.leave(pipeline, out);
             }
@@ -450,6 +455,10 @@ impl Session {
         if pipeline.has_open_batch() {
             // It cannot move any more, so what follows need not be looked at.
             return if pipeline.read_only { Need::Read } else { Need::Write };
+        }
+        if parsed.is_some_and(|name| self.pins_by_name(name)) && self.need(None, pipeline) == Need::Write {
+            // A session is pinned to where its writes go.
+            return Need::Write;
         }
         let begins = self.begins_to_roam(&statement.verdict, &statement.sql, after, pipeline);
         match self.need(Some(&statement.verdict), pipeline) {
@@ -510,7 +519,7 @@ impl Session {
                 },
                 Ok(Request::Parse) => Parse::read(body).is_ok_and(|parse| {
                     parsed.push(parse.name);
-                    reads(&self.intern(&parse, judge).verdict)
+                    !self.pins_by_name(parse.name) && reads(&self.intern(&parse, judge).verdict)
                 }),
                 Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| {
                     (names.portal.is_empty() || !in_block) && known_reads(names.statement, &parsed)

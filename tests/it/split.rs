@@ -54,6 +54,27 @@ fn answered(client: &mut RawClient) -> u16 {
 }
 
 #[test]
+fn a_session_that_is_pinned_by_a_name_of_its_own_is_pinned_to_the_primary() {
+    let cluster = replicated();
+    let pooler = in_front(&cluster, "pool.prepared_statements", "0").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+    let named = [messages::parse("s1", "SELECT number FROM ticket"), messages::sync()].concat();
+    let unnamed =
+        [messages::parse("", "SELECT number FROM ticket"), messages::parse("s2", "SELECT 1"), messages::sync()];
+    for (name, batch) in [("s1", named), ("s2", unnamed.concat())] {
+        let mut client = login(pooler.port());
+        client.send(&batch);
+        client.read_until_ready();
+        let answer = client.query("INSERT INTO ticket VALUES (2)");
+        assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
+        client.send(&[messages::bind("", name, &[]), messages::execute("", 0), messages::sync()].concat());
+        let answer = client.read_until_ready();
+        assert!(answer.iter().any(|message| message.tag == b'D'), "{answer:?}");
+    }
+}
+
+#[test]
 fn each_statement_reaches_the_right_server() {
     let cluster = replicated();
     let primary = cluster.node(0).port();
