@@ -312,12 +312,15 @@ async fn checkout(
     node: NodeId,
     pool: &Arc<Pool<ServerManager>>,
 ) -> Option<Result<Lease<ServerManager>, CheckoutError<ConnectError>>> {
-    let mut version = target.cluster.monitor.topology().version;
+    // None yet: the nodes may have changed since this one was chosen.
+    let mut version = 0;
     let mut waiting = pin!(pool.checkout(worker.id));
     loop {
         tokio::select! {
             biased;
-            checked_out = &mut waiting => return Some(checked_out),
+            checked_out = &mut waiting => {
+                return Some(checked_out).filter(|it| it.is_err() || stays(target, need, node));
+            }
             () = target.cluster.monitor.changed(version) => {
                 version = target.cluster.monitor.topology().version;
                 if !stays(target, need, node) {
