@@ -42,7 +42,7 @@ pgpool:
 	cargo build --release
 	@$$(scripts/drivers.sh) scripts/pgpool/compare.py --poolhouse $${CARGO_TARGET_DIR:-target}/release/poolhouse $(PGPOOL)
 
-# The proof that the pure modules are pure comes with it: tests/fuzz has no tokio.
+# The pure modules (crates/core), on bytes that nobody chose.
 FUZZ_SECONDS ?= 60
 fuzz:
 	@scripts/deps.sh build
@@ -56,7 +56,7 @@ fuzz:
 lint:
 	@scripts/deps.sh build lint
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 build:
 	@scripts/deps.sh build

@@ -28,7 +28,7 @@ has_libclang() {
         /usr/lib/libclang.so* /usr/lib64/libclang.so* /usr/lib/*-linux-gnu/libclang*.so*
 }
 
-# The same places as in src/cli/demo/postgres.rs.
+# The same places as in crates/lab/src/postgres.rs.
 has_postgres() {
     [ -n "${POSTGRES_BIN:-}" ] || has_file /usr/lib/postgresql/*/bin/initdb || has initdb ||
         { has pg_config && [ -x "$(pg_config --bindir)/initdb" ]; }

@@ -30,7 +30,6 @@ use notify::Manager;
 
 use crate::{
     admin::{self, Catalog, Desk, Http, Request, SetLevel, Shutdown, User},
-    auth::{Credential, Directory, Secret},
     config::{self, Database, Pooling, Settings},
     frontend::{
         self, Arrivals, Cluster, DatabaseSettings, Databases, Door, Frontend, Live, Order, Visitor, Worker, Workers,
@@ -39,8 +38,11 @@ use crate::{
         Listen,
         listener::{self, Bound},
     },
-    session::Route,
     tasks::Scope,
+};
+use poolhouse_core::{
+    auth::{Credential, Directory, Secret},
+    session::Route,
 };
 
 /// The signal to read the configuration again.

@@ -1,25 +1,22 @@
 //! Poolhouse: a PostgreSQL connection pooler and proxy.
 //!
-//! The modules, from the ground up; a module imports only what the table below allows, and `tests/it/tidy.rs`
-//! checks it on every run. PURE modules know no tokio, sockets, files, clock, randomness, logging or globals:
-//! they take bytes, events, `now` and seeds, and return decisions.
+//! The rules are a crate of their own, `poolhouse-core`: messages, statements, logins, sessions, and the nodes as a
+//! value. It knows no runtime, sockets, files or clock, and every module here may use it. This crate moves the bytes.
+//!
+//! The modules, from the ground up; a module imports only what the table below allows, and `tests/it/tidy.rs` checks it
+//! on every run.
 //!
 //! | module     | what it is                                                                      | may import |
 //! |------------|---------------------------------------------------------------------------------|------------|
-//! | `wire`     | PURE: bytes ⇄ messages of PostgreSQL protocol 3.x, startup packets, errors       | nothing of ours |
-//! | `sql`      | PURE: what a statement is: the lexer, verdicts, their cache, a census of functions  | nothing of ours |
-//! | `auth`     | PURE: who somebody is: SCRAM, md5, user lists                                    | nothing of ours |
-//! | `session`  | PURE: one client's conversation: pipeline, transaction, prepared statements, settings | wire, sql, auth |
-//! | `topology` | PURE: the nodes as a value: states, failover decisions, routing                  | sql |
 //! | `text`     | text from outside, made fit to be shown                                        | nothing of ours |
 //! | `tasks`    | the only place that spawns                                                       | nothing of ours |
 //! | `metrics`  | figures: what is counted and how, and every metric's name, unit and help         | nothing of ours |
-//! | `net`      | sockets for everyone: addresses, streams, buffers, listeners                     | wire |
+//! | `net`      | sockets for everyone: addresses, streams, buffers, listeners                     | nothing of ours |
 //! | `pool`     | lending connections: limits, order, lifetimes; knows no SQL                      | tasks |
-//! | `backend`  | one server connection: connect, log in, query, clean, cancel                     | pool, net, session, auth, wire, tasks |
-//! | `monitor`  | watches the nodes: feeds `topology` and carries out what it decides              | backend, topology, net, auth, tasks |
-//! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | backend, monitor, pool, session, topology, sql, auth, net, wire, tasks, metrics |
-//! | `admin`    | operators: the console, SHOW, HTTP                                              | frontend, monitor, backend, pool, session, topology, auth, net, wire, tasks, metrics, text |
+//! | `backend`  | one server connection: connect, log in, query, clean, cancel                     | pool, net, tasks |
+//! | `monitor`  | watches the nodes: feeds `topology` and carries out what it decides              | backend, net, tasks |
+//! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | backend, monitor, pool, net, tasks, metrics |
+//! | `admin`    | operators: the console, SHOW, HTTP                                              | frontend, monitor, backend, pool, net, tasks, metrics, text |
 //! | `config`   | the file: raw (as written, with lines) → check (typed settings, all mistakes at once) | the `Settings` types of all the above |
 //! | `app`      | wiring and the order of shutdown                                                 | everything |
 //! | `cli`      | the commands: serve, demo, check                                                 | everything |
@@ -37,7 +34,6 @@
 
 pub mod admin;
 pub mod app;
-pub mod auth;
 pub mod backend;
 pub mod cli;
 pub mod config;
@@ -46,9 +42,5 @@ pub mod metrics;
 pub mod monitor;
 pub mod net;
 pub mod pool;
-pub mod session;
-pub mod sql;
 pub mod tasks;
 pub mod text;
-pub mod topology;
-pub mod wire;

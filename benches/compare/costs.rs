@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use poolhouse::{cli::demo::throwaway::free_port, sql::Cache};
+use poolhouse_core::sql::Cache;
+use poolhouse_lab::throwaway::free_port;
 
 use super::{
     Outcome,

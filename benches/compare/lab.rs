@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use poolhouse::cli::demo::{
+use poolhouse_lab::{
     cluster::Cluster,
     postgres::Postgres,
     throwaway::{Throwaway, free_port},

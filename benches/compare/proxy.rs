@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use poolhouse::cli::demo::throwaway::Throwaway;
+use poolhouse_lab::throwaway::Throwaway;
 
 use super::{Outcome, idle::Client};
 

@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{Desk, Request, command::Action};
-use crate::{
-    frontend::{CONSOLES, Gate, Order},
-    wire::error::{Report, SqlState},
-};
+use crate::frontend::{CONSOLES, Gate, Order};
+use poolhouse_core::wire::error::{Report, SqlState};
 
 /// How often a command that waits looks whether it is done.
 const LOOK: Duration = Duration::from_millis(20);

@@ -5,7 +5,7 @@ use super::{
     show::Show,
     words::Word,
 };
-use crate::{
+use poolhouse_core::{
     session::nearest,
     wire::error::{Report, SqlState},
 };

@@ -26,6 +26,8 @@ use crate::{
     metrics::Count,
     net::Stream,
     tasks::Scope,
+};
+use poolhouse_core::{
     topology::Topology,
     wire::{
         error::{Report, SqlState},
@@ -100,8 +102,8 @@ async fn note_changes(desk: &Desk, cluster: &Cluster) {
             let before = seen.nodes.get(at).map(|before| (before.state, before.role));
             if before != Some((node.state, node.role)) {
                 let role = node.role.map_or("unknown", |role| match role {
-                    crate::topology::Role::Primary => "primary",
-                    crate::topology::Role::Replica => "replica",
+                    poolhouse_core::topology::Role::Primary => "primary",
+                    poolhouse_core::topology::Role::Replica => "replica",
                 });
                 let what = format!("{} is {} ({role})", node.name, node.state.name());
                 desk.events.add("node", what, &cluster.name, &*node.why);

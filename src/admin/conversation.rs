@@ -12,8 +12,8 @@ use super::{
     table::{Column, Table, Type, Value},
     words::{Stray, Word, statements},
 };
-use crate::session::ROUTE_COLUMNS;
-use crate::wire::{
+use poolhouse_core::session::ROUTE_COLUMNS;
+use poolhouse_core::wire::{
     error::{Report, SqlState},
     frame::split_text,
     reply::{self, Status},
@@ -443,7 +443,7 @@ impl Conversation {
     }
 
     fn bind(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), Report> {
-        let message = Bind::read(body).ok_or_else(|| malformed(&crate::wire::Error::Malformed("Bind")))?;
+        let message = Bind::read(body).ok_or_else(|| malformed(&poolhouse_core::wire::Error::Malformed("Bind")))?;
         let prepared = self.statements.get(message.statement).ok_or_else(|| unknown_statement(message.statement))?;
         if message.values.len() != prepared.types.len() {
             let (given, wanted) = (message.values.len(), prepared.types.len());
@@ -512,7 +512,7 @@ impl Conversation {
     }
 
     fn begin_execute(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Next, Report> {
-        let malformed = || malformed(&crate::wire::Error::Malformed("Execute"));
+        let malformed = || malformed(&poolhouse_core::wire::Error::Malformed("Execute"));
         let (name, limit) = split_text(body).ok_or_else(malformed)?;
         let limit: [u8; 4] = limit.try_into().map_err(|_| malformed())?;
         let rows_max = match i32::from_be_bytes(limit) {
@@ -664,7 +664,7 @@ fn split(text: &[u8]) -> Result<Vec<Vec<Word>>, Report> {
     })
 }
 
-fn malformed(error: &crate::wire::Error) -> Report {
+fn malformed(error: &poolhouse_core::wire::Error) -> Report {
     Report::error(SqlState::PROTOCOL_VIOLATION, error.to_string())
 }
 

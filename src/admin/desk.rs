@@ -19,6 +19,8 @@ use crate::{
     frontend::{Cluster, Frontend},
     pool,
     text::plain,
+};
+use poolhouse_core::{
     topology::{Node, State},
     wire::error::{Report, SqlState},
 };

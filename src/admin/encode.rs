@@ -1,7 +1,7 @@
 //! Tables as messages to a client, in the formats that it asks for.
 
 use super::table::{Column, Table, Type, Value};
-use crate::wire::request::begin;
+use poolhouse_core::wire::request::begin;
 
 /// Whether a column's values are sent in the binary format.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -104,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::header;
+    use poolhouse_core::wire::header;
 
     #[test]
     fn messages_have_their_lengths() {

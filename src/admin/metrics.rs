@@ -14,8 +14,8 @@ use crate::{
     frontend::Activity,
     metrics::{Account, Count, Distribution, Errors, Figures, SHOWN_BOUNDS},
     text::plain,
-    topology::{Role, State},
 };
+use poolhouse_core::topology::{Role, State};
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use crate::auth::Secret;
+use poolhouse_core::auth::Secret;
 
 mod actions;
 mod averages;

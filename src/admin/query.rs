@@ -6,7 +6,7 @@ use super::{
     table::{Column, Table, Value},
     words::Word,
 };
-use crate::wire::error::{Report, SqlState};
+use poolhouse_core::wire::error::{Report, SqlState};
 
 /// A regular expression may not take more memory than this once it is compiled.
 const PATTERN_BYTES_MAX: usize = 1 << 20;

@@ -8,10 +8,8 @@ use tokio::{
 };
 
 use super::Canceler;
-use crate::{
-    net::{Stream, Tcp},
-    wire::startup,
-};
+use crate::net::{Stream, Tcp};
+use poolhouse_core::wire::startup;
 
 /// Sends a CancelRequest and waits until the server has closed the connection: from then on the signal is delivered, and
 /// what the connection runs later is safe from it. Errors are silent, as the protocol has no answer to this request.

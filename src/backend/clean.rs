@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Server;
-use crate::session::{Carried, Drawn};
+use poolhouse_core::session::{Carried, Drawn};
 
 /// What a client has left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,10 +9,12 @@ use tokio::{
 
 use super::{Canceler, Greeting, Login, Server};
 use crate::{
-    auth::{self, scram},
     net::Stream,
-    session::{ParameterError, ServerState},
     tasks::{self, Length},
+};
+use poolhouse_core::{
+    auth::{self, scram},
+    session::{ParameterError, ServerState},
     wire::{
         self, ErrorFields,
         frame::HEADER_BYTES,

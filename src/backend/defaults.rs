@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::session::Reported;
+use poolhouse_core::session::Reported;
 
 #[derive(Debug, Default)]
 pub struct Defaults {

@@ -1,7 +1,7 @@
 //! The notices that a server sends while it lets somebody in: a collation that has changed its version, a password that
 //! expires, what a login trigger has to say. They are for the client on whose behalf we log in.
 
-use crate::wire::request;
+use poolhouse_core::wire::request;
 
 /// Most bytes of notices that are kept of one login; later ones are left out.
 const GREETING_BYTES_MAX: usize = 64 << 10;

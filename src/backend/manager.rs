@@ -8,10 +8,8 @@ use std::{
 };
 
 use super::{ConnectError, Defaults, Fence, Login, Logins, Senders, Server, connect};
-use crate::{
-    pool::Manager,
-    wire::{frame::HEADER_BYTES, header, request},
-};
+use crate::pool::Manager;
+use poolhouse_core::wire::{frame::HEADER_BYTES, header, request};
 
 /// Opens the connections of one database and user on one node.
 #[derive(Debug)]

@@ -24,12 +24,8 @@ pub use manager::ServerManager;
 pub use query::QueryError;
 pub use senders::{Sender, Senders};
 
-use crate::{
-    auth::Credential,
-    net::{Address, Ends, Stream, Tcp},
-    session::ServerState,
-    wire::startup::CancelKey,
-};
+use crate::net::{Address, Ends, Stream, Tcp};
+use poolhouse_core::{auth::Credential, session::ServerState, wire::startup::CancelKey};
 
 /// Where and as whom to log in.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::Server;
-use crate::{
+use poolhouse_core::{
     session::ParameterError,
     wire::{
         self, ErrorFields,

@@ -9,10 +9,8 @@ use super::{
     raw::{self, Item},
     value::{Outside, or},
 };
-use crate::{
-    admin::{Http, Settings},
-    auth::{self, Method, Secret},
-};
+use crate::admin::{Http, Settings};
+use poolhouse_core::auth::{self, Method, Secret};
 
 /// Most places for operators.
 const RESERVED_MAX: usize = 1_000;

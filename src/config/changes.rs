@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{Database, Log, Settings, seats::Seats};
-use crate::{monitor, net::Address, topology};
+use crate::{monitor, net::Address};
+use poolhouse_core::topology;
 
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]

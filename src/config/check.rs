@@ -16,9 +16,11 @@ use super::{
     value::{Choice, DURATION_DAY, Outside, or},
 };
 use crate::{
-    auth::{self, Method, Secret, userlist},
     frontend, monitor,
     net::{Address, Crowd, Listen, Tcp},
+};
+use poolhouse_core::{
+    auth::{self, Method, Secret, userlist},
     session::{Route, nearest},
 };
 

@@ -14,6 +14,8 @@ use super::{
 use crate::{
     monitor::{self, Health},
     net::{Address, Tcp},
+};
+use poolhouse_core::{
     sql::{Lists, Pattern},
     topology::{
         self, Balance, Consistency, FailoverMode, NodeSettings, Preference, Reads, Role, Routing, Rule, Transactions,

@@ -8,7 +8,8 @@ use super::{
     raw::{self, Item},
     value::Outside,
 };
-use crate::{frontend::CONSOLES, session::nearest};
+use crate::frontend::CONSOLES;
+use poolhouse_core::session::nearest;
 
 /// What databases build upon.
 pub(super) struct Ground<'a> {

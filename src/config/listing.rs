@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     admin::{self, Setting},
-    auth::Method,
     monitor,
     net::Tcp,
-    pool, session, topology,
+    pool,
 };
+use poolhouse_core::{auth::Method, session, topology};
 
 /// Every setting with its value, its default, and when a new value takes effect.
 pub fn listing(settings: &Settings) -> Vec<Setting> {

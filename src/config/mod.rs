@@ -31,7 +31,8 @@ pub use listing::listing;
 pub use mistake::{Mistake, Mistakes};
 use value::Outside;
 
-use crate::{admin as console, auth, frontend, monitor, net, pool, session, topology};
+use crate::{admin as console, frontend, monitor, net, pool};
+use poolhouse_core::{auth, session, topology};
 
 /// Everything that a running Poolhouse needs to know; made by `check`, and by `upstream` without a file.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ use super::{
     raw::{self, Item},
     value::Choice,
 };
-use crate::session::{Mode, OnPin};
+use poolhouse_core::session::{Mode, OnPin};
 
 const SIZE_MAX: usize = 100_000;
 const PREPARED_STATEMENTS_MAX: usize = 100_000;

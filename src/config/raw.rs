@@ -4,7 +4,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::mistake::{Findings, Place};
-use crate::session::nearest;
+use poolhouse_core::session::nearest;
 
 /// One value of the file and where it stands.
 #[derive(Debug, Clone)]

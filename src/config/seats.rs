@@ -1,10 +1,8 @@
 //! The nodes of a cluster keep their places while others come and go: an index once given to a node is never another's.
 //! So the settings of a cluster that runs are not in the order of the file, and name nodes that are gone.
 
-use crate::{
-    monitor,
-    topology::{NODES_MAX, NodeSettings, Routing, Rule},
-};
+use crate::monitor;
+use poolhouse_core::topology::{NODES_MAX, NodeSettings, Routing, Rule};
 
 /// Where the nodes of a file have their places in a cluster that runs.
 pub(super) struct Seats {

@@ -3,9 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use super::{Loaded, Mistake, Mistakes, Overrides, Settings, check::check, raw::SECTIONS, value::Outside};
-use crate::{
+use crate::net::{Address, Crowd, Listen};
+use poolhouse_core::{
     auth::{Method, Secret},
-    net::{Address, Crowd, Listen},
     session::{Mode, Route},
     topology::{Balance, Consistency, FailoverMode, Preference, Reads, Role, Transactions},
 };

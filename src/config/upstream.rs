@@ -16,9 +16,11 @@ use super::{
 };
 use crate::{
     admin::Settings as Console,
-    auth::{self, Method, Secret},
     monitor,
     net::{Address, Listen},
+};
+use poolhouse_core::{
+    auth::{self, Method, Secret},
     session::nearest,
     topology::Routing,
 };

@@ -13,7 +13,7 @@ use super::{
     mistake::{Findings, Place, Wrong},
     raw::Item,
 };
-use crate::{auth::Secret, session::nearest};
+use poolhouse_core::{auth::Secret, session::nearest};
 
 /// The longest duration anything may have.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(365 * DAY);

@@ -6,7 +6,8 @@ use rustix::io::Errno;
 use tokio::time::sleep;
 
 use super::{Frontend, Workers};
-use crate::{net::Listener, session::Route, tasks::Scope};
+use crate::{net::Listener, tasks::Scope};
+use poolhouse_core::session::Route;
 
 /// Pause after an accept that failed for want of a resource, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

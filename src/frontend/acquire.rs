@@ -17,6 +17,8 @@ use crate::{
     monitor::Report,
     net::Stream,
     pool::{Asked, CheckoutError, Lease, Pool, Waiting},
+};
+use poolhouse_core::{
     session::{Need, Route},
     topology::{self, Class, Node, NodeId, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
 };

@@ -21,9 +21,11 @@ use super::{
 use crate::{
     backend::{self, Greeting, Login, QueryError},
     net::Stream,
+    tasks::Scope,
+};
+use poolhouse_core::{
     session::{Answer, Carried, Mode, Probe, Route},
     sql::Isolation,
-    tasks::Scope,
     wire::{
         error::{Report, SqlState},
         reply::{self, Authentication, Status},

@@ -21,12 +21,14 @@ use super::{
 };
 use crate::{
     backend::{self, ConnectError, QueryError, Server},
+    tasks::Scope,
+};
+use poolhouse_core::{
     session::{Due, Need, NewDefaults, OwnCode},
     sql::{
         Catalog, Census, DefaultsOf,
         census::{BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
     },
-    tasks::Scope,
     topology::{NodeId, NodeSet, RouteError},
     wire::request::TERMINATE,
 };

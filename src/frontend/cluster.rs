@@ -16,8 +16,10 @@ use crate::{
     monitor::{self, Monitor},
     net::Address,
     pool,
-    session::{NewDefaults, Roster},
     tasks::Scope,
+};
+use poolhouse_core::{
+    session::{NewDefaults, Roster},
     topology::{Load, NODES_MAX, NodeId},
 };
 

@@ -8,8 +8,8 @@ use std::{
 use smallvec::SmallVec;
 
 use super::watch::Watch;
-use crate::{
-    metrics::{self, Account, Class, Count, Tally},
+use crate::metrics::{self, Account, Class, Count, Tally};
+use poolhouse_core::{
     session::{self, Ended, EndedOnes},
     sql::Normal,
     topology::NodeId,

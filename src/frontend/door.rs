@@ -5,7 +5,8 @@ use super::{
     registry::{Entry, Place},
     report,
 };
-use crate::{net::Stream, wire::error::Report};
+use crate::net::Stream;
+use poolhouse_core::wire::error::Report;
 
 /// The names of the console: Poolhouse's own, and the one that PgBouncer's users know.
 pub const CONSOLES: [&str; 2] = ["poolhouse", "pgbouncer"];

@@ -22,6 +22,8 @@ use crate::{
     backend::Server,
     metrics::{Account, Count},
     net::Stream,
+};
+use poolhouse_core::{
     session::{self, ClientStep, Judge, Need, Outboxes, Pipeline, RefusedRead, ServerStep, Session, Shown},
     topology::NodeId,
     wire::{

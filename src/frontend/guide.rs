@@ -7,7 +7,7 @@ use super::{
     acquire::{Request, choose_first, wish},
     target::Target,
 };
-use crate::{
+use poolhouse_core::{
     session::{Judge, Need, NodeView},
     sql::Verdict,
     topology::{Node, NodeId, Role, Topology, standing},
@@ -75,7 +75,7 @@ pub struct Outsider<'a> {
 
 impl Judge for Outsider<'_> {
     fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
-        Arc::new(crate::sql::judge_bytes(sql))
+        Arc::new(poolhouse_core::sql::judge_bytes(sql))
     }
 
     fn knows(&self, _: &[u8]) -> bool {

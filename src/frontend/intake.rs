@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{
     net::{Admitted, listener::Accepted},
-    session::Route,
     tasks::{Scope, Token},
 };
+use poolhouse_core::session::Route;
 
 /// How often the workers' loads are looked at.
 const LOOK: Duration = Duration::from_millis(100);

@@ -25,11 +25,13 @@ use super::{
     target::Target,
 };
 use crate::{
-    auth::{self, Challenge, Credential, Secret, md5, scram},
     metrics::Account,
     net::{Admitted, Stream},
-    session::{Mode, OwnSettings, Route, RouteBy, Session},
     tasks::{self, Length, Scope},
+};
+use poolhouse_core::{
+    auth::{self, Challenge, Credential, Secret, md5, scram},
+    session::{Mode, OwnSettings, Route, RouteBy, Session},
     topology::{Preference, Rule, Who},
     wire::{
         self,

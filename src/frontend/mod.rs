@@ -61,10 +61,12 @@ pub use worker::Worker;
 pub use writes::Writes;
 
 use crate::{
-    auth,
     backend::Failure,
     metrics::Accounts,
     net::{Admission, Crowd, Tcp},
+};
+use poolhouse_core::{
+    auth,
     session::{self, RouteRow, Session},
     topology::{NodeId, Who},
     wire::error::Report,
@@ -230,7 +232,7 @@ impl Frontend {
         &self,
         wanted: &startup::Wanted,
         credential: auth::Credential,
-    ) -> Result<Arc<Target>, crate::wire::error::Report> {
+    ) -> Result<Arc<Target>, poolhouse_core::wire::error::Report> {
         let (database, user) = (wanted.database.as_str(), wanted.user.as_str());
         let live = self.live.load();
         let entry = match live.databases.entry(database) {

@@ -13,7 +13,8 @@ use std::{
 use subtle::ConstantTimeEq;
 
 use super::{mishaps::Mishaps, refusals::Refusals, report::Words};
-use crate::{backend::Canceler, metrics::Account, net::Ends, wire::startup::CancelKey};
+use crate::{backend::Canceler, metrics::Account, net::Ends};
+use poolhouse_core::wire::startup::CancelKey;
 
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

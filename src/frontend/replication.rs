@@ -28,10 +28,8 @@ use super::{
     report,
     target::{Beginning, Target},
 };
-use crate::{
-    backend,
-    monitor::Report as NodeReport,
-    net::Stream,
+use crate::{backend, monitor::Report as NodeReport, net::Stream};
+use poolhouse_core::{
     session::Route,
     wire::{
         error::Report,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{registry::Order, target::Target};
-use crate::{
-    backend::ConnectError,
+use crate::backend::ConnectError;
+use poolhouse_core::{
     topology::{NodeId, RouteError},
     wire::{
         ErrorFields,

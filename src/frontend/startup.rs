@@ -3,8 +3,8 @@
 
 use super::registry::About;
 use crate::net::Ends;
-use crate::session::{Carried, OwnSettings};
-use crate::wire::{
+use poolhouse_core::session::{Carried, OwnSettings};
+use poolhouse_core::wire::{
     error::{Report, SqlState},
     reply,
     startup::{MINOR_VERSION, Parameters},

@@ -14,10 +14,12 @@ use super::cluster::Cluster;
 use super::gate::Gate;
 use super::writes::LastWrite;
 use crate::{
-    auth::Credential,
     backend::{ConnectError, Defaults, Greeting, Login, Logins, ServerManager},
     metrics::Account,
     pool,
+};
+use poolhouse_core::{
+    auth::Credential,
     session::{self, Carried, Mode, Reported, Shared, Statements},
     sql::Isolation,
     topology::{Consistency, NODES_MAX, NodeId, NodeSet, Routing, Transactions},

@@ -17,10 +17,8 @@ use super::{
     report::{self, AcquireError},
     target::Target,
 };
-use crate::{
-    backend::ConnectError,
-    monitor::Monitor,
-    net::Stream,
+use crate::{backend::ConnectError, monitor::Monitor, net::Stream};
+use poolhouse_core::{
     topology::{NodeSet, RouteError, Topology},
     wire::error::Report,
 };

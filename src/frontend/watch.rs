@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{metrics::Queries, sql::Cache};
+use crate::metrics::Queries;
+use poolhouse_core::sql::Cache;
 
 /// For all clients.
 #[derive(Debug, Default)]

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     backend::{self, Canceler},
-    sql::{self, Cache, Verdict},
     tasks::{self, Scope},
 };
+use poolhouse_core::sql::{self, Cache, Verdict};
 
 /// How long a cancel request to a server may take.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);

@@ -8,10 +8,8 @@ use tokio::{
 };
 
 use super::{Event, Shared, now, orders};
-use crate::{
-    tasks::Scope,
-    topology::{Action, Failover, Machine, NodeId, Observation, Obstacle, Role, State, Topology},
-};
+use crate::tasks::Scope;
+use poolhouse_core::topology::{Action, Failover, Machine, NodeId, Observation, Obstacle, Role, State, Topology};
 
 pub(super) fn start(machine: Machine, shared: &Arc<Shared>, mut inbox: mpsc::Receiver<Event>, scope: &Scope) {
     let coordinator =

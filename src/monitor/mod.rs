@@ -27,10 +27,12 @@ use tokio::{
 
 use self::prober::{Advice, Bell};
 use crate::{
-    auth::{Credential, Secret},
     backend::{ConnectError, Fence, Login},
     net::{Address, Tcp},
     tasks::Scope,
+};
+use poolhouse_core::{
+    auth::{Credential, Secret},
     topology::{self, Machine, NODES_MAX, NodeId, Observation, Order, Topology},
 };
 

@@ -7,8 +7,8 @@ use super::conninfo;
 use crate::{
     backend::{self, ConnectError, Login, QueryError, Server},
     net::Address,
-    topology::Observation,
 };
+use poolhouse_core::topology::Observation;
 
 /// How long the server waits for its own promotion, in seconds.
 const PROMOTION_SECONDS: u64 = 60;

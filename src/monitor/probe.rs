@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::topology::{Probe, Receiver, Role};
+use poolhouse_core::topology::{Probe, Receiver, Role};
 
 /// What comes before the question for a user that may not call pg_control_*: the columns stay, empty.
 const BLIND: &str = "NULL, NULL, NULL";

@@ -17,8 +17,8 @@ use super::{Event, Health, Shared, now, probe};
 use crate::{
     backend::{self, ConnectError, Login, QueryError, Server},
     tasks::Scope,
-    topology::{FailoverMode, NodeId, NodeSettings, Observation},
 };
+use poolhouse_core::topology::{FailoverMode, NodeId, NodeSettings, Observation};
 
 /// Between two probes of a node that answers, however often they are asked for.
 const SPACING: Duration = Duration::from_millis(10);

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::topology::{FailoverMode, NodeSettings, Role, Routing, State};
+use poolhouse_core::topology::{FailoverMode, NodeSettings, Role, Routing, State};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -107,7 +107,7 @@ fn a_server_that_sends_nonsense_is_not_believed() {
 
 #[test]
 fn mistakes_in_the_configuration_are_told_all_at_once() {
-    let directory = poolhouse::cli::demo::throwaway::Throwaway::new().unwrap();
+    let directory = poolhouse_lab::throwaway::Throwaway::new().unwrap();
     let path = directory.path().join("bad.toml");
     std::fs::write(&path, "[server]\nlisten = [\"127.0.0.1:x\"]\n[pool]\nsice = 5\n[clusters.main]\nnodes = []\n")
         .unwrap();

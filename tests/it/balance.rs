@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use poolhouse::cli::demo::node::Node;
+use poolhouse_lab::node::Node;
 
 use super::kit::{AtEnd, Cluster, Config, Fault, PATIENCE, Pooler, RawClient, cluster, crash, wait_until};
 

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use poolhouse::cli::demo::throwaway::{Throwaway, free_port};
+use poolhouse_lab::throwaway::{Throwaway, free_port};
 
 use super::{
     console::{ask, column, console, in_front, table},

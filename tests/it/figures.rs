@@ -3,8 +3,8 @@
 use poolhouse::{
     frontend::Activity,
     metrics::{Count, Figures},
-    session::Mode,
 };
+use poolhouse_core::session::Mode;
 
 use super::kit::{Cluster, Message, PATIENCE, RawClient, Served, cluster, messages, wait_until};
 

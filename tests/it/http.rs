@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
 };
 
-use poolhouse::cli::demo::throwaway::free_port;
+use poolhouse_lab::throwaway::free_port;
 use rustix::process::Signal;
 
 use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};

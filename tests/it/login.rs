@@ -346,7 +346,7 @@ fn a_login_that_takes_too_long_is_told_so() {
 #[test]
 fn one_command_makes_a_sidecar() {
     let cluster = users();
-    let port = poolhouse::cli::demo::throwaway::free_port().unwrap();
+    let port = poolhouse_lab::throwaway::free_port().unwrap();
     let url = format!("postgres://s:secret@127.0.0.1:{}/postgres", cluster.node(0).port());
     for by_environment in [false, true] {
         let program = Program::start(env!("CARGO_BIN_EXE_poolhouse"), |command, _| {

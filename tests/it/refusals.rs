@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use poolhouse::cli::demo::{node::Node, throwaway::free_port};
+use poolhouse_lab::{node::Node, throwaway::free_port};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{

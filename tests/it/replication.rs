@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command},
 };
 
-use poolhouse::cli::demo::{postgres::Postgres, throwaway::Throwaway};
+use poolhouse_lab::{postgres::Postgres, throwaway::Throwaway};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::kit::{

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::TcpStream};
 
-use poolhouse::cli::demo::throwaway::free_port;
+use poolhouse_lab::throwaway::free_port;
 
 use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, bounded, cluster, messages, wait_until};
 

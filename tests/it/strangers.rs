@@ -141,7 +141,7 @@ fn names_forge_no_lines_and_steer_no_terminal() {
     let cluster = cluster().trust_user("app").start().unwrap();
     let is_plain = |text: &str| !text.contains(|it: char| it.is_control() || ('\u{202a}'..='\u{202e}').contains(&it));
     for format in ["text", "json"] {
-        let http = poolhouse::cli::demo::throwaway::free_port().unwrap();
+        let http = poolhouse_lab::throwaway::free_port().unwrap();
         let pooler = Config::of_cluster(&cluster)
             .set("auth.method", "'trust'")
             .set("admin.users", "['admin']")

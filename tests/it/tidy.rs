@@ -1,4 +1,4 @@
-//! The rules of the house, checked over the source text: who may import whom (the table in `src/lib.rs`), that the pure
+//! The rules of the house, checked over the source text: who may import whom (the table in each `lib.rs`), that the pure
 //! modules are pure, that only `tasks` spawns, and what must not be left behind. Each rule is a function from source
 //! text to complaints, and the tests at the end show that each can complain.
 
@@ -8,9 +8,6 @@ use std::{
     path::{Path, PathBuf},
     sync::LazyLock,
 };
-
-/// Modules that know no runtime, sockets, files, clock, randomness, logging or globals.
-const PURE: [&str; 5] = ["wire", "sql", "auth", "session", "topology"];
 
 /// Paths that a pure module must not name, and what to do instead.
 const IMPURE_PATHS: &[(&[&str], &str)] = &[
@@ -70,18 +67,20 @@ const LEFT_WORDS: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];
 
 // ---- Reading source text ----
 
-/// A source file below `src`.
+/// A source file of one of the crates.
 struct Source {
-    /// Below `src`, with `/`.
+    /// Of the crate: below `src`, with `/`.
     path: String,
+    /// Where its crate's `src` is, below the workspace.
+    root: &'static str,
     text: String,
     /// The code alone: see `code`.
     tokens: Vec<Token>,
 }
 
 impl Source {
-    fn new(path: &str, text: &str) -> Source {
-        Source { path: path.to_owned(), text: text.to_owned(), tokens: without_tests(code(text)) }
+    fn new(root: &'static str, path: &str, text: &str) -> Source {
+        Source { path: path.to_owned(), root, text: text.to_owned(), tokens: without_tests(code(text)) }
     }
 
     /// The top-level module that it belongs to: `frontend`, `lib`.
@@ -96,7 +95,7 @@ impl Source {
     }
 
     fn complaint(&self, line: usize, what: &str, instead: &str) -> String {
-        format!("src/{}:{line}: {what}: {instead}", self.path)
+        format!("{}/{}:{line}: {what}: {instead}", self.root, self.path)
     }
 }
 
@@ -224,15 +223,25 @@ fn matches_at(tokens: &[Token], at: usize, texts: &[&str]) -> bool {
     texts.iter().enumerate().all(|(i, text)| tokens.get(at + i).is_some_and(|token| token.is(text)))
 }
 
-const TEST_ATTRIBUTE: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
+/// The attributes of what only tests see. Fuzzing sees the second kind, too.
+const TEST_ATTRIBUTES: [&[&str]; 2] = [
+    &["#", "[", "cfg", "(", "test", ")", "]"],
+    &["#", "[", "cfg", "(", "any", "(", "test", ",", "feature", "=", "\"", ")", ")", "]"],
+];
+
+/// The position after the attribute of a test that begins here.
+fn after_test_attribute(tokens: &[Token], at: usize) -> Option<usize> {
+    let here = TEST_ATTRIBUTES.iter().find(|attribute| matches_at(tokens, at, attribute))?;
+    Some(at + here.len())
+}
 
 /// Leaves out the items that are only there in tests.
 fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     let mut kept = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
-        if matches_at(&tokens, at, &TEST_ATTRIBUTE) {
-            at = item_end(&tokens, at + TEST_ATTRIBUTE.len());
+        if let Some(item) = after_test_attribute(&tokens, at) {
+            at = item_end(&tokens, item);
         } else {
             kept.push(tokens[at].clone());
             at += 1;
@@ -357,7 +366,7 @@ fn wrong_imports(source: &Source, table: &BTreeMap<String, BTreeSet<String>>) ->
         return Vec::new();
     }
     let Some(allowed) = table.get(module) else {
-        return vec![source.complaint(1, "this module has no row in the table", "add it to src/lib.rs")];
+        return vec![source.complaint(1, "this module has no row in the table", "add it to lib.rs")];
     };
     let imports = named(&source.tokens).into_iter().filter_map(|Named { path, line }| {
         let supers = path.iter().take_while(|part| *part == "super").count();
@@ -367,7 +376,7 @@ fn wrong_imports(source: &Source, table: &BTreeMap<String, BTreeSet<String>>) ->
     });
     let wrong = imports.filter(|(target, _)| target != module && !allowed.contains(target));
     let complain = |(target, line)| {
-        let instead = "the table in src/lib.rs does not allow that";
+        let instead = "the table in lib.rs does not allow that";
         source.complaint(line, &format!("{module} imports {target}"), instead)
     };
     wrong.map(complain).collect()
@@ -428,10 +437,11 @@ fn state(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// Only `tasks` spawns; `app` starts the worker threads, and the demo's clusters are plain synchronous code.
+/// Only `tasks` spawns; `app` starts the worker threads, and the demo is plain synchronous code, as is most of the
+/// laboratory.
 fn spawns(source: &Source) -> Vec<String> {
     let may_have_threads = source.path == "app.rs" || source.path.starts_with("cli/demo/");
-    if source.path == "tasks.rs" {
+    if source.path == "tasks.rs" || source.root == LAB {
         return Vec::new();
     }
     let spawning = named(&source.tokens).into_iter().filter(|named| {
@@ -479,20 +489,33 @@ fn length(source: &Source) -> Vec<String> {
 
 // ---- Applying them ----
 
-fn source_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+/// The program's sources.
+const PROGRAM: &str = "src";
+
+/// The sources of the rules, all of them pure.
+const CORE: &str = "crates/core/src";
+
+/// The sources of what demo, tests and benches share.
+const LAB: &str = "crates/lab/src";
+
+fn folder(root: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(root)
 }
 
 /// Read once for all rules.
 static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(sources);
 
-/// Every file below `src`; those that a `#[cfg(test)] mod name;` names have no tokens.
+/// Every file of every crate; those that a `#[cfg(test)] mod name;` names have no tokens.
 fn sources() -> Vec<Source> {
+    [PROGRAM, CORE, LAB].into_iter().flat_map(sources_of).collect()
+}
+
+fn sources_of(root: &'static str) -> Vec<Source> {
     let mut paths = Vec::new();
-    collect(&source_root(), &mut paths);
+    collect(&folder(root), &mut paths);
     let read = |path: &PathBuf| {
-        let below = path.strip_prefix(source_root()).unwrap().to_str().unwrap().to_owned();
-        Source::new(&below, &fs::read_to_string(path).unwrap())
+        let below = path.strip_prefix(folder(root)).unwrap().to_str().unwrap().to_owned();
+        Source::new(root, &below, &fs::read_to_string(path).unwrap())
     };
     let mut sources: Vec<Source> = paths.iter().map(read).collect();
     let tests: Vec<String> = sources.iter().flat_map(test_modules).collect();
@@ -526,8 +549,9 @@ fn test_modules(source: &Source) -> Vec<String> {
         _ if matches!(source.path.as_str(), "lib.rs" | "main.rs") => String::new(),
         _ => format!("{}/", source.path.trim_end_matches(".rs")),
     };
-    let starts = (0..tokens.len()).filter(|at| matches_at(&tokens, *at, &TEST_ATTRIBUTE));
-    let declared = starts.map(|at| at + TEST_ATTRIBUTE.len()).filter(|at| matches_at(&tokens, *at, &["mod"]));
+    let items = (0..tokens.len()).filter_map(|at| after_test_attribute(&tokens, at));
+    let words = items.map(|at| if tokens[at].is("pub") { at + 1 } else { at });
+    let declared = words.filter(|at| matches_at(&tokens, *at, &["mod"]));
     let files = declared.filter(|at| matches_at(&tokens, at + 2, &[";"]));
     files.map(|at| format!("{directory}{}", tokens[at + 1].text)).collect()
 }
@@ -539,18 +563,19 @@ fn check(complain: impl Fn(&Source) -> Vec<String>) {
 
 #[test]
 fn modules_import_what_the_table_allows() {
-    let lib = fs::read_to_string(source_root().join("lib.rs")).unwrap();
-    let table = import_table(&lib);
-    check(|source| wrong_imports(source, &table));
-    let modules: BTreeSet<String> = SOURCES.iter().map(|source| source.module().to_owned()).collect();
-    let rows: BTreeSet<String> = table.keys().cloned().collect();
-    let below: BTreeSet<String> = modules.into_iter().filter(|name| !matches!(name.as_str(), "lib" | "main")).collect();
-    assert_eq!(below, rows, "the modules, and the rows of the table in src/lib.rs");
+    for root in [PROGRAM, CORE] {
+        let table = import_table(&fs::read_to_string(folder(root).join("lib.rs")).unwrap());
+        check(|source| if source.root == root { wrong_imports(source, &table) } else { Vec::new() });
+        let modules: BTreeSet<&str> = SOURCES.iter().filter(|source| source.root == root).map(Source::module).collect();
+        let below: BTreeSet<&str> = modules.into_iter().filter(|name| !matches!(*name, "lib" | "main")).collect();
+        let rows: BTreeSet<&str> = table.keys().map(String::as_str).collect();
+        assert_eq!(below, rows, "the modules, and the rows of the table in {root}/lib.rs");
+    }
 }
 
 #[test]
 fn pure_modules_are_pure() {
-    check(|source| if PURE.contains(&source.module()) { impurities(source) } else { Vec::new() });
+    check(|source| if source.root == CORE { impurities(source) } else { Vec::new() });
 }
 
 #[test]
@@ -581,7 +606,7 @@ fn files_are_about_one_thing() {
 // ---- Each rule can complain ----
 
 fn complains(rule: impl Fn(&Source) -> Vec<String>, path: &str, text: &str) -> usize {
-    rule(&Source::new(path, text)).len()
+    rule(&Source::new(PROGRAM, path, text)).len()
 }
 
 #[test]
@@ -677,8 +702,8 @@ fn spawning_is_found() {
         ("tasks.rs", task, 0),
         ("app.rs", thread, 0),
         ("app.rs", task, 1),
-        ("cli/demo/cluster.rs", thread, 0),
-        ("cli/demo/cluster.rs", task, 1),
+        ("cli/demo/check.rs", thread, 0),
+        ("cli/demo/check.rs", task, 1),
         ("cli/serve.rs", thread, 1),
     ] {
         assert_eq!(complains(spawns, path, text), expected, "{path}: {text}");
@@ -703,7 +728,7 @@ fn leftovers_are_found() {
     };
     assert_eq!((long("f();\n", 0), long("f();\n", 99), long("// x\n\n", 99)), (0, 0, 0));
     assert_eq!(long("f();\ng();\n", 0), 1);
-    let source = Source::new("sql/mod.rs", "#[cfg(test)] mod tests; #[cfg(test)] mod inline { }");
+    let source = Source::new(PROGRAM, "sql/mod.rs", "#[cfg(test)] mod tests; #[cfg(test)] mod inline { }");
     assert_eq!(test_modules(&source), ["sql/tests"]);
-    assert_eq!(test_modules(&Source::new("auth/scram.rs", "#[cfg(test)]\nmod tests;")), ["auth/scram/tests"]);
+    assert_eq!(test_modules(&Source::new(PROGRAM, "auth/scram.rs", "#[cfg(test)]\nmod tests;")), ["auth/scram/tests"]);
 }

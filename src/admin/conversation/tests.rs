@@ -3,10 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    admin::table::row,
-    wire::{error::ErrorFields, header},
-};
+use crate::admin::table::row;
+use poolhouse_core::wire::{error::ErrorFields, header};
 
 fn conversation(may_change: bool) -> Conversation {
     let identity = Identity {

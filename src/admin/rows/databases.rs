@@ -12,8 +12,8 @@ use crate::{
     frontend::{Activity, CONSOLES, DatabaseSettings, Slot, Target},
     net::Address,
     pool::PoolCounts,
-    session::Mode,
 };
+use poolhouse_core::session::Mode;
 
 /// The name of the console among the databases.
 const CONSOLE: &str = CONSOLES[1];

@@ -13,8 +13,8 @@ use crate::{
     admin::{Desk, Value, desk::timestamp, table::row},
     frontend::Cluster,
     metrics::{Count, Figures},
-    topology::{Node, NodeId, Role, State, Topology},
 };
+use poolhouse_core::topology::{Node, NodeId, Role, State, Topology};
 
 /// The figures of the nodes, by the names of their clusters and their own.
 type ByNode = BTreeMap<(String, String), Figures>;

@@ -7,12 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use poolhouse_lab::{
     cluster::{Cluster, ClusterError},
     data,
     ledger::{self, Holdings, Key, Loss, Rows, audit},
     load::{self, Record},
     node::Node,
+};
+
+use super::{
     pooler::{DEMO, Log},
     report::{NodeLine, Report},
     say,

@@ -1,19 +1,11 @@
 //! `poolhouse demo`: a throwaway primary, two streaming replicas and Poolhouse in front of them, to try out; with
-//! `--check` under load, with the primary killed, and judged. The clusters (`cluster`, `node`, `postgres`, `throwaway`)
-//! are plain synchronous code because tests and benches start theirs with it too.
+//! `--check` under load, with the primary killed, and judged. The clusters and the load are `poolhouse_lab`'s.
 
 mod check;
-pub mod cluster;
-mod data;
-mod ledger;
-mod load;
-pub mod node;
 mod pooler;
-pub mod postgres;
 mod report;
 mod show;
 mod stage;
-pub mod throwaway;
 
 use std::{
     fmt::Display,

@@ -14,7 +14,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{cluster::Cluster, data, stage::DemoError, throwaway};
+use poolhouse_lab::{cluster::Cluster, data, throwaway};
+
+use super::stage::DemoError;
 
 /// User, password and database of everybody who tries the demo, on Poolhouse and on the servers.
 pub const DEMO: &str = "demo";

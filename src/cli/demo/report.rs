@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use poolhouse_lab::{
     ledger::{Activity, Audit, Key, Loss, Mishap},
     load::{Record, Served},
 };
@@ -156,7 +156,7 @@ impl Display for Report {
 
 impl Report {
     fn seen(&self) -> usize {
-        self.record.fates.values().filter(|fate| **fate == super::ledger::Fate::Seen).count()
+        self.record.fates.values().filter(|fate| **fate == poolhouse_lab::ledger::Fate::Seen).count()
     }
 }
 
@@ -187,7 +187,7 @@ fn list<'a, T: 'a>(things: impl IntoIterator<Item = &'a T>, describe: impl Fn(&T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::demo::{ledger::Fate, load::StaleRead};
+    use poolhouse_lab::{ledger::Fate, load::StaleRead};
 
     /// A check in which all went well.
     fn fair() -> Report {

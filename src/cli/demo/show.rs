@@ -8,9 +8,9 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use poolhouse_lab::{cluster::Cluster, node::Node};
+
 use super::{
-    cluster::Cluster,
-    node::Node,
     pooler::{DEMO, Log},
     say,
     stage::{DemoError, Stage},

@@ -2,13 +2,12 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use tokio_postgres::NoTls;
-
-use super::{
+use poolhouse_lab::{
     cluster::{Cluster, ClusterError},
-    load, node,
-    pooler::{self, DEMO, Log, Pooler},
+    load,
 };
+
+use super::pooler::{self, DEMO, Log, Pooler};
 
 /// From asking for synchronous commits until there are some.
 const SYNCHRONOUS_LIMIT: Duration = Duration::from_secs(20);
@@ -73,33 +72,13 @@ impl Stage {
     }
 
     /// How clients connect.
-    pub fn clients(&self) -> tokio_postgres::Config {
-        let address = self.pooler.address();
-        let mut config = tokio_postgres::Config::new();
-        config.host(address.ip().to_string()).port(address.port()).user(DEMO).password(DEMO).dbname(DEMO);
-        config
+    pub fn clients(&self) -> load::Login {
+        load::login(self.pooler.address(), DEMO)
     }
 
     /// Runs statements through Poolhouse.
     fn execute(&self, sql: &str) -> Result<(), DemoError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(DemoError::io("start a runtime"))?;
-        let conversation = async {
-            let (client, connection) = self.clients().connect(NoTls).await?;
-            let asking = async {
-                let answer = client.batch_execute(sql).await;
-                drop(client);
-                answer
-            };
-            tokio::join!(asking, connection).0
-        };
-        match runtime.block_on(async { tokio::time::timeout(TABLES_LIMIT, conversation).await }) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(self.pooler.failed(format!("did not let the tables be made: {}", node::describe(&error))))
-            }
-            Err(_) => Err(self.pooler.failed(format!("did not answer within {TABLES_LIMIT:?}"))),
-        }
+        load::execute(&self.clients(), sql, TABLES_LIMIT).map_err(|why| self.pooler.failed(why))
     }
 }
 

@@ -17,6 +17,8 @@ use super::{
 use crate::{
     backend::{self, Mess},
     net::Stream,
+};
+use poolhouse_core::{
     session::Mode,
     wire::{error::Report, reply::Status},
 };

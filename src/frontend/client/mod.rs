@@ -38,6 +38,8 @@ use crate::{
     monitor::Report as NodeReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
+};
+use poolhouse_core::{
     session::{self, AfterLoss, Ending, Loss, Need, Phase, RefusedRead, Session},
     topology::{Balance, NodeId},
     wire::reply::Status,

@@ -17,7 +17,7 @@ use super::{
     },
     Armed, Client, Leave, Wake,
 };
-use crate::{
+use poolhouse_core::{
     session::{AfterLoss, Need},
     wire::error::Report,
 };

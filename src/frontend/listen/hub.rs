@@ -20,8 +20,10 @@ use crate::{
     backend::{Login, Senders, Server, connect},
     frontend::cluster::Cluster,
     monitor::Report,
-    session::{Channel, Mail, listen_to, read_marker, unlisten},
     tasks::Scope,
+};
+use poolhouse_core::{
+    session::{Channel, Mail, listen_to, read_marker, unlisten},
     topology::{NodeId, State},
     wire::{self, ErrorFields, frame::HEADER_BYTES, reply, request},
 };

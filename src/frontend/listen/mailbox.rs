@@ -9,7 +9,8 @@ use std::{
     },
 };
 
-use crate::{frontend::registry::Slot, session::Mail};
+use crate::frontend::registry::Slot;
+use poolhouse_core::session::Mail;
 
 /// Most bytes of notifications that wait for one client.
 pub const MAIL_BYTES_MAX: usize = 1 << 20;

@@ -21,10 +21,9 @@ use self::{
     mailbox::Mailbox,
 };
 use super::{cluster::Cluster, exchange::Exchange, registry::Slot, target::Target, worker::Worker};
-use crate::{
-    backend::Server,
+use crate::{backend::Server, tasks::Scope};
+use poolhouse_core::{
     session::{self, Errand, HubAddress, Session},
-    tasks::Scope,
     wire::error::Report,
 };
 

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| poolhouse_fuzz::bodies::frames(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| poolhouse_core::testing::bodies::frames(bytes));

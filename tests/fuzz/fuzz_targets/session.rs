@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| poolhouse_fuzz::bodies::session(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| poolhouse_core::testing::bodies::session(bytes));

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use poolhouse::cli::demo::throwaway::Throwaway;
+use poolhouse_lab::throwaway::Throwaway;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Seconds that a program which a test calls may take.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use poolhouse::cli::demo::throwaway::free_port;
+use poolhouse_lab::throwaway::free_port;
 use rustix::net::SendFlags;
 use socket2::SockRef;
 

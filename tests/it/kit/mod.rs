@@ -23,7 +23,7 @@ pub use self::{
     raw::{Message, RawClient, messages},
     served::Served,
 };
-pub use poolhouse::cli::demo::cluster::{Builder, Cluster, Login};
+pub use poolhouse_lab::cluster::{Builder, Cluster, Login};
 
 /// What anything that should happen at once may take on a machine that has hardly any time for the tests: it only says when
 /// a test gives up.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use poolhouse::cli::demo::throwaway::{Throwaway, free_port};
+use poolhouse_lab::throwaway::{Throwaway, free_port};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Cluster, PATIENCE, wait_until};

@@ -283,7 +283,7 @@ async fn poolhouse_starts_serves_and_ends() {
 #[test]
 fn unannounced_warnings_fail_the_test() {
     // A configuration that is wrong when it is read again is an error; a node that nobody listens at is a warning.
-    let nowhere = poolhouse::cli::demo::throwaway::free_port().unwrap();
+    let nowhere = poolhouse_lab::throwaway::free_port().unwrap();
     let start = || {
         let pooler = Config::of_ports([nowhere]).start();
         pooler.rewrite(&Config::of_text("nonsense"));

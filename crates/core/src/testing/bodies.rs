@@ -1,4 +1,4 @@
-//! What the fuzz targets do with bytes. The tests of `session` mount this file as well, to replay the seeds.
+//! What the fuzz targets do with bytes. The tests of `session` replay the seeds with it.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-use super::{cluster::ClusterError, postgres::Postgres, throwaway};
+use crate::{cluster::ClusterError, postgres::Postgres, throwaway};
 
 /// The superuser of every cluster.
 pub const SUPERUSER: &str = "postgres";

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use super::bodies;
 
 fn replay(target: &str, body: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds").join(target);
     let mut count = 0;
     for seed in fs::read_dir(folder).expect("the seeds") {
         let seed = seed.expect("a seed").path();

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
+use crate::{
     data::{self, SUPERUSER},
     node::Node,
     postgres::{Postgres, PostgresError},

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
@@ -16,12 +17,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage, Statement};
+use tokio_util::task::TaskTracker;
 
-use super::{
+use crate::{
     ledger::{Activity, Fate, Key, Mishap, value},
     node,
 };
-use crate::tasks::Scope;
+
+/// Where and as whom the clients log in.
+pub use tokio_postgres::Config as Login;
 
 /// What the clients write to. Without a unique constraint, which would hide that something was done twice.
 pub const TABLES: &str = "CREATE TABLE demo_entry (client bigint, sequence bigint, value bigint); \
@@ -131,6 +135,36 @@ impl Record {
     }
 }
 
+/// A login to the server at `address`, where user, password and database have one name.
+pub fn login(address: SocketAddr, name: &str) -> Login {
+    let mut login = Config::new();
+    login.host(address.ip().to_string()).port(address.port()).user(name).password(name).dbname(name);
+    login
+}
+
+/// Runs statements within `limit`.
+///
+/// # Errors
+/// What the server did instead, as the rest of a sentence about it.
+pub fn execute(server: &Login, sql: &str, limit: Duration) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot be asked without a runtime: {error}"))?;
+    let conversation = async {
+        let (client, connection) = server.connect(NoTls).await?;
+        let asking = async {
+            let answer = client.batch_execute(sql).await;
+            drop(client);
+            answer
+        };
+        tokio::join!(asking, connection).0
+    };
+    match runtime.block_on(async { timeout(limit, conversation).await }) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("did not let the tables be made: {}", node::describe(&error))),
+        Err(_) => Err(format!("did not answer within {limit:?}")),
+    }
+}
+
 /// Runs `clients` clients on the calling thread, for so long after the last of them has logged in, which `started` is
 /// told. Returns what they noted when the last has ended what it was doing.
 ///
@@ -146,11 +180,11 @@ pub fn run(server: Config, clients: u32, duration: Duration, started: Sender<Ins
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
-        let scope = Scope::new();
+        let connections = TaskTracker::new();
         let (notes, mut noted) = mpsc::unbounded_channel();
         for mut client in crowd {
-            let (notes, connections, all, started) = (notes.clone(), scope.child(), all.clone(), started.clone());
-            scope.spawn("a client of the load", async move {
+            let (notes, connections, all, started) = (notes.clone(), connections.clone(), all.clone(), started.clone());
+            tokio::spawn(async move {
                 client.begin(&connections).await;
                 if all.wait().await.is_leader() {
                     // Whoever does not wait for it any more has given up.
@@ -222,14 +256,14 @@ impl Client {
     }
 
     /// Logs in.
-    async fn begin(&mut self, connections: &Scope) {
+    async fn begin(&mut self, connections: &TaskTracker) {
         match self.connect(connections).await {
             Ok(session) => self.session = Some(session),
             Err(trouble) => self.note(trouble),
         }
     }
 
-    async fn run(mut self, until: Instant, connections: &Scope) -> Record {
+    async fn run(mut self, until: Instant, connections: &TaskTracker) -> Record {
         while Instant::now() < until {
             if let Err(trouble) = self.turn(connections).await {
                 self.note(trouble);
@@ -246,7 +280,7 @@ impl Client {
         self.record
     }
 
-    async fn turn(&mut self, connections: &Scope) -> Result<(), Trouble> {
+    async fn turn(&mut self, connections: &TaskTracker) -> Result<(), Trouble> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => self.connect(connections).await?,
@@ -271,13 +305,13 @@ impl Client {
         done
     }
 
-    async fn connect(&mut self, connections: &Scope) -> Result<Session, Trouble> {
+    async fn connect(&mut self, connections: &TaskTracker) -> Result<Session, Trouble> {
         // What a session has written is known to that session only.
         self.floor = 0;
         let began = Instant::now();
         let connected = limited(self.server.connect(NoTls)).await;
         let (client, connection) = connected.map_err(trouble(Activity::Connecting, began))?;
-        connections.spawn("a connection of the load", async move {
+        connections.spawn(async move {
             // The client sees the error too.
             let _ = connection.await;
         });

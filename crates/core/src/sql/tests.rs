@@ -6,10 +6,8 @@ use std::{fs, path::Path};
 use proptest::prelude::*;
 
 use super::fingerprint::{Buffer, Form};
-use super::lexer;
+use super::scanner;
 use super::*;
-
-mod scanner;
 
 fn mode_words(what: &str, modes: Modes) -> String {
     let access = match modes.read_only {
@@ -1010,7 +1008,7 @@ proptest! {
 /// What the fuzz target of the lexer begins with, and what it has found.
 #[test]
 fn seeds_of_the_lexer() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/lexer");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds/lexer");
     let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();
     assert!(!seeds.is_empty());
     seeds.iter().filter_map(|seed| std::str::from_utf8(seed).ok()).for_each(scanner::compare_with_scanner);

@@ -30,6 +30,8 @@ mod lists;
 mod normal;
 mod own;
 mod parser;
+#[cfg(any(test, feature = "testing"))]
+pub mod scanner;
 #[cfg(test)]
 mod tests;
 mod tree;

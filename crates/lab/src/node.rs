@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use super::{
+use crate::{
     cluster::ClusterError,
     data::{self, SUPERUSER},
     postgres::Postgres,
@@ -357,7 +357,7 @@ impl Node {
         self.process().ok_or_else(|| self.failed(what, "it does not run"))
     }
 
-    pub(super) fn wait_for(
+    pub fn wait_for(
         &self,
         what: &'static str,
         limit: Duration,

@@ -1,4 +1,4 @@
-//! Our lexer beside PostgreSQL's own scanner. The fuzz target of the lexer mounts this file as well.
+//! Our lexer beside PostgreSQL's own scanner. The tests and the fuzz target of the lexer use it.
 
 use super::lexer::{Kind, Lexer};
 

@@ -1,0 +1,20 @@
+//! The rules of Poolhouse, pure: bytes, events, `now` and seeds go in, decisions come out. There is no runtime, socket,
+//! file, clock, randomness, logging or global here, and this crate's manifest names nothing that has them; so every rule
+//! can be tested with examples, models, random scripts and a fuzzer.
+//!
+//! | module     | what it is                                                                      | may import |
+//! |------------|---------------------------------------------------------------------------------|------------|
+//! | `wire`     | bytes ⇄ messages of PostgreSQL protocol 3.x, startup packets, errors             | nothing of ours |
+//! | `sql`      | what a statement is: the lexer, verdicts, their cache, a census of functions     | nothing of ours |
+//! | `auth`     | who somebody is: SCRAM, md5, user lists                                          | nothing of ours |
+//! | `session`  | one client's conversation: pipeline, transaction, prepared statements, settings  | wire, sql, auth |
+//! | `topology` | the nodes as a value: states, failover decisions, routing                        | sql |
+//! | `testing`  | model servers, and scripts that clients play against them: tests and fuzzing only | everything |
+
+pub mod auth;
+pub mod session;
+pub mod sql;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod topology;
+pub mod wire;
