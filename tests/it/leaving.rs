@@ -291,6 +291,35 @@ fn what_a_batch_did_that_was_never_ended_is_not_committed() {
     wait_until("both are there", PATIENCE, || next.value("SELECT count(*) FROM t").as_deref() == Some("2"));
 }
 
+/// A session keeps the server connection on which it has drawn from a sequence for a moment. One that has left must not
+/// wait for the one that it keeps itself.
+#[test]
+fn what_was_said_behind_a_draw_is_done_by_a_client_that_has_left() {
+    let cluster = started();
+    let setup = "CREATE TABLE numbered (id serial); CREATE TABLE told (id int);
+        GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app";
+    cluster.node(0).query(setup).unwrap();
+    let pooler = front(&cluster).set("server.workers", "1").start();
+    let mut next = login(&pooler, "app");
+    let mut lock = RawClient::login(cluster.node(0).port(), "postgres", "app", "");
+    for drawn in ["1", "2", "3"] {
+        lock.begin();
+        lock.query("LOCK TABLE numbered");
+        let mut client = login(&pooler, "app");
+        // What follows DEALLOCATE ALL has to wait for its end.
+        let draws = query("INSERT INTO numbered DEFAULT VALUES; DEALLOCATE ALL");
+        client.send(&[draws, query("INSERT INTO told VALUES (lastval())"), terminate()].concat());
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        wait_until("it waits", PATIENCE, || cluster.node(0).query(waits).unwrap()[0][0].as_deref() == Some("1"));
+        drop(client);
+        // Whoever answers this has seen the end of the other on its only thread.
+        next.query("SHOW poolhouse.route");
+        lock.query("COMMIT");
+        wait_until("all is done", PATIENCE, || next.value("SELECT max(id) FROM told").as_deref() == Some(drawn));
+    }
+    assert!(!pooler.logs("was broken off"), "{:?}", pooler.log());
+}
+
 #[test]
 fn the_end_of_a_client_is_seen_behind_what_nobody_reads() {
     let cluster = started();

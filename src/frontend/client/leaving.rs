@@ -45,9 +45,17 @@ impl Client {
                 // It would go on without a client, for as long as it takes, and nothing would come of it.
                 self.cancel_statement().await;
             }
+            self.tell_undone();
             return self.abandon();
         }
         self.clean().await;
+    }
+
+    /// What a client had asked for before it left comes to no end.
+    fn tell_undone(&self) {
+        let (client, process, held) = (self.stream.peer(), self.entry.slot.process, self.lent.is_some());
+        let waits_for = self.exchange.as_ref().map(|exchange| exchange.pipeline.waits_for()).unwrap_or_default();
+        tracing::info!(client, process, held, waits_for, "what a client had asked for before it left was broken off");
     }
 
     /// Does what the client has said before it left, and lets the server come to rest after it. False when it does not.

@@ -6,9 +6,9 @@ mod running;
 
 use std::{
     cell::Cell,
-    future::Future,
+    future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -219,7 +219,14 @@ impl Client {
     /// Finds out what the long text at the front does, while other clients are served.
     async fn judge_front(&mut self) {
         let Some(text) = self.exchange.as_ref().and_then(|exchange| exchange.front_text()) else { return };
-        let verdict = self.worker.clone().judge_apart(text.clone()).await;
+        let worker = self.worker.clone();
+        let mut judging = pin!(worker.judge_apart(text.clone()));
+        let verdict = poll_fn(|cx| {
+            // Others may wait for it meanwhile.
+            self.poll_parked(cx);
+            judging.as_mut().poll(cx)
+        });
+        let verdict = verdict.await;
         self.prejudged = Some(Box::new((text, verdict)));
     }
 
@@ -421,9 +428,7 @@ impl Client {
     /// Takes a connection that is there at once, or a place in the queue; false when no node can serve the statement.
     fn lend_or_queue(&mut self, need: Need) -> bool {
         let request = self.request(need);
-        if let Some(acquired) = self.parked.as_mut().and_then(|parked| parked.take())
-            && let Some(acquired) = self.to_ask(acquired, need)
-        {
+        if let Some(acquired) = self.unpark(need) {
             self.attach(acquired, need);
             return true;
         }
@@ -439,9 +444,10 @@ impl Client {
         true
     }
 
-    /// The connection that was parked, if the statement is one for which it was; otherwise it goes back.
-    fn to_ask(&self, acquired: Acquired, need: Need) -> Option<Acquired> {
-        let (lease, node) = acquired;
+    /// The connection that was parked, if the statement is one for which it was; otherwise it goes back: whoever waits for a
+    /// connection keeps none, or it might wait for itself.
+    fn unpark(&mut self, need: Need) -> Option<Acquired> {
+        let (lease, node) = self.parked.as_mut()?.take()?;
         let is_primary = || self.target.cluster.monitor.topology().primary == Some(node);
         if self.session.asks_sequences() && need == Need::Write && is_primary() {
             return at_home(lease, node);
@@ -483,6 +489,10 @@ impl Client {
     /// Waits for a connection. An error is answered in the place of the statement; `Err` is for a client that is gone.
     async fn lend(&mut self, need: Need) -> Result<(), ()> {
         let request = self.request(need);
+        if let Some(acquired) = self.unpark(need) {
+            self.attach(acquired, need);
+            return Ok(());
+        }
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
         let slot = &self.entry.slot;
         let cluster = self.target.cluster.clone();
