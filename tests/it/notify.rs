@@ -102,6 +102,28 @@ fn a_client_that_idles_hears_without_a_server_connection() {
     assert!(listener.read_to_end().is_empty());
 }
 
+/// Before such a statement the channels come back from the hub, which has a word in it.
+#[test]
+fn what_touches_the_channels_is_done_for_a_client_that_has_left() {
+    let cluster = started();
+    cluster.node(0).query("CREATE TABLE told (number int, channel text); GRANT ALL ON told TO app").unwrap();
+    let pooler = config(&cluster).start();
+    let mut other = login(pooler.port());
+    for number in 0..10 {
+        let mut listener = login(pooler.port());
+        ok(&mut listener, "LISTEN bell");
+        // The only server connection is free, so the channels are at the hub.
+        assert_eq!(channels(&mut other), "");
+        let tells = format!("INSERT INTO told SELECT {number}, c FROM pg_listening_channels() c");
+        listener.send(&[query(&tells), terminate()].concat());
+        drop(listener);
+        let told = format!("SELECT max(channel) FROM told WHERE number = {number}");
+        wait_until("it is done", PATIENCE, || other.value(&told).as_deref() == Some("bell"));
+    }
+    assert!(!pooler.logs("was broken off"), "{:?}", pooler.log());
+    assert_eq!(channels(&mut other), "", "what they listened to is gone with them");
+}
+
 #[test]
 fn nothing_is_lost_or_doubled_or_out_of_order_while_channels_move() {
     const COUNT: usize = 10_000;

@@ -65,7 +65,7 @@ impl Client {
             None => return true,
         }
         loop {
-            match poll_fn(|cx| self.poll_event(cx)).await {
+            match poll_fn(|cx| self.poll_exchange(cx)).await {
                 Event::Done | Event::Idle => return true,
                 Event::Released if !self.give_back() => self.give_back_late().await,
                 Event::NeedServer(need) => {

@@ -248,14 +248,18 @@ impl Client {
         {
             return Poll::Ready(wake);
         }
-        let mut event = self.poll_event(cx);
-        if event.is_pending() && self.session.listens() {
-            event = self.poll_listening(cx);
-        }
-        if let Poll::Ready(event) = event {
+        if let Poll::Ready(event) = self.poll_exchange(cx) {
             return Poll::Ready(Wake::Event(event));
         }
         if self.timer.is_some() { self.poll_limit(cx).map(Wake::Limit) } else { Poll::Pending }
+    }
+
+    /// What comes of the client and its server connection, and of the hub for a session that listens: it may have to hear of
+    /// the hub before it goes on, also when its client has left.
+    #[inline]
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let event = self.poll_event(cx);
+        if event.is_pending() && self.session.listens() { self.poll_listening(cx) } else { event }
     }
 
     #[cold]
@@ -268,6 +272,8 @@ impl Client {
     /// Nothing else can be done for a session that listens: what the hub has for it.
     #[inline(never)]
     fn poll_listening(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        // Of one that has left nothing is moved to the hub any more.
+        let stays = self.exchange.as_ref().is_some_and(|exchange| exchange.is_deserted());
         loop {
             let mut listener = Listener {
                 target: &self.target,
@@ -276,7 +282,7 @@ impl Client {
                 session: &mut self.session,
                 subscription: &mut self.subscription,
                 exchange: &mut self.exchange,
-                server: self.lent.as_mut().map(|(lease, _)| &mut ***lease),
+                server: self.lent.as_mut().filter(|_| !stays).map(|(lease, _)| &mut ***lease),
             };
             match listener.attend() {
                 Attended::Nothing => return Poll::Pending,
