@@ -7,9 +7,11 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{Event, Shared, now, orders};
+use super::{Event, Shared, inquiry::Inquiry, now, orders};
 use crate::tasks::Scope;
-use poolhouse_core::topology::{Action, Failover, Machine, NodeId, Observation, Obstacle, Role, State, Topology};
+use poolhouse_core::topology::{
+    Action, Failover, Machine, NodeId, Observation, Obstacle, Role, State, Testimony, Topology,
+};
 
 pub(super) fn start(machine: Machine, shared: &Arc<Shared>, mut inbox: mpsc::Receiver<Event>, scope: &Scope) {
     let coordinator =
@@ -68,6 +70,9 @@ impl Coordinator {
         if let Observation::PromotionFailed { reason, .. } = &observation {
             tracing::error!(cluster = self.cluster(), node = self.name(node), reason, "the promotion failed");
         }
+        if let Observation::Testified(testimony) = &observation {
+            log_testimony(self.cluster(), self.name(node), testimony);
+        }
         self.machine.observe(node, observation, now())
     }
 
@@ -94,9 +99,34 @@ impl Coordinator {
     fn carry_out(&self, action: Action) {
         match action {
             Action::ProbeNow(node) => self.shared.ring(node, false),
+            Action::Inquire(node) => self.inquire(node),
             Action::Promote(node) => self.promote(node),
             Action::Follow { replica, primary } => self.point(replica, primary),
         }
+    }
+
+    fn inquire(&self, node: NodeId) {
+        let name = self.name(node).to_owned();
+        let shared = Arc::clone(&self.shared);
+        let stopping = self.scope.clone();
+        self.scope.spawn("have a replica ask for the primary", async move {
+            let settings = shared.settings();
+            let login = settings.login(node);
+            let mut inquiry = Inquiry::new(&login, settings.connect_timeout);
+            let testimony = tokio::select! {
+                () = stopping.stopping() => None,
+                testimony = inquiry.ask() => Some(testimony),
+            };
+            if let Some(testimony) = testimony {
+                let observation = Observation::Testified(testimony);
+                // Closed only when the coordinator has ended, and then nobody wants to know.
+                let _ = shared.events.send(Event { node, observation, reported: false }).await;
+            }
+            if let Err(error) = inquiry.end(stopping.stopping()).await {
+                let (cluster, node) = (&settings.name, name);
+                tracing::warn!(cluster, node, error, "wal_receiver_timeout is still short there, and is reset later");
+            }
+        });
     }
 
     fn promote(&self, node: NodeId) {
@@ -173,6 +203,30 @@ fn log_changes(cluster: &str, before: &Topology, after: &Topology) {
     }
     if before.failover != after.failover {
         log_failover(cluster, after.failover, &name);
+    }
+}
+
+fn log_testimony(cluster: &str, node: &str, testimony: &Testimony) {
+    match testimony {
+        Testimony::Answered => {
+            tracing::warn!(
+                cluster,
+                node,
+                "the server that this replica follows has answered it: only we cannot reach it"
+            );
+        }
+        Testimony::Silent => tracing::info!(cluster, node, "has asked the primary for a sign of life, and heard none"),
+        Testimony::Unable { reason, lasting: true } => {
+            tracing::warn!(
+                cluster,
+                node,
+                reason,
+                "can't be made to ask the primary for a sign of life: its silence alone counts"
+            );
+        }
+        Testimony::Unable { reason, lasting: false } => {
+            tracing::warn!(cluster, node, reason, "could not be made to ask the primary for a sign of life");
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod conninfo;
 mod coordinator;
+mod inquiry;
 mod orders;
 mod probe;
 mod prober;

@@ -30,7 +30,7 @@ fn question(with_control: bool) -> String {
          CASE WHEN recovering THEN pg_last_wal_receive_lsn() END, \
          pid, status, received_tli, {control}, \
          (EXTRACT(EPOCH FROM clock_timestamp() - last_msg_receipt_time) * 1000)::bigint, \
-         CASE WHEN NOT recovering THEN (SELECT count(*) FROM pg_stat_get_wal_senders()) END \
+         (SELECT count(*) FROM pg_stat_get_wal_senders()) \
          FROM here LEFT JOIN pg_stat_wal_receiver ON true"
     )
 }
@@ -98,7 +98,7 @@ pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(Pr
                 lsn: row.lsn(1)?.unwrap_or(0),
                 received: row.lsn(5)?.unwrap_or(0),
                 receiver,
-                senders: 0,
+                senders: row.number(13)?.unwrap_or(0) as u32,
             }
         }
     };

@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::{Event, Health, Shared, now, probe};
+use super::{Event, Health, Shared, inquiry, now, probe};
 use crate::{
     backend::{self, ConnectError, Login, QueryError, Server},
     tasks::Scope,
@@ -26,6 +26,11 @@ const SPACING: Duration = Duration::from_millis(10);
 /// new connections would not be noticed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// An inquiry and what follows it take less.
+const LEFTOVER_AGE: Duration = Duration::from_secs(50);
+
+const INQUIRY_LACK: &str = "a replica can't be made to ask whether the primary lives, so that a primary that writes nothing \
+     is replaced when only we cannot reach it (a superuser may, and since PostgreSQL 15 whoever is allowed)";
 const PROMOTION_GRANT: &str = "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf()";
 const PROMOTION_LACK: &str = "no replica can be promoted; to point replicas at a new primary the user also needs \
      pg_read_all_settings and, since PostgreSQL 15, ALTER SYSTEM ON PARAMETER primary_conninfo";
@@ -57,6 +62,7 @@ pub(super) struct Advice {
     receiver: AtomicBool,
     control: AtomicBool,
     promotion: AtomicBool,
+    inquiry: AtomicBool,
 }
 
 /// Starts a prober, which heeds its bell, for each node that has none, and ends those of nodes that are gone.
@@ -87,6 +93,7 @@ fn start(shared: &Arc<Shared>, node: NodeId, bell: &Bell) {
         shared: Arc::clone(shared),
         bell: bell.clone(),
         kept: None,
+        leftover: None,
         with_control: true,
         refused: false,
     };
@@ -108,6 +115,8 @@ struct Prober {
     shared: Arc<Shared>,
     bell: Bell,
     kept: Option<Kept>,
+    /// Since when a setting of an inquiry is known to have stayed there.
+    leftover: Option<Instant>,
     /// The user may call pg_control_*, as far as we know.
     with_control: bool,
     /// The last probe was not let in.
@@ -119,6 +128,10 @@ struct Kept {
     opened: Instant,
     /// The question is prepared there: it is asked up to a hundred times a second.
     prepared: bool,
+}
+
+fn is_false(rows: &[Vec<Option<String>>]) -> bool {
+    rows.first().and_then(|row| row.first()?.as_deref()) == Some("f")
 }
 
 enum Failure {
@@ -220,6 +233,7 @@ impl Prober {
         let server = backend::connect(&self.login, limit).await.map_err(Failure::Connect)?;
         let mut kept = Kept { server, opened: started, prepared: false };
         self.advise_on_promotion(&mut kept.server).await;
+        self.tidy_up(&mut kept.server, started).await;
         let result = self.ask(&mut kept, started).await;
         self.keep(kept, result)
     }
@@ -260,16 +274,44 @@ impl Prober {
 
     /// Says in good time what a promotion would lack.
     async fn advise_on_promotion(&self, server: &mut Server) {
+        const SUPERUSER: &str = "SELECT current_setting('is_superuser') = 'on'";
         const MAY: &str = "SELECT current_setting('is_superuser') = 'on' OR \
              has_function_privilege('pg_promote(boolean, integer)', 'execute')";
         let settings = self.shared.settings();
-        let asked = self.shared.advice.promotion.load(Ordering::Relaxed);
-        if settings.topology.failover != FailoverMode::Promote || asked {
+        if settings.topology.failover != FailoverMode::Promote {
+            return;
+        }
+        if settings.topology.silence.is_some() && !self.shared.advice.inquiry.load(Ordering::Relaxed) {
+            let may = server.query(inquiry::MAY, self.limit()).await;
+            let unknown = may.as_ref().err().and_then(QueryError::code) == Some("42883");
+            let rows = if unknown { server.query(SUPERUSER, self.limit()).await } else { may };
+            if is_false(&rows.unwrap_or_default()) {
+                self.advise(&self.shared.advice.inquiry, inquiry::GRANT, INQUIRY_LACK);
+            }
+        }
+        if self.shared.advice.promotion.load(Ordering::Relaxed) {
             return;
         }
         let rows = server.query(MAY, self.limit()).await.unwrap_or_default();
-        if rows.first().and_then(|row| row.first()?.as_deref()) == Some("f") {
+        if is_false(&rows) {
             self.advise(&self.shared.advice.promotion, PROMOTION_GRANT, PROMOTION_LACK);
+        }
+    }
+
+    /// Undoes what somebody of us has left who died in an inquiry: it takes less time than we wait.
+    async fn tidy_up(&mut self, server: &mut Server, started: Instant) {
+        if self.shared.settings().topology.failover != FailoverMode::Promote {
+            return;
+        }
+        let left = matches!(inquiry::has_leftover(server).await, Ok(true));
+        let since = *self.leftover.get_or_insert(started);
+        if !left {
+            self.leftover = None;
+        } else if started.saturating_duration_since(since) >= LEFTOVER_AGE {
+            let reset = inquiry::reset(server).await;
+            let (cluster, address) = (&self.shared.settings().name, &self.login.address);
+            let done = reset.is_ok();
+            tracing::warn!(cluster, %address, done, "an inquiry that was cut short had left wal_receiver_timeout short");
         }
     }
 

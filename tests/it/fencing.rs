@@ -118,6 +118,87 @@ fn a_primary_that_hangs_is_as_lost_as_one_that_is_dead() {
         cluster.nodes().iter().position(|node| node.is_primary().unwrap() && node.port() != cluster.node(0).port());
     let known = numbers(&cluster, new.expect("a new primary"));
     assert!(known == "1,2,3,5,7" || known == "1,2,3,6,7", "{known}");
+    assert!(pooler.logs("has asked the primary for a sign of life, and heard none"));
+    for replica in [1, 2] {
+        until_reset(&cluster, replica);
+    }
+}
+
+/// What an inquiry has changed is as it was.
+fn until_reset(cluster: &Cluster, replica: usize) {
+    let sql = "SELECT setting FROM pg_settings WHERE name = 'wal_receiver_timeout' AND source = 'default'";
+    wait_until("wal_receiver_timeout is reset", PATIENCE, || {
+        cluster.node(replica).query(sql).unwrap() == [[Some("60000".to_owned())]]
+    });
+}
+
+/// Waits until a replica's receiver has heard nothing for a while, as when nobody writes.
+fn until_quiet(cluster: &Cluster, replica: usize) {
+    let sql = "SELECT clock_timestamp() - last_msg_receipt_time > interval '2 seconds' FROM pg_stat_wal_receiver";
+    wait_until("nothing is sent", PATIENCE, || cluster.node(replica).query(sql).unwrap() == [[Some("t".to_owned())]]);
+}
+
+/// In front of a cluster whose primary it reaches by way of a relay.
+fn by_relay(cluster: &Cluster, fault: &Fault) -> Config {
+    let ports = [fault.port(), cluster.node(1).port(), cluster.node(2).port()];
+    let nodes = ports.map(|port| format!("127.0.0.1:{port}"));
+    in_front(cluster, "'promote'").set("clusters.main.nodes", &format!("{nodes:?}"))
+}
+
+#[test]
+fn a_quiet_primary_that_only_we_cannot_reach_stays_the_primary() {
+    let cluster = replicated(2);
+    let fault = Fault::to(cluster.node(0).port());
+    let pooler = by_relay(&cluster, &fault).set("clusters.main.failover.witness_silence", "'1s'").start();
+    pooler.allow_warnings("");
+    let mut client = login(pooler.port());
+    client.query(&insert(1));
+    cluster.catch_up().unwrap();
+    [1, 2].into_iter().for_each(|replica| until_quiet(&cluster, replica));
+
+    fault.stall();
+    client.send(&messages::query(&insert(2)));
+    wait_until("a replica hears that it lives", PATIENCE, || pooler.logs("no promotion: this replica still hears"));
+    let answered = std::time::Instant::now();
+    while answered.elapsed() < Duration::from_secs(5) {
+        assert!(!cluster.node(1).is_primary().unwrap() && !cluster.node(2).is_primary().unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(pooler.logs("has answered it: only we cannot reach it"));
+    let asked = |line: &&String| line.contains("has answered it") || line.contains("heard none");
+    assert!(pooler.log().iter().filter(asked).count() <= 2, "once each: {:#?}", pooler.log());
+    fault.heal();
+    client.read_until_ready();
+    let answer = client.query(&insert(3));
+    assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
+    assert!(numbers(&cluster, 0).ends_with('3'), "the same server");
+    [1, 2].into_iter().for_each(|replica| until_reset(&cluster, replica));
+    assert!(!pooler.logs("is being promoted"));
+}
+
+#[test]
+fn without_the_right_to_have_replicas_ask_silence_counts_and_that_is_said() {
+    let cluster = cluster().replicas(2).trust_user("app").trust_user("poolhouse").start().unwrap();
+    let rights = "CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app; GRANT pg_monitor TO poolhouse; \
+         GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf() TO poolhouse";
+    cluster.node(0).query(rights).unwrap();
+    cluster.catch_up().unwrap();
+    let fault = Fault::to(cluster.node(0).port());
+    let config = by_relay(&cluster, &fault).set("clusters.main.health.user", "'poolhouse'");
+    let pooler = config.set("clusters.main.health.password", "'secret'").start();
+    pooler.allow_warnings("");
+    wait_until("the lack is told in good time", PATIENCE, || {
+        pooler.logs("GRANT ALTER SYSTEM ON PARAMETER wal_receiver_timeout TO poolhouse")
+    });
+    let mut client = login(pooler.port());
+    client.query(&insert(1));
+    cluster.catch_up().unwrap();
+    [1, 2].into_iter().for_each(|replica| until_quiet(&cluster, replica));
+    fault.stall();
+    wait_until("one is promoted", PATIENCE, || {
+        cluster.node(1).is_primary().unwrap() || cluster.node(2).is_primary().unwrap()
+    });
+    assert!(pooler.logs("its silence alone counts"), "{:#?}", pooler.log());
 }
 
 #[test]

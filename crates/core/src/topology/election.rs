@@ -3,14 +3,16 @@
 //! A promotion needs all of these: we knew the primary; our own probes say that it is down; every replica that can be
 //! asked, asked after that, no longer hears it; these are at least half of the cluster's replicas; none is in doubt. A
 //! replica whose connection to the primary has ended hears it no longer, and neither does one over whose connection nothing
-//! has come for a while since the primary was lost: that of a primary that hangs stays open for a minute.
+//! has come for a while since the primary was lost: that of a primary that hangs stays open for a minute. A primary that
+//! lives and has nothing to say is as silent. So the replica is first made to ask it for a sign of life (an inquiry), once
+//! per outage; silence alone counts only where that cannot be done.
 //! Then the replica that received most is promoted, provided that it lacks no more than the primary's last seconds.
 //! One promotion at a time: until it succeeds or fails, the old primary is not taken back either.
 
 use std::{cmp::Ordering, time::Duration, time::Instant};
 
 use super::{
-    Action, Failover, FailoverMode, NodeId, Obstacle, Order, Probe, Role,
+    Action, Failover, FailoverMode, NodeId, Obstacle, Order, Probe, Role, Testimony,
     machine::{IDLE_PROBES, Machine, Promotion},
 };
 
@@ -24,6 +26,44 @@ const LOSS_LIMIT: Duration = Duration::from_secs(10);
 const FOLLOW_PAUSE: Duration = Duration::from_secs(10);
 /// Between two requests for testimony that was not given.
 const ASK_PAUSE: Duration = Duration::from_millis(500);
+/// A replica that has heard something more lately is not made to ask: it may well hear more by itself.
+const QUIET: Duration = Duration::from_secs(1);
+/// Longer than the driver takes to have the primary asked: its own answer should come first.
+const INQUIRY_LIMIT: Duration = Duration::from_secs(40);
+/// Between two inquiries of the same replica in two outages.
+const INQUIRY_PAUSE: Duration = Duration::from_secs(10);
+/// Until one that could not be made is tried again.
+const INQUIRY_RETRY: Duration = Duration::from_secs(1);
+/// In one outage; then silence alone counts.
+const INQUIRY_ATTEMPTS_MAX: u32 = 3;
+
+/// A replica is, or was, made to ask the primary for a sign of life.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inquiry {
+    /// Which outage it was for: when the primary was lost.
+    lost: Instant,
+    started: Instant,
+    /// How often it was begun.
+    attempts: u32,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    UnderWay,
+    /// It could not be made, and may be later.
+    Failed,
+    /// Nothing more is to be expected of it.
+    Ended,
+}
+
+impl Inquiry {
+    fn is_under_way(&self, lost: Instant, now: Instant) -> bool {
+        self.lost == lost
+            && self.stage == Stage::UnderWay
+            && now.saturating_duration_since(self.started) < INQUIRY_LIMIT
+    }
+}
 
 impl Machine {
     pub(super) fn elect(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -68,11 +108,17 @@ impl Machine {
                     return Err(Obstacle::Heard(id));
                 }
                 let silent = probe.started.saturating_duration_since(lost);
-                if self.silence.is_some_and(|silence| silent < silence) {
+                let too_short = self.silence.is_some_and(|silence| silent < silence);
+                if !self.has_inquired(id, lost, now, actions) || too_short {
                     listening = Some(id);
                     self.ask(id, now, actions);
                     continue;
                 }
+            } else if testified && evidence.inquiry.is_some_and(|inquiry| inquiry.is_under_way(lost, now)) {
+                // The question may have ended the connection. Whether it comes back is known soon.
+                listening = Some(id);
+                self.ask(id, now, actions);
+                continue;
             }
             if testified {
                 witnesses += 1;
@@ -94,6 +140,60 @@ impl Machine {
             return Err(Obstacle::Pausing);
         }
         self.most_advanced().ok_or(Obstacle::NoCandidate)
+    }
+
+    /// Whether the silence of this replica, which holds its connection, has been put to the test; if not, it is seen to.
+    fn has_inquired(&mut self, id: NodeId, lost: Instant, now: Instant, actions: &mut Vec<Action>) -> bool {
+        if self.is_in_cascade(id) {
+            return true;
+        }
+        let evidence = &mut self.evidence[usize::from(id.0)];
+        let (attempts, pause) = match evidence.inquiry.filter(|inquiry| inquiry.lost == lost) {
+            Some(inquiry) if inquiry.is_under_way(lost, now) => return false,
+            Some(inquiry) if inquiry.stage == Stage::Failed && inquiry.attempts < INQUIRY_ATTEMPTS_MAX => {
+                (inquiry.attempts, INQUIRY_RETRY)
+            }
+            Some(_) => return true,
+            None => (0, INQUIRY_PAUSE),
+        };
+        let long_ago = |at: Instant, pause| now.saturating_duration_since(at) >= pause;
+        let due = evidence.inquiry.is_none_or(|inquiry| long_ago(inquiry.started, pause));
+        if due && evidence.heard.is_none_or(|heard| long_ago(heard, QUIET)) {
+            evidence.inquiry = Some(Inquiry { lost, started: now, attempts: attempts + 1, stage: Stage::UnderWay });
+            actions.push(Action::Inquire(id));
+        }
+        false
+    }
+
+    /// Whether another replica sends WAL on: then it may be that one which would answer this one, and not the primary.
+    fn is_in_cascade(&self, id: NodeId) -> bool {
+        self.ids().any(|other| {
+            let evidence = &self.evidence[usize::from(other.0)];
+            let sends = evidence.last.as_ref().is_some_and(|probe| probe.role == Role::Replica && probe.senders > 0);
+            other != id && sends && !self.is_gone(other)
+        })
+    }
+
+    pub(super) fn take_testimony(
+        &mut self,
+        node: NodeId,
+        testimony: Testimony,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let evidence = &mut self.evidence[usize::from(node.0)];
+        let stage = match testimony {
+            Testimony::Answered => {
+                evidence.heard = Some(now);
+                Stage::Ended
+            }
+            Testimony::Silent | Testimony::Unable { lasting: true, .. } => Stage::Ended,
+            Testimony::Unable { lasting: false, .. } => Stage::Failed,
+        };
+        if let Some(inquiry) = &mut evidence.inquiry {
+            inquiry.stage = stage;
+        }
+        actions.push(Action::ProbeNow(node));
     }
 
     fn ask(&mut self, id: NodeId, now: Instant, actions: &mut Vec<Action>) {

@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration, time::Instant};
 use super::{
     Action, Failover, FailoverMode, Node, NodeId, NodeSettings, Observation, Order, Probe, Role, Settings, State,
     Topology,
+    election::Inquiry,
     history::History,
     lag::{Lag, Lags},
 };
@@ -52,6 +53,8 @@ pub(super) struct Evidence {
     pub(super) heard: Option<Instant>,
     pub(super) follow_after: Option<Instant>,
     pub(super) asked: Option<Instant>,
+    /// The last time that a replica was made to ask the primary for a sign of life.
+    pub(super) inquiry: Option<Inquiry>,
     /// Promotions of this node that failed since the last new primary.
     pub(super) promotions_failed: u32,
     /// The last of them may still happen.
@@ -250,6 +253,7 @@ impl Machine {
                 self.promotion_failed(node, may_still_happen, now);
                 actions.push(Action::ProbeNow(node));
             }
+            Observation::Testified(testimony) => self.take_testimony(node, testimony, now, actions),
             Observation::Ordered(order) => self.evidence[usize::from(node.0)].order = order,
         }
     }

@@ -21,7 +21,7 @@ use crate::sql::Lists;
 
 pub use lag::Lag;
 pub use machine::Machine;
-pub use observation::{Action, Observation, Order, Probe, Receiver};
+pub use observation::{Action, Observation, Order, Probe, Receiver, Testimony};
 pub use route::{Class, Load, NodeSet, RouteError, Unfit, Wish, lacks_replicas, route, standing};
 pub use rules::{Preference, Rule, Who};
 pub use snapshot::{Failover, Node, Obstacle, State, Topology};
@@ -152,7 +152,7 @@ pub struct Settings {
     pub failover: FailoverMode,
     /// Failed probes in a row until a node is down, at least 1. `[clusters.X.health] failures`.
     pub failures: u32,
-    /// After so long without a word from a primary that is down, a replica has lost it although it still holds its
-    /// connection; `None` = only when that has ended. `[clusters.X.failover] witness_silence`.
+    /// After so long without a word from a primary that is down, a replica that has asked for one has lost it although it
+    /// still holds its connection; `None` = only when that has ended. `[clusters.X.failover] witness_silence`.
     pub silence: Option<Duration>,
 }

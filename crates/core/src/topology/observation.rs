@@ -20,7 +20,7 @@ pub struct Probe {
     pub received: u64,
     /// A replica's receiver of WAL; `None` = no such process.
     pub receiver: Option<Receiver>,
-    /// How many receivers a primary sends WAL to; 0 on a replica.
+    /// How many receivers it sends WAL to; on a replica that is a cascade.
     pub senders: u32,
 }
 
@@ -39,6 +39,17 @@ impl Probe {
     pub fn hears_primary(&self) -> bool {
         self.role == Role::Replica && self.receiver.is_some_and(|receiver| receiver.streaming)
     }
+}
+
+/// What became of [`Action::Inquire`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Testimony {
+    /// The server that the replica follows has answered it.
+    Answered,
+    /// The replica has asked, and nothing came; or its connection has ended and did not come back.
+    Silent,
+    /// The replica could not be made to ask. `lasting`: and will not be before somebody changes something.
+    Unable { reason: String, lasting: bool },
 }
 
 /// What an operator wants of a node.
@@ -85,6 +96,8 @@ pub enum Observation {
         /// The order may have reached the server, which can still become a primary.
         may_still_happen: bool,
     },
+    /// `Action::Inquire` was carried out.
+    Testified(Testimony),
     Ordered(Order),
 }
 
@@ -94,6 +107,8 @@ pub enum Action {
     /// Ask this node now rather than when its interval is over. A replica's answer to this is also its testimony on
     /// whether it still hears the primary.
     ProbeNow(NodeId),
+    /// Have this replica ask the server that it follows for a sign of life, over the connection that it holds to it.
+    Inquire(NodeId),
     Promote(NodeId),
     /// Point the replica at the primary; harmless when it is so already.
     Follow {

@@ -77,8 +77,8 @@ pub struct Node {
 pub enum Obstacle {
     /// This replica still hears the primary.
     Heard(NodeId),
-    /// This replica still holds its connection to the primary, and nothing has come over it since the primary was lost: soon
-    /// that counts as lost.
+    /// This replica still holds its connection to the primary, and nothing has come over it since the primary was lost: it is
+    /// made to ask for a sign of life, and when none comes that soon counts as lost.
     Listening(NodeId),
     /// This replica has not been asked since the primary went down, or fails its probes without being down yet.
     Unproven(NodeId),

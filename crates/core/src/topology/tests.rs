@@ -88,6 +88,16 @@ impl Bench {
         }
     }
 
+    /// A replica that holds its connection to the primary, and has heard nothing over it since the start.
+    fn hold(&mut self, node: usize) -> &mut Bench {
+        let receiver = Receiver { streaming: true, heard: Some(self.start) };
+        self.probe(node, Probe { receiver: Some(receiver), ..replica(1, 100) })
+    }
+
+    fn testify(&mut self, node: usize, testimony: Testimony) -> &mut Bench {
+        self.see(node, Observation::Testified(testimony))
+    }
+
     fn fail(&mut self, node: usize) -> &mut Bench {
         self.see(node, Observation::ProbeFailed { reason: "timed out".into() })
     }

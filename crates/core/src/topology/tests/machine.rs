@@ -419,13 +419,17 @@ fn a_primary_that_hangs_is_replaced_although_its_connections_stay_open() {
     let same = Probe { started: bench.now, ..replica(1, 100) };
     bench.probe(2, same);
     assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(1))));
-    // Nothing at all for long enough.
+    // Nothing at all for long enough, although each has asked.
     let mut bench = Bench::three(FailoverMode::Promote);
+    bench.wait(1);
     bench.down(0).wait(3);
     let (one, two) = (holds(&bench), holds(&bench));
     bench.probe(1, one);
     assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Unproven(id(2))), "each is asked after that");
+    bench.testify(1, Testimony::Silent);
     bench.probe(2, two);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Listening(id(2))));
+    bench.testify(2, Testimony::Silent);
     assert_eq!(failover(&bench), Failover::Promoting(id(1)));
     // Unless only the end of the connection is to count.
     let mut never = settings(3, FailoverMode::Promote);
@@ -437,6 +441,108 @@ fn a_primary_that_hangs_is_replaced_although_its_connections_stay_open() {
     let (one, two) = (holds(&bench), holds(&bench));
     bench.probe(1, one).probe(2, two);
     assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(1))));
+}
+
+/// Three nodes whose replicas hold connections that have been silent since the primary was lost, four seconds ago.
+fn silent() -> Bench {
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.wait(2);
+    bench.down(0).wait(4);
+    bench.hold(1).hold(2);
+    bench
+}
+
+#[test]
+fn silence_counts_once_the_replica_has_asked_the_primary() {
+    let mut bench = silent();
+    assert_eq!(bench.actions, [Action::Inquire(id(2))], "one each");
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Listening(id(2))));
+    for _ in 0..20 {
+        bench.wait(1);
+        bench.hold(1).hold(2);
+        assert!(!bench.actions.contains(&Action::Inquire(id(2))), "not while it is under way");
+    }
+    bench.testify(1, Testimony::Silent).testify(2, Testimony::Answered);
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(2))), "it lives");
+    for _ in 0..100 {
+        bench.wait(1);
+        bench.hold(1).hold(2);
+        assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(2))));
+    }
+    bench.probe(2, orphan(1, 100));
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)), "and now it does not");
+}
+
+#[test]
+fn a_connection_that_ends_during_an_inquiry_may_come_back() {
+    let mut bench = silent();
+    bench.testify(1, Testimony::Silent).wait(1);
+    bench.hold(1).probe(2, orphan(1, 100));
+    assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Listening(id(2))), "we may have ended it");
+    bench.testify(2, Testimony::Silent);
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)));
+}
+
+#[test]
+fn silence_alone_counts_where_nobody_can_be_made_to_ask() {
+    let unable = |lasting| Testimony::Unable { reason: "no".into(), lasting };
+    let mut bench = silent();
+    bench.testify(1, unable(true)).testify(2, unable(true));
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)), "it may not");
+    // What may only be a mishap is tried again, a few times.
+    let mut bench = silent();
+    bench.testify(1, Testimony::Silent).testify(2, unable(false));
+    for _ in 0..2 {
+        assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Listening(id(2))));
+        bench.wait(1);
+        bench.hold(1);
+        assert!(bench.actions.contains(&Action::Inquire(id(2))), "{:?}", bench.actions);
+        bench.hold(2).testify(2, unable(false));
+    }
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)));
+    // An order that never says what became of it.
+    let mut bench = silent();
+    bench.testify(1, Testimony::Silent).wait(40);
+    bench.hold(1).hold(2);
+    assert_eq!(failover(&bench), Failover::Promoting(id(1)));
+}
+
+#[test]
+fn nobody_is_made_to_ask_without_need() {
+    let inquires = |bench: &Bench| bench.actions.iter().any(|action| matches!(action, Action::Inquire(_)));
+    // While the primary is only doubted, or speaks.
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.wait(9);
+    bench.fail(0).fail(0).hold(1).hold(2);
+    assert!(!inquires(&bench));
+    let hears = Receiver { streaming: true, heard: Some(bench.now) };
+    bench.fail(0).probe(1, Probe { receiver: Some(hears), ..replica(1, 100) });
+    assert!(!inquires(&bench));
+    // Where somebody else promotes, or silence never counts.
+    for (mode, silence) in [(FailoverMode::Follow, Some(SILENCE)), (FailoverMode::Promote, None)] {
+        let mut bench = Bench::new(&Settings { silence, ..settings(2, mode) });
+        bench.probes([primary(1, 100), replica(1, 100)]);
+        bench.wait(9);
+        bench.down(0).hold(1);
+        assert!(!inquires(&bench), "{mode:?}");
+    }
+    // Outages one after the other: not each time.
+    let mut bench = silent();
+    bench.testify(1, Testimony::Answered).testify(2, Testimony::Answered).wait(1);
+    bench.probe(0, primary(1, 100)).wait(2);
+    bench.down(0).hold(2);
+    assert!(!inquires(&bench));
+    bench.wait(9);
+    bench.hold(2);
+    assert!(inquires(&bench));
+    // In a cascade it may be another replica that answers.
+    let mut bench = Bench::three(FailoverMode::Promote);
+    bench.probe(1, Probe { senders: 1, ..replica(1, 100) }).wait(2);
+    bench.down(0).wait(4);
+    bench.hold(2);
+    assert!(!inquires(&bench));
+    bench.probe(1, Probe { senders: 1, ..replica(1, 100) });
+    assert_eq!(bench.actions, [Action::Inquire(id(1))], "the one at its head asks the primary");
 }
 
 #[test]
@@ -539,6 +645,7 @@ fn half_of_the_replicas_must_testify() {
         for node in 1..=down {
             bench.down(node);
         }
+        bench.wait(1);
         bench.down(0);
         bench.wait(1);
         for node in down + 1..nodes {

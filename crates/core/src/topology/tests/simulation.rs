@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 const STEP: Duration = Duration::from_millis(100);
-const RECEIVER_TIMEOUT: u64 = 40;
+const RECEIVER_TIMEOUT: u64 = 120;
 
 /// A small generator of our own: runs must repeat from their seed.
 struct Dice(u64);
@@ -41,6 +41,8 @@ struct Server {
     streaming: bool,
     /// Steps since its receiver last heard something.
     silence: u64,
+    /// Since which step it could hear whom it follows at any time.
+    connected: Option<u64>,
     /// Step at which a promotion ordered before takes effect.
     promotes_at: Option<u64>,
     returns_at: Option<u64>,
@@ -60,7 +62,7 @@ impl Server {
         other.branches.iter().any(|(past, end)| *past == self.branch && *end >= self.received)
     }
 
-    fn probe(&self, started: Instant) -> Probe {
+    fn probe(&self, started: Instant, senders: u32) -> Probe {
         let heard = started.checked_sub(STEP * self.silence as u32);
         let receiver = self.streaming.then_some(Receiver { streaming: true, heard });
         Probe {
@@ -71,7 +73,7 @@ impl Server {
             lsn: self.lsn,
             received: if self.role == Role::Primary { self.lsn } else { self.received },
             receiver,
-            senders: 0,
+            senders,
         }
     }
 }
@@ -109,6 +111,8 @@ struct World {
     branches: u64,
     sessions: Vec<Session>,
     promotions: u32,
+    /// The replicas can be made to ask whether their primary lives.
+    able: bool,
 }
 
 impl World {
@@ -126,6 +130,7 @@ impl World {
             follows: 0,
             streaming: index != 0,
             silence: 0,
+            connected: None,
             promotes_at: None,
             returns_at: None,
         };
@@ -149,6 +154,7 @@ impl World {
             branches: 1,
             sessions: (0..4).map(|_| Session { wrote: None }).collect(),
             promotions: 0,
+            able: !seed.is_multiple_of(5),
         }
     }
 
@@ -285,10 +291,16 @@ impl World {
             let reaches = !self.is_cut(node, server.follows);
             let connected = reaches && sender.alive && node != server.follows && server.can_follow(&sender);
             let lag = self.dice.roll(4);
+            let step = self.step;
             let server = &mut self.servers[node];
             if connected && server.promotes_at.is_none() {
+                // Nothing is sent when there is nothing to be sent, unless the receiver asks.
+                let begins = !server.streaming;
+                let hears = begins || server.received < sender.lsn.saturating_sub(lag);
+                let asks = server.silence >= RECEIVER_TIMEOUT / 2;
+                server.silence = if hears || asks { 0 } else { server.silence + 1 };
+                server.connected = server.connected.filter(|_| !begins).or(Some(step));
                 server.streaming = true;
-                server.silence = 0;
                 if server.branch != sender.branch {
                     server.branches.clone_from(&sender.branches);
                     server.branch = sender.branch;
@@ -298,6 +310,7 @@ impl World {
             } else {
                 // A dead sender closes the connection; a cut is noticed after a while.
                 server.silence += 1;
+                server.connected = None;
                 server.streaming &= !reaches && server.silence < RECEIVER_TIMEOUT && server.promotes_at.is_none();
             }
             let gap = server.received - server.lsn.min(server.received);
@@ -374,7 +387,8 @@ impl World {
     fn answer(&self, node: usize, started: Instant) -> Observation {
         let server = &self.servers[node];
         if server.alive && !server.hidden {
-            Observation::Probe(server.probe(started))
+            let follows = |other: &&Server| other.alive && other.streaming && other.follows == node;
+            Observation::Probe(server.probe(started, self.servers.iter().filter(follows).count() as u32))
         } else {
             Observation::ProbeFailed { reason: "gone".into() }
         }
@@ -416,6 +430,7 @@ impl World {
                     self.orders.push((self.step + self.dice.roll(15), action));
                 }
                 Action::Follow { .. } => self.orders.push((self.step + self.dice.roll(5), action)),
+                Action::Inquire(_) => self.orders.push((self.step + 1 + self.dice.roll(25), action)),
             }
         }
     }
@@ -434,9 +449,24 @@ impl World {
                         server.follows = usize::from(primary.0);
                     }
                 }
+                Action::Inquire(node) => self.inquire(usize::from(node.0)),
                 Action::ProbeNow(_) => {}
             }
         }
+    }
+
+    fn inquire(&mut self, node: usize) {
+        let server = &mut self.servers[node];
+        let testimony = if !server.alive || server.hidden || !self.able {
+            Testimony::Unable { reason: "model".into(), lasting: !self.able }
+        } else if server.connected.is_some() {
+            server.silence = 0;
+            Testimony::Answered
+        } else {
+            server.streaming = false;
+            Testimony::Silent
+        };
+        self.tell(node, Observation::Testified(testimony));
     }
 
     fn order_promotion(&mut self, node: usize) {
@@ -484,6 +514,15 @@ impl World {
             probe.as_ref().is_some_and(|probe| probe.hears_primary() && lately(probe))
         };
         assert!(!self.last_answer.iter().any(hears), "seed {seed}: a replica still hears the primary");
+        let lost = topology.nodes[usize::from(old.0)].since;
+        let hears_all_the_time = |replica: &(usize, &Server)| {
+            let (index, server) = *replica;
+            let since = server.connected.map(|step| self.start + STEP * step as u32);
+            let is_seen = server.alive && topology.nodes[index].state == State::Up;
+            is_seen && server.follows == usize::from(old.0) && since.is_some_and(|since| since < lost)
+        };
+        let hears = self.servers.iter().enumerate().find(hears_all_the_time).map(|(index, _)| index);
+        assert!(hears.is_none() || !self.able, "seed {seed} step {}: {hears:?} could ask the primary", self.step);
         assert_eq!(topology.nodes[usize::from(node.0)].state, State::Up, "seed {seed}");
     }
 
@@ -579,6 +618,11 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         1 => Just(Observation::ServerLost { reason: reason() }),
         1 => Just(Observation::ReadOnly),
         1 => Just(Observation::Promoted),
+        1 => Just(Observation::Testified(Testimony::Answered)),
+        1 => Just(Observation::Testified(Testimony::Silent)),
+        1 => any::<bool>().prop_map(move |lasting| {
+            Observation::Testified(Testimony::Unable { reason: reason(), lasting })
+        }),
         1 => any::<bool>().prop_map(move |may_still_happen| {
             Observation::PromotionFailed { reason: reason(), may_still_happen }
         }),
