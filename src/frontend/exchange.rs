@@ -477,7 +477,7 @@ impl Exchange {
             return false;
         }
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.said_to_client };
-        self.pipeline.say_last(&mut out)
+        self.pipeline.owed.say_last(&mut out)
     }
 
     /// Nothing more will come of what a client that has left had said.
@@ -573,7 +573,7 @@ impl Exchange {
     fn refusal(&self) -> Refusal {
         let whole = self.repeat.as_ref().is_some_and(|sent| !sent.is_empty()) && self.from_client.rest == 0;
         // Who insists on a replica gets its refusal.
-        if !whole || self.pipeline.ready_owed != 1 || self.pipeline.lent_for != Need::Read {
+        if !whole || self.pipeline.owed.ready_owed() != 1 || self.pipeline.lent_for != Need::Read {
             return Refusal::Not;
         }
         Refusal::of(self.from_server.unused())
@@ -607,7 +607,7 @@ impl Exchange {
                     return Some(nonsense(error));
                 }
             };
-            if Reply::is_data(head.tag) && self.pipeline.front_is_clients() {
+            if Reply::is_data(head.tag) && self.pipeline.owed.front_is_clients() {
                 self.from_server.pass(head.message());
                 continue;
             }
@@ -617,7 +617,7 @@ impl Exchange {
             }
             if head.tag == b'A' {
                 self.from_server.name_sender(head, server, self.process);
-            } else if head.tag == b'E' && self.pipeline.front_is_clients() {
+            } else if head.tag == b'E' && self.pipeline.owed.front_is_clients() {
                 self.counting.note_server_error(self.from_server.shown(head).body);
             }
             let shown = self.from_server.shown(head);
@@ -691,8 +691,8 @@ impl Exchange {
         if tally.queries == before.queries {
             return;
         }
-        let busy = pipeline.ready_owed > 0 || pipeline.has_open_batch();
-        let open = pipeline.status != Status::Idle;
+        let busy = pipeline.owed.ready_owed() > 0 || pipeline.owed.has_open_batch();
+        let open = pipeline.owed.status() != Status::Idle;
         self.counting.end(tally.queries - before.queries, tally.transactions - before.transactions, busy, open, now);
     }
 

@@ -54,7 +54,7 @@ impl Client {
     /// What a client had asked for before it left comes to no end.
     fn tell_undone(&self) {
         let (client, process, held) = (self.stream.peer(), self.entry.slot.process, self.lent.is_some());
-        let waits_for = self.exchange.as_ref().map(|exchange| exchange.pipeline.waits_for()).unwrap_or_default();
+        let waits_for = self.exchange.as_ref().map(|exchange| exchange.pipeline.owed.waits_for()).unwrap_or_default();
         tracing::info!(client, process, held, waits_for, "what a client had asked for before it left was broken off");
     }
 
@@ -89,7 +89,7 @@ impl Client {
         if !(gone && before) {
             return false;
         }
-        let waits_for = self.exchange.as_ref().map(|exchange| exchange.pipeline.waits_for()).unwrap_or_default();
+        let waits_for = self.exchange.as_ref().map(|exchange| exchange.pipeline.owed.waits_for()).unwrap_or_default();
         let (client, process) = (self.stream.peer(), self.entry.slot.process);
         tracing::error!(
             client,
@@ -114,12 +114,12 @@ impl Client {
         }
         let (Some(lent), Some(exchange)) = (self.lent.take(), &mut self.exchange) else { return };
         let pipeline = &exchange.pipeline;
-        if !exchange.is_clean() || !pipeline.is_at_rest() || exchange.is_cut() || self.session.is_indelible() {
+        if !exchange.is_clean() || !pipeline.owed.is_at_rest() || exchange.is_cut() || self.session.is_indelible() {
             return;
         }
         let session =
             self.target.shared.mode == Mode::Session || self.session.is_pinned() || pipeline.effects.is_dirty();
-        let mess = Mess { transaction: pipeline.status != Status::Idle, session };
+        let mess = Mess { transaction: pipeline.owed.status() != Status::Idle, session };
         let (mut lease, _) = lent;
         if lease.clean(mess).await {
             lease.give_back();

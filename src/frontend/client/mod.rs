@@ -362,7 +362,7 @@ impl Client {
         if event.is_pending() && exchange.is_count_due() {
             exchange.count(&self.target.account, &self.worker);
         }
-        let asks = exchange.pipeline.asks();
+        let asks = exchange.pipeline.owed.asks();
         if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
             self.shield(asks);
         }
@@ -391,7 +391,7 @@ impl Client {
                     && exchange.as_ref().is_none_or(|exchange| exchange.front_tag().is_none())
             }
             (Some(_), Some(exchange)) => {
-                exchange.pipeline.is_free() && self.session.is_pinned() && exchange.front_tag().is_none()
+                exchange.pipeline.owed.is_free() && self.session.is_pinned() && exchange.front_tag().is_none()
             }
             (Some(_), None) => false,
         }
@@ -564,7 +564,7 @@ impl Client {
             exchange.time(&self.target.cluster.node(acquired.1).latency);
         }
         // Its BEGIN is not to be hit either.
-        exchange.shielded = exchange.pipeline.asks() || self.session.in_waiting_block();
+        exchange.shielded = exchange.pipeline.owed.asks() || self.session.in_waiting_block();
         let now = Instant::now();
         if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded, now) {
             let waited = queued.map(|since| now.duration_since(since));
@@ -614,7 +614,7 @@ impl Client {
         if let Some(exchange) = &mut self.exchange {
             refused = exchange.pipeline.unfit;
             // The last line of defence: nothing unsent or unread may go to the next client.
-            fit &= exchange.is_clean() && exchange.pipeline.is_free();
+            fit &= exchange.is_clean() && exchange.pipeline.owed.is_free();
             exchange.detach();
         }
         let Some(lent) = self.lent.take() else { return };
@@ -835,10 +835,12 @@ impl Client {
         let limits = &self.target.limits;
         match (&self.lent, &self.exchange) {
             (Some(_), Some(exchange)) => {
-                let turn = exchange.pipeline.turns;
-                if exchange.pipeline.ready_owed > 0 || exchange.is_held() {
+                let turn = exchange.pipeline.owed.turns();
+                if exchange.pipeline.owed.ready_owed() > 0 || exchange.is_held() {
                     (Armed::Query(turn), limits.query_timeout)
-                } else if exchange.pipeline.status != Status::Idle || exchange.pipeline.phase != Phase::Ready {
+                } else if exchange.pipeline.owed.status() != Status::Idle
+                    || exchange.pipeline.owed.phase() != Phase::Ready
+                {
                     (Armed::IdleTransaction(turn), limits.idle_transaction_timeout)
                 } else {
                     self.idle_limit(turn)

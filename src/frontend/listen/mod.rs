@@ -137,7 +137,7 @@ impl Listener<'_> {
         let exchange = self.exchange.get_or_insert_with(|| self.worker.exchange());
         let pressed = mailbox.is_pressed();
         let Some((pipeline, mut out, room)) = exchange.between_messages() else { return Attended::Nothing };
-        let quiet = pressed || pipeline.is_quiet();
+        let quiet = pressed || pipeline.owed.is_quiet();
         let mut moved = mailbox.open(|mail| {
             let room = out.to_client.len() < room;
             self.session.on_mail(mail, room, quiet, pipeline, out.to_client)

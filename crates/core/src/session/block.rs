@@ -20,7 +20,7 @@
 //!
 //! What a client can notice: `now()` is the time at which the transaction began on its last server.
 
-use super::{ClientStep, Mode, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, pipeline::Owed};
+use super::{ClientStep, Mode, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, owed::Owed};
 use crate::{
     sql::{Isolation, Modes, TransactionControl, Verdict},
     wire::{
@@ -148,14 +148,12 @@ impl Session {
             let sql = text.strip_suffix(b"\0").unwrap_or(text);
             Parse { name: b"", sql, types: b"\0\0" }.write(b"", out.to_server);
             request::run_unnamed(out.to_server);
-            pipeline.push(Owed::Begin);
+            pipeline.owed.push(Owed::Begin);
         }
-        pipeline.status = Status::Transaction;
         if block.state == State::Failed {
             Parse { name: b"", sql: b"refused by Poolhouse", types: b"\0\0" }.write(b"", out.to_server);
             request::sync(out.to_server);
-            pipeline.push(Owed::FailedBegin);
-            pipeline.status = Status::Failed;
+            pipeline.owed.push(Owed::FailedBegin);
         }
         server.unnamed = None;
         block.state = State::Sent;
@@ -206,7 +204,7 @@ impl Session {
     /// Whether a block is on a replica, and held there by nothing.
     pub(super) fn can_leave(&self, pipeline: &Pipeline) -> bool {
         let sent = || self.block.as_ref().is_some_and(|block| block.state == State::Sent);
-        pipeline.read_only && pipeline.status != Status::Idle && sent()
+        pipeline.read_only && pipeline.owed.status() != Status::Idle && sent()
     }
 
     /// What comes next is run again elsewhere when the replica cannot run it or is lost: everything before it is answered.
@@ -217,21 +215,18 @@ impl Session {
     /// Whether the loss of the replica costs the block nothing, since nothing of the client is under way.
     pub fn outlives(&self, pipeline: &Pipeline) -> bool {
         let leaves = |owed: &Owed| matches!(owed, Owed::Leave);
-        self.can_leave(pipeline) && !pipeline.has_open_batch() && pipeline.owed.iter().all(leaves)
+        self.can_leave(pipeline) && !pipeline.owed.has_open_batch() && pipeline.owed.iter().all(leaves)
     }
 
     /// Tells the replica that the block leaves it; what comes next waits for that.
     pub(super) fn leave(&self, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
         request::query("ROLLBACK", out.to_server);
-        pipeline.holding = true;
-        pipeline.push(Owed::Leave);
+        pipeline.owed.push(Owed::Leave);
     }
 
     /// The replica has rolled back what only read.
-    pub(super) fn on_left(&mut self, pipeline: &mut Pipeline) -> ServerStep {
-        self.take_back_block(pipeline);
-        pipeline.holding = false;
-        pipeline.status = Status::Idle;
+    pub(super) fn on_left(&mut self, before: Status, pipeline: &mut Pipeline) -> ServerStep {
+        self.reopen_block(before);
         // What code did there to the session is undone, but not everything can be.
         pipeline.unfit |= pipeline.effects.is_dirty();
         ServerStep::Release
@@ -239,12 +234,17 @@ impl Session {
 
     /// The block is to be opened anew on another server connection, and what comes next runs there.
     pub fn take_back_block(&mut self, pipeline: &Pipeline) {
+        self.reopen_block(pipeline.owed.status());
+    }
+
+    /// The same; `status` is that with which it is left.
+    fn reopen_block(&mut self, status: Status) {
         let Some(block) = &mut self.block else { return };
         match block.state {
             // Its BEGIN comes again.
             State::Coming => self.block = None,
             State::Sent => {
-                block.state = if pipeline.status == Status::Failed { State::Failed } else { State::Waiting };
+                block.state = if status == Status::Failed { State::Failed } else { State::Waiting };
                 block.begun = true;
             }
             State::Waiting | State::Failed => {}
@@ -256,7 +256,7 @@ impl Session {
     pub(super) fn begins_to_roam(&self, verdict: &Verdict, text: &[u8], mut after: &[u8], pipeline: &Pipeline) -> bool {
         let TransactionControl::Begin { modes, .. } = verdict.transaction else { return false };
         let alone = verdict.statements == 1 && verdict.hint.is_none() && text.len() < TEXT_MAX && text.is_ascii();
-        let idle = pipeline.status == Status::Idle && !pipeline.has_open_batch() && self.block.is_none();
+        let idle = pipeline.owed.status() == Status::Idle && !pipeline.owed.has_open_batch() && self.block.is_none();
         if !alone || !idle || !self.may_defer() || !self.may_roam(modes) {
             return false;
         }
@@ -278,7 +278,7 @@ impl Session {
     pub(super) fn note_begin(&mut self, verdict: &Verdict, text: &[u8], pipeline: &Pipeline) {
         if let TransactionControl::Begin { modes, .. } = verdict.transaction
             && pipeline.read_only
-            && pipeline.status == Status::Idle
+            && pipeline.owed.status() == Status::Idle
             && self.block.is_none()
         {
             self.block = Some(Box::new(Block { texts: vec![text.into()], modes, state: State::Coming, begun: true }));

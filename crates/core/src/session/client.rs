@@ -5,10 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use smallvec::SmallVec;
 
 use super::{
-    ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown, names,
+    ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown,
+    effects::Effects,
+    names,
+    owed::Owed,
     own::{POSITION_QUERY, asks_position},
     phase::Fate,
-    pipeline::{Change, Effects, Judged, Owed},
+    pipeline::Judged,
+    replies::Change,
     sequences::may_draw,
     statements::Statement,
     steps::{counted, step},
@@ -84,13 +88,15 @@ impl Session {
             return ClientStep::Bye;
         }
         let judged = pipeline.judged.take();
-        if pipeline.holding {
+        if pipeline.owed.is_holding() {
             return ClientStep::Hold;
         }
-        match pipeline.phase.fate(request) {
+        match pipeline.owed.phase().fate(request) {
             Fate::Taken => {}
             Fate::Dropped => {
-                pipeline.copy_sync |= pipeline.copy_data && request == Request::Sync;
+                if request == Request::Sync {
+                    pipeline.owed.note_ignored_sync();
+                }
                 return ClientStep::Swallow;
             }
             Fate::Fatal => return lose_place(message.head.tag, out),
@@ -99,7 +105,7 @@ impl Session {
             return violation(wire::Error::Malformed("Sync or Flush"));
         }
         if self.skip_to_sync
-            && let Some(step) = self.skipped(request, server.is_some().then_some(pipeline.status), out)
+            && let Some(step) = self.skipped(request, server.is_some().then_some(pipeline.owed.status()), out)
         {
             return step;
         }
@@ -205,7 +211,7 @@ impl Session {
         judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if pipeline.is_full() {
+        if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
         let verdict = if let Some(Judged::Query(verdict)) = judged {
@@ -278,10 +284,10 @@ impl Session {
             Some(verdict) => verdict.called.clone(),
             None => Called::default(),
         };
-        if self.unnamed.is_some() || pipeline.change(b"").is_some() {
-            pipeline.push_change(Owed::Query { drops_unnamed: true, called }, b"", None);
+        if self.unnamed.is_some() || pipeline.owed.change(b"").is_some() {
+            pipeline.owed.push_change(Owed::Query { drops_unnamed: true, called }, b"", None);
         } else {
-            pipeline.push(Owed::Query { drops_unnamed: false, called });
+            pipeline.owed.push(Owed::Query { drops_unnamed: false, called });
         }
         if position {
             request::query(POSITION_QUERY, out.to_server);
@@ -299,7 +305,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> bool {
         // Its ParameterStatus is withheld, unlike those of what is under way.
-        if pipeline.ready_owed > 0 && verdict.is_some_and(|verdict| self.resets_login(verdict)) {
+        if pipeline.owed.ready_owed() > 0 && verdict.is_some_and(|verdict| self.resets_login(verdict)) {
             return false;
         }
         if verdict.is_some_and(|verdict| !self.bring_names(verdict, names::Sent::Simple, pipeline, server, out)) {
@@ -319,14 +325,14 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
         // In an open batch only the server can tell whether it comes to this.
-        if pipeline.has_open_batch() || pipeline.effects.uses_name(name) {
+        if pipeline.owed.has_open_batch() || pipeline.effects.uses_name(name) {
             return None;
         }
-        let known = pipeline.is_unsettled(name) || self.statement(name, pipeline).is_some();
+        let known = pipeline.owed.is_unsettled(name) || self.statement(name, pipeline).is_some();
         if known && attached && !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
         }
-        let status = if attached { pipeline.status } else { self.status_outside() };
+        let status = if attached { pipeline.owed.status() } else { self.status_outside() };
         if !known || status == Status::Failed {
             return None;
         }
@@ -350,14 +356,14 @@ impl Session {
             return step;
         }
         let need = self.need_of_rest(message.after, pipeline, judge);
-        if pipeline.is_full() || self.moves(pipeline, need, out) {
+        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         if server.is_none() {
             return ClientStep::NeedServer(self.need(None, pipeline));
         }
         let called = std::mem::take(&mut pipeline.bound);
-        pipeline.push(Owed::Execute { called });
+        pipeline.owed.push(Owed::Execute { called });
         ClientStep::Forward
     }
 
@@ -372,10 +378,10 @@ impl Session {
             reply::ready_for_query(self.status_outside(), out.to_client);
             return ClientStep::Answered;
         }
-        if pipeline.is_full() {
+        if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
-        pipeline.push(Owed::Sync);
+        pipeline.owed.push(Owed::Sync);
         ClientStep::Forward
     }
 
@@ -389,19 +395,19 @@ impl Session {
         if server.is_none() {
             return ClientStep::NeedServer(need);
         }
-        if pipeline.is_full() || self.moves(pipeline, need, out) {
+        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         // A function may touch anything, and only its oid is known.
         let reads = self.note(None, pipeline);
         pipeline.tally.add_statement(reads);
-        pipeline.push(Owed::Query { drops_unnamed: false, called: Called::default() });
+        pipeline.owed.push(Owed::Query { drops_unnamed: false, called: Called::default() });
         ClientStep::Forward
     }
 
     /// What a client's name of a statement means.
     pub(super) fn statement(&self, name: &[u8], pipeline: &Pipeline) -> Option<Arc<Statement>> {
-        if let Some(change) = pipeline.change(name) {
+        if let Some(change) = pipeline.owed.change(name) {
             return change.cloned();
         }
         if name.is_empty() { self.unnamed.clone() } else { self.names.get(name).cloned() }
@@ -429,16 +435,17 @@ impl Session {
             let leaves = self.can_leave(pipeline);
             let moves = need != Need::Read
                 && pipeline.lent_for.excludes(need)
-                && (leaves || pipeline.status == Status::Idle && !pipeline.has_open_batch() && !self.is_pinned());
+                && (leaves
+                    || pipeline.owed.status() == Status::Idle && !pipeline.owed.has_open_batch() && !self.is_pinned());
             if moves && leaves && pipeline.owed.is_empty() {
                 self.leave(pipeline, out);
             }
             return moves;
         }
         pipeline.lent_for.excludes(need)
-            && pipeline.status == Status::Idle
+            && pipeline.owed.status() == Status::Idle
             && !pipeline.owed.is_empty()
-            && !pipeline.has_open_batch()
+            && !pipeline.owed.has_open_batch()
             && !self.is_pinned()
     }
 
@@ -452,7 +459,7 @@ impl Session {
         pipeline: &Pipeline,
         judge: &impl Judge,
     ) -> Need {
-        if pipeline.has_open_batch() {
+        if pipeline.owed.has_open_batch() {
             // It cannot move any more, so what follows need not be looked at.
             return if pipeline.read_only { Need::Read } else { Need::Write };
         }
@@ -476,7 +483,7 @@ impl Session {
             need => return need,
         }
         let in_block = self.is_in_block(pipeline);
-        if pipeline.has_open_batch() || self.batch_reads(None, after, in_block, pipeline, judge) {
+        if pipeline.owed.has_open_batch() || self.batch_reads(None, after, in_block, pipeline, judge) {
             Need::Read
         } else {
             Need::Write
@@ -484,7 +491,7 @@ impl Session {
     }
 
     pub(super) fn is_in_block(&self, pipeline: &Pipeline) -> bool {
-        pipeline.status != Status::Idle || self.in_waiting_block()
+        pipeline.owed.status() != Status::Idle || self.in_waiting_block()
     }
 
     /// Whether the rest of a batch only reads. In a block it may end that, and must leave no portal behind that is not done:
@@ -565,7 +572,7 @@ impl Session {
         }
         let effects = &mut pipeline.effects;
         effects.may_commit |= match verdict.transaction {
-            TransactionControl::None => pipeline.status == Status::Idle,
+            TransactionControl::None => pipeline.owed.status() == Status::Idle,
             TransactionControl::Commit { .. } | TransactionControl::Mixed | TransactionControl::PrepareTransaction => {
                 true
             }
@@ -732,7 +739,7 @@ impl Session {
     /// Replies that we owe ourselves and that are due.
     pub(super) fn answer_known(&mut self, pipeline: &mut Pipeline, to_client: &mut Vec<u8>) {
         while pipeline.owed.front().is_some_and(Owed::is_known) {
-            let Some(done) = pipeline.pop() else { return };
+            let Some(done) = pipeline.owed.pop() else { return };
             self.accept(done.change, 0);
             to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
         }
@@ -783,7 +790,7 @@ impl<'a> FromIterator<&'a [u8]> for NamesParsed<'a> {
 /// has not answered since there was no Sync can not be waited for.
 fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
     let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail | Request::Flush);
-    let all_sent = pipeline.ready_owed > 0 && !pipeline.has_open_batch();
+    let all_sent = pipeline.owed.ready_owed() > 0 && !pipeline.owed.has_open_batch();
     (pipeline.deallocating || pipeline.restores) && all_sent && !of_copy
 }
 
@@ -819,22 +826,20 @@ fn only_controls(verdict: &Verdict) -> bool {
 
 /// COPY's messages pass while something is owed that may be a COPY; the rest comes late, after an error.
 fn copy(pipeline: &mut Pipeline, server: Option<&mut ServerState>, end: Option<Owed>) -> ClientStep {
-    if server.is_none() || !pipeline.owes_client() {
+    if server.is_none() || !pipeline.owed.owes_client() {
         return ClientStep::Swallow;
     }
     if let Some(end) = end {
-        if pipeline.is_full() {
+        if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
-        if pipeline.phase.is_copying() {
-            pipeline.end_copy();
+        if pipeline.owed.phase().is_copying() {
+            pipeline.owed.end_copy();
         } else if pipeline.owed.runs() {
-            let open = pipeline.has_open_batch();
-            pipeline.push(end);
-            pipeline.keep_batch(open);
+            pipeline.owed.push(end);
         }
     } else {
-        pipeline.copy_data = true;
+        pipeline.owed.note_copy_data();
     }
     ClientStep::Forward
 }

@@ -144,7 +144,7 @@ impl Session {
         let (need, rule) = self.decide(verdict, pipeline);
         let rule = match rule {
             Rule::NoChoice => Rule::NoChoice,
-            _ if attached && pipeline.status != Status::Idle => Rule::Transaction,
+            _ if attached && pipeline.owed.status() != Status::Idle => Rule::Transaction,
             _ if attached && self.is_pinned() => Rule::Pinned,
             rule => rule,
         };

@@ -6,8 +6,9 @@ use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown, Unnamed,
     client::{JUDGED_BYTES_MAX, violation},
     names::Sent,
+    owed::Owed,
     own::{POSITION_QUERY, asks_position},
-    pipeline::{Judged, Owed},
+    pipeline::Judged,
     sent::Presence,
     statements::{
         CLIENT_STATEMENT_BYTES_MAX, CLIENT_STATEMENTS_MAX, NAME_PREFIX, SERVER_STATEMENT_BYTES_MAX, ServerStatements,
@@ -72,7 +73,7 @@ impl Session {
         judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if pipeline.is_full() {
+        if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
         if !message.is_whole() && message.head.body <= JUDGED_BYTES_MAX {
@@ -122,21 +123,21 @@ impl Session {
             self.unnamed_parsed += 1;
             server.unnamed = Some(self.last_unnamed());
             pipeline.note_unnamed();
-            pipeline.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
+            pipeline.owed.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
             return pass(&parse, replaced, out);
         }
         if pipeline.effects.uses_name(parse.name) {
             // Its own name is the server's, until it has been asked.
             self.note_passed(parse.name, self.called(&statement, pipeline));
             pipeline.tally.add_passed_parse();
-            pipeline.push(Owed::Parse { id: None, names: false });
+            pipeline.owed.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
         if !self.renames() {
             self.note_passed(parse.name, self.called(&statement, pipeline));
             pipeline.effects.pins.insert(Pin::Prepare);
             pipeline.tally.add_passed_parse();
-            pipeline.push(Owed::Parse { id: None, names: false });
+            pipeline.owed.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
         self.parse_named(&parse, statement, pipeline, server, out)
@@ -162,7 +163,7 @@ impl Session {
         if name.is_empty() {
             server.unnamed = None;
             (pipeline.long_unnamed, pipeline.long_unbound) = (true, true);
-            pipeline.push_change(Owed::Parse { id: None, names: true }, b"", None);
+            pipeline.owed.push_change(Owed::Parse { id: None, names: true }, b"", None);
             return ClientStep::Forward;
         } else if name.starts_with(NAME_PREFIX) {
             return reserved_name();
@@ -170,13 +171,13 @@ impl Session {
             pipeline.effects.pins.insert(Pin::Prepare);
             pipeline.tally.add_passed_parse();
         }
-        pipeline.push(Owed::Parse { id: None, names: false });
+        pipeline.owed.push(Owed::Parse { id: None, names: false });
         ClientStep::Forward
     }
 
     /// Why a client cannot have one more named statement.
     pub(super) fn too_much(&self, parse: &Parse<'_>, pipeline: &Pipeline) -> Option<Report> {
-        if self.names.len() + pipeline.changes_len() >= CLIENT_STATEMENTS_MAX {
+        if self.names.len() + pipeline.owed.changes_len() >= CLIENT_STATEMENTS_MAX {
             return Some(Report::fatal(
                 SqlState::LIMIT_EXCEEDED,
                 format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
@@ -203,7 +204,7 @@ impl Session {
         if let Some(report) = self.too_much(parse, pipeline) {
             return ClientStep::fail(report);
         }
-        if pipeline.is_unsettled(parse.name) {
+        if pipeline.owed.is_unsettled(parse.name) {
             return ClientStep::Hold;
         }
         if let Some(taken) = self.statement(parse.name, pipeline) {
@@ -211,7 +212,7 @@ impl Session {
             self.ensure(&taken, 0, pipeline, server, out);
             parse.write(&taken.name, out.to_server);
             pipeline.tally.add_passed_parse();
-            pipeline.push(Owed::ParseTaken { name: parse.name.into() });
+            pipeline.owed.push(Owed::ParseTaken { name: parse.name.into() });
             return ClientStep::Answered;
         }
         match pipeline.presence(statement.id, server.statements.touch(statement.id).is_some()) {
@@ -221,8 +222,8 @@ impl Session {
         }
         parse.write(&statement.name, out.to_server);
         pipeline.tally.add_passed_parse();
-        pipeline.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
-        pipeline.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
+        pipeline.owed.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
+        pipeline.owed.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
         ClientStep::Answered
     }
 
@@ -238,7 +239,7 @@ impl Session {
     ) {
         let id = statement.id;
         let held = server.statements.touch(id);
-        let fresh = pipeline.sent.has(id) || held.is_some_and(|held| held.since >= since);
+        let fresh = pipeline.owed.sent().has(id) || held.is_some_and(|held| held.since >= since);
         let as_it_was = fresh && !held.is_some_and(|held| held.stale);
         if !(as_it_was && pipeline.presence(id, held.is_some()) == Presence::Held) {
             self.prepare_anew(statement, pipeline, server, out);
@@ -260,13 +261,13 @@ impl Session {
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
         pipeline.tally.server_parses += 1;
-        pipeline.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
-        pipeline.push(Owed::OurParse { id: Some(statement.id) });
+        pipeline.owed.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
+        pipeline.owed.push(Owed::OurParse { id: Some(statement.id) });
     }
 
     /// When the client prepared what a name means to it; 0 when that is not answered yet.
     fn since(&self, name: &[u8], pipeline: &Pipeline) -> u64 {
-        if pipeline.change(name).is_some() { 0 } else { self.names.since(name) }
+        if pipeline.owed.change(name).is_some() { 0 } else { self.names.since(name) }
     }
 
     /// Whether a statement's parameters and result on this server are what the client was told of them. A client that
@@ -282,7 +283,9 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> Fit {
-        let Some(told) = self.names.told(name).filter(|_| pipeline.status != Status::Failed) else { return Fit::Same };
+        let Some(told) = self.names.told(name).filter(|_| pipeline.owed.status() != Status::Failed) else {
+            return Fit::Same;
+        };
         if told.is_of_portal() && described {
             return Fit::Same;
         }
@@ -309,7 +312,7 @@ impl Session {
                 pipeline.seldom_mut().asked_shape = Some(statement.id);
                 request::about_statement(b'D', &statement.name, out.to_server);
                 request::flush(out.to_server);
-                pipeline.push(Owed::OurDescribe { id: statement.id });
+                pipeline.owed.push(Owed::OurDescribe { id: statement.id });
                 Fit::Unknown
             }
         }
@@ -320,12 +323,12 @@ impl Session {
     fn make_room(&self, bytes: usize, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
         for _ in 0..DROPS_MIN + bytes / BYTES_PER_DROP {
             let held = &mut server.statements;
-            let is_full = pipeline.sent.len_then(held) >= self.shared.statements_max.max(1)
-                || pipeline.sent.bytes_then(held) + bytes > SERVER_STATEMENT_BYTES_MAX;
+            let is_full = pipeline.owed.sent().len_then(held) >= self.shared.statements_max.max(1)
+                || pipeline.owed.sent().bytes_then(held) + bytes > SERVER_STATEMENT_BYTES_MAX;
             if !is_full {
                 return;
             }
-            let Some(oldest) = held.oldest(|id| !pipeline.sent.has(id)) else { return };
+            let Some(oldest) = held.oldest(|id| !pipeline.owed.sent().has(id)) else { return };
             drop_held(oldest, held, pipeline, out);
         }
     }
@@ -338,7 +341,7 @@ impl Session {
         judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if pipeline.is_full() {
+        if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
         let front = &message.body[..message.body.len().min(NAMES_BYTES_MAX)];
@@ -350,7 +353,7 @@ impl Session {
             // Its values are to be shown.
             return ClientStep::More;
         }
-        if pipeline.is_unsettled(names.statement) {
+        if pipeline.owed.is_unsettled(names.statement) {
             return ClientStep::Hold;
         }
         let raw = pipeline.effects.uses_name(names.statement);
@@ -441,18 +444,18 @@ impl Session {
         match statement {
             Some(statement) if names.statement.is_empty() => {
                 self.ensure_unnamed(&statement, pipeline, server, out);
-                pipeline.push(Owed::Bind { id: None });
+                pipeline.owed.push(Owed::Bind { id: None });
                 ClientStep::Forward
             }
             // All of the client's statements are there under its own names, and nothing else is to be listed.
             Some(statement) if statement.verdict.lists_statements && fit != Fit::Changed && self.brings(pipeline) => {
-                pipeline.push(Owed::Bind { id: None });
+                pipeline.owed.push(Owed::Bind { id: None });
                 ClientStep::Forward
             }
             Some(statement) => {
                 if fit == Fit::Changed {
                     names.write_front(message.head.body, STALE_NAME, out.to_server);
-                    pipeline.push(Owed::StaleBind);
+                    pipeline.owed.push(Owed::StaleBind);
                     return ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes };
                 }
                 // What gives the columns that the client was told is as good as its own.
@@ -465,7 +468,7 @@ impl Session {
                 }
                 self.ensure(&statement, since, pipeline, server, out);
                 names.write_front(message.head.body, &statement.name, out.to_server);
-                pipeline.push(Owed::Bind { id: Some(statement.id) });
+                pipeline.owed.push(Owed::Bind { id: Some(statement.id) });
                 ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes }
             }
             None if names.statement.starts_with(NAME_PREFIX) => reserved_name(),
@@ -475,7 +478,7 @@ impl Session {
                     drop_strange_unnamed(pipeline, server, out);
                 }
                 self.close_stranger(names.statement, pipeline, server, out);
-                pipeline.push(Owed::Bind { id: None });
+                pipeline.owed.push(Owed::Bind { id: None });
                 ClientStep::Forward
             }
         }
@@ -500,7 +503,7 @@ impl Session {
         pipeline.note_unnamed();
         let parse = Parse { name: b"", sql: &statement.sql, types: &statement.types };
         parse.write(b"", out.to_server);
-        pipeline.push(Owed::OurParse { id: None });
+        pipeline.owed.push(Owed::OurParse { id: None });
     }
 
     pub(super) fn on_describe(
@@ -519,7 +522,7 @@ impl Session {
             Err(error) => return violation(error),
         };
         let statement = match object {
-            Object::Statement(name) if pipeline.is_unsettled(name) => return ClientStep::Hold,
+            Object::Statement(name) if pipeline.owed.is_unsettled(name) => return ClientStep::Hold,
             Object::Statement(name) if !pipeline.effects.uses_name(name) => self.statement(name, pipeline),
             Object::Statement(_) | Object::Portal(_) => None,
         };
@@ -531,7 +534,7 @@ impl Session {
             None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if pipeline.is_full() || self.moves(pipeline, need, out) {
+        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         if let Some(statement) = &statement
@@ -542,14 +545,14 @@ impl Session {
         match (object, statement) {
             (Object::Statement(b""), Some(statement)) => {
                 self.ensure_unnamed(&statement, pipeline, server, out);
-                pipeline.push(Owed::Describe { id: None, unnamed: true });
+                pipeline.owed.push(Owed::Describe { id: None, unnamed: true });
                 ClientStep::Forward
             }
             (Object::Statement(name), Some(statement)) => {
                 let since = self.since(name, pipeline);
                 self.ensure(&statement, since, pipeline, server, out);
                 request::about_statement(b'D', &statement.name, out.to_server);
-                pipeline.push(Owed::Describe { id: Some(statement.id), unnamed: false });
+                pipeline.owed.push(Owed::Describe { id: Some(statement.id), unnamed: false });
                 ClientStep::Answered
             }
             (Object::Statement(name), None) if name.starts_with(NAME_PREFIX) => reserved_name(),
@@ -561,7 +564,7 @@ impl Session {
                 }
                 let tells_of =
                     pipeline.take(|seldom| &mut seldom.tells_of).filter(|_| matches!(object, Object::Portal(_)));
-                pipeline.push(Owed::Describe { id: tells_of, unnamed: false });
+                pipeline.owed.push(Owed::Describe { id: tells_of, unnamed: false });
                 ClientStep::Forward
             }
         }
@@ -583,7 +586,7 @@ impl Session {
             Err(error) => return violation(error),
         };
         let need = self.need_of_rest(message.after, pipeline, judge);
-        if pipeline.is_full() || self.moves(pipeline, need, out) {
+        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
             return ClientStep::Hold;
         }
         if let Object::Portal(name) = object {
@@ -603,19 +606,19 @@ impl Session {
             return ClientStep::Answered;
         };
         match object {
-            Object::Statement(name) if pipeline.is_unsettled(name) => ClientStep::Hold,
+            Object::Statement(name) if pipeline.owed.is_unsettled(name) => ClientStep::Hold,
             Object::Statement(b"") => {
                 server.unnamed = None;
                 pipeline.long_unnamed = false;
-                pipeline.push_change(Owed::Close { unnamed: true }, b"", None);
+                pipeline.owed.push_change(Owed::Close { unnamed: true }, b"", None);
                 ClientStep::Forward
             }
             Object::Statement(name) if pipeline.effects.uses_name(name) => {
-                pipeline.push(Owed::Close { unnamed: false });
+                pipeline.owed.push(Owed::Close { unnamed: false });
                 ClientStep::Forward
             }
             Object::Statement(name) if name.starts_with(NAME_PREFIX) || self.statement(name, pipeline).is_some() => {
-                pipeline.push_change(Owed::CloseKnown, name, None);
+                pipeline.owed.push_change(Owed::CloseKnown, name, None);
                 self.answer_known(pipeline, out.to_client);
                 ClientStep::Answered
             }
@@ -623,7 +626,7 @@ impl Session {
                 if let Object::Statement(name) = object {
                     self.close_stranger(name, pipeline, server, out);
                 }
-                pipeline.push(Owed::Close { unnamed: false });
+                pipeline.owed.push(Owed::Close { unnamed: false });
                 ClientStep::Forward
             }
         }
@@ -633,8 +636,8 @@ impl Session {
 /// Makes the server drop a statement that it holds, or may hold.
 pub(super) fn drop_held(id: u64, held: &ServerStatements, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
     request::about_statement(b'C', &name_of_id(id), out.to_server);
-    pipeline.note_dropped(id, held);
-    pipeline.push(Owed::OurClose { id: Some(id) });
+    pipeline.owed.note_dropped(id, held);
+    pipeline.owed.push(Owed::OurClose { id: Some(id) });
 }
 
 /// The client has no unnamed statement: that of another client must not be taken for it.
@@ -644,7 +647,7 @@ fn drop_strange_unnamed(pipeline: &mut Pipeline, server: &mut ServerState, out: 
     }
     server.unnamed = None;
     request::about_statement(b'C', b"", out.to_server);
-    pipeline.push(Owed::OurClose { id: None });
+    pipeline.owed.push(Owed::OurClose { id: None });
 }
 
 fn reserved_name() -> ClientStep {

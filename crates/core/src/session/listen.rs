@@ -11,7 +11,7 @@ use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::Probe,
     client::{JUDGED_BYTES_MAX, NamesParsed},
-    pipeline::Owed,
+    owed::Owed,
 };
 use crate::{
     sql::{NameUse, SettingChange, TransactionControl, Verdict},
@@ -240,7 +240,7 @@ impl Listening {
             self.place = Place::Server;
             self.awaited = true;
             self.hub_started = false;
-            pipeline.holding = false;
+            pipeline.owed.end_move();
             self.tell_gap(to_client);
             to_client.append(&mut self.late);
             self.late = Vec::new();
@@ -450,7 +450,7 @@ impl Session {
         if listening.place != Place::Server || pinned || listening.awaited || listening.stays || !at_hub {
             return false;
         }
-        let idle = pipeline.is_quiet() && !pipeline.holding && pipeline.effects.probe == Probe::Nothing;
+        let idle = pipeline.owed.is_quiet() && !pipeline.owed.is_holding() && pipeline.effects.probe == Probe::Nothing;
         let Some(sql) = (if idle { listening.marker_query(true) } else { None }) else { return false };
         listening.place = Place::Leaving { server_passed: false };
         (listening.move_to_hub, listening.hub_started) = (listening.moves, false);
@@ -479,7 +479,7 @@ impl Session {
             return Some(ClientStep::Hold);
         }
         let listening = self.listen.as_mut()?;
-        if pipeline.read_only || pipeline.status != Status::Idle {
+        if pipeline.read_only || pipeline.owed.status() != Status::Idle {
             return None;
         }
         let sql = listening.marker_query(false)?;
@@ -495,7 +495,7 @@ impl Session {
     }
 
     fn message_touches(&self, request: Request, message: Shown<'_>, pipeline: &Pipeline, judge: &impl Judge) -> bool {
-        if pipeline.has_open_batch() {
+        if pipeline.owed.has_open_batch() {
             return false;
         }
         match request {
@@ -563,7 +563,7 @@ impl Session {
             (Move::Mark, Place::Leaving { .. }) if failed => {
                 listening.place = Place::Server;
                 (listening.stays, listening.lost_on_the_way) = (true, false);
-                pipeline.holding = false;
+                pipeline.owed.end_move();
                 ServerStep::Swallow
             }
             (Move::Unlisten, Place::Leaving { .. }) if !failed => {
@@ -572,7 +572,7 @@ impl Session {
                     listening.gap = true;
                     listening.subscribe(true);
                 }
-                pipeline.holding = false;
+                pipeline.owed.end_move();
                 if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
             }
             (Move::Listen, Place::Returning { server_passed: true, .. }) if !failed => ServerStep::Swallow,
@@ -603,7 +603,7 @@ impl Session {
 
     /// The channels could not be brought to the server connection: the statement that needs them there gets the error.
     fn refuse_return(&mut self, pipeline: &mut Pipeline) -> ServerStep {
-        pipeline.holding = false;
+        pipeline.owed.end_move();
         let words = self.listen.as_mut().and_then(|listening| listening.refused.take()).unwrap_or_default();
         let report = match words.code() {
             "57014" => Report::error(SqlState::QUERY_CANCELED, words.message()),
@@ -635,8 +635,7 @@ impl Session {
 fn send(step: Move, sql: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
     request::query_bytes(sql, out.to_server);
     server.unnamed = None;
-    pipeline.holding = true;
-    pipeline.push(Owed::Move { step });
+    pipeline.owed.push(Owed::Move { step });
 }
 
 fn out_of_step() -> ServerStep {

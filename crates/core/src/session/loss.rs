@@ -17,10 +17,7 @@
 //! client that holds no server connection is not concerned by what becomes of one: an `idle_session_timeout` of the server
 //! ends connections that idle in the pool, not the clients in front of it (`client_idle_timeout` does that).
 
-use super::{
-    Mode, Outboxes, Phase, Pipeline, Session,
-    pipeline::{Done, Owed},
-};
+use super::{Mode, Outboxes, Phase, Pipeline, Session, owed::Owed, replies::Done};
 use crate::wire::{
     ErrorFields,
     error::{Report, SqlState},
@@ -108,11 +105,11 @@ impl Session {
         self.lose_listening_server();
         self.lose_block();
         self.end_own(false);
-        pipeline.owe_what_is_waited_for();
+        pipeline.owed.owe_what_is_waited_for();
         if pipeline.owed.iter().all(Owed::is_ours) {
-            if pipeline.phase == Phase::Skipping {
+            if pipeline.owed.phase() == Phase::Skipping {
                 self.skip_to_sync = true;
-            } else if pipeline.status != Status::Idle || pipeline.has_open_batch() {
+            } else if pipeline.owed.status() != Status::Idle || pipeline.owed.has_open_batch() {
                 self.lost = Some(Box::new(self.report(loss.node, pipeline)));
             }
             return AfterLoss::GoesOn;
@@ -121,7 +118,7 @@ impl Session {
         // An error of the current message has been passed on already.
         let mut told = pipeline.failed;
         let mut skipping = false;
-        while let Some(Done { owed, .. }) = pipeline.pop() {
+        while let Some(Done { owed, .. }) = pipeline.owed.pop() {
             // As the server does: after an error in an extended query only Sync is answered.
             if owed.is_ours() || skipping && !matches!(owed, Owed::Sync) {
                 continue;
@@ -140,8 +137,8 @@ impl Session {
     }
 
     fn report(&self, node: &str, pipeline: &Pipeline) -> Report {
-        let idle = pipeline.owed.iter().all(Owed::is_ours) && pipeline.status == Status::Idle;
-        if idle && !pipeline.has_open_batch() {
+        let idle = pipeline.owed.iter().all(Owed::is_ours) && pipeline.owed.status() == Status::Idle;
+        if idle && !pipeline.owed.has_open_batch() {
             // A session that keeps its connection between transactions: all that it has done is done.
             let report =
                 Report::error(SqlState::CONNECTION_LOST, format!("the connection to the server {node} was lost"));
@@ -240,7 +237,7 @@ mod tests {
             code: Arc::default(),
         };
         let mut session = Session::new(Arc::new(shared), Arc::default(), Arc::default());
-        pipeline.push(way);
+        pipeline.owed.push(way);
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
         let after = session.on_loss(Loss { node: "n", mid_message: false, alone }, &mut pipeline, &mut out);

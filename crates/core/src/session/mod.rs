@@ -10,6 +10,7 @@ mod carried;
 mod client;
 mod date_style;
 mod decide;
+mod effects;
 mod explain;
 mod extended;
 mod identity;
@@ -18,7 +19,7 @@ mod listen;
 mod loss;
 mod names;
 mod nearest;
-mod owing;
+mod owed;
 mod own;
 mod own_code;
 mod passed;
@@ -26,6 +27,7 @@ mod phase;
 mod pinning;
 mod pipeline;
 mod queue;
+mod replies;
 mod reported;
 mod restore;
 mod roster;
@@ -53,15 +55,17 @@ pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use phase::Phase;
 pub use pinning::{Holding, OnPin};
 pub use pipeline::{Ended, EndedOnes, NewDefaults, Pipeline};
+pub use replies::Replies;
 pub use reported::{ParameterError, Reported};
 pub use roster::Roster;
 pub use sequences::Drawn;
 pub use statements::{ServerStatements, Shape, Statement, Statements};
 pub use tally::Tally;
 
+use self::owed::Owed;
 use crate::{
     sql::{Isolation, Lists, PinSet, Verdict},
-    wire::{self, error::Report, reply::Status},
+    wire::{self, error::Report},
 };
 
 /// When a client gives its server connection back.
@@ -422,7 +426,6 @@ impl Session {
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
         pipeline.read_only = need == Need::Read;
         pipeline.lent_for = need;
-        pipeline.status = Status::Idle;
         self.refused_read = None;
         (self.wrote, self.drew, self.notified) = (false, false, false);
         self.on_replica = need == Need::Replica;
@@ -442,14 +445,15 @@ impl Session {
             self.note_brought(pipeline, server, out);
         }
         if forgets || replay.is_some() {
+            let mut may_fail = false;
             let mut sql = String::from(if forgets { sequences::FORGET } else { "" });
             if let Some(replay) = replay {
                 sql.push_str(&replay.sql);
-                pipeline.holding = replay.may_fail;
+                may_fail = replay.may_fail;
             }
             wire::request::query(&sql, out.to_server);
             server.unnamed = None;
-            pipeline.push(pipeline::Owed::Replay { settings: wanted });
+            pipeline.owed.push(Owed::Replay { settings: wanted, may_fail });
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
 use super::{
     Judge, Outboxes, Pipeline, ServerState, Session,
     carried::Prepared,
-    pipeline::Owed,
+    owed::Owed,
     statements::{FUNCTIONS_NAME, Named, Statement},
     steps::counted,
 };
@@ -61,8 +61,8 @@ impl Session {
         if !self.touches_names(verdict, pipeline, server) {
             return false;
         }
-        let unsettled = |name: &NameUse| pipeline.is_unsettled(name.name().as_bytes());
-        self.touches_all(verdict, server) && pipeline.ready_owed > 0 || verdict.names.iter().any(unsettled)
+        let unsettled = |name: &NameUse| pipeline.owed.is_unsettled(name.name().as_bytes());
+        self.touches_all(verdict, server) && pipeline.owed.ready_owed() > 0 || verdict.names.iter().any(unsettled)
     }
 
     /// Whether a text uses names of prepared statements in SQL, or can meet those of strangers.
@@ -73,7 +73,7 @@ impl Session {
 
     /// Whether names are brought to servers for what uses them.
     pub(super) fn brings(&self, pipeline: &Pipeline) -> bool {
-        self.renames() && pipeline.status != Status::Failed
+        self.renames() && pipeline.owed.status() != Status::Failed
     }
 
     /// Whether any name may be met.
@@ -99,7 +99,7 @@ impl Session {
         }
         let all = self.touches_all(verdict, server);
         let before = pipeline.owed.len();
-        let alone = sent == Sent::Simple && !pipeline.has_open_batch();
+        let alone = sent == Sent::Simple && !pipeline.owed.has_open_batch();
         let own = if all { server.statements.all_own() } else { server.statements.own_to_sweep(self.number) };
         if !own.is_empty() && !self.close_strangers(own, pipeline, server, out) {
             server.statements.note_own_swept(self.number);
@@ -110,13 +110,13 @@ impl Session {
         if verdict.lists_statements {
             if server.statements.set_asks_functions(false) {
                 request::about_statement(b'C', FUNCTIONS_NAME, out.to_server);
-                pipeline.push(Owed::OwnClose { name: FUNCTIONS_NAME.into() });
+                pipeline.owed.push(Owed::OwnClose { name: FUNCTIONS_NAME.into() });
             }
             self.bring_all(pipeline, server, out);
         }
         if pipeline.owed.len() > before && alone {
             request::sync(out.to_server);
-            pipeline.push(Owed::OurSync);
+            pipeline.owed.push(Owed::OurSync);
         }
         if verdict.lists_statements && alone {
             self.prepare_again(pipeline, server, out);
@@ -142,7 +142,7 @@ impl Session {
                 parse.write(name, out.to_server);
                 let since = self.shared.statements.next_moment();
                 pipeline.tally.server_parses += 1;
-                pipeline.push(Owed::OwnParse { name: name.into(), id: statement.id, since });
+                pipeline.owed.push(Owed::OwnParse { name: name.into(), id: statement.id, since });
             }
             None => self.close_stranger(name, pipeline, server, out),
         }
@@ -196,16 +196,16 @@ impl Session {
             let Some(text) = &named.prepare else { continue };
             close_own(name, pipeline, server, out);
             request::sync(out.to_server);
-            pipeline.push(Owed::OurSync);
+            pipeline.owed.push(Owed::OurSync);
             request::query_bytes(text, out.to_server);
             let since = self.shared.statements.next_moment();
-            pipeline.push(Owed::OwnPrepare { name: name.into(), id: named.statement.id, since });
+            pipeline.owed.push(Owed::OwnPrepare { name: name.into(), id: named.statement.id, since });
         }
     }
 
     /// Notes what a text may do to names, and what the statements that it executes may do to the session.
     pub(super) fn note_names(&mut self, verdict: &Verdict, pipeline: &mut Pipeline) {
-        if pipeline.status == Status::Failed {
+        if pipeline.owed.status() == Status::Failed {
             return;
         }
         for name in &verdict.names {
@@ -270,5 +270,5 @@ fn close_own(name: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out
     // Until the reply has come, it may be there or not.
     server.statements.set_own(name, None);
     request::about_statement(b'C', name, out.to_server);
-    pipeline.push(Owed::OwnClose { name: name.into() });
+    pipeline.owed.push(Owed::OwnClose { name: name.into() });
 }

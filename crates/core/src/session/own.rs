@@ -13,7 +13,7 @@ use super::{
     client::violation,
     explain::{self, Explained},
     nearest::nearest,
-    pipeline::Owed,
+    owed::Owed,
     statements::Statement,
 };
 use crate::{
@@ -488,7 +488,7 @@ fn waits(pipeline: &Pipeline, out: &mut Outboxes<'_>) -> bool {
     if pipeline.owed.is_empty() {
         return false;
     }
-    if pipeline.has_open_batch() {
+    if pipeline.owed.has_open_batch() {
         request::flush(out.to_server);
     }
     true
@@ -496,7 +496,7 @@ fn waits(pipeline: &Pipeline, out: &mut Outboxes<'_>) -> bool {
 
 /// Whether a server is in a transaction of the client's, be it an implicit one.
 fn is_open(pipeline: &Pipeline, attached: bool) -> bool {
-    attached && (pipeline.status != Status::Idle || pipeline.has_open_batch())
+    attached && (pipeline.owed.status() != Status::Idle || pipeline.owed.has_open_batch())
 }
 
 impl Session {
@@ -532,16 +532,16 @@ impl Session {
         }
         out.to_client.append(&mut answer);
         self.unnamed = None;
-        if open && pipeline.has_open_batch() {
+        if open && pipeline.owed.has_open_batch() {
             // A query ends the batch before it, and only the server can say what has become of that.
             request::sync(out.to_server);
-            pipeline.push(Owed::Sync);
+            pipeline.owed.push(Owed::Sync);
             return ClientStep::Answered;
         }
         if !open {
             self.end_own(true);
         }
-        reply::ready_for_query(if open { pipeline.status } else { Status::Idle }, out.to_client);
+        reply::ready_for_query(if open { pipeline.owed.status() } else { Status::Idle }, out.to_client);
         ClientStep::Answered
     }
 
@@ -554,7 +554,7 @@ impl Session {
         answer: &mut Vec<u8>,
     ) -> Result<(), Report> {
         let Text::Commands(commands) = text else { return Err(misplaced()) };
-        if pipeline.status == Status::Failed {
+        if pipeline.owed.status() == Status::Failed {
             return Err(aborted());
         }
         for command in commands {
@@ -583,7 +583,7 @@ impl Session {
                 }
                 explained
             }
-            command => self.own.get_or_insert_default().run(command, pipeline.status != Status::Idle, answer),
+            command => self.own.get_or_insert_default().run(command, pipeline.owed.status() != Status::Idle, answer),
         }
     }
 
@@ -600,7 +600,7 @@ impl Session {
             return ClientStep::Hold;
         }
         let checked = match statement.verdict.own.as_deref() {
-            _ if pipeline.status == Status::Failed => Err(aborted()),
+            _ if pipeline.owed.status() == Status::Failed => Err(aborted()),
             Some(text) => only(text).map(drop),
             None => Ok(()),
         };
@@ -642,7 +642,7 @@ impl Session {
         }
         let own = self.own.get_or_insert_default();
         let format = match read_format(&message.body[names.bytes..]) {
-            _ if pipeline.status == Status::Failed => Err(aborted()),
+            _ if pipeline.owed.status() == Status::Failed => Err(aborted()),
             Ok(_) if own.portals.len() >= PORTALS_MAX => Err(Report::error(
                 SqlState::LIMIT_EXCEEDED,
                 format!("one client cannot hold more than {PORTALS_MAX} portals of settings of Poolhouse"),
@@ -714,7 +714,7 @@ impl Session {
         }
         let mut answer = Vec::new();
         let run = match verdict.own.as_deref().map(only)? {
-            _ if pipeline.status == Status::Failed => Err(aborted()),
+            _ if pipeline.owed.status() == Status::Failed => Err(aborted()),
             Ok(command) => self.run_own(command, pipeline, node, judge, &mut answer),
             Err(report) => Err(report),
         };
@@ -749,7 +749,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
         if self.own.as_ref()?.now.explain {
-            if pipeline.ready_owed > 0 {
+            if pipeline.owed.ready_owed() > 0 {
                 return Some(ClientStep::Hold);
             }
             let why = self.explanation(verdict, pipeline, server);
@@ -812,10 +812,10 @@ impl Session {
         }
         let refused = Parse { name: b"", sql: b"refused by Poolhouse", types: b"\0\0" };
         refused.write(b"", out.to_server);
-        pipeline.push(Owed::Refused { report: Box::new(report) });
+        pipeline.owed.push(Owed::Refused { report: Box::new(report) });
         if request == Request::Query {
             request::sync(out.to_server);
-            pipeline.push(Owed::Sync);
+            pipeline.owed.push(Owed::Sync);
         }
         ClientStep::Answered
     }

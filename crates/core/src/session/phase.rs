@@ -15,7 +15,7 @@
 //! A Query or FunctionCall that fails is answered with ReadyForQuery, also inside of an open batch; only what fails in a
 //! message of the extended protocol, malformed ones and COPY by Execute among them, makes the server skip.
 
-use super::{Outboxes, Pipeline, pipeline::Owed};
+use super::{Outboxes, Replies, owed::Owed};
 use crate::wire::{
     error::{Report, SqlState},
     frame::Request,
@@ -85,12 +85,12 @@ impl Phase {
     }
 }
 
-impl Pipeline {
+impl Replies {
     /// What a server connection is waited for, in words for operators: nothing of what clients have said.
     pub fn waits_for(&self) -> String {
-        let first = self.owed.front().map_or_else(String::new, |owed| format!("{owed:?}"));
+        let first = self.front().map_or_else(String::new, |owed| format!("{owed:?}"));
         let first = first.split([' ', '(']).next().unwrap_or_default();
-        let (count, phase, status, holding) = (self.owed.len(), self.phase, self.status, self.holding);
+        let (count, phase, status, holding) = (self.len(), self.phase(), self.status(), self.is_holding());
         format!("{count} answers, the first {first:?}; {phase:?}, {status:?}, holding: {holding}")
     }
 
@@ -99,7 +99,7 @@ impl Pipeline {
     ///
     /// To be called again whenever the server has answered: each call leaves less open than there was.
     pub fn say_last(&mut self, out: &mut Outboxes<'_>) -> bool {
-        match self.phase {
+        match self.phase() {
             Phase::Ready | Phase::Astray => return false,
             Phase::Copying { .. } => {
                 request::copy_fail("the client has left", out.to_server);
@@ -108,7 +108,7 @@ impl Pipeline {
             }
             Phase::Skipping => {}
             Phase::Batch => {
-                if self.owed.iter().any(|owed| matches!(owed, Owed::Execute { .. })) {
+                if self.iter().any(|owed| matches!(owed, Owed::Execute { .. })) {
                     // It may be a COPY that has not begun yet; outside of one this is ignored.
                     request::copy_fail("the client has left", out.to_server);
                     self.push(Owed::CopyEnd);

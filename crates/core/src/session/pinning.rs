@@ -1,7 +1,7 @@
 //! What a pool thinks of sessions that keep their server connection between transactions, and why one does.
 
 use super::{
-    ClientStep, Mode, Outboxes, Pipeline, ServerStep, Session, carried::push_literal, pipeline::Owed, server::NO_BLOCKS,
+    ClientStep, Mode, Outboxes, Pipeline, ServerStep, Session, carried::push_literal, owed::Owed, server::NO_BLOCKS,
 };
 use crate::{
     sql::{Called, Pin, PinSet, TransactionControl, Verdict},
@@ -67,19 +67,19 @@ impl Session {
         } else {
             return None;
         };
-        if pipeline.has_open_batch() {
+        if pipeline.owed.has_open_batch() {
             // What was sent of the batch cannot be taken back.
             return Some(ClientStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)));
         }
         if !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
         }
-        match (pipeline.status, request) {
+        match (pipeline.owed.status(), request) {
             (Status::Idle, _) => {}
             (_, Request::Query) => {
                 // Only the server can make its transaction fail.
                 request::query(&raise(&message, hint), out.to_server);
-                pipeline.push(Owed::Query { drops_unnamed: false, called: Called::default() });
+                pipeline.owed.push(Owed::Query { drops_unnamed: false, called: Called::default() });
                 return Some(ClientStep::Answered);
             }
             _ => return Some(ClientStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).hint(hint))),

@@ -6,9 +6,7 @@
 use std::fmt::Write;
 
 use super::{
-    Outboxes, Pipeline, ServerState, ServerStep, Session,
-    carried::push_literal,
-    pipeline::{Effects, Owed},
+    Outboxes, Pipeline, ServerState, ServerStep, Session, carried::push_literal, effects::Effects, owed::Owed,
 };
 use crate::{
     sql::{SettingChange, TransactionControl, Verdict},
@@ -43,7 +41,7 @@ impl Session {
     /// The client's statements are answered but for ReadyForQuery: brings the values of the login that were reset. False
     /// when there are none.
     pub(super) fn restore(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) -> bool {
-        if !pipeline.restores || !pipeline.owed.is_empty() || pipeline.status == Status::Failed {
+        if !pipeline.restores || !pipeline.owed.is_empty() || pipeline.owed.status() == Status::Failed {
             return false;
         }
         pipeline.restores = false;
@@ -53,8 +51,7 @@ impl Session {
         }
         request::query(&sql, out.to_server);
         server.unnamed = None;
-        pipeline.holding = true;
-        pipeline.push(Owed::Restore);
+        pipeline.owed.push(Owed::Restore);
         true
     }
 
@@ -72,17 +69,14 @@ impl Session {
     pub(super) fn on_restored(
         &mut self,
         failed: bool,
-        status: Status,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        pipeline.holding = false;
         let words = pipeline.take(|seldom| &mut seldom.last_words);
-        if let (true, Status::Failed, Some(words)) = (failed, status, words) {
+        if let (true, Status::Failed, Some(words)) = (failed, pipeline.owed.status(), words) {
             words.write(b'E', out.to_client);
         }
-        pipeline.status = status;
         self.finish_withheld(pipeline, server, out)
     }
 
@@ -101,7 +95,7 @@ impl Session {
             self.reported = server.reported.clone();
         }
         pipeline.withholds = pipeline.restores || !pipeline.owed.is_empty();
-        reply::ready_for_query(pipeline.status, out.to_client);
+        reply::ready_for_query(pipeline.owed.status(), out.to_client);
         match self.on_clients_ready(pipeline, server, out) {
             ServerStep::Forward | ServerStep::ForwardThenAnswer => {
                 self.answer_known(pipeline, out.to_client);

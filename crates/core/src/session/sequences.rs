@@ -6,10 +6,7 @@
 //! Nobody is ever told a stranger's value, or one of its own that it has drawn elsewhere since: who asks gets a connection
 //! on which such values are forgotten.
 
-use super::{
-    Need, Outboxes, Pipeline, ServerState, Session,
-    pipeline::{Judged, Owed},
-};
+use super::{Need, Outboxes, Pipeline, ServerState, Session, owed::Owed, pipeline::Judged};
 use crate::{
     sql::{Pin, Reason, Verdict},
     wire::{reply::Status, request},
@@ -69,11 +66,12 @@ impl Session {
     ) {
         self.note_asks_sequences();
         let Some(server) = server else { return };
-        let is_free = pipeline.status == Status::Idle && pipeline.owed.is_empty() && !pipeline.has_open_batch();
+        let is_free =
+            pipeline.owed.status() == Status::Idle && pipeline.owed.is_empty() && !pipeline.owed.has_open_batch();
         if is_free && !self.drew && self.meets_draws(pipeline.lent_for, pipeline, server) {
             request::query(FORGET, out.to_server);
             server.unnamed = None;
-            pipeline.push(Owed::Replay { settings: server.settings.clone() });
+            pipeline.owed.push(Owed::Replay { settings: server.settings.clone(), may_fail: false });
         }
     }
 

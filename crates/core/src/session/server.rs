@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{
     Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown,
     carried::{Answer, Carried, Probe, creates_temporary},
+    effects::Effects,
     inquiry::Outcome,
-    pipeline::{Effects, Owed},
+    owed::Owed,
     statements::{FUNCTIONS_NAME, NAME_PREFIX, Shape},
 };
 use crate::{
@@ -45,7 +46,7 @@ impl Session {
             Ok(reply) => reply,
             Err(error) => return nonsense(error),
         };
-        let explains = self.own.is_some() && pipeline.front_is_clients();
+        let explains = self.own.is_some() && pipeline.owed.front_is_clients();
         if let Some(warning) = pipeline.take(|seldom| &mut seldom.farewell) {
             warning.write(b'N', out.to_client);
         }
@@ -105,12 +106,12 @@ impl Session {
         };
         let completes = match (front, reply) {
             (Owed::Query { .. } | Owed::Execute { .. }, Reply::CommandComplete) => {
-                pipeline.end_copy();
+                pipeline.owed.end_copy();
                 self.on_command_complete(message.body, pipeline, server);
                 matches!(pipeline.owed.front(), Some(Owed::Execute { .. }))
             }
             (Owed::Query { .. } | Owed::Execute { .. }, Reply::CopyInResponse) => {
-                pipeline.begin_copy_in();
+                pipeline.owed.begin_copy_in();
                 false
             }
             (Owed::Query { .. }, _) => false,
@@ -159,7 +160,7 @@ impl Session {
     }
 
     fn complete_front(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
-        let Some(mut done) = pipeline.pop() else { return ServerStep::Forward };
+        let Some(mut done) = pipeline.owed.pop() else { return ServerStep::Forward };
         if let Some(sent) = done.sent {
             server.statements.set(sent.id, sent.held);
             server.statements.set_bytes(sent.id, sent.bytes);
@@ -226,17 +227,17 @@ impl Session {
         }
         (pipeline.failed, pipeline.mended) = (true, false);
         pipeline.effects.undone |= pipeline.owed.front().is_some_and(|front| !front.is_ours());
-        if pipeline.phase.is_copying() && pipeline.copy_sync {
+        if pipeline.owed.has_sync_in_copy() {
             let why = Report::fatal(SqlState::PROTOCOL_VIOLATION, "a COPY failed that had a Sync among its data");
             return ServerStep::fail(why.detail(fields.message()));
         }
-        pipeline.fail_copy();
+        pipeline.owed.fail_copy();
         let mut taken = None;
         match pipeline.owed.front() {
             // Something that needs no answer has failed in the middle of a batch.
-            None if pipeline.phase == Phase::Batch => drop(self.skip(pipeline, server)),
+            None if pipeline.owed.phase() == Phase::Batch => drop(self.skip(pipeline, server)),
             None => {
-                pipeline.phase = Phase::Astray;
+                pipeline.owed.go_astray();
                 return ServerStep::Swallow;
             }
             Some(Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::Probe { .. }) => {
@@ -341,8 +342,8 @@ impl Session {
         pipeline.long_unnamed = false;
         pipeline.take(|seldom| &mut seldom.asked_shape);
         while !pipeline.owed.front().is_some_and(Owed::syncs) {
-            let Some(done) = pipeline.pop() else {
-                pipeline.phase = Phase::Skipping;
+            let Some(done) = pipeline.owed.pop() else {
+                pipeline.owed.skip_all();
                 break;
             };
             match done.owed {
@@ -366,12 +367,10 @@ impl Session {
     /// whatever comes before the Sync is dropped. So the server is told to go on, and is free for others meanwhile.
     fn sync_early(&mut self, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
         let plain = !(pipeline.restores || pipeline.withholds || pipeline.reduced) && self.block.is_none();
-        let waits = pipeline.phase == Phase::Skipping && pipeline.status == Status::Idle;
+        let waits = pipeline.owed.phase() == Phase::Skipping && pipeline.owed.status() == Status::Idle;
         if waits && plain && !self.is_pinned() {
             request::sync(out.to_server);
-            pipeline.push(Owed::EarlySync);
-            pipeline.keep_batch(false);
-            pipeline.holding = true;
+            pipeline.owed.push(Owed::EarlySync);
             self.skip_to_sync = true;
         }
     }
@@ -379,16 +378,15 @@ impl Session {
     /// The server has ended a batch whose Sync the client has not sent yet.
     fn on_synced_early(
         &mut self,
-        status: Status,
+        before: Status,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        pipeline.holding = false;
+        let status = pipeline.owed.status();
         if let Some(own) = &mut self.own {
-            own.on_ready(true, pipeline.status, status);
+            own.on_ready(true, before, status);
         }
-        pipeline.status = status;
         self.settle_block(status);
         match self.on_clients_ready(pipeline, server, out) {
             ServerStep::ForwardAndRelease => ServerStep::Release,
@@ -435,14 +433,14 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        if !pipeline.owed.front().is_some_and(Owed::ends_with_ready) {
+        let before = pipeline.owed.status();
+        let Some(done) = pipeline.owed.pop_ready(status) else {
             return nonsense(wire::Error::UnknownMessage(b'Z'));
-        }
+        };
         let failed = std::mem::take(&mut pipeline.failed);
-        pipeline.end_copy();
-        let Some(done) = pipeline.pop() else { return ServerStep::Forward };
         match done.owed {
-            Owed::Replay { settings } => self.on_replayed(failed, settings, pipeline, server, out),
+            Owed::Replay { may_fail, .. } if failed => self.on_refused(may_fail, pipeline),
+            Owed::Replay { settings, .. } => self.on_replayed(settings, pipeline, server, out),
             Owed::Move { step } => self.on_moved(step, failed, pipeline, server, out),
             Owed::Probe { probe } if failed && self.may_ask_again(pipeline, server) => {
                 self.ask(probe, pipeline, server, out)
@@ -453,14 +451,11 @@ impl Session {
                 }
                 self.on_probed(failed, &probe, pipeline, server, out)
             }
-            Owed::Restore => self.on_restored(failed, status, pipeline, server, out),
+            Owed::Restore => self.on_restored(failed, pipeline, server, out),
             Owed::OurSync | Owed::FailedBegin => ServerStep::Swallow,
-            Owed::EarlySync => self.on_synced_early(status, pipeline, server, out),
-            Owed::Leave => self.on_left(pipeline),
-            Owed::Again => {
-                pipeline.holding = false;
-                ServerStep::Repeat
-            }
+            Owed::EarlySync => self.on_synced_early(before, pipeline, server, out),
+            Owed::Leave => self.on_left(before, pipeline),
+            Owed::Again => ServerStep::Repeat,
             Owed::OwnPrepare { name, id, since } => {
                 server.statements.set_own(&name, (!failed).then_some((id, since)));
                 ServerStep::Swallow
@@ -471,9 +466,8 @@ impl Session {
                     pipeline.end_statement(called, failed);
                 }
                 if let Some(own) = &mut self.own {
-                    own.on_ready(failed, pipeline.status, status);
+                    own.on_ready(failed, before, status);
                 }
-                pipeline.status = status;
                 pipeline.tally.queries += 1;
                 pipeline.tally.transactions += u32::from(status == Status::Idle);
                 self.settle_block(status);
@@ -496,11 +490,11 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
         pipeline.effects.may_commit &= !pipeline.owed.is_empty();
-        if self.shared.mode == Mode::Statement && pipeline.status != Status::Idle {
+        if self.shared.mode == Mode::Statement && pipeline.owed.status() != Status::Idle {
             // A text that was too long to be judged has opened a block.
             return ServerStep::fail(Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, NO_BLOCKS));
         }
-        if !pipeline.is_free() {
+        if !pipeline.owed.is_free() {
             return forward_to(pipeline);
         }
         pipeline.deallocating = false;
@@ -568,8 +562,7 @@ impl Session {
             request::query(&sql, out.to_server);
             server.unnamed = None;
         }
-        pipeline.holding = true;
-        pipeline.push(Owed::Probe { probe });
+        pipeline.owed.push(Owed::Probe { probe });
         ServerStep::Swallow
     }
 
@@ -617,20 +610,15 @@ impl Session {
 
     fn on_replayed(
         &mut self,
-        failed: bool,
         settings: Arc<Carried>,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        let held = std::mem::take(&mut pipeline.holding);
-        if !failed {
-            server.settings = settings;
-            self.note_brought(pipeline, server, out);
-            self.answer_known(pipeline, out.to_client);
-            return ServerStep::Swallow;
-        }
-        self.on_refused(held, pipeline)
+        server.settings = settings;
+        self.note_brought(pipeline, server, out);
+        self.answer_known(pipeline, out.to_client);
+        ServerStep::Swallow
     }
 
     fn on_probed(
@@ -641,7 +629,6 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        pipeline.holding = false;
         pipeline.asked_again = false;
         let effects = std::mem::take(&mut pipeline.effects);
         let answer = pipeline.take(|seldom| &mut seldom.answer);
@@ -727,9 +714,8 @@ fn repeats(fields: &ErrorFields, pipeline: &Pipeline) -> bool {
 fn send_again(pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
     server.unnamed = None;
     pipeline.can_repeat = false;
-    pipeline.holding = true;
-    while pipeline.pop().is_some() {}
-    pipeline.push(Owed::Again);
+    while pipeline.owed.pop().is_some() {}
+    pipeline.owed.push(Owed::Again);
     ServerStep::Swallow
 }
 

@@ -276,14 +276,14 @@ impl World {
         let cut = party.rest > 0 && party.passes;
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let mut out = Outboxes { to_server: &mut to_server, to_client: &mut to_client };
-        if !cut && party.pipeline.say_last(&mut out) {
+        if !cut && party.pipeline.owed.say_last(&mut out) {
             server.model.receive(&to_server);
             return true;
         }
         if !cut && !party.pipeline.owed.is_empty() {
             return false;
         }
-        let fit = !cut && party.pipeline.is_at_rest() && !party.session.is_indelible();
+        let fit = !cut && party.pipeline.owed.is_at_rest() && !party.session.is_indelible();
         party.ended = Some("it left".into());
         detach(party);
         let Model { read_only, no_roles, .. } = server.model;
@@ -464,7 +464,7 @@ impl World {
                 return;
             }
             let message: Vec<u8> = party.from_server.drain(..head.message()).collect();
-            if Reply::is_data(head.tag) && party.pipeline.front_is_clients() {
+            if Reply::is_data(head.tag) && party.pipeline.owed.front_is_clients() {
                 party.received.extend_from_slice(&message);
                 continue;
             }
@@ -506,7 +506,7 @@ impl World {
         }
         let (party, server) = (&mut self.clients[client], &mut self.servers[at]);
         assert!(party.pipeline.owed.is_empty(), "released while something is owed");
-        assert_eq!(party.pipeline.status, Status::Idle, "released inside a transaction");
+        assert_eq!(party.pipeline.owed.status(), Status::Idle, "released inside a transaction");
         assert!(party.from_server.is_empty(), "released with replies unread");
         assert!(!party.session.is_pinned(), "released though pinned");
         let unfit = party.pipeline.unfit;
@@ -571,7 +571,7 @@ fn is_default((name, value): &(String, String)) -> bool {
 }
 
 fn is_data_of_client(party: &Client) -> bool {
-    party.from_server.first().is_some_and(|tag| Reply::is_data(*tag)) && party.pipeline.front_is_clients()
+    party.from_server.first().is_some_and(|tag| Reply::is_data(*tag)) && party.pipeline.owed.front_is_clients()
 }
 
 fn detach(party: &mut Client) {

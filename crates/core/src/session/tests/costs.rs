@@ -171,7 +171,7 @@ impl Stage {
 
     /// Replies to all that is owed, up to what brings rows.
     fn complete(&mut self) {
-        use crate::session::pipeline::Owed;
+        use crate::session::owed::Owed;
         while let Some(owed) = self.pipeline.owed.front() {
             let tag = match owed {
                 Owed::Parse { .. } | Owed::OurParse { .. } | Owed::OwnParse { .. } => b'1',

@@ -320,7 +320,7 @@ impl World {
                 Errand::Leave => panic!("it listens to the bell all the time"),
             }
         }
-        let quiet = self.pipeline.is_quiet();
+        let quiet = self.pipeline.owed.is_quiet();
         while let Some(mail) = self.hub.mail.pop_front() {
             if let Some(mail) = self.session.on_mail(mail, true, quiet, &mut self.pipeline, &mut self.received) {
                 self.hub.mail.push_front(mail);

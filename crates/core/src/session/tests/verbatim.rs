@@ -6,7 +6,7 @@ use super::message::frame;
 use crate::{
     session::{
         Carried, ClientStep, Judge, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported, Roster, ServerState,
-        Session, Shared, Shown, Statements, pipeline::Owed,
+        Session, Shared, Shown, Statements, owed::Owed,
     },
     sql::{Cache, Verdict},
     wire::{frame::HEADER_BYTES, header},
