@@ -1,7 +1,7 @@
 # Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
 # DEMO, TESTS, CONFORMANCE, REGRESS, BENCH and PGPOOL hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
 
-.PHONY: help demo test conformance regress bench pgpool fuzz lint build check-deps
+.PHONY: help demo test conformance regress bench pgpool fuzz lint build reference check-deps
 
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz        each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)"
 	@echo "make lint        formatting and lints"
 	@echo "make build       target/release/poolhouse"
+	@echo "make reference   config/reference.toml and config/schema.json, from the declarations in src/config/keys.rs"
 	@echo "make check-deps  what the other targets would install"
 
 demo:
@@ -61,6 +62,12 @@ lint:
 build:
 	@scripts/deps.sh build
 	cargo build --release
+
+reference:
+	@scripts/deps.sh build
+	cargo build --quiet
+	$${CARGO_TARGET_DIR:-target}/debug/poolhouse check --reference > config/reference.toml
+	$${CARGO_TARGET_DIR:-target}/debug/poolhouse check --schema > config/schema.json
 
 check-deps:
 	@scripts/deps.sh --check build lint postgres drivers node python bench pgpool

@@ -30,7 +30,7 @@ use notify::Manager;
 
 use crate::{
     admin::{self, Catalog, Desk, Http, Request, SetLevel, Shutdown, User},
-    config::{self, Database, Pooling, Settings},
+    config::{self, Database, PoolOverride, Pooling, Settings},
     frontend::{
         self, Arrivals, Cluster, DatabaseSettings, Databases, Door, Frontend, Live, Order, Visitor, Worker, Workers,
     },
@@ -259,8 +259,8 @@ fn catalog(settings: &Settings) -> Catalog {
     let known = settings.auth.users.keys().chain(settings.user_pools.keys());
     for name in known {
         let pool = settings.user_pools.get(name);
-        let pool_mode = pool.and_then(|pool| pool.mode).map(|mode| format!("{mode:?}").to_lowercase());
-        users.insert(name, User { name: name.clone(), pool_size: pool.and_then(|pool| pool.size), pool_mode });
+        let (pool_size, pool_mode) = (pool.and_then(PoolOverride::size), pool.and_then(PoolOverride::mode));
+        users.insert(name, User { name: name.clone(), pool_size, pool_mode });
     }
     let port = settings.listen.iter().find_map(|listen| match listen {
         Listen::Tcp(address) => Some(address.port()),

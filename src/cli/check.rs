@@ -16,14 +16,26 @@ use crate::config::{self, Loaded, Mistakes, Overrides, Settings};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The configuration file (TOML).
-    config: PathBuf,
+    #[arg(required_unless_present_any = ["reference", "schema"])]
+    config: Option<PathBuf>,
+    /// Write a configuration file with every key, its default and what it does, instead of reading one.
+    #[arg(long, conflicts_with = "config")]
+    reference: bool,
+    /// Write a JSON schema of configuration files, as editors use it, instead of reading one.
+    #[arg(long, conflicts_with_all = ["config", "reference"])]
+    schema: bool,
 }
 
 /// Reads the file and reports to standard output.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let loaded = config::load(&arguments.config, &Overrides::default());
+    let Some(config) = &arguments.config else {
+        let text = if arguments.schema { config::schema() } else { config::reference() };
+        let written = stdout().lock().write_all(text.as_bytes());
+        return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    };
+    let loaded = config::load(config, &Overrides::default());
     // Standard output may be closed (`| head`); the exit code says the same.
-    let _ = report(&arguments.config, &loaded, &mut stdout().lock());
+    let _ = report(config, &loaded, &mut stdout().lock());
     if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
 }
 

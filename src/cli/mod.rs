@@ -73,12 +73,16 @@ mod tests {
             "poolhouse serve poolhouse.toml --listen 127.0.0.1:1 --listen unix:/run --workers 2",
             "poolhouse serve --upstream postgres://u@h/d",
             "poolhouse check poolhouse.toml",
+            "poolhouse check --reference",
+            "poolhouse check --schema",
         ] {
             assert!(parse(right).is_ok(), "{right}");
         }
         for wrong in [
             "poolhouse",
             "poolhouse check",
+            "poolhouse check poolhouse.toml --reference",
+            "poolhouse check --schema --reference",
             "poolhouse serve poolhouse.toml --upstream postgres://u@h/d",
             "poolhouse serve --workers -1",
             "poolhouse serve --workers 1025",

@@ -12,6 +12,8 @@ use crate::net::{Address, Listen};
 pub(super) const SERVER_PORT: u16 = 5432;
 /// Poolhouse's own.
 const LISTEN_PORT: u16 = 6432;
+/// Where clients connect when nothing is said.
+pub(super) const LISTEN_DEFAULT: ([u8; 4], u16) = ([127, 0, 0, 1], LISTEN_PORT);
 /// The path of a Unix socket must fit into `sockaddr_un` with its closing NUL.
 const SOCKET_PATH_MAX: usize = 107;
 /// RFC 1035, section 2.3.4.

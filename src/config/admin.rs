@@ -4,34 +4,28 @@ use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
-use super::{
-    mistake::Findings,
-    raw::{self, Item},
-    value::{Outside, or},
-};
+use super::{keys, mistake::Findings, raw::Item, value::Outside};
 use crate::admin::{Http, Settings};
 use poolhouse_core::auth::{self, Method, Secret};
-
-/// Most places for operators.
-const RESERVED_MAX: usize = 1_000;
 
 /// Where HTTP is served when nothing is said.
 const HTTP_PORT: u16 = 6433;
 
 pub(super) fn read(
-    file: &raw::File<'_>,
+    file: &keys::File<'_>,
     auth: &auth::Settings,
     outside: &Outside<'_>,
     findings: &mut Findings,
 ) -> Settings {
-    let raw = raw::Admin::read(file.admin.as_ref(), findings);
+    let raw = keys::Admin::read(file.admin.as_ref(), findings);
+    let mut settings = Settings { http: http(&raw, outside, findings), ..Settings::default() };
+    raw.put(&mut settings, findings);
     let mut names = |item: &Option<Item<'_>>, key: &str| {
         item.as_ref().map(|item| users(item, key, auth, findings)).unwrap_or_default()
     };
-    let (users, stats_users) = (names(&raw.users, "users"), names(&raw.stats_users, "stats_users"));
-    let pgbouncer_version = raw.pgbouncer_version.as_ref().and_then(|item| version(item, findings));
-    let reserved = or(&raw.reserved, Settings::default().reserved, |item| item.whole(0..=RESERVED_MAX, findings));
-    Settings { users, stats_users, pgbouncer_version, http: http(&raw, outside, findings), reserved }
+    (settings.users, settings.stats_users) = (names(&raw.users, "users"), names(&raw.stats_users, "stats_users"));
+    settings.pgbouncer_version = raw.pgbouncer_version.as_ref().and_then(|item| version(item, findings));
+    settings
 }
 
 /// Without a word on it.
@@ -39,7 +33,7 @@ pub(super) fn default_http() -> Http {
     Http { address: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)), by_default: true, token: None }
 }
 
-fn http(raw: &raw::Admin<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Http> {
+fn http(raw: &keys::Admin<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Http> {
     const MEND: &str = "write it like \"127.0.0.1:6433\", or \"\" for none";
     let token = raw.token.as_ref().and_then(|item| {
         let secret = item.secret(outside, findings)?;

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Database, Log, Settings, seats::Seats};
+use super::{
+    Database, Pooling, Settings,
+    declare::{Field, Value},
+    keys,
+    seats::Seats,
+};
 use crate::{monitor, net::Address};
 use poolhouse_core::topology;
 
@@ -22,6 +27,17 @@ pub enum Effect {
     Restart,
 }
 
+impl Effect {
+    /// As SHOW CONFIG has it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Effect::Now => "at once",
+            Effect::NewSessions => "new sessions",
+            Effect::Restart => "restart",
+        }
+    }
+}
+
 impl std::fmt::Display for Change {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let effect = match self.effect {
@@ -34,25 +50,17 @@ impl std::fmt::Display for Change {
 }
 
 /// What differs, and the settings that are in force then: the old ones, but for what takes effect.
-pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
+pub fn changes(old: &Settings, mut new: Settings) -> (Vec<Change>, Settings) {
     let mut changes = Vec::new();
     let mut note = |differs: bool, key: &str, effect: Effect| {
         if differs {
             changes.push(Change { key: key.to_owned(), effect });
         }
     };
-    let (was, is) = (&old.frontend, &new.frontend);
-    note(old.listen != new.listen, "server.listen", Effect::Restart);
+    succeed_in("server", keys::Server::FIELDS, old, &mut new, &mut note);
     note(old.listeners != new.listeners, "listener", Effect::Restart);
-    note(old.workers != new.workers, "server.workers", Effect::Restart);
-    note(was.max_clients != is.max_clients, "server.max_clients", Effect::Now);
-    note(was.logins.all != is.logins.all, "server.max_logins", Effect::Now);
-    let per_address = (was.logins.per_address, is.logins.per_address);
-    note(per_address.0 != per_address.1, "server.max_logins_per_address", Effect::Now);
-    note(was.login_timeout != is.login_timeout, "server.login_timeout", Effect::Now);
-    note(was.shutdown_timeout != is.shutdown_timeout, "server.shutdown_timeout", Effect::Now);
-    note(was.tcp != is.tcp, "server.tcp", Effect::Now);
-    note(old.auth.method != new.auth.method, "auth.method", Effect::NewSessions);
+    new.listeners.clone_from(&old.listeners);
+    succeed_in("auth", keys::Auth::FIELDS, &old.auth, &mut new.auth, &mut note);
     for name in names(old.auth.users.keys(), new.auth.users.keys()) {
         let differs = old.auth.users.get(name) != new.auth.users.get(name);
         note(differs, &format!("users.{name}"), Effect::NewSessions);
@@ -63,7 +71,7 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
         note(differs, &format!("users.{name}.pool"), Effect::NewSessions);
     }
     let (clusters, seats) = clusters(old, &new, &mut note);
-    let mut databases = new.databases;
+    let mut databases = std::mem::take(&mut new.databases);
     for database in databases.values_mut() {
         let (settings, seats) = (&clusters[database.cluster], &seats[database.cluster]);
         match seats {
@@ -86,22 +94,20 @@ pub fn changes(old: &Settings, new: Settings) -> (Vec<Change>, Settings) {
             note(true, &format!("databases.{name}"), effect);
         }
     }
-    note(old.admin.users != new.admin.users, "admin.users", Effect::NewSessions);
-    note(old.admin.stats_users != new.admin.stats_users, "admin.stats_users", Effect::NewSessions);
-    note(old.admin.reserved != new.admin.reserved, "admin.reserved", Effect::Now);
-    let versions = (&old.admin.pgbouncer_version, &new.admin.pgbouncer_version);
-    note(versions.0 != versions.1, "admin.pgbouncer_version", Effect::Now);
-    note(old.admin.http != new.admin.http, "admin.http", Effect::Restart);
-    note(old.log.level != new.log.level, "log.level", Effect::Now);
-    note(old.log.format != new.log.format, "log.format", Effect::Restart);
-    note(old.log.slow != new.log.slow, "log.slow", Effect::Now);
-    note(old.log.slow_values != new.log.slow_values, "log.slow_values", Effect::Now);
-    note(old.log.connections != new.log.connections, "log.connections", Effect::Now);
-    let mut settings = Settings { databases, clusters, frontend: new.frontend, ..old.clone() };
-    (settings.auth, settings.user_pools, settings.admin) = (new.auth, new.user_pools, new.admin);
-    settings.admin.http.clone_from(&old.admin.http);
-    settings.log = Log { format: old.log.format, ..new.log };
-    (changes, settings)
+    succeed_in("admin", keys::Admin::FIELDS, &old.admin, &mut new.admin, &mut note);
+    succeed_in("log", keys::Log::FIELDS, &old.log, &mut new.log, &mut note);
+    (changes, Settings { databases, clusters, ..new })
+}
+
+/// Notes what differs in a section, and leaves what needs a restart as it was.
+fn succeed_in<T>(at: &str, fields: &[Field<T>], old: &T, new: &mut T, note: &mut impl FnMut(bool, &str, Effect)) {
+    for Field { key, value } in fields {
+        let Some(value) = value else { continue };
+        note((value.differs)(old, new), &format!("{at}.{}", key.name), key.effect);
+        if key.effect == Effect::Restart {
+            (value.keep)(old, new);
+        }
+    }
 }
 
 /// All names, each once.
@@ -136,8 +142,9 @@ fn clusters(
         let others = |one: &monitor::Settings, other: &monitor::Settings| !in_use(one).eq(in_use(other));
         note(others(&was, &live), &format!("clusters.{name}.nodes"), Effect::Now);
         note(matches!(seating, Seating::NoRoom), &format!("clusters.{name}.nodes"), Effect::Restart);
-        note(live.tcp != is.tcp, &format!("clusters.{name}.tcp"), Effect::Restart);
-        note(live.connect_timeout != is.connect_timeout, &format!("clusters.{name}.connect_timeout"), Effect::Restart);
+        for (at, value) in needs_restart() {
+            note((value.differs)(&live, &is), &format!("clusters.{name}.{at}"), Effect::Restart);
+        }
     }
     let succeeded = new.clusters.iter().map(|is| match by_name(old, &is.name) {
         Some(was) => succeed(&was, is),
@@ -148,7 +155,8 @@ fn clusters(
 
 /// The settings of a cluster that are in force when a new file says `is`.
 fn succeed(was: &monitor::Settings, is: &monitor::Settings) -> (monitor::Settings, Seating) {
-    let mut live = monitor::Settings { connect_timeout: was.connect_timeout, tcp: was.tcp, ..is.clone() };
+    let mut live = is.clone();
+    needs_restart().for_each(|(_, value)| (value.keep)(was, &mut live));
     match Seats::new(was, is) {
         Some(seats) => {
             seats.seat(was, &mut live);
@@ -160,6 +168,15 @@ fn succeed(was: &monitor::Settings, is: &monitor::Settings) -> (monitor::Setting
             (live, Seating::NoRoom)
         }
     }
+}
+
+/// The settings of a cluster that stay as they are while it runs, with their keys.
+fn needs_restart() -> impl Iterator<Item = (String, &'static Value<monitor::Settings>)> {
+    let sections =
+        [("", keys::Cluster::FIELDS), ("health.", keys::Health::FIELDS), ("failover.", keys::Failover::FIELDS)];
+    let fields = sections.into_iter().flat_map(|(at, fields)| fields.iter().map(move |field| (at, field)));
+    let fields = fields.filter(|(_, field)| field.key.effect == Effect::Restart);
+    fields.filter_map(|(at, field)| Some((format!("{at}{}", field.key.name), field.value.as_ref()?)))
 }
 
 fn in_use(cluster: &monitor::Settings) -> impl Iterator<Item = &Address> {
@@ -181,8 +198,17 @@ fn database_effect(was: &Database, is: &Database) -> Option<Effect> {
     if was == is {
         return None;
     }
-    let only_lending = Database { pool: was.pool.clone(), ..is.clone() } == *was;
-    Some(if only_lending { Effect::Now } else { Effect::NewSessions })
+    // What of its pool changes at once.
+    let (before, mut after) = (pooling(was), pooling(is));
+    let now = keys::Pool::FIELDS.iter().filter(|field| field.key.effect == Effect::Now);
+    now.filter_map(|field| field.value.as_ref()).for_each(|value| (value.keep)(&before, &mut after));
+    let Pooling { lending, session } = after;
+    let only_now = Database { pool: lending, session, ..is.clone() } == *was;
+    Some(if only_now { Effect::Now } else { Effect::NewSessions })
+}
+
+fn pooling(database: &Database) -> Pooling {
+    Pooling { lending: database.pool.clone(), session: database.session.clone() }
 }
 
 #[cfg(test)]

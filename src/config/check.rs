@@ -1,19 +1,20 @@
 //! From the text of a configuration to settings, with every mistake at once. Pure: environment variables and files
 //! are reached through [`Outside`]. The larger sections have files of their own: `cluster`, `database`, `pooling`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use toml::de::DeValue;
 
 use super::{
-    Database, Listener, Loaded, Log, LogFormat, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address,
-    admin,
+    Database, Listener, Loaded, Log, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address, admin,
     cluster::{self, Cluster},
     database::{self, Ground},
+    keys::{self, ROUTES},
+    kind::Kind,
     mistake::{Findings, Place},
     pooling::Section,
     raw::{self, Item},
-    value::{Choice, DURATION_DAY, Outside, or},
+    value::Outside,
 };
 use crate::{
     frontend, monitor,
@@ -21,26 +22,11 @@ use crate::{
 };
 use poolhouse_core::{
     auth::{self, Method, Secret, userlist},
-    session::{Route, nearest},
+    session::nearest,
 };
 
-pub(super) const LISTEN_DEFAULT: &str = "127.0.0.1:6432";
-pub(super) const WORKERS_MAX: usize = 1024;
-const CLIENTS_MAX: usize = 1_000_000;
 const CLIENTS: usize = 10_000;
 const LOGINS_MIN: usize = 1_000;
-const LOGIN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
-
-const METHODS: &[Choice<'static, Method>] = &[
-    ("scram-sha-256", Some(Method::ScramSha256)),
-    ("md5", Some(Method::Md5)),
-    ("trust", Some(Method::Trust)),
-    ("cert", None),
-    ("hba", None),
-];
-const ROUTES: &[Choice<'static, Route>] =
-    &[("replica", Some(Route::Replica)), ("primary", Some(Route::Primary)), ("auto", Some(Route::Auto))];
-const FORMATS: &[Choice<'static, LogFormat>] = &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))];
 
 /// Reads `text`, which came from `source`.
 ///
@@ -50,8 +36,8 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
     let mut findings = Findings::new(source, text);
     let Some(document) = raw::parse(text, &mut findings) else { return Err(findings.refuse()) };
     let root = Item { place: Place::absent(""), value: &document };
-    let file = raw::File::read(Some(&root), &mut findings);
-    let server = raw::Server::read(file.server.as_ref(), &mut findings);
+    let file = keys::File::read(Some(&root), &mut findings);
+    let server = keys::Server::read(file.server.as_ref(), &mut findings);
     refuse_sections(&file, &mut findings);
 
     let pool = Section::read(file.pool.as_ref(), &mut findings);
@@ -67,9 +53,7 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
     let admin = admin::read(&file, &auth, outside, &mut findings);
     warn_of_trust(&auth, &everywhere, &file, &mut findings);
     let clusters = finish_clusters(clusters, &everywhere, &databases, &mut findings);
-    let settings = Settings {
-        workers: workers(&server, over, outside, &mut findings),
-        frontend: limits(&server, &mut findings),
+    let mut settings = Settings {
         log: log(&file, outside, &mut findings),
         databases: databases.into_iter().collect(),
         listen,
@@ -78,45 +62,35 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
         clusters,
         user_pools,
         admin,
+        ..Settings::default()
     };
+    server_settings(&server, over, outside, &mut settings, &mut findings);
     findings.finish(settings)
 }
 
 /// Refuses what is not available yet, rather than ignoring it.
-fn refuse_sections(file: &raw::File<'_>, findings: &mut Findings) {
-    let tls = raw::Tls::read(file.tls.as_ref(), findings);
-    if let Some(mode) = &tls.mode {
-        let choices = [("disable", Some(())), ("prefer", None), ("require", None), ("verify", None)];
-        mode.choice(&choices, "write \"disable\" and listen on loopback or a Unix socket only", findings);
-    }
-    for item in [tls.certificate, tls.private_key, tls.client_ca].iter().flatten() {
-        item.not_yet("remove it: clients connect without TLS", findings);
-    }
-    let coordination = raw::Coordination::read(file.coordination.as_ref(), findings);
-    for item in [coordination.etcd, coordination.namespace, coordination.node].iter().flatten() {
-        item.not_yet("remove it: let one Poolhouse promote, and all others \"follow\"", findings);
-    }
+fn refuse_sections(file: &keys::File<'_>, findings: &mut Findings) {
+    keys::Tls::read(file.tls.as_ref(), findings).put(&mut (), findings);
+    keys::Coordination::read(file.coordination.as_ref(), findings).put(&mut (), findings);
 }
 
-fn limits(server: &raw::Server<'_>, findings: &mut Findings) -> frontend::Settings {
-    let default = frontend_defaults();
-    let max_clients = or(&server.max_clients, default.max_clients, |item| item.whole(1..=CLIENTS_MAX, findings));
-    let logins = logins_for(max_clients, None);
-    let all = or(&server.max_logins, logins.all, |item| item.whole(1..=CLIENTS_MAX, findings));
-    let logins = logins_for(max_clients, Some(all));
-    let per_address =
-        or(&server.max_logins_per_address, logins.per_address, |item| item.whole(1..=CLIENTS_MAX, findings));
-    frontend::Settings {
-        max_clients,
-        logins: Crowd { all, per_address },
-        login_timeout: or(&server.login_timeout, default.login_timeout, |item| {
-            item.duration(LOGIN_TIMEOUT_MIN..=DURATION_DAY, findings)
-        }),
-        shutdown_timeout: or(&server.shutdown_timeout, default.shutdown_timeout, |item| {
-            item.duration(Duration::ZERO..=DURATION_DAY, findings)
-        }),
-        tcp: cluster::tcp(server.tcp.as_ref(), default.tcp, findings),
+/// `[server]`, but for the addresses.
+fn server_settings(
+    server: &keys::Server<'_>,
+    over: &Overrides,
+    outside: &Outside<'_>,
+    settings: &mut Settings,
+    findings: &mut Findings,
+) {
+    let said = server.put(settings, findings);
+    let limits = &mut settings.frontend;
+    let logins = logins_for(limits.max_clients, said.contains(&"max_logins").then_some(limits.logins.all));
+    limits.logins.all = logins.all;
+    if !said.contains(&"max_logins_per_address") {
+        limits.logins.per_address = logins.per_address;
     }
+    limits.tcp = cluster::tcp(server.tcp.as_ref(), limits.tcp, findings);
+    settings.workers = cores_for(over.workers.unwrap_or(settings.workers), outside.cores);
 }
 
 /// As many connections may log in at once as clients may be there, who may all come at once; no fewer than a crowd that is
@@ -136,18 +110,13 @@ pub(super) fn frontend_defaults() -> frontend::Settings {
     }
 }
 
-fn workers(server: &raw::Server<'_>, over: &Overrides, outside: &Outside<'_>, findings: &mut Findings) -> usize {
-    let written = or(&server.workers, 0, |item| item.whole(0..=WORKERS_MAX, findings));
-    cores_for(over.workers.unwrap_or(written), outside.cores)
-}
-
 /// 0 workers stand for one per core.
 pub(super) fn cores_for(workers: usize, cores: usize) -> usize {
     if workers == 0 { cores.max(1) } else { workers }
 }
 
-fn listen(server: &raw::Server<'_>, over: &Overrides, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Listen> {
-    let mend = format!("write it like listen = [\"{LISTEN_DEFAULT}\"]");
+fn listen(server: &keys::Server<'_>, over: &Overrides, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Listen> {
+    let mend = format!("write it like listen = [\"{}\"]", SocketAddr::from(address::LISTEN_DEFAULT));
     let items = server.listen.as_ref().map(|list| list.list(&mend, findings));
     let mut entries: Vec<(Place, &str)> = Vec::new();
     for item in items.iter().flatten() {
@@ -162,22 +131,27 @@ fn listen(server: &raw::Server<'_>, over: &Overrides, outside: &Outside<'_>, fin
     match (over.listen.is_empty(), server.listen.is_some()) {
         (false, _) => listen_flags(&over.listen, outside, findings),
         (true, true) => written,
-        (true, false) => listen_flags(&[LISTEN_DEFAULT.to_owned()], outside, findings),
+        (true, false) => Settings::default().listen,
     }
 }
 
 /// The addresses that have a route.
-fn listeners(file: &raw::File<'_>, listen: &[Listen], outside: &Outside<'_>, findings: &mut Findings) -> Vec<Listener> {
+fn listeners(
+    file: &keys::File<'_>,
+    listen: &[Listen],
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Vec<Listener> {
     const MEND: &str = "write it as [[listener]] with address = \"127.0.0.1:6434\" and route = \"replica\"";
     let mut listeners: Vec<Listener> = Vec::new();
     for item in file.listener.as_ref().map(|list| list.list(MEND, findings)).unwrap_or_default() {
-        let raw = raw::Listener::read(Some(&item), findings);
+        let raw = keys::Listener::read(Some(&item), findings);
         for (key, value) in [("address", &raw.address), ("route", &raw.route)] {
             if value.is_none() && matches!(item.value, DeValue::Table(_)) {
                 findings.mistake(&item.place, format!("has no {key}"), MEND);
             }
         }
-        let route = raw.route.as_ref().and_then(|item| item.choice(ROUTES, "", findings));
+        let route = raw.route.as_ref().and_then(|item| ROUTES.read(item, findings));
         let Some(place) = raw.address.as_ref().map(|item| item.place.clone()) else { continue };
         let Some(text) = raw.address.as_ref().and_then(|item| item.text(findings)) else { continue };
         let address = address::listens(&[(place.clone(), text)], &outside.directory, findings).pop();
@@ -200,7 +174,7 @@ pub(super) fn listen_flags(texts: &[String], outside: &Outside<'_>, findings: &m
     listen
 }
 
-fn clusters(file: &raw::File<'_>, zone: Option<&str>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Cluster> {
+fn clusters(file: &keys::File<'_>, zone: Option<&str>, outside: &Outside<'_>, findings: &mut Findings) -> Vec<Cluster> {
     let entries = file.clusters.as_ref().map(|item| item.entries(findings)).unwrap_or_default();
     if entries.is_empty() && file.clusters.as_ref().is_none_or(|item| matches!(item.value, DeValue::Table(_))) {
         let mend = "add [clusters.main] with nodes = [\"10.0.0.1:5432\"]";
@@ -210,7 +184,7 @@ fn clusters(file: &raw::File<'_>, zone: Option<&str>, outside: &Outside<'_>, fin
 }
 
 /// In the order of the file.
-fn databases(file: &raw::File<'_>, ground: &Ground<'_>, findings: &mut Findings) -> Vec<(String, Database)> {
+fn databases(file: &keys::File<'_>, ground: &Ground<'_>, findings: &mut Findings) -> Vec<(String, Database)> {
     let entries = file.databases.as_ref().map(|item| item.entries(findings)).unwrap_or_default();
     if entries.is_empty() && file.databases.as_ref().is_none_or(|item| matches!(item.value, DeValue::Table(_))) {
         let mend = "add [databases.\"*\"] for all that the servers have";
@@ -250,24 +224,21 @@ pub(super) fn refuse_own(address: &Address, listen: &[Listen], place: &Place, fi
 type Users = (auth::Settings, BTreeMap<String, PoolOverride>);
 
 fn auth(
-    file: &raw::File<'_>,
+    file: &keys::File<'_>,
     databases: &[(String, Database)],
     outside: &Outside<'_>,
     findings: &mut Findings,
 ) -> Users {
-    let raw = raw::Auth::read(file.auth.as_ref(), findings);
-    let instead = "write \"scram-sha-256\", and name users under [users] or in users_file";
-    let method = or(&raw.method, Method::default(), |item| item.choice(METHODS, instead, findings));
-    for item in [&raw.hba_file, &raw.query, &raw.query_user].into_iter().flatten() {
-        item.not_yet("remove it, and name users under [users] or in users_file", findings);
-    }
-    let mut users = BTreeMap::new();
+    let raw = keys::Auth::read(file.auth.as_ref(), findings);
+    let mut settings = auth::Settings::default();
+    raw.put(&mut settings, findings);
+    let auth::Settings { method, mut users } = settings;
     if let Some(item) = &raw.users_file {
         users.extend(users_file(item, outside, findings));
     }
     let mut pools = BTreeMap::new();
     for entry in file.users.as_ref().map(|item| item.entries(findings)).unwrap_or_default() {
-        let user = raw::User::read(Some(&entry.item), findings);
+        let user = keys::User::read(Some(&entry.item), findings);
         let section = Section::read(user.pool.as_ref(), findings);
         check_pools(&section, databases, findings);
         pools.insert(entry.name.to_owned(), section.overrides);
@@ -315,7 +286,7 @@ fn check_pools(section: &Section, databases: &[(String, Database)], findings: &m
     }
 }
 
-fn check_user(entry: &raw::Entry<'_>, user: &raw::User<'_>, in_file: bool, method: Method, findings: &mut Findings) {
+fn check_user(entry: &raw::Entry<'_>, user: &keys::User<'_>, in_file: bool, method: Method, findings: &mut Findings) {
     if entry.name.is_empty() {
         findings.mistake(&entry.item.place, "is a user without a name", "write it like [users.alice]");
     }
@@ -352,7 +323,7 @@ fn warn_of_users(users: &BTreeMap<String, Secret>, names_users: bool, method: Me
     }
 }
 
-fn warn_of_trust(auth: &auth::Settings, listen: &[Listen], file: &raw::File<'_>, findings: &mut Findings) {
+fn warn_of_trust(auth: &auth::Settings, listen: &[Listen], file: &keys::File<'_>, findings: &mut Findings) {
     let Some(open) = listen.iter().find(|listen| !address::is_local(listen)) else { return };
     if auth.method == Method::Trust {
         let place = file.auth.as_ref().map_or(Place::absent("auth"), |item| item.place.clone());
@@ -361,16 +332,14 @@ fn warn_of_trust(auth: &auth::Settings, listen: &[Listen], file: &raw::File<'_>,
     }
 }
 
-fn log(file: &raw::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Log {
-    let raw = raw::Log::read(file.log.as_ref(), findings);
-    let default = Log::default();
-    Log {
-        level: or(&raw.level, default.level, |item| log_level(item, outside, findings)),
-        format: or(&raw.format, default.format, |item| item.choice(FORMATS, "", findings)),
-        slow: or(&raw.slow, default.slow, |item| item.time_limit(findings)),
-        slow_values: or(&raw.slow_values, default.slow_values, |item| item.flag(findings)),
-        connections: or(&raw.connections, default.connections, |item| item.flag(findings)),
+fn log(file: &keys::File<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Log {
+    let raw = keys::Log::read(file.log.as_ref(), findings);
+    let mut log = Log::default();
+    raw.put(&mut log, findings);
+    if let Some(level) = raw.level.as_ref().and_then(|item| log_level(item, outside, findings)) {
+        log.level = level;
     }
+    log
 }
 
 /// The levels of the log.

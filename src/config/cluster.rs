@@ -1,64 +1,31 @@
 //! `[clusters.X]`: the nodes, how they are watched, what happens when the primary is lost, and where reads go.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::{
     Database,
     address::{self, SERVER_PORT},
+    keys::{self, FENCES, HOUR, PREFERENCES, ROLES, WAIT_MIN, WEIGHT_MAX},
+    kind::Kind,
     mistake::{Findings, Place},
     raw::{self, Item},
-    value::{Choice, DURATION_DAY, Outside, or},
+    value::{Outside, or},
 };
 use crate::{
     monitor::{self, Health},
     net::{Address, Tcp},
 };
 use poolhouse_core::{
-    sql::{Lists, Pattern},
-    topology::{
-        self, Balance, Consistency, FailoverMode, NodeSettings, Preference, Reads, Role, Routing, Rule, Transactions,
-    },
+    sql::Pattern,
+    topology::{self, FailoverMode, NodeSettings, Routing, Rule},
 };
 
 const NODES_MAX: usize = 100;
 const RULES_MAX: usize = 1_000;
-const CONNECTIONS_MAX: usize = 100_000;
-const FAILURES_MAX: usize = 1000;
-const WEIGHT_MAX: f64 = 1000.0;
-/// The shortest wait for a server that is not surely a slip of the pen.
-const WAIT_MIN: Duration = Duration::from_millis(10);
-const HOUR: Duration = Duration::from_secs(3600);
-
 /// The database that health checks ask when nothing names one; every PostgreSQL has it.
 const HEALTH_NAME: &str = "postgres";
-
-const ROLES: &[Choice<'static, Role>] = &[("primary", Some(Role::Primary)), ("replica", Some(Role::Replica))];
-const FAILOVERS: &[Choice<'static, FailoverMode>] = &[
-    ("off", Some(FailoverMode::Off)),
-    ("follow", Some(FailoverMode::Follow)),
-    ("promote", Some(FailoverMode::Promote)),
-];
-const READS: &[Choice<'static, Reads>] =
-    &[("primary", Some(Reads::Primary)), ("replica", Some(Reads::Replica)), ("any", Some(Reads::Any))];
-const BALANCES: &[Choice<'static, Balance>] = &[
-    ("least-busy", Some(Balance::LeastBusy)),
-    ("round-robin", Some(Balance::RoundRobin)),
-    ("random", Some(Balance::Random)),
-    ("latency", Some(Balance::Latency)),
-];
-const CONSISTENCIES: &[Choice<'static, Consistency>] = &[
-    ("eventual", Some(Consistency::Eventual)),
-    ("session", Some(Consistency::Session)),
-    ("global", Some(Consistency::Global)),
-];
-
-const PREFERENCES: &[Choice<'static, Preference>] =
-    &[("auto", Some(Preference::Auto)), ("primary", Some(Preference::Primary)), ("replica", Some(Preference::Replica))];
-
-const TRANSACTIONS: &[Choice<'static, Transactions>] =
-    &[("primary", Some(Transactions::Primary)), ("read-until-write", Some(Transactions::ReadUntilWrite))];
 
 /// A cluster that has been read, with what is settled once the databases are known.
 #[derive(Debug)]
@@ -80,34 +47,19 @@ impl Cluster {
         outside: &Outside<'_>,
         findings: &mut Findings,
     ) -> Cluster {
-        let raw = raw::Cluster::read(Some(item), findings);
-        refuse_tls(&raw, findings);
+        let raw = keys::Cluster::read(Some(item), findings);
+        keys::ClusterTls::read(raw.tls.as_ref(), findings).put(&mut (), findings);
         let (addresses, nodes): (_, Vec<NodeSettings>) = nodes(&raw, item, zone, outside, findings).into_iter().unzip();
         warn_of_zone(&nodes, zone, raw.nodes.as_ref(), findings);
-        let health = raw::Health::read(raw.health.as_ref(), findings);
-        let failover = raw::Failover::read(raw.failover.as_ref(), findings);
-        if let Some(patroni) = &failover.patroni {
-            patroni.not_yet(
-                "remove it: mode = \"follow\" finds the primary that Patroni promotes by asking the nodes",
-                findings,
-            );
-        }
+        let health = keys::Health::read(raw.health.as_ref(), findings);
+        let failover = keys::Failover::read(raw.failover.as_ref(), findings);
         let mut settings = defaults(name, addresses, nodes);
+        raw.put(&mut settings, findings);
+        health.put(&mut settings, findings);
+        failover.put(&mut settings, findings);
         read_health(&health, &mut settings.health, outside, findings);
-        let topology = &mut settings.topology;
-        topology.failures =
-            or(&health.failures, topology.failures as usize, |i| i.whole(1..=FAILURES_MAX, findings)) as u32;
-        topology.failover = or(&failover.mode, topology.failover, |i| i.choice(FAILOVERS, "", findings));
-        settings.hold = or(&failover.hold, settings.hold, |i| i.duration(Duration::ZERO..=DURATION_DAY, findings));
-        let topology = &mut settings.topology;
-        topology.silence =
-            failover.witness_silence.as_ref().and_then(|i| i.time_limit(findings)).unwrap_or(topology.silence);
         settings.fence_limit = fence_limit(&failover, settings.health.interval, findings);
         settings.tcp = tcp(raw.tcp.as_ref(), settings.tcp, findings);
-        settings.max_connections =
-            or(&raw.max_connections, settings.max_connections, |i| i.whole(1..=CONNECTIONS_MAX, findings));
-        settings.connect_timeout =
-            or(&raw.connect_timeout, settings.connect_timeout, |i| i.duration(WAIT_MIN..=HOUR, findings));
         settings.routing = routing(raw.routing.as_ref(), &settings.routing, &settings.topology.nodes, findings);
         if settings.topology.failover == FailoverMode::Promote && settings.addresses.len() == 1 {
             let place = failover.mode.as_ref().map_or(&item.place, |mode| &mode.place);
@@ -184,40 +136,13 @@ pub(super) fn routing(
     nodes: &[NodeSettings],
     findings: &mut Findings,
 ) -> Routing {
-    let raw = raw::Routing::read(item, findings);
-    let (max_lag, max_lag_bytes) =
-        or(&raw.max_lag, (base.max_lag, base.max_lag_bytes), |item| item.lag_limits(findings));
-    Routing {
-        reads: or(&raw.reads, base.reads, |item| item.choice(READS, "", findings)),
-        balance: or(&raw.balance, base.balance, |item| item.choice(BALANCES, "", findings)),
-        max_lag,
-        max_lag_bytes,
-        consistency: or(&raw.consistency, base.consistency, |item| item.choice(CONSISTENCIES, "", findings)),
-        causal_wait: or(&raw.causal_wait, base.causal_wait, |item| item.duration(Duration::ZERO..=HOUR, findings)),
-        fallback: or(&raw.fallback, base.fallback, |item| item.flag(findings)),
-        transactions: or(&raw.transactions, base.transactions, |item| item.choice(TRANSACTIONS, "", findings)),
-        lists: lists(&raw, &base.lists, findings),
-        rules: match &raw.rules {
-            Some(item) => rules(item, nodes, findings).into(),
-            None => base.rules.clone(),
-        },
+    let raw = keys::Routing::read(item, findings);
+    let mut routing = base.clone();
+    raw.put(&mut routing, findings);
+    if let Some(item) = &raw.rules {
+        routing.rules = rules(item, nodes, findings).into();
     }
-}
-
-/// The lists of functions and tables; each replaces the one above it.
-fn lists(raw: &raw::Routing<'_>, base: &Arc<Lists>, findings: &mut Findings) -> Arc<Lists> {
-    if raw.read_functions.is_none() && raw.write_functions.is_none() && raw.primary_tables.is_none() {
-        return base.clone();
-    }
-    let mut list = |item: &Option<Item<'_>>, base: &[Pattern], functions: bool| match item {
-        Some(item) => patterns(item, functions, findings),
-        None => base.to_vec(),
-    };
-    Arc::new(Lists {
-        read_functions: list(&raw.read_functions, &base.read_functions, true),
-        write_functions: list(&raw.write_functions, &base.write_functions, true),
-        primary_tables: list(&raw.primary_tables, &base.primary_tables, false),
-    })
+    routing
 }
 
 /// `[[clusters.X.routing.rules]]`.
@@ -231,7 +156,7 @@ fn rules(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Ve
 }
 
 fn rule(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Rule {
-    let raw = raw::Rule::read(Some(item), findings);
+    let raw = keys::Rule::read(Some(item), findings);
     if matches!(item.value, DeValue::Table(_)) {
         if raw.user.is_none() && raw.database.is_none() && raw.application_name.is_none() {
             findings.mistake(&item.place, "is for no session", "add `user`, `database` or `application_name`");
@@ -252,7 +177,7 @@ fn rule(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Rul
         user,
         database,
         application_name,
-        route: raw.route.as_ref().and_then(|item| item.choice(PREFERENCES, "", findings)),
+        route: raw.route.as_ref().and_then(|item| PREFERENCES.read(item, findings)),
         weights: raw.weights.as_ref().map(|item| weights(item, nodes, findings)),
     }
 }
@@ -277,31 +202,9 @@ fn weights(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> 
     weights
 }
 
-fn patterns(item: &Item<'_>, functions: bool, findings: &mut Findings) -> Vec<Pattern> {
-    const MEND: &str = "write it like [\"name\", \"/^regular_expression/\"]";
-    let mut patterns = Vec::new();
-    for entry in item.list(MEND, findings) {
-        let Some(text) = entry.text(findings) else { continue };
-        match Pattern::parse(text) {
-            Err(why) => findings.mistake(&entry.place, format!("is no regular expression: {why}"), MEND),
-            Ok(Pattern::Name(name)) if functions && name.contains('.') => {
-                let mend = "write its name without the schema: all functions of the name are meant";
-                findings.mistake(&entry.place, format!("\"{name}\" names a schema"), mend);
-            }
-            Ok(pattern) if functions && pattern.is_built_in_function() => {
-                let what = format!("\"{text}\" is one of PostgreSQL's own functions");
-                findings.mistake(&entry.place, what, "remove it: what these do is known");
-            }
-            Ok(pattern) => patterns.push(pattern),
-        }
-    }
-    patterns
-}
-
 /// `fence = "strict"` and its limit.
-fn fence_limit(failover: &raw::Failover<'_>, interval: Duration, findings: &mut Findings) -> Option<Duration> {
-    const FENCES: &[Choice<'static, bool>] = &[("detect", Some(false)), ("strict", Some(true))];
-    let strict = or(&failover.fence, false, |item| item.choice(FENCES, "", findings));
+fn fence_limit(failover: &keys::Failover<'_>, interval: Duration, findings: &mut Findings) -> Option<Duration> {
+    let strict = or(&failover.fence, false, |item| FENCES.read(item, findings));
     let default = Duration::from_secs(3).max(interval * 3);
     let limit = or(&failover.fence_limit, default, |item| item.duration(WAIT_MIN..=HOUR, findings));
     if let Some(item) = &failover.fence_limit {
@@ -315,28 +218,14 @@ fn fence_limit(failover: &raw::Failover<'_>, interval: Duration, findings: &mut 
     strict.then_some(limit)
 }
 
-/// `[server.tcp]` or `[clusters.X.tcp]` over the defaults. The kernel counts in seconds.
-pub(super) fn tcp(item: Option<&Item<'_>>, default: Tcp, findings: &mut Findings) -> Tcp {
-    const SECOND: Duration = Duration::from_secs(1);
-    const COUNT_MAX: usize = 127;
-    let raw = raw::Tcp::read(item, findings);
-    let mut time =
-        |item: &Option<Item<'_>>, default| item.as_ref().and_then(|item| item.time_limit(findings)).unwrap_or(default);
-    let keepalive_idle = time(&raw.keepalive_idle, default.keepalive_idle).map(|idle| idle.max(SECOND));
-    let user_timeout = time(&raw.user_timeout, default.user_timeout);
-    Tcp {
-        keepalive_idle,
-        user_timeout,
-        keepalive_interval: or(&raw.keepalive_interval, default.keepalive_interval, |i| {
-            i.duration(SECOND..=HOUR, findings)
-        }),
-        keepalive_count: or(&raw.keepalive_count, default.keepalive_count as usize, |i| {
-            i.whole(1..=COUNT_MAX, findings)
-        }) as u32,
-    }
+/// `[server.tcp]` or `[clusters.X.tcp]` over the defaults.
+pub(super) fn tcp(item: Option<&Item<'_>>, mut tcp: Tcp, findings: &mut Findings) -> Tcp {
+    keys::Tcp::read(item, findings).put(&mut tcp, findings);
+    tcp
 }
 
-fn read_health(raw: &raw::Health<'_>, health: &mut Health, outside: &Outside<'_>, findings: &mut Findings) {
+/// Who asks.
+fn read_health(raw: &keys::Health<'_>, health: &mut Health, outside: &Outside<'_>, findings: &mut Findings) {
     if let Some(user) = raw.user.as_ref().and_then(|item| item.text(findings)) {
         health.user = user.to_owned();
     }
@@ -348,21 +237,6 @@ fn read_health(raw: &raw::Health<'_>, health: &mut Health, outside: &Outside<'_>
         if raw.user.is_none() {
             findings.mistake(&item.place, "is a password without a user", "add `user` beside it");
         }
-    }
-    health.interval = or(&raw.interval, health.interval, |item| item.duration(WAIT_MIN..=HOUR, findings));
-    health.timeout = or(&raw.timeout, health.timeout, |item| item.duration(WAIT_MIN..=HOUR, findings));
-}
-
-fn refuse_tls(cluster: &raw::Cluster<'_>, findings: &mut Findings) {
-    let tls = raw::ClusterTls::read(cluster.tls.as_ref(), findings);
-    let instead = "write mode = \"disable\" and let the servers accept connections without TLS";
-    if let Some(mode) = &tls.mode {
-        let later = ["prefer", "require", "verify-ca", "verify-full"].map(|name| (name, None));
-        let choices: Vec<_> = std::iter::once(("disable", Some(()))).chain(later).collect();
-        mode.choice(&choices, instead, findings);
-    }
-    if let Some(ca) = &tls.ca {
-        ca.not_yet("remove it: there is no TLS to servers", findings);
     }
 }
 
@@ -380,7 +254,7 @@ fn warn_of_zone(nodes: &[NodeSettings], zone: Option<&str>, list: Option<&Item<'
 type Node = (Address, NodeSettings);
 
 fn nodes(
-    raw: &raw::Cluster<'_>,
+    raw: &keys::Cluster<'_>,
     item: &Item<'_>,
     zone: Option<&str>,
     outside: &Outside<'_>,
@@ -420,9 +294,9 @@ fn read_node(item: &Item<'_>, zone: Option<&str>, outside: &Outside<'_>, finding
         let address = parse(item, findings)?;
         return Some((address.clone(), NodeSettings { near: zone.is_none(), ..node(&address) }));
     }
-    let raw = raw::Node::read(Some(item), findings);
+    let raw = keys::Node::read(Some(item), findings);
     let weight = or(&raw.weight, 1.0, |item| item.share(WEIGHT_MAX, findings));
-    let role = raw.role.as_ref().and_then(|item| item.choice(ROLES, "", findings));
+    let role = raw.role.as_ref().and_then(|item| ROLES.read(item, findings));
     let near = match (&raw.zone, zone) {
         (None, ours) => ours.is_none(),
         (Some(item), Some(ours)) => item.text(findings) == Some(ours),

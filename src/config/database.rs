@@ -3,9 +3,10 @@
 use super::{
     Database, Login, Pooling,
     cluster::{self, Cluster},
+    keys,
     mistake::{Findings, Place},
     pooling::Section,
-    raw::{self, Item},
+    raw::Item,
     value::Outside,
 };
 use crate::frontend::CONSOLES;
@@ -20,7 +21,7 @@ pub(super) struct Ground<'a> {
 }
 
 pub(super) fn read(name: &str, item: &Item<'_>, ground: &Ground<'_>, findings: &mut Findings) -> Database {
-    let raw = raw::Database::read(Some(item), findings);
+    let raw = keys::Database::read(Some(item), findings);
     if let Some(wrong) = reserved(name) {
         findings.mistake(&item.place, wrong, "choose another name, and name the server's with the key `database`");
     }
@@ -50,7 +51,7 @@ pub(super) fn reserved(name: &str) -> Option<String> {
 
 /// The named cluster, or the only one.
 fn which_cluster(
-    raw: &raw::Database<'_>,
+    raw: &keys::Database<'_>,
     item: &Item<'_>,
     clusters: &[Cluster],
     findings: &mut Findings,
@@ -80,7 +81,7 @@ fn which_cluster(
     found
 }
 
-fn login(raw: &raw::Database<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Login> {
+fn login(raw: &keys::Database<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Login> {
     let password = raw.password.as_ref().and_then(|item| item.server_secret(outside, findings));
     let Some(user) = &raw.user else {
         if let Some(item) = &raw.password {

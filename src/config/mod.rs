@@ -1,7 +1,20 @@
-//! The configuration: `raw` mirrors the file, `check` turns it into the typed settings that each module declares and
-//! reports every mistake at once; `upstream` makes the same settings from a connection string, without a file.
+//! The configuration: `keys` declares what may be written, `raw` is the file as it is, `check` turns it into the typed
+//! settings of each module and reports every mistake at once; `upstream` makes the same settings from a connection string,
+//! without a file.
 //!
 //! What has an effect is in this file alone: reading files and environment variables, and counting cores.
+//!
+//! # A new setting
+//!
+//! 1. Its use: a field of the `Settings` type of the module that it is for, with its default there.
+//! 2. Its declaration in `keys`: its sentence, its name, its place in that type, what it may be, and when a change takes
+//!    effect. Reading and its bounds, the overrides of databases and users, the differences at RELOAD, SHOW CONFIG, the
+//!    nearest key to a slip of the pen, `config/reference.toml` and `config/schema.json` come from that. `make reference`
+//!    writes the two files anew.
+//! 3. Its prose: a row of docs/configuration.md, whose default is compared with the declaration.
+//!
+//! Only what takes more than its own value to be judged, as a password without a user, is read by hand, in the file of its
+//! section. A new section is one more `section!`, its line in `keys::SECTIONS`, and its places in `reference` and `listing`.
 
 mod address;
 mod admin;
@@ -10,10 +23,15 @@ mod check;
 mod cluster;
 mod conninfo;
 mod database;
+mod declare;
+mod keys;
+mod kind;
 mod listing;
 mod mistake;
 mod pooling;
 mod raw;
+mod reference;
+mod schema;
 mod seats;
 #[cfg(test)]
 mod tests;
@@ -29,6 +47,9 @@ use std::{
 pub use changes::{Change, Effect, changes};
 pub use listing::listing;
 pub use mistake::{Mistake, Mistakes};
+pub use pooling::PoolOverride;
+pub use reference::reference;
+pub use schema::schema;
 use value::Outside;
 
 use crate::{admin as console, frontend, monitor, net, pool};
@@ -50,6 +71,24 @@ pub struct Settings {
     pub user_pools: BTreeMap<String, PoolOverride>,
     pub admin: console::Settings,
     pub log: Log,
+}
+
+/// What holds without a word on it.
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            listen: vec![net::Listen::Tcp(address::LISTEN_DEFAULT.into())],
+            listeners: Vec::new(),
+            workers: 0,
+            frontend: check::frontend_defaults(),
+            auth: auth::Settings::default(),
+            clusters: Vec::new(),
+            databases: BTreeMap::new(),
+            user_pools: BTreeMap::new(),
+            admin: console::Settings { http: Some(admin::default_http()), ..console::Settings::default() },
+            log: Log::default(),
+        }
+    }
 }
 
 /// `[[listener]]`: an address all of whose sessions have one route.
@@ -80,50 +119,6 @@ pub struct Database {
 pub struct Login {
     pub user: String,
     pub password: Option<auth::Secret>,
-}
-
-/// What `[users.X.pool]` says, key by key; `None` leaves the database's value. The inner `None` of a duration means
-/// "no limit", as everywhere.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PoolOverride {
-    pub mode: Option<session::Mode>,
-    pub size: Option<usize>,
-    pub min_idle: Option<usize>,
-    pub checkout_timeout: Option<Option<std::time::Duration>>,
-    pub wait_notice: Option<Option<std::time::Duration>>,
-    pub idle_timeout: Option<Option<std::time::Duration>>,
-    pub check_delay: Option<Option<std::time::Duration>>,
-    pub max_lifetime: Option<Option<std::time::Duration>>,
-    pub query_timeout: Option<Option<std::time::Duration>>,
-    pub idle_transaction_timeout: Option<Option<std::time::Duration>>,
-    pub client_idle_timeout: Option<Option<std::time::Duration>>,
-    pub on_pin: Option<session::OnPin>,
-    pub pin_timeout: Option<Option<std::time::Duration>>,
-    pub prepared_statements: Option<usize>,
-}
-
-impl PoolOverride {
-    /// Puts what is said here over `pooling`.
-    pub fn apply(&self, pooling: &mut Pooling) {
-        fn put<T: Copy>(value: Option<T>, place: &mut T) {
-            *place = value.unwrap_or(*place);
-        }
-        let Pooling { lending, session } = pooling;
-        put(self.mode, &mut session.mode);
-        put(self.prepared_statements, &mut session.prepared_statements);
-        put(self.query_timeout, &mut session.query_timeout);
-        put(self.idle_transaction_timeout, &mut session.idle_transaction_timeout);
-        put(self.client_idle_timeout, &mut session.client_idle_timeout);
-        put(self.on_pin, &mut session.on_pin);
-        put(self.pin_timeout, &mut session.pin_timeout);
-        put(self.size, &mut lending.size);
-        put(self.min_idle, &mut lending.min_idle);
-        put(self.checkout_timeout, &mut lending.checkout_timeout);
-        put(self.wait_notice, &mut lending.wait_notice);
-        put(self.idle_timeout, &mut lending.idle_timeout);
-        put(self.check_delay, &mut lending.check_delay);
-        put(self.max_lifetime, &mut lending.max_lifetime);
-    }
 }
 
 /// What `[pool]` is about: how connections are lent, and how conversations go.

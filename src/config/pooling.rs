@@ -1,21 +1,45 @@
 //! `[pool]`, `[databases.X.pool]` and `[users.X.pool]`: one set of keys, each level over the one before.
 
 use super::{
-    PoolOverride, Pooling,
+    Pooling,
+    declare::Value,
+    keys,
     mistake::{Findings, Place},
-    raw::{self, Item},
-    value::Choice,
+    raw::Item,
 };
-use poolhouse_core::session::{Mode, OnPin};
 
-const SIZE_MAX: usize = 100_000;
-const PREPARED_STATEMENTS_MAX: usize = 100_000;
+/// What one section of pool keys says, as `[users.X.pool]` does: what it does not say is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolOverride {
+    said: Vec<&'static str>,
+    values: Pooling,
+}
 
-const MODES: &[Choice<'static, Mode>] =
-    &[("session", Some(Mode::Session)), ("transaction", Some(Mode::Transaction)), ("statement", Some(Mode::Statement))];
+impl PoolOverride {
+    /// Puts what is said here over `pooling`.
+    pub fn apply(&self, pooling: &mut Pooling) {
+        self.said().for_each(|(_, value)| (value.keep)(&self.values, pooling));
+    }
 
-const ON_PIN: &[Choice<'static, OnPin>] =
-    &[("allow", Some(OnPin::Allow)), ("warn", Some(OnPin::Warn)), ("refuse", Some(OnPin::Refuse))];
+    /// The keys that are said, with their values as they are shown.
+    pub(super) fn shown(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.said().map(|(name, value)| (name, (value.show)(&self.values)))
+    }
+
+    pub fn size(&self) -> Option<usize> {
+        self.said.contains(&"size").then_some(self.values.lending.size)
+    }
+
+    /// As the file has it.
+    pub fn mode(&self) -> Option<String> {
+        self.shown().find(|(name, _)| *name == "mode").map(|(_, mode)| mode)
+    }
+
+    fn said(&self) -> impl Iterator<Item = (&'static str, &'static Value<Pooling>)> {
+        let fields = keys::Pool::FIELDS.iter().filter(|field| self.said.contains(&field.key.name));
+        fields.filter_map(|field| Some((field.key.name, field.value.as_ref()?)))
+    }
+}
 
 /// One section of pool keys, read, with the places of what must fit together.
 #[derive(Debug, Default)]
@@ -27,32 +51,11 @@ pub(super) struct Section {
 
 impl Section {
     pub fn read(item: Option<&Item<'_>>, findings: &mut Findings) -> Section {
-        let raw = raw::Pool::read(item, findings);
-        let mut limit = |item: &Option<Item<'_>>| item.as_ref().and_then(|item| item.time_limit(findings));
-        let overrides = PoolOverride {
-            checkout_timeout: limit(&raw.checkout_timeout),
-            wait_notice: limit(&raw.wait_notice),
-            idle_timeout: limit(&raw.idle_timeout),
-            check_delay: limit(&raw.check_delay),
-            max_lifetime: limit(&raw.max_lifetime),
-            query_timeout: limit(&raw.query_timeout),
-            idle_transaction_timeout: limit(&raw.idle_transaction_timeout),
-            client_idle_timeout: limit(&raw.client_idle_timeout),
-            pin_timeout: limit(&raw.pin_timeout),
-            ..PoolOverride::default()
-        };
-        let mut whole =
-            |item: &Option<Item<'_>>, least, most| item.as_ref().and_then(|item| item.whole(least..=most, findings));
-        let overrides = PoolOverride {
-            size: whole(&raw.size, 1, SIZE_MAX),
-            min_idle: whole(&raw.min_idle, 0, SIZE_MAX),
-            prepared_statements: whole(&raw.prepared_statements, 0, PREPARED_STATEMENTS_MAX),
-            ..overrides
-        };
-        let mode = raw.mode.as_ref().and_then(|item| item.choice(MODES, "", findings));
-        let on_pin = raw.on_pin.as_ref().and_then(|item| item.choice(ON_PIN, "", findings));
+        let raw = keys::Pool::read(item, findings);
+        let mut values = Pooling::default();
+        let said = raw.put(&mut values, findings);
         Section {
-            overrides: PoolOverride { mode, on_pin, ..overrides },
+            overrides: PoolOverride { said, values },
             size: raw.size.map(|item| item.place),
             min_idle: raw.min_idle.map(|item| item.place),
         }

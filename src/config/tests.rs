@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Loaded, Mistake, Mistakes, Overrides, Settings, check::check, raw::SECTIONS, value::Outside};
+use super::{Loaded, Mistake, Mistakes, Overrides, Settings, check::check, keys::SECTIONS, value::Outside};
 use crate::net::{Address, Crowd, Listen};
 use poolhouse_core::{
     auth::{Method, Secret},
@@ -703,10 +703,9 @@ fn pools_and_routing_go_over_those_above_them() {
         (7, Balance::Random, Consistency::Session)
     );
     let user = &settings.user_pools["a"];
-    assert_eq!(
-        (user.mode, user.size, user.max_lifetime, user.idle_timeout),
-        (Some(Mode::Statement), Some(2), Some(None), None)
-    );
+    let said: Vec<_> = user.shown().collect();
+    assert_eq!(said, [("mode", "statement".to_owned()), ("size", "2".to_owned()), ("max_lifetime", "0s".to_owned())]);
+    assert_eq!((user.mode().as_deref(), user.size()), (Some("statement"), Some(2)));
     let mut pooling = super::Pooling { lending: any.pool.clone(), session: any.session.clone() };
     user.apply(&mut pooling);
     assert_eq!((pooling.lending.size, pooling.lending.max_lifetime, pooling.session.mode), (2, None, Mode::Statement));
@@ -913,9 +912,9 @@ fn the_reference_names_every_key() {
         }
     }
     for keys in SECTIONS {
-        for key in keys.keys {
-            let known = (keys.section.to_owned(), (*key).to_owned());
-            assert!(seen.contains(&known), "config/reference.toml lacks `{key}` in [{}]", keys.section);
+        for key in keys.names() {
+            let known = (keys.at.to_owned(), key.to_owned());
+            assert!(seen.contains(&known), "config/reference.toml lacks `{key}` in [{}]", keys.at);
         }
     }
 }
@@ -945,8 +944,8 @@ proptest::proptest! {
     ) {
         let line = |(section, key, value): &(usize, usize, String)| {
             let keys = SECTIONS[*section];
-            let key = keys.keys[key % keys.keys.len()];
-            let section = keys.section.replace('*', "x");
+            let key = keys.keys[key % keys.keys.len()].name;
+            let section = keys.at.replace('*', "x");
             if section.is_empty() { format!("{key} = {value}\n") } else { format!("[{section}]\n{key} = {value}\n") }
         };
         let text: String = lines.iter().map(line).collect();

@@ -4,10 +4,9 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
-    Database, Loaded, Log, Login, Mistakes, Overrides, Pooling, Settings,
+    Database, Loaded, Login, Mistakes, Overrides, Pooling, Settings,
     address::{self, SERVER_PORT},
-    admin::default_http,
-    check::{LISTEN_DEFAULT, cores_for, frontend_defaults, listen_flags, refuse_own},
+    check::{cores_for, listen_flags, refuse_own},
     cluster,
     conninfo::{self, Parameter},
     database::reserved,
@@ -44,8 +43,10 @@ struct Target {
 /// Everything that is wrong with it. No message repeats the password.
 pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &Overrides) -> Result<Loaded, Mistakes> {
     let mut findings = Findings::new(source, "");
-    let default = [LISTEN_DEFAULT.to_owned()];
-    let listen = listen_flags(if over.listen.is_empty() { &default } else { &over.listen }, outside, &mut findings);
+    let listen = match &over.listen[..] {
+        [] => Settings::default().listen,
+        flags => listen_flags(flags, outside, &mut findings),
+    };
     let target = match conninfo::parse(text) {
         Ok(parameters) => target(&parameters, &mut findings),
         Err(wrong) => {
@@ -70,15 +71,12 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
     let user = target.user.clone();
     let settings = Settings {
         listen,
-        listeners: Vec::new(),
         workers: cores_for(over.workers.unwrap_or(0), outside.cores),
-        frontend: frontend_defaults(),
         auth,
         databases: BTreeMap::from([(target.database.clone(), database)]),
         clusters: vec![main_cluster(target)],
-        user_pools: BTreeMap::new(),
-        admin: Console { users: vec![user], http: Some(default_http()), ..Console::default() },
-        log: Log::default(),
+        admin: Console { users: vec![user], ..Settings::default().admin },
+        ..Settings::default()
     };
     findings.finish(settings)
 }

@@ -13,7 +13,7 @@ use super::{
     mistake::{Findings, Place, Wrong},
     raw::Item,
 };
-use poolhouse_core::{auth::Secret, session::nearest};
+use poolhouse_core::{auth::Secret, session::nearest, sql::Pattern};
 
 /// The longest duration anything may have.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(365 * DAY);
@@ -210,6 +210,28 @@ impl<'d> Item<'d> {
 /// Reads an optional item; absent and wrong ones are the default.
 pub(super) fn or<'d, T>(item: &Option<Item<'d>>, default: T, read: impl FnOnce(&Item<'d>) -> Option<T>) -> T {
     item.as_ref().and_then(read).unwrap_or(default)
+}
+
+/// Names or regular expressions.
+pub(super) fn patterns(item: &Item<'_>, functions: bool, findings: &mut Findings) -> Vec<Pattern> {
+    const MEND: &str = "write it like [\"name\", \"/^regular_expression/\"]";
+    let mut patterns = Vec::new();
+    for entry in item.list(MEND, findings) {
+        let Some(text) = entry.text(findings) else { continue };
+        match Pattern::parse(text) {
+            Err(why) => findings.mistake(&entry.place, format!("is no regular expression: {why}"), MEND),
+            Ok(Pattern::Name(name)) if functions && name.contains('.') => {
+                let mend = "write its name without the schema: all functions of the name are meant";
+                findings.mistake(&entry.place, format!("\"{name}\" names a schema"), mend);
+            }
+            Ok(pattern) if functions && pattern.is_built_in_function() => {
+                let what = format!("\"{text}\" is one of PostgreSQL's own functions");
+                findings.mistake(&entry.place, what, "remove it: what these do is known");
+            }
+            Ok(pattern) => patterns.push(pattern),
+        }
+    }
+    patterns
 }
 
 const UNITS: &str = "units: ms, s, m, h, d";
