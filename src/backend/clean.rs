@@ -29,8 +29,7 @@ impl Server {
                 return false;
             }
             self.state.settings = Arc::new(Carried::default());
-            self.state.statements.clear();
-            self.state.unnamed = None;
+            self.state.statements.reset();
             self.state.drawn = Drawn::Nobodys;
         }
         true

@@ -70,7 +70,7 @@ impl Server {
         let mut out = Vec::new();
         request::query(sql, &mut out);
         // A simple query takes the unnamed statement away.
-        self.state.unnamed = None;
+        self.state.statements.forget_unnamed();
         self.stream.write_all(&out).await?;
         let mut inbox = Vec::with_capacity(4096);
         let (mut rows, mut error, mut bytes) = (Rows::new(), None, 0);

@@ -20,7 +20,7 @@
 //!
 //! What a client can notice: `now()` is the time at which the transaction began on its last server.
 
-use super::{ClientStep, Mode, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, owed::Owed};
+use super::{ClientStep, Mode, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, ask::ask_ours, owed::Owed};
 use crate::{
     sql::{Isolation, Modes, TransactionControl, Verdict},
     wire::{
@@ -125,7 +125,7 @@ impl Session {
             _ => return None,
         };
         // As any simple query does.
-        self.unnamed = None;
+        self.prepared.drop_unnamed();
         reply::command_complete(tag, out.to_client);
         reply::ready_for_query(self.status_outside(), out.to_client);
         Some(ClientStep::Answered)
@@ -155,7 +155,7 @@ impl Session {
             request::sync(out.to_server);
             pipeline.owed.push(Owed::FailedBegin);
         }
-        server.unnamed = None;
+        server.statements.forget_unnamed();
         block.state = State::Sent;
     }
 
@@ -219,9 +219,8 @@ impl Session {
     }
 
     /// Tells the replica that the block leaves it; what comes next waits for that.
-    pub(super) fn leave(&self, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
-        request::query("ROLLBACK", out.to_server);
-        pipeline.owed.push(Owed::Leave);
+    pub(super) fn leave(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
+        ask_ours(b"ROLLBACK", Owed::Leave, pipeline, server, out);
     }
 
     /// The replica has rolled back what only read.

@@ -12,7 +12,6 @@ use super::{
     own::{POSITION_QUERY, asks_position},
     phase::Fate,
     pipeline::Judged,
-    replies::Change,
     sequences::may_draw,
     statements::Statement,
     steps::{counted, step},
@@ -260,7 +259,7 @@ impl Session {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::NeedServer(need);
         };
-        if self.moves(pipeline, need, out) {
+        if self.moves(pipeline, server, need, out) {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::Hold;
         }
@@ -274,8 +273,8 @@ impl Session {
             return ClientStep::Hold;
         }
         self.note_cause(message.body, pipeline);
-        server.unnamed = None;
-        pipeline.long_unnamed = false;
+        server.statements.forget_unnamed();
+        pipeline.drop_long_unnamed();
         let position = verdict.as_deref().is_some_and(asks_position);
         let called = match &verdict {
             Some(verdict) if pipeline.verbatim => {
@@ -284,7 +283,7 @@ impl Session {
             Some(verdict) => verdict.called.clone(),
             None => Called::default(),
         };
-        if self.unnamed.is_some() || pipeline.owed.change(b"").is_some() {
+        if self.prepared.has_unnamed(&pipeline.owed) {
             pipeline.owed.push_change(Owed::Query { drops_unnamed: true, called }, b"", None);
         } else {
             pipeline.owed.push(Owed::Query { drops_unnamed: false, called });
@@ -328,7 +327,7 @@ impl Session {
         if pipeline.owed.has_open_batch() || pipeline.effects.uses_name(name) {
             return None;
         }
-        let known = pipeline.owed.is_unsettled(name) || self.statement(name, pipeline).is_some();
+        let known = pipeline.owed.is_unsettled(name) || self.prepared.get(name, &pipeline.owed).is_some();
         if known && attached && !pipeline.owed.is_empty() {
             return Some(ClientStep::Hold);
         }
@@ -336,8 +335,8 @@ impl Session {
         if !known || status == Status::Failed {
             return None;
         }
-        self.names.remove(name);
-        self.unnamed = None;
+        self.prepared.close(name);
+        self.prepared.drop_unnamed();
         reply::command_complete("DEALLOCATE", out.to_client);
         reply::ready_for_query(status, out.to_client);
         Some(ClientStep::Answered)
@@ -356,11 +355,9 @@ impl Session {
             return step;
         }
         let need = self.need_of_rest(message.after, pipeline, judge);
-        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
+        let Some(server) = server else { return ClientStep::NeedServer(self.need(None, pipeline)) };
+        if pipeline.owed.is_full() || self.moves(pipeline, server, need, out) {
             return ClientStep::Hold;
-        }
-        if server.is_none() {
-            return ClientStep::NeedServer(self.need(None, pipeline));
         }
         let called = std::mem::take(&mut pipeline.bound);
         pipeline.owed.push(Owed::Execute { called });
@@ -392,10 +389,8 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         let need = self.need(None, pipeline);
-        if server.is_none() {
-            return ClientStep::NeedServer(need);
-        }
-        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
+        let Some(server) = server else { return ClientStep::NeedServer(need) };
+        if pipeline.owed.is_full() || self.moves(pipeline, server, need, out) {
             return ClientStep::Hold;
         }
         // A function may touch anything, and only its oid is known.
@@ -403,14 +398,6 @@ impl Session {
         pipeline.tally.add_statement(reads);
         pipeline.owed.push(Owed::Query { drops_unnamed: false, called: Called::default() });
         ClientStep::Forward
-    }
-
-    /// What a client's name of a statement means.
-    pub(super) fn statement(&self, name: &[u8], pipeline: &Pipeline) -> Option<Arc<Statement>> {
-        if let Some(change) = pipeline.owed.change(name) {
-            return change.cloned();
-        }
-        if name.is_empty() { self.unnamed.clone() } else { self.names.get(name).cloned() }
     }
 
     pub(super) fn intern(&self, parse: &Parse<'_>, judge: &impl Judge) -> Arc<Statement> {
@@ -430,7 +417,13 @@ impl Session {
 
     /// Whether a message cannot run on the server connection that is lent, and another one can be had for it: what only
     /// reads leaves a replica for a write, and who insists on a node gets it once nothing is under way. It has to wait then.
-    pub(super) fn moves(&self, pipeline: &mut Pipeline, need: Need, out: &mut Outboxes<'_>) -> bool {
+    pub(super) fn moves(
+        &self,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        need: Need,
+        out: &mut Outboxes<'_>,
+    ) -> bool {
         if pipeline.read_only {
             let leaves = self.can_leave(pipeline);
             let moves = need != Need::Read
@@ -438,7 +431,7 @@ impl Session {
                 && (leaves
                     || pipeline.owed.status() == Status::Idle && !pipeline.owed.has_open_batch() && !self.is_pinned());
             if moves && leaves && pipeline.owed.is_empty() {
-                self.leave(pipeline, out);
+                self.leave(pipeline, server, out);
             }
             return moves;
         }
@@ -509,7 +502,7 @@ impl Session {
         let ends = |verdict: &Verdict| in_block && verdict.statements == 1 && verdict.transaction.is_plain_end();
         let reads = |verdict: &Verdict| (self.reads(verdict, pipeline) || ends(verdict)) && !to_primary(verdict);
         let known_reads = |name: &[u8], parsed: &NamesParsed<'_>| {
-            let known = || self.statement(name, pipeline).is_none_or(|known| reads(&known.verdict));
+            let known = || self.prepared.get(name, &pipeline.owed).is_none_or(|known| reads(&known.verdict));
             parsed.contains(name) || known()
         };
         while let Ok(Some(head)) = frame::header(after) {
@@ -740,18 +733,10 @@ impl Session {
     pub(super) fn answer_known(&mut self, pipeline: &mut Pipeline, to_client: &mut Vec<u8>) {
         while pipeline.owed.front().is_some_and(Owed::is_known) {
             let Some(done) = pipeline.owed.pop() else { return };
-            self.accept(done.change, 0);
+            if let Some(change) = done.change {
+                self.prepared.accept(change, 0);
+            }
             to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
-        }
-    }
-
-    /// A message that changes one of the client's names has succeeded, which was sent at the moment `since`.
-    pub(super) fn accept(&mut self, change: Option<Change>, since: u64) {
-        let Some(Change { name, statement, .. }) = change else { return };
-        match statement {
-            statement if name.is_empty() => self.unnamed = statement,
-            Some(statement) => self.names.insert(name, statement, since),
-            None => drop(self.names.remove(&name)),
         }
     }
 }

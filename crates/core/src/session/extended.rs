@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown, Unnamed,
+    ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
     client::{JUDGED_BYTES_MAX, violation},
     names::Sent,
     owed::Owed,
     own::{POSITION_QUERY, asks_position},
     pipeline::Judged,
     sent::Presence,
-    statements::{
-        CLIENT_STATEMENT_BYTES_MAX, CLIENT_STATEMENTS_MAX, NAME_PREFIX, SERVER_STATEMENT_BYTES_MAX, ServerStatements,
-        Statement, name_of_id,
-    },
+    server_statements::{SERVER_STATEMENT_BYTES_MAX, ServerStatements},
+    statements::{NAME_PREFIX, Statement, name_of_id},
     verbatim::with_values,
 };
 use crate::{
@@ -115,26 +113,27 @@ impl Session {
             return ClientStep::NeedServer(need);
         };
         // EXECUTE is described by what it executes, and that is looked up when it is parsed.
-        if self.moves(pipeline, need, out) || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out)
+        if self.moves(pipeline, server, need, out)
+            || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out)
         {
             return ClientStep::Hold;
         }
         if parse.name.is_empty() {
-            self.unnamed_parsed += 1;
-            server.unnamed = Some(self.last_unnamed());
+            self.prepared.parse_unnamed();
+            server.statements.set_unnamed(self.prepared.last_unnamed(self.number));
             pipeline.note_unnamed();
             pipeline.owed.push_change(Owed::Parse { id: None, names: true }, b"", Some(statement));
             return pass(&parse, replaced, out);
         }
         if pipeline.effects.uses_name(parse.name) {
             // Its own name is the server's, until it has been asked.
-            self.note_passed(parse.name, self.called(&statement, pipeline));
+            self.prepared.note_passed(parse.name, self.called(&statement, pipeline));
             pipeline.tally.add_passed_parse();
             pipeline.owed.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
         if !self.renames() {
-            self.note_passed(parse.name, self.called(&statement, pipeline));
+            self.prepared.note_passed(parse.name, self.called(&statement, pipeline));
             pipeline.effects.pins.insert(Pin::Prepare);
             pipeline.tally.add_passed_parse();
             pipeline.owed.push(Owed::Parse { id: None, names: false });
@@ -153,7 +152,7 @@ impl Session {
     ) -> ClientStep {
         let need = self.need(None, pipeline);
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if self.moves(pipeline, need, out) {
+        if self.moves(pipeline, server, need, out) {
             return ClientStep::Hold;
         }
         let Some((name, _)) = frame::split_text(message.body) else {
@@ -161,8 +160,8 @@ impl Session {
         };
         self.note(None, pipeline);
         if name.is_empty() {
-            server.unnamed = None;
-            (pipeline.long_unnamed, pipeline.long_unbound) = (true, true);
+            server.statements.forget_unnamed();
+            pipeline.note_long_unnamed();
             pipeline.owed.push_change(Owed::Parse { id: None, names: true }, b"", None);
             return ClientStep::Forward;
         } else if name.starts_with(NAME_PREFIX) {
@@ -175,24 +174,6 @@ impl Session {
         ClientStep::Forward
     }
 
-    /// Why a client cannot have one more named statement.
-    pub(super) fn too_much(&self, parse: &Parse<'_>, pipeline: &Pipeline) -> Option<Report> {
-        if self.names.len() + pipeline.owed.changes_len() >= CLIENT_STATEMENTS_MAX {
-            return Some(Report::fatal(
-                SqlState::LIMIT_EXCEEDED,
-                format!("one client cannot hold more than {CLIENT_STATEMENTS_MAX} prepared statements"),
-            ));
-        }
-        if self.names.bytes() + parse.name.len() + parse.sql.len() > CLIENT_STATEMENT_BYTES_MAX {
-            let most = CLIENT_STATEMENT_BYTES_MAX >> 20;
-            return Some(Report::fatal(
-                SqlState::LIMIT_EXCEEDED,
-                format!("one client cannot hold prepared statements of more than {most} MB in all"),
-            ));
-        }
-        None
-    }
-
     fn parse_named(
         &mut self,
         parse: &Parse<'_>,
@@ -201,13 +182,13 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        if let Some(report) = self.too_much(parse, pipeline) {
+        if let Some(report) = self.prepared.too_much(parse, &pipeline.owed) {
             return ClientStep::fail(report);
         }
         if pipeline.owed.is_unsettled(parse.name) {
             return ClientStep::Hold;
         }
-        if let Some(taken) = self.statement(parse.name, pipeline) {
+        if let Some(taken) = self.prepared.get(parse.name, &pipeline.owed) {
             // The server has to refuse it, so that its transaction fails as it would on a direct connection.
             self.ensure(&taken, 0, pipeline, server, out);
             parse.write(&taken.name, out.to_server);
@@ -265,11 +246,6 @@ impl Session {
         pipeline.owed.push(Owed::OurParse { id: Some(statement.id) });
     }
 
-    /// When the client prepared what a name means to it; 0 when that is not answered yet.
-    fn since(&self, name: &[u8], pipeline: &Pipeline) -> u64 {
-        if pipeline.owed.change(name).is_some() { 0 } else { self.names.since(name) }
-    }
-
     /// Whether a statement's parameters and result on this server are what the client was told of them. A client that
     /// knows them from before would take values of other types for what they are not, or have its own taken so. One that
     /// knows the result from a portal, and has the next one described, too (`described`), takes it as it is. Asks the
@@ -283,7 +259,7 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> Fit {
-        let Some(told) = self.names.told(name).filter(|_| pipeline.owed.status() != Status::Failed) else {
+        let Some(told) = self.prepared.named().told(name).filter(|_| pipeline.owed.status() != Status::Failed) else {
             return Fit::Same;
         };
         if told.is_of_portal() && described {
@@ -357,7 +333,7 @@ impl Session {
             return ClientStep::Hold;
         }
         let raw = pipeline.effects.uses_name(names.statement);
-        let mut statement = if raw { None } else { self.statement(names.statement, pipeline) };
+        let mut statement = if raw { None } else { self.prepared.get(names.statement, &pipeline.owed) };
         if let Some(statement) = statement.as_ref().filter(|statement| statement.verdict.own.is_some())
             && !(server.is_none() && self.in_waiting_block())
         {
@@ -377,7 +353,7 @@ impl Session {
             pipeline.judged = statement.map(Judged::Parse);
             return ClientStep::NeedServer(need);
         };
-        if self.moves(pipeline, need, out) {
+        if self.moves(pipeline, server, need, out) {
             return ClientStep::Hold;
         }
         let described = describes(message.after, names.portal);
@@ -400,9 +376,9 @@ impl Session {
             fit = self.fits(names.statement, described, statement, pipeline, server, out);
             if fit == Fit::Retyped {
                 // As on a direct connection, where the types stay those that were found out when it was parsed.
-                if let Some(types) = self.names.told_types(names.statement) {
+                if let Some(types) = self.prepared.named().told_types(names.statement) {
                     *statement = self.shared.statements.retyped(statement, types);
-                    self.names.retype(names.statement, statement);
+                    self.prepared.named_mut().retype(names.statement, statement);
                     fit = self.fits(names.statement, described, statement, pipeline, server, out);
                 } else {
                     fit = Fit::Changed;
@@ -419,7 +395,7 @@ impl Session {
         pipeline.take(|seldom| &mut seldom.asks);
         pipeline.bound = match &statement {
             Some(statement) => self.called(statement, pipeline),
-            None => self.called_passed(names.statement),
+            None => self.prepared.called_passed(names.statement),
         };
         if pipeline.verbatim {
             pipeline.bound = with_values(&pipeline.bound, &message.body[names.bytes..]);
@@ -459,9 +435,9 @@ impl Session {
                     return ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes };
                 }
                 // What gives the columns that the client was told is as good as its own.
-                let told = self.names.told(names.statement);
+                let told = self.prepared.named().told(names.statement);
                 let seen = told.is_some_and(|told| !(told.is_of_portal() && described));
-                let since = if seen { 0 } else { self.since(names.statement, pipeline) };
+                let since = if seen { 0 } else { self.prepared.since(names.statement, &pipeline.owed) };
                 pipeline.take(|seldom| &mut seldom.tells_of);
                 if described && told.is_none() {
                     pipeline.seldom_mut().tells_of = Some(statement.id);
@@ -474,7 +450,7 @@ impl Session {
             None if names.statement.starts_with(NAME_PREFIX) => reserved_name(),
             None => {
                 if names.statement.is_empty() {
-                    pipeline.long_unbound = false;
+                    pipeline.bind_long_unnamed();
                     drop_strange_unnamed(pipeline, server, out);
                 }
                 self.close_stranger(names.statement, pipeline, server, out);
@@ -482,10 +458,6 @@ impl Session {
                 ClientStep::Forward
             }
         }
-    }
-
-    fn last_unnamed(&self) -> Unnamed {
-        Unnamed { session: self.number, number: self.unnamed_parsed }
     }
 
     /// The unnamed statement of a client that parsed it on another server connection.
@@ -496,10 +468,10 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) {
-        if server.unnamed == Some(self.last_unnamed()) && pipeline.is_unnamed_sure() {
+        if server.statements.has_unnamed(self.prepared.last_unnamed(self.number)) && pipeline.is_unnamed_sure() {
             return;
         }
-        server.unnamed = Some(self.last_unnamed());
+        server.statements.set_unnamed(self.prepared.last_unnamed(self.number));
         pipeline.note_unnamed();
         let parse = Parse { name: b"", sql: &statement.sql, types: &statement.types };
         parse.write(b"", out.to_server);
@@ -523,7 +495,7 @@ impl Session {
         };
         let statement = match object {
             Object::Statement(name) if pipeline.owed.is_unsettled(name) => return ClientStep::Hold,
-            Object::Statement(name) if !pipeline.effects.uses_name(name) => self.statement(name, pipeline),
+            Object::Statement(name) if !pipeline.effects.uses_name(name) => self.prepared.get(name, &pipeline.owed),
             Object::Statement(_) | Object::Portal(_) => None,
         };
         if let Some(step) = self.on_own_describe(object, statement.as_ref(), pipeline, server.is_some(), out) {
@@ -534,7 +506,7 @@ impl Session {
             None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
-        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
+        if pipeline.owed.is_full() || self.moves(pipeline, server, need, out) {
             return ClientStep::Hold;
         }
         if let Some(statement) = &statement
@@ -549,7 +521,7 @@ impl Session {
                 ClientStep::Forward
             }
             (Object::Statement(name), Some(statement)) => {
-                let since = self.since(name, pipeline);
+                let since = self.prepared.since(name, &pipeline.owed);
                 self.ensure(&statement, since, pipeline, server, out);
                 request::about_statement(b'D', &statement.name, out.to_server);
                 pipeline.owed.push(Owed::Describe { id: Some(statement.id), unnamed: false });
@@ -586,20 +558,22 @@ impl Session {
             Err(error) => return violation(error),
         };
         let need = self.need_of_rest(message.after, pipeline, judge);
-        if pipeline.owed.is_full() || self.moves(pipeline, need, out) {
+        let mut server = server;
+        if let Some(server) = server.as_deref_mut()
+            && (pipeline.owed.is_full() || self.moves(pipeline, server, need, out))
+        {
             return ClientStep::Hold;
         }
         if let Object::Portal(name) = object {
             self.forget_own_portal(name);
         }
         if let Object::Statement(name) = object {
-            self.forget_passed(name);
+            self.prepared.forget_passed(name);
         }
         let Some(server) = server else {
             // No portal and no other statement of this client exists without a server connection.
             match object {
-                Object::Statement(b"") => self.unnamed = None,
-                Object::Statement(name) => drop(self.names.remove(name)),
+                Object::Statement(name) => self.prepared.close(name),
                 Object::Portal(_) => {}
             }
             out.to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
@@ -608,8 +582,8 @@ impl Session {
         match object {
             Object::Statement(name) if pipeline.owed.is_unsettled(name) => ClientStep::Hold,
             Object::Statement(b"") => {
-                server.unnamed = None;
-                pipeline.long_unnamed = false;
+                server.statements.forget_unnamed();
+                pipeline.drop_long_unnamed();
                 pipeline.owed.push_change(Owed::Close { unnamed: true }, b"", None);
                 ClientStep::Forward
             }
@@ -617,7 +591,9 @@ impl Session {
                 pipeline.owed.push(Owed::Close { unnamed: false });
                 ClientStep::Forward
             }
-            Object::Statement(name) if name.starts_with(NAME_PREFIX) || self.statement(name, pipeline).is_some() => {
+            Object::Statement(name)
+                if name.starts_with(NAME_PREFIX) || self.prepared.get(name, &pipeline.owed).is_some() =>
+            {
                 pipeline.owed.push_change(Owed::CloseKnown, name, None);
                 self.answer_known(pipeline, out.to_client);
                 ClientStep::Answered
@@ -642,10 +618,10 @@ pub(super) fn drop_held(id: u64, held: &ServerStatements, pipeline: &mut Pipelin
 
 /// The client has no unnamed statement: that of another client must not be taken for it.
 fn drop_strange_unnamed(pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-    if pipeline.long_unnamed {
+    if pipeline.has_long_unnamed() {
         return;
     }
-    server.unnamed = None;
+    server.statements.forget_unnamed();
     request::about_statement(b'C', b"", out.to_server);
     pipeline.owed.push(Owed::OurClose { id: None });
 }

@@ -125,7 +125,7 @@ impl Session {
                 Err(error) => return Some(violation(error)),
             },
             Request::Bind => BindNames::read(message.body)
-                .and_then(|names| self.statement(names.statement, pipeline))
+                .and_then(|names| self.prepared.get(names.statement, &pipeline.owed))
                 .map(|statement| statement.verdict.clone()),
             Request::Query | Request::Parse | Request::Describe | Request::Execute | Request::FunctionCall => None,
             _ => return None,

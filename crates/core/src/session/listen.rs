@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
+    ask::ask_ours,
     carried::Probe,
     client::{JUDGED_BYTES_MAX, NamesParsed},
     owed::Owed,
@@ -454,7 +455,7 @@ impl Session {
         let Some(sql) = (if idle { listening.marker_query(true) } else { None }) else { return false };
         listening.place = Place::Leaving { server_passed: false };
         (listening.move_to_hub, listening.hub_started) = (listening.moves, false);
-        send(Move::Mark, &sql, pipeline, server, out);
+        ask_ours(&sql, Owed::Move { step: Move::Mark }, pipeline, server, out);
         true
     }
 
@@ -487,10 +488,10 @@ impl Session {
         let hub_passed = listening.hub_node != Some(server.node);
         listening.gap |= hub_passed;
         listening.place = Place::Returning { server_passed: false, hub_passed, unmarked: false };
-        send(Move::Listen, &sql, pipeline, server, out);
+        ask_ours(&sql, Owed::Move { step: Move::Listen }, pipeline, server, out);
         let mut sql = Vec::new();
         unlisten(marker.as_bytes(), &mut sql);
-        send(Move::Unmark, &sql, pipeline, server, out);
+        ask_ours(&sql, Owed::Move { step: Move::Unmark }, pipeline, server, out);
         Some(ClientStep::Hold)
     }
 
@@ -527,7 +528,7 @@ impl Session {
                     touches(&self.intern(&parse, judge).verdict)
                 }),
                 Request::Bind => BindNames::read(body).is_none_or(|names| {
-                    let known = || self.statement(names.statement, pipeline);
+                    let known = || self.prepared.get(names.statement, &pipeline.owed);
                     !parsed.contains(names.statement) && known().is_none_or(|known| touches(&known.verdict))
                 }),
                 Request::Sync => return false,
@@ -557,7 +558,7 @@ impl Session {
         let Some(listening) = &mut self.listen else { return out_of_step() };
         match (step, listening.place) {
             (Move::Mark, Place::Leaving { server_passed: true }) if !failed => {
-                send(Move::Unlisten, b"UNLISTEN *", pipeline, server, out);
+                ask_ours(b"UNLISTEN *", Owed::Move { step: Move::Unlisten }, pipeline, server, out);
                 ServerStep::Swallow
             }
             (Move::Mark, Place::Leaving { .. }) if failed => {
@@ -594,7 +595,7 @@ impl Session {
                     sql.clear();
                     unlisten(address.marker.as_bytes(), &mut sql);
                 }
-                send(step, &sql, pipeline, server, out);
+                ask_ours(&sql, Owed::Move { step }, pipeline, server, out);
                 ServerStep::Swallow
             }
             _ => out_of_step(),
@@ -629,13 +630,6 @@ impl Session {
             listening.subscribe(true);
         }
     }
-}
-
-/// Sends a query of a move; nothing of the client follows before the move is complete.
-fn send(step: Move, sql: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-    request::query_bytes(sql, out.to_server);
-    server.unnamed = None;
-    pipeline.owed.push(Owed::Move { step });
 }
 
 fn out_of_step() -> ServerStep {

@@ -5,9 +5,11 @@
 //! In transaction mode every kind of session state is virtual (names of statements), replayed (settings) or pins the
 //! server connection to its client; see DESIGN "Transaction mode without surprises".
 
+mod ask;
 mod block;
 mod carried;
 mod client;
+mod client_statements;
 mod date_style;
 mod decide;
 mod effects;
@@ -22,7 +24,6 @@ mod nearest;
 mod owed;
 mod own;
 mod own_code;
-mod passed;
 mod phase;
 mod pinning;
 mod pipeline;
@@ -34,6 +35,8 @@ mod roster;
 mod sent;
 mod sequences;
 mod server;
+mod server_statements;
+mod shape;
 mod statements;
 mod steps;
 mod tally;
@@ -59,10 +62,12 @@ pub use replies::Replies;
 pub use reported::{ParameterError, Reported};
 pub use roster::Roster;
 pub use sequences::Drawn;
-pub use statements::{ServerStatements, Shape, Statement, Statements};
+pub use server_statements::ServerStatements;
+pub use shape::Shape;
+pub use statements::{Statement, Statements};
 pub use tally::Tally;
 
-use self::owed::Owed;
+use self::{ask::ask_ours, client_statements::ClientStatements, owed::Owed};
 use crate::{
     sql::{Isolation, Lists, PinSet, Verdict},
     wire::{self, error::Report},
@@ -225,8 +230,6 @@ pub struct ServerState {
     /// The settings that were brought to it.
     pub settings: Arc<Carried>,
     pub reported: Arc<Reported>,
-    /// Whose its unnamed statement surely is, once what was sent has run. Any simple query takes that away.
-    pub unnamed: Option<Unnamed>,
     /// Whose values of sequences it may hold.
     pub drawn: Drawn,
     /// The node of its cluster that it is on.
@@ -302,14 +305,6 @@ impl Shown<'_> {
     }
 }
 
-/// An unnamed statement: a session's, and which of those that it has parsed. The same text parsed at another time may mean
-/// something else, when tables have changed in between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unnamed {
-    session: u64,
-    number: u64,
-}
-
 /// One client's conversation. Small while it idles: thousands of clients idle at once. In the order written, so that what
 /// every statement looks at lies together.
 #[derive(Debug)]
@@ -330,8 +325,8 @@ pub struct Session {
     lost: Option<Box<Report>>,
     /// A server has refused the session's settings: what to do with the message for which they were brought.
     refused: Option<Box<identity::Refused>>,
-    /// What the client's unnamed statement is. It outlives its Sync, as on a direct connection.
-    unnamed: Option<Arc<Statement>>,
+    /// Its prepared statements.
+    prepared: ClientStatements,
     /// How often it has drawn, in transactions: which of its server connections has its last values.
     draws: u32,
     /// Why the server connection stays with the client between transactions.
@@ -360,13 +355,8 @@ pub struct Session {
     default_isolation: Option<Isolation>,
     /// Why, once that is settled.
     holding: Option<Box<Holding>>,
-    names: statements::ClientNames,
-    /// How those are called that pass under the client's own names.
-    passed: Option<Box<passed::Passed>>,
     /// What it asked for when it connected: RESET returns to it.
     startup: Arc<Carried>,
-    /// How many unnamed statements it has parsed.
-    unnamed_parsed: u64,
     /// A number of its own, for [`Drawn`].
     number: u64,
 }
@@ -389,10 +379,7 @@ impl Session {
             startup: settings.clone(),
             settings,
             reported,
-            names: statements::ClientNames::default(),
-            passed: None,
-            unnamed: None,
-            unnamed_parsed: 0,
+            prepared: ClientStatements::default(),
             pins: PinSet::default(),
             own: None,
             block: None,
@@ -451,9 +438,7 @@ impl Session {
                 sql.push_str(&replay.sql);
                 may_fail = replay.may_fail;
             }
-            wire::request::query(&sql, out.to_server);
-            server.unnamed = None;
-            pipeline.owed.push(Owed::Replay { settings: wanted, may_fail });
+            ask_ours(sql.as_bytes(), Owed::Replay { settings: wanted, may_fail }, pipeline, server, out);
         }
     }
 
@@ -489,12 +474,12 @@ impl Session {
 
     /// Whether the client has named statements.
     pub fn has_statements(&self) -> bool {
-        self.names.len() > 0
+        self.prepared.named().len() > 0
     }
 
     /// How many named statements the client has, and the bytes of their names and texts.
     pub fn statements_held(&self) -> (usize, usize) {
-        (self.names.len(), self.names.bytes())
+        (self.prepared.named().len(), self.prepared.named().bytes())
     }
 
     pub fn settings(&self) -> &Arc<Carried> {

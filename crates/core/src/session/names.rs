@@ -16,9 +16,11 @@ use std::{
 
 use super::{
     Judge, Outboxes, Pipeline, ServerState, Session,
+    ask::ask_ours,
     carried::Prepared,
+    client_statements::Named,
     owed::Owed,
-    statements::{FUNCTIONS_NAME, Named, Statement},
+    statements::{FUNCTIONS_NAME, Statement},
     steps::counted,
 };
 use crate::{
@@ -49,7 +51,7 @@ impl Session {
         let mut hasher = std::hash::DefaultHasher::new();
         self.settings.planner_hash().hash(&mut hasher);
         for name in &statement.verdict.names {
-            let meaning = self.statement(name.name().as_bytes(), pipeline);
+            let meaning = self.prepared.get(name.name().as_bytes(), &pipeline.owed);
             meaning.map(|statement| statement.id).hash(&mut hasher);
         }
         let verdict = || statement.verdict.clone();
@@ -131,8 +133,9 @@ impl Session {
             return;
         }
         // What a server is never told of, it does not have.
-        match self.statement(name, pipeline).filter(|statement| statement.verdict.own.is_none()) {
-            Some(statement) if server.statements.has_own_since(name, statement.id, self.names.since(name)) => {}
+        match self.prepared.get(name, &pipeline.owed).filter(|statement| statement.verdict.own.is_none()) {
+            Some(statement)
+                if server.statements.has_own_since(name, statement.id, self.prepared.named().since(name)) => {}
             Some(statement) => {
                 if !name.is_ascii() {
                     pipeline.effects.pins.insert(Pin::Prepare);
@@ -171,7 +174,7 @@ impl Session {
     ) -> bool {
         let mut closed = false;
         for (name, id) in own {
-            let mine = id.is_some() && self.statement(&name, pipeline).map(|statement| statement.id) == id;
+            let mine = id.is_some() && self.prepared.get(&name, &pipeline.owed).map(|statement| statement.id) == id;
             if !mine && !pipeline.effects.uses_name(&name) && !pipeline.owed.has_own(&name) {
                 close_own(&name, pipeline, server, out);
                 closed = true;
@@ -185,21 +188,21 @@ impl Session {
         for id in server.statements.ids() {
             super::extended::drop_held(id, &server.statements, pipeline, out);
         }
-        for name in self.names.all() {
+        for name in self.prepared.named().all() {
             self.bring(&name, pipeline, server, out);
         }
     }
 
     /// What was prepared by SQL is to be listed as that: prepares it anew with its own text.
     fn prepare_again(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        for (name, named) in self.names.iter() {
+        for (name, named) in self.prepared.named().iter() {
             let Some(text) = &named.prepare else { continue };
             close_own(name, pipeline, server, out);
             request::sync(out.to_server);
             pipeline.owed.push(Owed::OurSync);
-            request::query_bytes(text, out.to_server);
             let since = self.shared.statements.next_moment();
-            pipeline.owed.push(Owed::OwnPrepare { name: name.into(), id: named.statement.id, since });
+            let owed = Owed::OwnPrepare { name: name.into(), id: named.statement.id, since };
+            ask_ours(text, owed, pipeline, server, out);
         }
     }
 
@@ -213,10 +216,10 @@ impl Session {
             match name {
                 NameUse::Executes(_) => {
                     let statement =
-                        if pipeline.effects.uses_name(bytes) { None } else { self.statement(bytes, pipeline) };
+                        if pipeline.effects.uses_name(bytes) { None } else { self.prepared.get(bytes, &pipeline.owed) };
                     self.note(statement.as_ref().map(|statement| &*statement.verdict), pipeline);
                 }
-                NameUse::Deallocates(_) if self.statement(bytes, pipeline).is_none() => {}
+                NameUse::Deallocates(_) if self.prepared.get(bytes, &pipeline.owed).is_none() => {}
                 NameUse::Prepares(_) | NameUse::Deallocates(_) => pipeline.effects.use_name(bytes),
             }
         }
@@ -239,7 +242,7 @@ impl Session {
         }
         let told: BTreeSet<&[u8]> = counted(told.iter()).map(|prepared| &*prepared.name).collect();
         for name in counted(used.iter()).filter(|name| !told.contains(&***name)) {
-            self.names.remove(name);
+            self.prepared.named_mut().remove(name);
             server.statements.remove_own(name);
         }
         all
@@ -260,7 +263,7 @@ impl Session {
         server.statements.set_own(name, Some((statement.id, since)));
         // What came in one text with it must not be done again.
         let prepare = found.flatten().map(|found| found.command.into());
-        self.names.insert_named(name.clone(), Named::new(statement, prepare, since));
+        self.prepared.named_mut().insert_named(name.clone(), Named::new(statement, prepare, since));
         true
     }
 }

@@ -531,7 +531,7 @@ impl Session {
             return self.fail_own(report, Request::Query, pipeline, attached, out);
         }
         out.to_client.append(&mut answer);
-        self.unnamed = None;
+        self.prepared.drop_unnamed();
         if open && pipeline.owed.has_open_batch() {
             // A query ends the batch before it, and only the server can say what has become of that.
             request::sync(out.to_server);
@@ -604,18 +604,17 @@ impl Session {
             Some(text) => only(text).map(drop),
             None => Ok(()),
         };
-        let taken = !parse.name.is_empty() && self.statement(parse.name, pipeline).is_some();
+        let taken = !parse.name.is_empty() && self.prepared.get(parse.name, &pipeline.owed).is_some();
         let checked = checked.and_then(|()| if taken { Err(name_taken(parse.name)) } else { Ok(()) });
         if let Err(report) = checked {
             return self.fail_own(report, Request::Parse, pipeline, attached, out);
         }
-        if parse.name.is_empty() {
-            self.unnamed = Some(statement);
-        } else if let Some(report) = self.too_much(parse, pipeline) {
+        if !parse.name.is_empty()
+            && let Some(report) = self.prepared.too_much(parse, &pipeline.owed)
+        {
             return ClientStep::fail(report);
-        } else {
-            self.names.insert(parse.name.into(), statement, 0);
         }
+        self.prepared.set(parse.name, statement, 0);
         out.to_client.extend_from_slice(&reply::PARSE_COMPLETE);
         ClientStep::Answered
     }

@@ -78,6 +78,7 @@ impl Session {
             (Status::Idle, _) => {}
             (_, Request::Query) => {
                 // Only the server can make its transaction fail.
+                // In the client's name, and by a query of its own: what that does to its unnamed statement is the client's doing.
                 request::query(&raise(&message, hint), out.to_server);
                 pipeline.owed.push(Owed::Query { drops_unnamed: false, called: Called::default() });
                 return Some(ClientStep::Answered);

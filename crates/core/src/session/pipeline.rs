@@ -59,16 +59,11 @@ pub struct Pipeline {
     seldom: Option<Box<Seldom>>,
     /// What the server connection was lent for.
     pub lent_for: Need,
-    /// The batch in which the unnamed statement was sent last.
-    unnamed_batch: u32,
+    unnamed: UnnamedSent,
     /// Not reset: whoever adds it up takes it.
     pub tally: Tally,
     /// All prepared statements may be gone once what was sent has run.
     pub deallocating: bool,
-    /// The server's unnamed statement is a text that was too long to be held.
-    pub long_unnamed: bool,
-    /// Nothing has been bound to it yet.
-    pub long_unbound: bool,
     /// An error has been seen since the last ReadyForQuery.
     pub failed: bool,
     /// A question of ours was cancelled and asked once more.
@@ -92,6 +87,24 @@ pub struct Pipeline {
     /// says so.
     pub verbatim: bool,
     pub effects: Effects,
+}
+
+/// The unnamed statement that was sent over the server connection that is lent.
+#[derive(Debug, Default)]
+struct UnnamedSent {
+    /// The batch in which it was sent last.
+    batch: u32,
+    long: Long,
+}
+
+/// Whether it is a text that was too long to be held, so that only this server connection has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Long {
+    #[default]
+    No,
+    /// Nothing has been bound to it yet.
+    Unbound,
+    Bound,
 }
 
 /// What few transactions need, apart: the others look at one pointer instead of all this.
@@ -164,13 +177,39 @@ impl Pipeline {
 
     /// The unnamed statement is sent with the message that is pushed next.
     pub fn note_unnamed(&mut self) {
-        self.unnamed_batch = self.owed.batch();
-        self.long_unnamed = false;
+        self.unnamed = UnnamedSent { batch: self.owed.batch(), long: Long::No };
+    }
+
+    /// It is a text that is too long to be held.
+    pub fn note_long_unnamed(&mut self) {
+        self.unnamed.long = Long::Unbound;
+    }
+
+    /// It is bound.
+    pub fn bind_long_unnamed(&mut self) {
+        if self.unnamed.long == Long::Unbound {
+            self.unnamed.long = Long::Bound;
+        }
+    }
+
+    /// It is gone.
+    pub fn drop_long_unnamed(&mut self) {
+        self.unnamed.long = Long::No;
+    }
+
+    /// Whether the server's unnamed statement is such a text of the client's.
+    pub fn has_long_unnamed(&self) -> bool {
+        self.unnamed.long != Long::No
+    }
+
+    /// And nothing has been bound to it yet.
+    pub fn is_long_unbound(&self) -> bool {
+        self.unnamed.long == Long::Unbound
     }
 
     /// Whether the unnamed statement that was sent is there for the message at hand, unless both are skipped.
     pub fn is_unnamed_sure(&self) -> bool {
-        self.owed.ready_owed() == 0 || self.unnamed_batch == self.owed.batch()
+        self.owed.ready_owed() == 0 || self.unnamed.batch == self.owed.batch()
     }
 
     /// Whether the server will hold a statement, of which `held` tells what is known by its replies.
@@ -212,7 +251,7 @@ impl Pipeline {
     pub fn reset(&mut self) {
         self.owed.reset();
         (self.failed, self.read_only, self.asked_again) = (false, false, false);
-        (self.deallocating, self.long_unnamed, self.long_unbound) = (false, false, false);
+        (self.deallocating, self.unnamed.long) = (false, Long::No);
         (self.reduced, self.mended, self.unfit) = (false, false, false);
         (self.restores, self.withholds) = (false, false);
         self.seldom = None;

@@ -15,7 +15,8 @@ use super::{
     phase::Phase,
     queue::Queue,
     sent::{Presence, Sends, Sent},
-    statements::{ServerStatements, Statement},
+    server_statements::ServerStatements,
+    statements::Statement,
     steps::{counted, step},
 };
 use crate::wire::reply::Status;

@@ -6,14 +6,12 @@
 use std::fmt::Write;
 
 use super::{
-    Outboxes, Pipeline, ServerState, ServerStep, Session, carried::push_literal, effects::Effects, owed::Owed,
+    Outboxes, Pipeline, ServerState, ServerStep, Session, ask::ask_ours, carried::push_literal, effects::Effects,
+    owed::Owed,
 };
 use crate::{
     sql::{SettingChange, TransactionControl, Verdict},
-    wire::{
-        reply::{self, Status},
-        request,
-    },
+    wire::reply::{self, Status},
 };
 
 impl Session {
@@ -49,9 +47,7 @@ impl Session {
         if sql.is_empty() {
             return false;
         }
-        request::query(&sql, out.to_server);
-        server.unnamed = None;
-        pipeline.owed.push(Owed::Restore);
+        ask_ours(sql.as_bytes(), Owed::Restore, pipeline, server, out);
         true
     }
 

@@ -1,6 +1,6 @@
 //! What messages under way will do to the statements that a server connection holds.
 
-use super::{queue::Queue, statements::ServerStatements};
+use super::{queue::Queue, server_statements::ServerStatements};
 
 /// A statement that the server will hold, or not hold any more, once a message under way has succeeded.
 #[derive(Debug, Clone, Copy)]

@@ -6,10 +6,10 @@
 //! Nobody is ever told a stranger's value, or one of its own that it has drawn elsewhere since: who asks gets a connection
 //! on which such values are forgotten.
 
-use super::{Need, Outboxes, Pipeline, ServerState, Session, owed::Owed, pipeline::Judged};
+use super::{Need, Outboxes, Pipeline, ServerState, Session, ask::ask_ours, owed::Owed, pipeline::Judged};
 use crate::{
     sql::{Pin, Reason, Verdict},
-    wire::{reply::Status, request},
+    wire::reply::Status,
 };
 
 /// Makes a server forget all values of sequences.
@@ -69,9 +69,8 @@ impl Session {
         let is_free =
             pipeline.owed.status() == Status::Idle && pipeline.owed.is_empty() && !pipeline.owed.has_open_batch();
         if is_free && !self.drew && self.meets_draws(pipeline.lent_for, pipeline, server) {
-            request::query(FORGET, out.to_server);
-            server.unnamed = None;
-            pipeline.owed.push(Owed::Replay { settings: server.settings.clone(), may_fail: false });
+            let owed = Owed::Replay { settings: server.settings.clone(), may_fail: false };
+            ask_ours(FORGET.as_bytes(), owed, pipeline, server, out);
         }
     }
 

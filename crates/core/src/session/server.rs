@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::{
     Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown,
+    ask::ask_ours,
     carried::{Answer, Carried, Probe, creates_temporary},
     effects::Effects,
     inquiry::Outcome,
     owed::Owed,
-    statements::{FUNCTIONS_NAME, NAME_PREFIX, Shape},
+    shape::Shape,
+    statements::{FUNCTIONS_NAME, NAME_PREFIX},
 };
 use crate::{
     sql::{
@@ -125,7 +127,8 @@ impl Session {
             (Owed::Parse { .. } | Owed::ParseTaken { .. } | Owed::OurParse { .. }, Reply::ParseComplete) => true,
             (Owed::Bind { .. }, Reply::BindComplete) => true,
             (Owed::Describe { unnamed: true, .. }, Reply::ParameterDescription) => {
-                if let Some(statement) = self.unnamed.as_mut().filter(|statement| *statement.types != *message.body) {
+                let described = self.prepared.unnamed_mut();
+                if let Some(statement) = described.filter(|statement| *statement.types != *message.body) {
                     // On another server connection it gets these, too.
                     *statement = self.shared.statements.retyped(statement, message.body);
                 }
@@ -174,7 +177,9 @@ impl Session {
         if done.owed.is_ours() {
             return ServerStep::Swallow;
         }
-        self.accept(done.change, done.sent.and_then(|sent| sent.held).unwrap_or_default());
+        if let Some(change) = done.change {
+            self.prepared.accept(change, done.sent.and_then(|sent| sent.held).unwrap_or_default());
+        }
         forward_to(pipeline)
     }
 
@@ -201,7 +206,7 @@ impl Session {
             _ => return,
         }
         server.statements.clear();
-        self.names.clear();
+        self.prepared.clear_named();
     }
 
     fn on_error(
@@ -304,9 +309,9 @@ impl Session {
         let shape = Shape::of(of_statement, (reply == Reply::RowDescription).then_some(body));
         server.statements.set_shape(id, shape);
         if shape.is_of_portal() {
-            self.names.tell_columns(id, shape);
+            self.prepared.named_mut().tell_columns(id, shape);
         } else if !pipeline.owed.front().is_some_and(Owed::is_ours) {
-            self.names.tell(id, shape, &parameters);
+            self.prepared.named_mut().tell(id, shape, &parameters);
         }
     }
 
@@ -338,8 +343,8 @@ impl Session {
     fn skip(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) -> Option<Box<[u8]>> {
         let mut taken = None;
         let (mut front, mut failed) = (true, false);
-        server.unnamed = None;
-        pipeline.long_unnamed = false;
+        server.statements.forget_unnamed();
+        pipeline.drop_long_unnamed();
         pipeline.take(|seldom| &mut seldom.asked_shape);
         while !pipeline.owed.front().is_some_and(Owed::syncs) {
             let Some(done) = pipeline.owed.pop() else {
@@ -349,7 +354,7 @@ impl Session {
             match done.owed {
                 // Also a Parse that fails takes the unnamed statement away.
                 Owed::Parse { names: true, .. } if front && done.change.is_some_and(|it| it.name.is_empty()) => {
-                    self.unnamed = None;
+                    self.prepared.drop_unnamed();
                 }
                 Owed::ParseTaken { name } if front => taken = Some(name),
                 // Also when the error came before it was executed.
@@ -419,7 +424,7 @@ impl Session {
         while let Some((at, end)) = our_name(text) {
             let ours = &text[at..end];
             out.extend_from_slice(&text[..at]);
-            out.extend_from_slice(taken.or_else(|| self.names.name_of(ours)).unwrap_or(ours));
+            out.extend_from_slice(taken.or_else(|| self.prepared.named().name_of(ours)).unwrap_or(ours));
             text = &text[end..];
         }
         out.extend_from_slice(text);
@@ -471,7 +476,9 @@ impl Session {
                 pipeline.tally.queries += 1;
                 pipeline.tally.transactions += u32::from(status == Status::Idle);
                 self.settle_block(status);
-                self.accept(done.change, 0);
+                if let Some(change) = done.change {
+                    self.prepared.accept(change, 0);
+                }
                 if !pipeline.withholds {
                     self.on_clients_ready(pipeline, server, out)
                 } else if self.restore(pipeline, server, out) {
@@ -507,7 +514,7 @@ impl Session {
             self.pins.insert(pin);
         }
         self.note_draws(server);
-        if pipeline.long_unnamed && pipeline.long_unbound {
+        if pipeline.is_long_unbound() {
             // Only this connection has it, and a question of ours would take it away.
             return ServerStep::Forward;
         }
@@ -558,11 +565,10 @@ impl Session {
         }
         if let Some(names) = names {
             ask_prepared(&names, server, out);
+            pipeline.owed.push(Owed::Probe { probe });
         } else {
-            request::query(&sql, out.to_server);
-            server.unnamed = None;
+            ask_ours(sql.as_bytes(), Owed::Probe { probe }, pipeline, server, out);
         }
-        pipeline.owed.push(Owed::Probe { probe });
         ServerStep::Swallow
     }
 
@@ -712,7 +718,7 @@ fn repeats(fields: &ErrorFields, pipeline: &Pipeline) -> bool {
 
 /// The batch under way is answered by nothing; after its Sync it comes once more.
 fn send_again(pipeline: &mut Pipeline, server: &mut ServerState) -> ServerStep {
-    server.unnamed = None;
+    server.statements.forget_unnamed();
     pipeline.can_repeat = false;
     while pipeline.owed.pop().is_some() {}
     pipeline.owed.push(Owed::Again);

@@ -45,7 +45,7 @@ impl Session {
     fn executes_secrets(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
         verdict.names.iter().any(|name| {
             let NameUse::Executes(name) = name else { return false };
-            let known = self.statement(name.as_bytes(), pipeline);
+            let known = self.prepared.get(name.as_bytes(), &pipeline.owed);
             known.is_none_or(|statement| may_tell_secrets(&statement.sql))
         })
     }

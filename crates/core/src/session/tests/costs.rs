@@ -312,7 +312,7 @@ const CASES: &[Case] = &[
     }),
     ("errors that name a statement", |n| {
         let mut stage = Stage::with_statements(n);
-        let ours = stage.session.names.get(b"n3").unwrap().name.clone();
+        let ours = stage.session.prepared.named().get(b"n3").unwrap().name.clone();
         for _ in 0..n {
             stage.sends(Message::Query("select 1".into()));
             stage.server(b'E', &[b"SERROR\0C26000\0Mno ", &ours, b"\0\0"]);

@@ -283,3 +283,69 @@ fn a_block_outlives_the_loss_of_a_replica_between_two_statements() {
         "#,
     );
 }
+
+#[test]
+fn a_replica_that_a_block_has_left_lacks_the_clients_unnamed_statement() {
+    check(
+        with_a_replica().reading_until_write(),
+        r#"
+        A> Query BEGIN
+          A < Complete BEGIN
+          A < Ready T
+        A> Parse - SELECT 1 | Bind - - | Execute - | Sync
+          S2 lent to A
+          S2 > Parse - BEGIN
+          S2 > Bind - -
+          S2 > Execute -
+          S2 > Close portal -
+          S2 > Parse - SELECT 1
+          S2 > Bind - -
+          S2 > Execute -
+          S2 > Sync
+          A < ParseComplete
+          A < BindComplete
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready T
+        A> Parse s INSERT INTO t VALUES (1) | Bind - s | Execute - | Sync
+          A held
+          S2 > Query ROLLBACK
+          S2 free
+          S1 lent to A
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Parse __poolhouse_2 INSERT INTO t VALUES (1)
+          S1 > Flush
+          S1 > Bind - __poolhouse_2
+          S1 > Execute -
+          S1 > Sync
+          A < ParseComplete
+          A < BindComplete
+          A < Complete INSERT 0 1
+          A < Ready T
+        A> Parse c COMMIT | Bind - c | Execute - | Sync
+          S1 > Parse __poolhouse_3 COMMIT
+          S1 > Bind - __poolhouse_3
+          S1 > Execute -
+          S1 > Sync
+          S1 free
+          A < ParseComplete
+          A < BindComplete
+          A < Complete COMMIT
+          A < Ready I
+        A> Bind - - | Execute - | Sync
+          S2 lent to A
+          S2 > Parse - SELECT 1
+          S2 > Bind - -
+          S2 > Execute -
+          S2 > Sync
+          S2 free
+          A < BindComplete
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready I
+        "#,
+    );
+}
