@@ -9,7 +9,7 @@ use super::{
 };
 use poolhouse_core::{
     session::{Judge, Need, NodeView},
-    sql::Verdict,
+    sql::KnownText,
     topology::{Node, NodeId, Role, Topology, standing},
 };
 
@@ -18,7 +18,7 @@ const PARSING_EFFORT: u32 = 32;
 const BYTES_PER_EFFORT: usize = 16;
 
 /// A long text and its verdict.
-pub type Prejudged = (Arc<[u8]>, Arc<Verdict>);
+pub type Prejudged = (Arc<[u8]>, Arc<KnownText>);
 
 /// For one client.
 pub struct Guide<'a> {
@@ -38,7 +38,7 @@ pub struct Guide<'a> {
 }
 
 impl Judge for Guide<'_> {
-    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
+    fn verdict(&self, sql: &[u8]) -> Arc<KnownText> {
         match self.prejudged {
             Some((text, verdict)) if **text == *sql => verdict.clone(),
             _ => {
@@ -74,8 +74,8 @@ pub struct Outsider<'a> {
 }
 
 impl Judge for Outsider<'_> {
-    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
-        Arc::new(poolhouse_core::sql::judge_bytes(sql))
+    fn verdict(&self, sql: &[u8]) -> Arc<KnownText> {
+        Arc::new(poolhouse_core::sql::judge_bytes(sql).into())
     }
 
     fn knows(&self, _: &[u8]) -> bool {

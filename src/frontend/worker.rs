@@ -18,7 +18,7 @@ use crate::{
     backend::{self, Canceler},
     tasks::{self, Scope},
 };
-use poolhouse_core::sql::{self, Cache, Verdict};
+use poolhouse_core::sql::{self, Cache, KnownText};
 
 /// How long a cancel request to a server may take.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
@@ -89,7 +89,7 @@ impl Worker {
     }
 
     /// What a text of SQL does, and whether it had to be parsed for that.
-    pub fn verdict(&self, sql: &[u8]) -> (Arc<Verdict>, bool) {
+    pub fn verdict(&self, sql: &[u8]) -> (Arc<KnownText>, bool) {
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let before = verdicts.misses();
         let verdict = verdicts.verdict(sql);
@@ -97,12 +97,12 @@ impl Worker {
     }
 
     /// The same, when it is known without a look at the grammar.
-    pub fn known_verdict(&self, sql: &[u8]) -> Option<Arc<Verdict>> {
+    pub fn known_verdict(&self, sql: &[u8]) -> Option<Arc<KnownText>> {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).find(sql)
     }
 
     /// What a long text does: found out on another thread, one text at a time.
-    pub async fn judge_apart(&self, sql: Arc<[u8]>) -> Arc<Verdict> {
+    pub async fn judge_apart(&self, sql: Arc<[u8]>) -> Arc<KnownText> {
         let _turn = self.judging.lock().await;
         let text = sql.clone();
         let judged = tasks::compute(move || sql::judge_apart(&text)).await;

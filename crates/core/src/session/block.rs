@@ -92,7 +92,7 @@ impl Session {
 
     /// A simple query without a server connection: `Some` when it is answered here.
     pub(super) fn defer(&mut self, verdict: &Verdict, text: &[u8], out: &mut Outboxes<'_>) -> Option<ClientStep> {
-        if verdict.statements != 1 || verdict.hint.is_some() || text.len() > TEXT_MAX || !text.is_ascii() {
+        if !verdict.composition.is_one() || verdict.hint.is_some() || text.len() > TEXT_MAX || !text.is_ascii() {
             return None;
         }
         let may_defer = self.block.is_none() && self.may_defer();
@@ -188,7 +188,7 @@ impl Session {
 
     /// Whether a text in a block that is on a replica stays there, though it does not read.
     pub(super) fn stays_in_block(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
-        if !self.can_leave(pipeline) || verdict.statements != 1 {
+        if !self.can_leave(pipeline) || !verdict.composition.is_one() {
             return false;
         }
         match verdict.transaction {
@@ -254,7 +254,7 @@ impl Session {
     /// it reads. A batch that only begins the block leaves that open.
     pub(super) fn begins_to_roam(&self, verdict: &Verdict, text: &[u8], mut after: &[u8], pipeline: &Pipeline) -> bool {
         let TransactionControl::Begin { modes, .. } = verdict.transaction else { return false };
-        let alone = verdict.statements == 1 && verdict.hint.is_none() && text.len() < TEXT_MAX && text.is_ascii();
+        let alone = verdict.composition.is_one() && verdict.hint.is_none() && text.len() < TEXT_MAX && text.is_ascii();
         let idle = pipeline.owed.status() == Status::Idle && !pipeline.owed.has_open_batch() && self.block.is_none();
         if !alone || !idle || !self.may_defer() || !self.may_roam(modes) {
             return false;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     sql::{
-        Access, Called, Deallocate, Finding, Hidden, Hint, Pin, Reason, SettingChange, TransactionControl, Unseen,
+        Access, Called, Deallocate, Fact, Finding, Hidden, Hint, KnownText, Pin, SettingChange, TransactionControl,
         Verdict,
     },
     wire::{
@@ -244,11 +244,11 @@ impl Session {
             {
                 return self.on_own_query(own, pipeline, server.map(|server| server.node), judge, out);
             }
-            if verdict.asks_sequences && !self.asks_sequences {
+            if verdict.does(Fact::AsksSequence) && !self.asks_sequences {
                 self.ask_sequences(pipeline, server.as_deref_mut(), out);
             }
             if let Deallocate::Named(name) = &verdict.deallocates
-                && verdict.statements == 1
+                && verdict.composition.is_one()
                 && let Some(step) = self.deallocate(name.as_bytes(), pipeline, server.is_some(), out)
             {
                 return step;
@@ -275,12 +275,12 @@ impl Session {
         self.note_cause(message.body, pipeline);
         server.statements.forget_unnamed();
         pipeline.drop_long_unnamed();
-        let position = verdict.as_deref().is_some_and(asks_position);
+        let position = verdict.as_deref().is_some_and(|verdict| asks_position(verdict));
         let called = match &verdict {
             Some(verdict) if pipeline.verbatim => {
                 self.called_verbatim(verdict, request::query_text(message.body).unwrap_or_default(), pipeline)
             }
-            Some(verdict) => verdict.called.clone(),
+            Some(verdict) => verdict.called().clone(),
             None => Called::default(),
         };
         if self.prepared.has_unnamed(&pipeline.owed) {
@@ -298,7 +298,7 @@ impl Session {
     /// What a simple query needs, and what it may do. False when it has to wait for replies.
     fn before_query(
         &mut self,
-        verdict: Option<&Verdict>,
+        verdict: Option<&KnownText>,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
@@ -498,9 +498,9 @@ impl Session {
         judge: &impl Judge,
     ) -> bool {
         let mut parsed: NamesParsed<'_> = parsed.into_iter().collect();
-        let to_primary = |verdict: &Verdict| verdict.hint.as_deref() == Some(&Hint::Primary);
-        let ends = |verdict: &Verdict| in_block && verdict.statements == 1 && verdict.transaction.is_plain_end();
-        let reads = |verdict: &Verdict| (self.reads(verdict, pipeline) || ends(verdict)) && !to_primary(verdict);
+        let to_primary = |verdict: &KnownText| verdict.hint.as_deref() == Some(&Hint::Primary);
+        let ends = |verdict: &KnownText| in_block && verdict.composition.is_one() && verdict.transaction.is_plain_end();
+        let reads = |verdict: &KnownText| (self.reads(verdict, pipeline) || ends(verdict)) && !to_primary(verdict);
         let known_reads = |name: &[u8], parsed: &NamesParsed<'_>| {
             let known = || self.prepared.get(name, &pipeline.owed).is_none_or(|known| reads(&known.verdict));
             parsed.contains(name) || known()
@@ -535,7 +535,7 @@ impl Session {
     }
 
     /// Remembers what a statement may do to the session; `None` is one that was not judged. Whether it surely only reads.
-    pub(super) fn note(&mut self, verdict: Option<&Verdict>, pipeline: &mut Pipeline) -> bool {
+    pub(super) fn note(&mut self, verdict: Option<&KnownText>, pipeline: &mut Pipeline) -> bool {
         let hidden = self.shared.code.hidden();
         let Some(verdict) = verdict else {
             let effects = &mut pipeline.effects;
@@ -553,9 +553,9 @@ impl Session {
         if self.reads(verdict, pipeline) {
             return true;
         }
-        self.wrote |= !only_controls(verdict);
+        self.wrote |= !verdict.only_controls();
         pipeline.note_defaults(verdict);
-        self.notified |= verdict.notifies;
+        self.notified |= verdict.does(Fact::Notifies);
         if verdict.vacates.is_some() {
             pipeline.seldom_mut().vacates.clone_from(&verdict.vacates);
         }
@@ -580,11 +580,11 @@ impl Session {
             verdict.transaction,
             TransactionControl::Rollback { .. } | TransactionControl::RollbackTo | TransactionControl::Mixed
         );
-        if verdict.defines || effects.defined && effects.may_commit {
+        if verdict.does(Fact::Defines) || effects.defined && effects.may_commit {
             self.note_definition(&verdict.customs, effects);
         }
         // What pins the session may be gone now: the server knows.
-        if (self.pinned_by_probe || self.listens_on_server()) && may_unpin(verdict) {
+        if (self.pinned_by_probe || self.listens_on_server()) && verdict.does(Fact::ReleasesState) {
             effects.probe.add_everything();
             effects.earnest = true;
         }
@@ -594,7 +594,7 @@ impl Session {
             return false;
         }
         effects.earnest = true;
-        pipeline.deallocating |= verdict.discards || verdict.deallocates == Deallocate::All;
+        pipeline.deallocating |= verdict.does(Fact::DiscardsAll) || verdict.deallocates == Deallocate::All;
         for change in &verdict.settings {
             match change {
                 SettingChange::Set(name) => {
@@ -642,22 +642,21 @@ impl Session {
     }
 
     /// Whether a text only reads, as far as it tells by itself or by what is known of the functions in it.
-    pub(super) fn reads(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
+    pub(super) fn reads(&self, verdict: &KnownText, pipeline: &Pipeline) -> bool {
         let lists = self.shared.lists.as_deref();
-        let by_census = |unseen: &Unseen| {
-            unseen.reads_but_for_functions && {
+        let by_census = || {
+            verdict.reads_but_for_functions() && {
                 let census = pipeline.census(&self.shared.code);
                 let is_steady = |name: &str| census.is_some_and(|census| census.is_steady(name));
-                unseen.reads_if(|name| is_steady(name) || lists.is_some_and(|lists| lists.reads(name)))
+                verdict.reads_if(|name| is_steady(name) || lists.is_some_and(|lists| lists.reads(name)))
             }
         };
-        if verdict.refused.is_set() || self.is_kept_on_primary(verdict) {
+        if verdict.is_refused() || self.is_kept_on_primary(verdict) {
             return false;
         }
-        let reads = verdict.access == Access::Read
-            || self.shared.is_routed() && verdict.unseen.as_deref().is_some_and(by_census);
+        let reads = verdict.access() == Access::Read || self.shared.is_routed() && by_census();
         if reads && self.refused_read == Some(RefusedRead::Lasting) {
-            verdict.refused.set();
+            verdict.note_refusal();
         }
         reads && self.refused_read.is_none()
     }
@@ -688,9 +687,9 @@ impl Session {
     fn note_unseen(&self, verdict: &Verdict, hidden: Hidden, effects: &mut Effects) {
         // What the transaction has changed itself is not known before its end.
         let hidden = if effects.defined { Hidden::ANYTHING } else { hidden };
-        let reached = match verdict.access {
+        let reached = match verdict.access() {
             Access::Read => hidden.reads,
-            Access::Write => hidden.writes && !only_controls(verdict),
+            Access::Write => hidden.writes && !verdict.only_controls(),
         };
         if verdict.unseen.is_none() && !reached {
             return;
@@ -777,36 +776,6 @@ fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
     let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail | Request::Flush);
     let all_sent = pipeline.owed.ready_owed() > 0 && !pipeline.owed.has_open_batch();
     (pipeline.deallocating || pipeline.restores) && all_sent && !of_copy
-}
-
-/// Whether a statement may take away state that pins: a temporary table, a lock, a cursor, a channel, a statement, or a
-/// search path with the temporary schema.
-fn may_unpin(verdict: &Verdict) -> bool {
-    let names_path = |change: &SettingChange| matches!(change, SettingChange::Set(name) | SettingChange::Reset(name) if **name == *"search_path");
-    verdict.statements > 1
-        || verdict.settings.iter().any(names_path)
-        || match &verdict.reason {
-            Reason::Statement(kind) => {
-                matches!(&**kind, "Drop" | "Discard" | "Unlisten" | "Deallocate" | "ClosePortal" | "Transaction")
-            }
-            Reason::VolatileFunction(name) => name.contains("unlock"),
-            _ => false,
-        }
-}
-
-/// Whether a statement that is not a read writes nothing all the same: it only begins or ends a transaction, or sets or shows
-/// a setting.
-fn only_controls(verdict: &Verdict) -> bool {
-    let control = !matches!(
-        verdict.transaction,
-        TransactionControl::None | TransactionControl::Mixed | TransactionControl::PrepareTransaction
-    );
-    let of_settings = match &verdict.reason {
-        Reason::SessionState(_) => true,
-        Reason::Statement(kind) => **kind == *"VariableSet",
-        _ => false,
-    };
-    verdict.statements == 1 && (control || of_settings)
 }
 
 /// COPY's messages pass while something is owed that may be a COPY; the rest comes late, after an error.

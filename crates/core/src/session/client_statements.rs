@@ -423,7 +423,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn intern(statements: &Statements, sql: &str) -> Arc<Statement> {
-        statements.intern(sql.as_bytes(), b"\0\0", 0, || Arc::new(judge(sql)))
+        statements.intern(sql.as_bytes(), b"\0\0", 0, || Arc::new(judge(sql).into()))
     }
 
     #[test]

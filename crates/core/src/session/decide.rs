@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::{Mode, Need, OwnSettings, Pipeline, Route, RouteBy, Session};
-use crate::sql::{Access, Hint, Verdict};
+use crate::sql::{Access, Hint, KnownText};
 
 /// What decided where a statement goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl fmt::Display for Rule {
 
 impl Session {
     /// What a text needs, and the rule that says so; `None` is one that was not judged.
-    pub(super) fn decide(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> (Need, Rule) {
+    pub(super) fn decide(&self, verdict: Option<&KnownText>, pipeline: &Pipeline) -> (Need, Rule) {
         if self.in_waiting_block() {
             let primary = verdict.is_some_and(|verdict| verdict.hint.as_deref() == Some(&Hint::Primary));
             let reads = !primary && verdict.is_some_and(|verdict| self.reads(verdict, pipeline));
@@ -111,18 +111,18 @@ impl Session {
     }
 
     /// What a text needs; `None` is one that was not judged.
-    pub(super) fn need(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> Need {
+    pub(super) fn need(&self, verdict: Option<&KnownText>, pipeline: &Pipeline) -> Need {
         self.decide(verdict, pipeline).0
     }
 
     /// Why a verdict says that a text reads, or that it does not, in words.
-    pub(super) fn verdict_words(&self, verdict: Option<&Verdict>, pipeline: &Pipeline) -> String {
+    pub(super) fn verdict_words(&self, verdict: Option<&KnownText>, pipeline: &Pipeline) -> String {
         let Some(verdict) = verdict else { return "too long to be looked into".into() };
         if let Some(words) = self.kept_on_primary(verdict) {
             return words;
         }
         let reads = self.reads(verdict, pipeline);
-        match verdict.access {
+        match verdict.access() {
             Access::Read if !reads => "a replica has refused to run it".into(),
             Access::Write if reads => format!("only reads: {}, and only reads", verdict.reason),
             _ => verdict.reason.to_string(),

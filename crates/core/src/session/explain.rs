@@ -2,7 +2,7 @@
 
 use super::{Judge, Need, Pipeline, Rule, ServerState, Session};
 use crate::{
-    sql::Verdict,
+    sql::{Composition, KnownText},
     wire::{
         error::{Report, SqlState},
         reply::{self, Status},
@@ -95,7 +95,7 @@ impl Session {
         // Whoever keeps what is known of the database's code is to know that it is wanted.
         self.shared.code.hidden();
         let verdict = judge.verdict(explained.sql);
-        if verdict.statements == 0 && verdict.own.is_none() {
+        if verdict.composition == Composition::None && verdict.own.is_none() {
             return Err(Report::error(SqlState::SYNTAX_ERROR, "EXPLAIN ROUTE needs a statement")
                 .hint("Write it like EXPLAIN ROUTE SELECT 1."));
         }
@@ -140,7 +140,7 @@ impl Session {
     }
 
     /// What a text needs and the rule that says so, seen from where the session is.
-    fn why(&self, verdict: Option<&Verdict>, pipeline: &Pipeline, attached: bool) -> (Need, Rule) {
+    fn why(&self, verdict: Option<&KnownText>, pipeline: &Pipeline, attached: bool) -> (Need, Rule) {
         let (need, rule) = self.decide(verdict, pipeline);
         let rule = match rule {
             Rule::NoChoice => Rule::NoChoice,
@@ -152,7 +152,7 @@ impl Session {
     }
 
     /// For `poolhouse.explain`: where a statement runs that is about to be sent, and why.
-    pub(super) fn explanation(&self, verdict: Option<&Verdict>, pipeline: &Pipeline, server: &ServerState) -> String {
+    pub(super) fn explanation(&self, verdict: Option<&KnownText>, pipeline: &Pipeline, server: &ServerState) -> String {
         let (_, rule) = self.why(verdict, pipeline, true);
         let node = self.shared.nodes.name(server.node);
         let words = self.verdict_words(verdict, pipeline);

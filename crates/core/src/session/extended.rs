@@ -15,7 +15,7 @@ use super::{
     verbatim::with_values,
 };
 use crate::{
-    sql::Pin,
+    sql::{Fact, Pin},
     wire::{
         self,
         error::{Report, SqlState},
@@ -104,7 +104,7 @@ impl Session {
         if statement.verdict.own.is_some() && !in_waiting_block {
             return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
         }
-        if statement.verdict.asks_sequences {
+        if statement.verdict.does(Fact::AsksSequence) {
             self.note_asks_sequences();
         }
         let need = self.need_of_batch(&statement, Some(parse.name), message.after, pipeline, judge);
@@ -339,7 +339,7 @@ impl Session {
         {
             return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
         }
-        if statement.as_ref().is_some_and(|statement| statement.verdict.asks_sequences) {
+        if statement.as_ref().is_some_and(|statement| statement.verdict.does(Fact::AsksSequence)) {
             self.note_asks_sequences();
         }
         let mut need = match &statement {
@@ -366,7 +366,7 @@ impl Session {
             }
             // What is prepared anew for the question looks its names up. Only what is to be listed comes after it: that would
             // take away what was asked about, and the answer with it.
-            let lists = statement.verdict.lists_statements;
+            let lists = statement.verdict.does(Fact::ListsStatements);
             if self.awaits_names(&statement.verdict, pipeline, server) {
                 return ClientStep::Hold;
             }
@@ -424,7 +424,9 @@ impl Session {
                 ClientStep::Forward
             }
             // All of the client's statements are there under its own names, and nothing else is to be listed.
-            Some(statement) if statement.verdict.lists_statements && fit != Fit::Changed && self.brings(pipeline) => {
+            Some(statement)
+                if statement.verdict.does(Fact::ListsStatements) && fit != Fit::Changed && self.brings(pipeline) =>
+            {
                 pipeline.owed.push(Owed::Bind { id: None });
                 ClientStep::Forward
             }

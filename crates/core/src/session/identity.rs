@@ -10,7 +10,7 @@ use super::{
     client::{JUDGED_BYTES_MAX, violation},
 };
 use crate::{
-    sql::{SettingChange, TransactionControl, Verdict},
+    sql::{Fact, SettingChange, TransactionControl, Verdict},
     wire::{
         ErrorFields,
         error::{Report, SqlState},
@@ -62,8 +62,9 @@ impl Without {
             verdict.transaction,
             TransactionControl::Rollback { chain: false } | TransactionControl::Commit { chain: false }
         );
-        let mended = verdict.discards || verdict.settings.iter().any(mends) || request == Request::Query && ends;
-        self != Without::Nothing && verdict.statements == 1 && mended
+        let mended =
+            verdict.does(Fact::DiscardsAll) || verdict.settings.iter().any(mends) || request == Request::Query && ends;
+        self != Without::Nothing && verdict.composition.is_one() && mended
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     owed::Owed,
 };
 use crate::{
-    sql::{NameUse, SettingChange, TransactionControl, Verdict},
+    sql::{Fact, NameUse, SettingChange, TransactionControl, Verdict},
     wire::{
         self, ErrorFields,
         error::{Report, SqlState},
@@ -320,10 +320,10 @@ fn touches(verdict: &Verdict) -> bool {
     };
     // What EXECUTE runs is not seen in its own text.
     let executes = |name: &NameUse| !matches!(name, NameUse::Deallocates(_));
-    verdict.listens
+    verdict.does(Fact::Listens)
         || verdict.is_opaque()
         || verdict.names.iter().any(executes)
-        || verdict.discards
+        || verdict.does(Fact::DiscardsAll)
         || matches!(verdict.transaction, TransactionControl::Begin { .. } | TransactionControl::Mixed)
         || verdict.settings.iter().any(encodes)
 }

@@ -69,7 +69,7 @@ pub use tally::Tally;
 
 use self::{ask::ask_ours, client_statements::ClientStatements, owed::Owed};
 use crate::{
-    sql::{Isolation, Lists, PinSet, Verdict},
+    sql::{Isolation, KnownText, Lists, PinSet},
     wire::{self, error::Report},
 };
 
@@ -267,7 +267,7 @@ impl ServerState {
 
 /// Where verdicts come from, and what is known of the nodes.
 pub trait Judge {
-    fn verdict(&self, sql: &[u8]) -> Arc<Verdict>;
+    fn verdict(&self, sql: &[u8]) -> Arc<KnownText>;
 
     /// Whether the verdict of a long text is known; others are judged at once.
     fn knows(&self, sql: &[u8]) -> bool;

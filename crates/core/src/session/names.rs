@@ -24,7 +24,7 @@ use super::{
     steps::counted,
 };
 use crate::{
-    sql::{NameUse, Pin, Verdict, judge_bytes, prepared_text},
+    sql::{Fact, NameUse, Pin, Verdict, judge_bytes, prepared_text},
     wire::{
         reply::Status,
         request::{self, Parse},
@@ -80,7 +80,7 @@ impl Session {
 
     /// Whether any name may be met.
     fn touches_all(&self, verdict: &Verdict, server: &ServerState) -> bool {
-        verdict.lists_statements || verdict.is_opaque() && server.statements.has_own()
+        verdict.does(Fact::ListsStatements) || verdict.is_opaque() && server.statements.has_own()
     }
 
     /// Prepares the server connection for a text that uses names of prepared statements in SQL. False when what the
@@ -109,7 +109,7 @@ impl Session {
         for name in &verdict.names {
             self.bring(name.name().as_bytes(), pipeline, server, out);
         }
-        if verdict.lists_statements {
+        if verdict.does(Fact::ListsStatements) {
             if server.statements.set_asks_functions(false) {
                 request::about_statement(b'C', FUNCTIONS_NAME, out.to_server);
                 pipeline.owed.push(Owed::OwnClose { name: FUNCTIONS_NAME.into() });
@@ -120,7 +120,7 @@ impl Session {
             request::sync(out.to_server);
             pipeline.owed.push(Owed::OurSync);
         }
-        if verdict.lists_statements && alone {
+        if verdict.does(Fact::ListsStatements) && alone {
             self.prepare_again(pipeline, server, out);
         }
         true
@@ -257,7 +257,7 @@ impl Session {
         let sql = found.map_or(Some(&**text), |found| found.map(|found| found.inner));
         let Some(sql) = sql.filter(|_| self.renames()) else { return false };
         let planned_under = if self.settings.is_empty() { 0 } else { self.settings.planner_hash() };
-        let judge = || Arc::new(judge_bytes(sql));
+        let judge = || Arc::new(judge_bytes(sql).into());
         let statement = self.shared.statements.intern(sql, types, planned_under, judge);
         let since = self.shared.statements.next_moment();
         server.statements.set_own(name, Some((statement.id, since)));

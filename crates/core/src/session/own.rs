@@ -17,7 +17,7 @@ use super::{
     statements::Statement,
 };
 use crate::{
-    sql::{BlockStep, Own as Text, OwnCommand, SettingChange, Verdict, is_own_setting},
+    sql::{BlockStep, KnownText, Own as Text, OwnCommand, SettingChange, Verdict, is_own_setting},
     wire::{
         self,
         error::{Report, SqlState},
@@ -741,7 +741,7 @@ impl Session {
     /// at all.
     pub(super) fn note_own(
         &mut self,
-        verdict: Option<&Verdict>,
+        verdict: Option<&KnownText>,
         request: Request,
         pipeline: &mut Pipeline,
         server: &ServerState,

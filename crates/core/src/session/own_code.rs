@@ -16,7 +16,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::sql::{
-    Census, Hidden, Verdict,
+    Census, Fact, Hidden, Verdict,
     census::{CUSTOMS_MAX, PrimaryOnly},
 };
 
@@ -102,7 +102,7 @@ impl OwnCode {
 
     /// Whether a text may read a sequence, for all that is known.
     pub fn may_read_sequence(&self, verdict: &Verdict) -> bool {
-        verdict.may_read_sequence && self.census.load().is_none()
+        verdict.does(Fact::MayReadSequence) && self.census.load().is_none()
     }
 
     /// What is known; nothing, most of the time for a moment only.

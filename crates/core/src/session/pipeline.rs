@@ -10,7 +10,7 @@ use super::{
     statements::Statement, tally::Tally,
 };
 use crate::{
-    sql::{Called, Census, DefaultsOf, Normal, Reason, Verdict},
+    sql::{Called, Census, DefaultsOf, Fact, KnownText, Normal, Verdict},
     wire::{ErrorFields, reply::Status},
 };
 
@@ -37,7 +37,7 @@ pub struct Ended {
 /// What is known of a message that has to be shown again.
 #[derive(Debug)]
 pub enum Judged {
-    Query(Arc<Verdict>),
+    Query(Arc<KnownText>),
     Parse(Arc<Statement>),
 }
 
@@ -219,10 +219,9 @@ impl Pipeline {
 
     /// A text with this verdict is sent.
     pub fn note_defaults(&mut self, verdict: &Verdict) {
-        let reloads = matches!(&verdict.reason, Reason::VolatileFunction(name) if **name == *"pg_reload_conf");
         let new = match &verdict.defaults {
             Some(of) => NewDefaults::Of(of.clone()),
-            None if reloads => NewDefaults::Reloaded,
+            None if verdict.does(Fact::ReloadsConfiguration) => NewDefaults::Reloaded,
             None => return,
         };
         let seldom = self.seldom_mut();

@@ -8,7 +8,7 @@
 
 use super::{Need, Outboxes, Pipeline, ServerState, Session, ask::ask_ours, owed::Owed, pipeline::Judged};
 use crate::{
-    sql::{Pin, Reason, Verdict},
+    sql::{Fact, Pin, Verdict},
     wire::reply::Status,
 };
 
@@ -148,14 +148,7 @@ impl Session {
 
 /// Whether a statement may draw from a sequence: it adds rows, or runs code that is not seen here.
 pub(super) fn may_draw(verdict: &Verdict) -> bool {
-    verdict.is_opaque()
-        || verdict.statements > 1
-        || match &verdict.reason {
-            Reason::Statement(kind) => matches!(&**kind, "Insert" | "Copy" | "Merge" | "Execute"),
-            Reason::WritingPart(_) => true,
-            Reason::VolatileFunction(name) => matches!(&**name, "nextval" | "setval"),
-            _ => false,
-        }
+    verdict.is_opaque() || verdict.does(Fact::DrawsSequence)
 }
 
 #[cfg(test)]
@@ -179,13 +172,24 @@ mod tests {
 
     #[test]
     fn what_may_draw() {
-        for sql in ["INSERT INTO t VALUES (1)", "SELECT nextval('s')", "COPY t FROM STDIN", "SELECT f()", "CALL p()"] {
+        for sql in [
+            "INSERT INTO t VALUES (1)",
+            "SELECT nextval('s')",
+            "SELECT random(), nextval('s')",
+            "SELECT current_setting('a'), setval('s', 1)",
+            "UPDATE t SET a = DEFAULT",
+            "BEGIN; INSERT INTO t VALUES (1); COMMIT",
+            "COPY t FROM STDIN",
+            "SELECT f()",
+            "CALL p()",
+        ] {
             assert!(may_draw(&judge(sql)), "{sql}");
         }
         for sql in ["UPDATE t SET a = 1", "SELECT lastval()", "SET work_mem = '1MB'", "BEGIN"] {
             assert!(!may_draw(&judge(sql)), "{sql}");
         }
-        assert!(judge("SELECT lastval() + 1").asks_sequences && judge("SELECT currval('s')").asks_sequences);
-        assert!(!judge("SELECT nextval('s')").asks_sequences);
+        let asks = |sql: &str| judge(sql).does(Fact::AsksSequence);
+        assert!(asks("SELECT lastval() + 1") && asks("SELECT currval('s')"));
+        assert!(!asks("SELECT nextval('s')"));
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use crate::sql::Verdict;
+use crate::sql::KnownText;
 
 /// What our names of statements begin with. A client's own name that begins so is never sent to a server.
 pub const NAME_PREFIX: &[u8] = b"__poolhouse_";
@@ -34,7 +34,7 @@ pub struct Statement {
     pub types: Box<[u8]>,
     /// Hash of the settings that may change what the text means: search_path, DateStyle and so on.
     planned_under: u64,
-    pub verdict: Arc<Verdict>,
+    pub verdict: Arc<KnownText>,
 }
 
 /// Every statement that some client or server connection may still mean, by its text.
@@ -85,7 +85,7 @@ impl Statements {
         sql: &[u8],
         types: &[u8],
         planned_under: u64,
-        judge: impl FnOnce() -> Arc<Verdict>,
+        judge: impl FnOnce() -> Arc<KnownText>,
     ) -> Arc<Statement> {
         let hash = self.hasher.hash_one((sql, types, planned_under));
         let same = |known: &&Arc<Statement>| {
@@ -185,7 +185,7 @@ mod tests {
     use crate::sql::judge;
 
     fn intern(statements: &Statements, sql: &str) -> Arc<Statement> {
-        statements.intern(sql.as_bytes(), b"\0\0", 0, || Arc::new(judge(sql)))
+        statements.intern(sql.as_bytes(), b"\0\0", 0, || Arc::new(judge(sql).into()))
     }
 
     #[test]
@@ -194,8 +194,9 @@ mod tests {
         let one = intern(&statements, "select 1");
         assert_eq!(one.id, intern(&statements, "select 1").id);
         assert_ne!(one.id, intern(&statements, "select 2").id);
-        let typed = statements.intern(b"select 1", b"\0\x01\0\0\0\x17", 0, || Arc::new(judge("select 1")));
-        let planned = statements.intern(b"select 1", b"\0\0", 9, || Arc::new(judge("select 1")));
+        let typed =
+            statements.intern(b"select 1", b"\0\x01\0\0\0\x17", 0, || Arc::new(KnownText::from(judge("select 1"))));
+        let planned = statements.intern(b"select 1", b"\0\0", 9, || Arc::new(KnownText::from(judge("select 1"))));
         assert_ne!(one.id, typed.id);
         assert_ne!(one.id, planned.id);
         assert_eq!(one.name, name_of_id(one.id).into());
@@ -205,7 +206,7 @@ mod tests {
     fn what_nobody_holds_is_swept() {
         let statements = Statements::default();
         let kept = intern(&statements, "select 'kept'");
-        let verdict = Arc::new(judge("select 1"));
+        let verdict = Arc::new(KnownText::from(judge("select 1")));
         for number in 0..50_000 {
             statements.intern(format!("select {number}").as_bytes(), b"\0\0", 0, || verdict.clone());
         }
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn long_texts_that_nobody_holds_are_swept_before_they_are_many() {
         let statements = Statements::default();
-        let verdict = Arc::new(judge("select 1"));
+        let verdict = Arc::new(KnownText::from(judge("select 1")));
         let long = "x".repeat(SWEEP_MIN_BYTES / 4);
         for number in 0..1_000 {
             statements.intern(format!("{number} {long}").as_bytes(), b"\0\0", 0, || verdict.clone());

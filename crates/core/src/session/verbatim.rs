@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write};
 
 use super::{Pipeline, Session, Statement};
 use crate::{
-    sql::{Called, NameUse, Verbatim, Verdict},
+    sql::{Called, KnownText, NameUse, Verbatim, Verdict},
     wire::request::{BindValue, BindValues},
 };
 
@@ -27,14 +27,14 @@ impl Session {
         if pipeline.verbatim {
             self.called_verbatim(&statement.verdict, &statement.sql, pipeline)
         } else {
-            statement.verdict.called.clone()
+            statement.verdict.called().clone()
         }
     }
 
     /// How a text is called, with the text itself.
-    pub(super) fn called_verbatim(&self, verdict: &Verdict, sql: &[u8], pipeline: &Pipeline) -> Called {
+    pub(super) fn called_verbatim(&self, verdict: &KnownText, sql: &[u8], pipeline: &Pipeline) -> Called {
         let secret = may_tell_secrets(sql) || self.executes_secrets(verdict, pipeline);
-        verdict.called.with(if secret {
+        verdict.called().with(if secret {
             Verbatim { text: None, values: Some(WITHHELD.into()) }
         } else {
             Verbatim { text: Some(beginning(sql, TEXT_BYTES_MAX).into()), values: None }

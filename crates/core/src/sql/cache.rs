@@ -18,8 +18,8 @@ use memchr::memchr;
 
 use self::pattern::{Pattern, Sketch};
 use super::fingerprint::{Buffer, Form, Keys};
+use super::known::KnownText;
 use super::normal::{Called, Normal};
-use super::verdict::Verdict;
 use super::{Judged, Source, judge_source};
 
 /// A form longer than this share of all bytes is not kept.
@@ -76,12 +76,12 @@ struct Recent {
 
 struct Known {
     pattern: Pattern,
-    verdict: Arc<Verdict>,
+    verdict: Arc<KnownText>,
 }
 
 impl Recent {
     #[inline]
-    fn find(&mut self, key: u64, sql: &[u8]) -> Option<&Arc<Verdict>> {
+    fn find(&mut self, key: u64, sql: &[u8]) -> Option<&Arc<KnownText>> {
         if self.idle > 0 {
             self.idle -= 1;
             return None;
@@ -124,7 +124,7 @@ impl Recent {
 
 /// A verdict, and whether it holds for all texts of the form in `scratch` that are UTF-8.
 struct Answer {
-    verdict: Arc<Verdict>,
+    verdict: Arc<KnownText>,
     by_form: bool,
 }
 
@@ -133,7 +133,7 @@ struct Slot {
     form: Box<[u8]>,
     called: Called,
     /// `None` when the verdict depends on the values of literals: the text is judged anew each time.
-    verdict: Option<Arc<Verdict>>,
+    verdict: Option<Arc<KnownText>>,
     used: bool,
 }
 
@@ -178,7 +178,7 @@ impl Cache {
     /// The verdict of a text, as it came from the client: always equal to what `judge_bytes` says, but that the verdict
     /// of a harmless text may stand for one that differs in comments only and is not parsed because of them.
     #[inline]
-    pub fn verdict(&mut self, sql: &[u8]) -> Arc<Verdict> {
+    pub fn verdict(&mut self, sql: &[u8]) -> Arc<KnownText> {
         let key = pattern::key(self.keys, sql);
         let set = key as usize & self.recent.len().wrapping_sub(1);
         if let Some(recent) = self.recent.get_mut(set)
@@ -194,7 +194,7 @@ impl Cache {
     }
 
     /// The verdict of a text, when it is known without parsing it.
-    pub fn find(&mut self, sql: &[u8]) -> Option<Arc<Verdict>> {
+    pub fn find(&mut self, sql: &[u8]) -> Option<Arc<KnownText>> {
         let key = pattern::key(self.keys, sql);
         let set = key as usize & self.recent.len().wrapping_sub(1);
         if let Some(recent) = self.recent.get_mut(set)
@@ -212,17 +212,17 @@ impl Cache {
     }
 
     /// Takes in the verdict of a text that was parsed elsewhere, and gives it.
-    pub fn take(&mut self, sql: &[u8], judged: Judged) -> Arc<Verdict> {
+    pub fn take(&mut self, sql: &[u8], judged: Judged) -> Arc<KnownText> {
         self.misses += 1;
-        let mut judgement = judged.0;
+        let judgement = judged.0;
         let hash = self.hash_of_form(sql);
-        judgement.verdict.called = if hash.is_some() { self.called() } else { self.nameless() };
-        let verdict = Arc::new(judgement.verdict);
+        let called = if hash.is_some() { self.called() } else { self.nameless() };
+        let verdict = Arc::new(KnownText::new(judgement.verdict, called));
         if let Some(hash) = hash {
             if let Some(at) = self.index.get(&hash).copied() {
                 self.remove(at);
             }
-            self.insert(hash, verdict.called.clone(), (!judgement.literal).then(|| Arc::clone(&verdict)));
+            self.insert(hash, verdict.called().clone(), (!judgement.literal).then(|| Arc::clone(&verdict)));
         }
         self.scratch.trim(SCRATCH_MAX);
         verdict
@@ -240,7 +240,7 @@ impl Cache {
         let source = Source::of(sql);
         let Some(hash) = self.hash_of_form(sql) else {
             self.misses += 1;
-            let verdict = Verdict { called: self.nameless(), ..judge_source(source).verdict };
+            let verdict = KnownText::new(judge_source(source).verdict, self.nameless());
             return Answer { verdict: Arc::new(verdict), by_form: false };
         };
         // A pattern checks that what stands in its places is UTF-8, so it cannot stand for texts that are not.
@@ -255,16 +255,16 @@ impl Cache {
                 return Answer { verdict: Arc::clone(verdict), by_form: utf8 };
             }
             self.misses += 1;
-            let verdict = Verdict { called: slot.called.clone(), ..judge_source(source).verdict };
+            let verdict = KnownText::new(judge_source(source).verdict, slot.called.clone());
             return Answer { verdict: Arc::new(verdict), by_form: false };
         }
         self.misses += 1;
         let judgement = judge_source(source);
-        let verdict = Arc::new(Verdict { called: self.called(), ..judgement.verdict });
+        let verdict = Arc::new(KnownText::new(judgement.verdict, self.called()));
         if let Some(at) = found {
             self.remove(at);
         }
-        self.insert(hash, verdict.called.clone(), (!judgement.literal).then(|| Arc::clone(&verdict)));
+        self.insert(hash, verdict.called().clone(), (!judgement.literal).then(|| Arc::clone(&verdict)));
         Answer { verdict, by_form: utf8 && !judgement.literal }
     }
 
@@ -319,7 +319,7 @@ impl Cache {
     }
 
     /// Keeps a verdict under the form in `scratch`, if it is not too long.
-    fn insert(&mut self, hash: u64, called: Called, verdict: Option<Arc<Verdict>>) {
+    fn insert(&mut self, hash: u64, called: Called, verdict: Option<Arc<KnownText>>) {
         let size = self.scratch.form().len() + ENTRY_OVERHEAD;
         if self.entries_max == 0 || size > self.bytes_max / SHARE_OF_BYTES {
             return;

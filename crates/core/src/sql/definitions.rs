@@ -2,20 +2,26 @@
 
 use super::{
     census,
+    facts::Fact,
     functions::{self, Kind},
+    statement::StatementKind,
     tree::{Value, unescape},
 };
 
-/// Whether a statement may do that, by its node. Tables count only when something is called in them that is not
-/// built in and harmless: all else that their columns can call is reached already.
-pub(super) fn defines(node: Value<'_, '_>) -> bool {
-    match node.key() {
-        "AlterTableStmt" | "CreateForeignTableStmt" | "CreateStatsStmt" | "CreateStmt" | "IndexStmt" => calls(node),
-        "DropStmt" => !matches!(
+/// Whether a statement may do that, by its kind and its node. Tables count only when something is called in them that is
+/// not built in and harmless: all else that their columns can call is reached already.
+pub(super) fn defines(kind: StatementKind, node: Value<'_, '_>) -> bool {
+    match kind {
+        StatementKind::AlterTable
+        | StatementKind::CreateForeignTable
+        | StatementKind::CreateStatistics
+        | StatementKind::CreateTable
+        | StatementKind::CreateIndex => calls(node),
+        StatementKind::Drop => !matches!(
             node.text_of("removeType"),
             "OBJECT_FOREIGN_TABLE" | "OBJECT_INDEX" | "OBJECT_SEQUENCE" | "OBJECT_TABLE"
         ),
-        kind => DEFINING.binary_search(&kind).is_ok(),
+        _ => kind.facts().contains(Fact::Defines),
     }
 }
 
@@ -27,51 +33,9 @@ fn calls(node: Value<'_, '_>) -> bool {
     })
 }
 
-const DEFINING: &[&str] = &[
-    "AlterDomainStmt",
-    "AlterEnumStmt",
-    "AlterEventTrigStmt",
-    "AlterExtensionContentsStmt",
-    "AlterExtensionStmt",
-    "AlterFunctionStmt",
-    "AlterObjectDependsStmt",
-    "AlterOpFamilyStmt",
-    "AlterOperatorStmt",
-    "AlterPolicyStmt",
-    "AlterTypeStmt",
-    "CompositeTypeStmt",
-    "CreateAmStmt",
-    "CreateCastStmt",
-    "CreateConversionStmt",
-    "CreateDomainStmt",
-    "CreateEventTrigStmt",
-    "CreateExtensionStmt",
-    "CreateFdwStmt",
-    "CreateFunctionStmt",
-    "CreateOpClassStmt",
-    "CreateOpFamilyStmt",
-    "CreatePLangStmt",
-    "CreatePolicyStmt",
-    "CreateRangeStmt",
-    "CreateSchemaStmt",
-    "CreateTransformStmt",
-    "CreateTrigStmt",
-    "DefineStmt",
-    "DropOwnedStmt",
-    "RenameStmt",
-    "RuleStmt",
-    "ViewStmt",
-];
-
 #[cfg(test)]
 mod tests {
-    use super::super::judge;
-    use super::DEFINING;
-
-    #[test]
-    fn the_list_is_sorted_for_its_search() {
-        assert!(DEFINING.is_sorted_by(|left, right| left < right));
-    }
+    use super::super::{Fact, judge};
 
     #[test]
     fn statements_that_define_code() {
@@ -105,7 +69,7 @@ mod tests {
             "DO 'BEGIN EXECUTE $1; END'",
             "DO LANGUAGE plperl '1'",
         ] {
-            assert!(judge(sql).defines, "{sql}");
+            assert!(judge(sql).facts.contains(Fact::Defines), "{sql}");
         }
     }
 
@@ -125,7 +89,7 @@ mod tests {
             "SET work_mem = 1",
             "DO 'BEGIN PERFORM f(); END'",
         ] {
-            assert!(!judge(sql).defines, "{sql}");
+            assert!(!judge(sql).facts.contains(Fact::Defines), "{sql}");
         }
     }
 }

@@ -8,6 +8,8 @@
 //! or a snapshot are declared stable but only mean something on the primary, so they stand with the volatile ones.
 //! Those that only sleep are declared volatile and read nothing: they are steady here.
 
+use super::facts::{Fact, FactSet};
+
 /// What a call of a function means for the place where the statement may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -39,6 +41,22 @@ pub(super) fn kind(name: &str) -> Kind {
         Kind::Volatile
     } else {
         Kind::Unknown
+    }
+}
+
+/// What a call of a built-in function does besides, by its name.
+pub(super) fn facts(name: &str) -> FactSet {
+    match name {
+        "nextval" | "setval" => FactSet::of(&[Fact::DrawsSequence]),
+        "currval" | "lastval" => FactSet::of(&[Fact::AsksSequence]),
+        "pg_reload_conf" => FactSet::of(&[Fact::ReloadsConfiguration]),
+        "pg_advisory_unlock" | "pg_advisory_unlock_all" | "pg_advisory_unlock_shared" => {
+            FactSet::of(&[Fact::ReleasesState])
+        }
+        "pg_notify" => FactSet::of(&[Fact::Listens, Fact::Notifies]),
+        "pg_listening_channels" => FactSet::of(&[Fact::Listens]),
+        "pg_prepared_statement" => FactSet::of(&[Fact::ListsStatements]),
+        _ => FactSet::NONE,
     }
 }
 

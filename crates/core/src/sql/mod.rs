@@ -1,8 +1,9 @@
 //! What a statement is: where it may run, what it does to the transaction and to the session. Pure.
 //!
-//! `judge` parses a text with PostgreSQL's own grammar (`parser`), reads the tree without recursion (`tree`) and
-//! applies the rules (`walk`, `functions`) to get a `Verdict`. `Cache` does the same for the many texts that differ
-//! only in literals, by a form of the text (`fingerprint`) that a small lexer of our own makes (`lexer`).
+//! `judge` parses a text with PostgreSQL's own grammar (`parser`), reads the tree without recursion (`tree`) and applies
+//! the rules (`walk`, `functions`) to get a `Verdict`: of what kind each statement is (`StatementKind`) and what it does
+//! (`FactSet`). The verdict of several statements is joined from theirs. `Cache` does the same for the many texts that
+//! differ only in literals, by a form of the text (`fingerprint`) that a small lexer of our own makes (`lexer`).
 //!
 //! What no text shows is told by a `census` of the database's own code.
 //!
@@ -22,9 +23,11 @@
 mod cache;
 pub mod census;
 mod definitions;
+mod facts;
 mod fingerprint;
 mod functions;
 mod hint;
+mod known;
 mod lexer;
 mod lists;
 mod normal;
@@ -32,6 +35,9 @@ mod own;
 mod parser;
 #[cfg(any(test, feature = "testing"))]
 pub mod scanner;
+mod statement;
+#[cfg(test)]
+mod statement_tests;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -42,12 +48,15 @@ use std::borrow::Cow;
 
 pub use cache::Cache;
 pub use census::{Catalog, Census, Finding, Hidden};
+pub use facts::{Fact, FactSet};
 pub use hint::Hint;
+pub use known::KnownText;
 pub use lists::{Lists, Pattern};
 pub use normal::{Called, NORMAL_BYTES_MAX, Normal, Verbatim};
 pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
+pub use statement::StatementKind;
 pub use verdict::{
-    Access, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, Refused, SettingChange,
+    Access, Composition, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, SettingChange,
     TransactionControl, Unseen, Verdict,
 };
 
@@ -182,7 +191,7 @@ fn judge_source(source: Source<'_>) -> Judgement {
     let sql = source.text();
     let survey = Survey::of(sql.as_bytes());
     if survey.scan_steps > SCAN_STEPS_MAX {
-        return Judgement { verdict: unreadable(), literal: true };
+        return Judgement { verdict: Verdict::unreadable(), literal: true };
     }
     if let Some(start) = survey.route_of {
         return explain_route(&sql.as_bytes()[start..]);
@@ -191,20 +200,20 @@ fn judge_source(source: Source<'_>) -> Judgement {
     if survey.ambiguous {
         let other = judge_as(&sql, Strings::Escaping);
         if !other.verdict.pins.contains(Pin::Unreadable) && other.verdict != judgement.verdict {
-            judgement.verdict = either(judgement.verdict, other.verdict);
+            judgement.verdict = judgement.verdict.either(other.verdict);
         }
         judgement.literal = true;
     }
     judgement.verdict.hint = survey.hint.map(Box::new);
     if let Source::Other { backslash, .. } = source {
-        if judgement.verdict.access == Access::Read {
-            (judgement.verdict.access, judgement.verdict.reason) = (Access::Write, Reason::Encoding);
-        }
-        if let Some(unseen) = &mut judgement.verdict.unseen {
-            unseen.reads_but_for_functions = false;
+        if judgement.verdict.access() == Access::Read {
+            judgement.verdict.reason = Reason::Encoding;
+            judgement.verdict.facts.insert(Fact::Uncertain);
+        } else if judgement.verdict.reads_but_for_functions() {
+            judgement.verdict.facts.insert(Fact::Uncertain);
         }
         if backslash {
-            judgement.verdict.unseen = Some(dark());
+            judgement.verdict.unseen = Some(Unseen::dark());
             judgement.verdict.pins.insert(Pin::Unreadable);
         }
     }
@@ -221,7 +230,7 @@ fn explain_route(rest: &[u8]) -> Judgement {
 
 /// Judges a text under one setting of `standard_conforming_strings`.
 fn judge_as(sql: &str, strings: Strings) -> Judgement {
-    let unreadable = || Judgement { verdict: unreadable(), literal: false };
+    let unreadable = || Judgement { verdict: Verdict::unreadable(), literal: false };
     let Ok(json) = parser::parse(sql, strings) else { return unreadable() };
     Tree::read(&json).map_or_else(unreadable, |tree| walk::judge(&tree))
 }
@@ -295,78 +304,4 @@ fn scan_steps(bytes: &[u8]) -> u64 {
         .map(|row| row.len() as u64)
         .map(|length| length * length)
         .sum()
-}
-
-fn unreadable() -> Verdict {
-    let mut pins = PinSet::default();
-    pins.insert(Pin::Unreadable);
-    Verdict {
-        called: Called::default(),
-        access: Access::Write,
-        reason: Reason::Unreadable,
-        statements: 1,
-        transaction: TransactionControl::None,
-        settings: Box::default(),
-        pins,
-        discards: false,
-        deallocates: Deallocate::None,
-        asks_sequences: false,
-        names: Box::default(),
-        lists_statements: false,
-        listens: true,
-        notifies: true,
-        tables: Box::default(),
-        may_read_sequence: false,
-        vacates: None,
-        defaults: None,
-        unseen: Some(dark()),
-        defines: false,
-        customs: Box::default(),
-        own: None,
-        hint: None,
-        steps: Box::default(),
-        refused: Refused::default(),
-    }
-}
-
-/// Code of which nothing can be said.
-fn dark() -> Box<Unseen> {
-    Box::new(Unseen { dark: true, ..Unseen::default() })
-}
-
-/// The verdict of a text that means one of two things: the worse of both in everything.
-fn either(one: Verdict, other: Verdict) -> Verdict {
-    let mut pins = one.pins.union(other.pins);
-    pins.insert(Pin::Unreadable);
-    let settings = match one.settings == other.settings {
-        true => one.settings,
-        false => Box::from([SettingChange::Unknown]),
-    };
-    Verdict {
-        called: Called::default(),
-        access: Access::Write,
-        reason: Reason::Backslash,
-        statements: one.statements.max(other.statements),
-        transaction: if one.transaction == other.transaction { one.transaction } else { TransactionControl::Mixed },
-        settings,
-        pins,
-        discards: one.discards || other.discards,
-        deallocates: if one.deallocates == other.deallocates { one.deallocates } else { Deallocate::All },
-        asks_sequences: one.asks_sequences || other.asks_sequences,
-        names: one.names.into_iter().chain(other.names).collect(),
-        lists_statements: one.lists_statements || other.lists_statements,
-        listens: one.listens || other.listens,
-        notifies: one.notifies || other.notifies,
-        tables: one.tables.into_iter().chain(other.tables).collect(),
-        may_read_sequence: one.may_read_sequence || other.may_read_sequence,
-        vacates: one.vacates.or(other.vacates),
-        defaults: one.defaults.or(other.defaults),
-        unseen: Some(dark()),
-        defines: one.defines || other.defines,
-        customs: one.customs.into_iter().chain(other.customs).collect(),
-        own: if one.own.is_some() || other.own.is_some() { Some(Box::new(Own::Misplaced)) } else { None },
-        hint: one.hint,
-        steps: one.steps.into_iter().chain(other.steps).collect(),
-        refused: Refused::default(),
-    }
 }

@@ -197,7 +197,7 @@ mod tests {
 
     fn normal(sql: &str) -> Option<String> {
         let verdict = Cache::new(10, 1 << 20).verdict(sql.as_bytes());
-        verdict.called.0.as_ref().map(|normal| normal.text.to_string())
+        verdict.called().0.as_ref().map(|normal| normal.text.to_string())
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn texts_of_one_form_are_called_the_same() {
         let mut cache = Cache::new(10, 1 << 20);
-        let mut id = |sql: &str| cache.verdict(sql.as_bytes()).called.0.as_ref().map(|normal| normal.id);
+        let mut id = |sql: &str| cache.verdict(sql.as_bytes()).called().0.as_ref().map(|normal| normal.id);
         assert_eq!(id("SELECT 1"), id("SELECT  23 /* c */"));
         assert_eq!(id("SELECT 1"), id("SELECT 'x'"), "one line for both, although they are judged apart");
         assert_ne!(id("SELECT 1"), id("SELECT a"));
@@ -246,7 +246,7 @@ mod tests {
         let mut cache = Cache::new(10, 8 << 20);
         let long = |last: &str| format!("SELECT {} {last}", "naïve,".repeat(1_000));
         let (one, other) = (cache.verdict(long("a").as_bytes()), cache.verdict(long("b").as_bytes()));
-        let (one, other) = (one.called.0.clone().unwrap(), other.called.0.clone().unwrap());
+        let (one, other) = (one.called().0.clone().unwrap(), other.called().0.clone().unwrap());
         assert_eq!(one.text, other.text);
         assert!(one.text.len() <= super::NORMAL_BYTES_MAX + 3 && one.text.ends_with('…'));
         assert_ne!(one.id, other.id);

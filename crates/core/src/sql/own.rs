@@ -1,6 +1,7 @@
 //! Commands about Poolhouse's own settings, `poolhouse.*`, and EXPLAIN ROUTE: the session answers them itself, and a
 //! server never sees them.
 
+use super::statement::StatementKind;
 use super::tree::{Value, unescape};
 
 /// What a text that names settings of Poolhouse's own asks for.
@@ -42,15 +43,15 @@ pub fn is_own_setting(name: &str) -> bool {
     name.get(..PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
 }
 
-/// The command that a `VariableSetStmt` or `VariableShowStmt` is, when it is about a setting of our own.
-pub(super) fn command(node: Value<'_, '_>) -> Option<OwnCommand> {
+/// The command that a SET, RESET or SHOW is, when it is about a setting of our own.
+pub(super) fn command(kind: StatementKind, node: Value<'_, '_>) -> Option<OwnCommand> {
     let name = unescape(node.text_of("name"));
     if !is_own_setting(&name) {
         return None;
     }
     let name = name.to_ascii_lowercase().into();
     let local = node.flag("is_local");
-    if node.key() == "VariableShowStmt" {
+    if kind == StatementKind::Show {
         return Some(OwnCommand::Show { name });
     }
     Some(match node.text_of("kind") {

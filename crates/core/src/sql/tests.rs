@@ -26,12 +26,12 @@ fn mode_words(what: &str, modes: Modes) -> String {
 
 /// What a verdict says besides its reason, in words: `read` or `write`, then whatever else is not nothing.
 fn words(verdict: &Verdict) -> String {
-    let mut words = vec![match verdict.access {
+    let mut words = vec![match verdict.access() {
         Access::Read => "read".to_owned(),
         Access::Write => "write".to_owned(),
     }];
-    if verdict.statements != 1 {
-        words.push(format!("n={}", verdict.statements));
+    if !verdict.composition.is_one() {
+        words.push(format!("n={}", verdict.composition.count()));
     }
     words.push(match verdict.transaction {
         TransactionControl::None => String::new(),
@@ -54,7 +54,7 @@ fn words(verdict: &Verdict) -> String {
         SettingChange::Unknown => "set-unknown".into(),
     }));
     words.extend(verdict.pins.iter().map(|pin| format!("pin:{pin:?}")));
-    words.push(if verdict.discards { "discards" } else { "" }.into());
+    words.push(if verdict.does(Fact::DiscardsAll) { "discards" } else { "" }.into());
     words.push(match &verdict.deallocates {
         Deallocate::None => String::new(),
         Deallocate::All => "deallocate-all".into(),
@@ -66,10 +66,10 @@ fn words(verdict: &Verdict) -> String {
         // Told by `deallocates` already, unless there are several.
         NameUse::Deallocates(_) => None,
     }));
-    words.push(if verdict.lists_statements { "lists" } else { "" }.into());
+    words.push(if verdict.does(Fact::ListsStatements) { "lists" } else { "" }.into());
     // What cannot be seen may do anything, so that of it this says nothing.
-    words.push(if verdict.listens && !verdict.is_opaque() { "listens" } else { "" }.into());
-    words.push(if verdict.notifies && !verdict.is_opaque() { "notifies" } else { "" }.into());
+    words.push(if verdict.does(Fact::Listens) && !verdict.is_opaque() { "listens" } else { "" }.into());
+    words.push(if verdict.does(Fact::Notifies) && !verdict.is_opaque() { "notifies" } else { "" }.into());
     words.push(if verdict.is_opaque() { "opaque" } else { "" }.into());
     words.extend(verdict.vacates.iter().map(|database| format!("vacates:{database}")));
     words.extend(verdict.defaults.iter().map(|of| {
@@ -91,8 +91,8 @@ fn check(table: &str) {
         if words(&verdict) != expected {
             wrong.push(format!("{sql}\n    expected {expected}\n    but is   {}: {}", words(&verdict), verdict.reason));
         }
-        assert_eq!(*cache.verdict(sql.as_bytes()), verdict, "{sql}");
-        assert_eq!(*cache.verdict(sql.as_bytes()), verdict, "{sql}");
+        assert_eq!(**cache.verdict(sql.as_bytes()), verdict, "{sql}");
+        assert_eq!(**cache.verdict(sql.as_bytes()), verdict, "{sql}");
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
@@ -611,11 +611,11 @@ fn bytes_that_are_not_utf8_do_not_read() {
     ] {
         let verdict = cache.verdict(sql);
         assert_eq!(words(&verdict), words_expected, "{:?}", String::from_utf8_lossy(sql));
-        assert_eq!(*verdict, judge_bytes(sql));
-        assert_eq!(*cache.verdict(sql), *verdict);
+        assert_eq!(**verdict, judge_bytes(sql));
+        assert_eq!(**cache.verdict(sql), **verdict);
     }
-    assert_eq!(*cache.verdict(b"SELECT 'caf'"), judge("SELECT 'caf'"));
-    assert_eq!(*cache.verdict("SELECT 'café'".as_bytes()), judge("SELECT 'caf'"));
+    assert_eq!(**cache.verdict(b"SELECT 'caf'"), judge("SELECT 'caf'"));
+    assert_eq!(**cache.verdict("SELECT 'café'".as_bytes()), judge("SELECT 'caf'"));
 }
 
 #[test]
@@ -670,10 +670,10 @@ fn deep_and_long_texts_end_well() {
             nested("", "1", "::int"),
         ] {
             let unreadable = verdict.pins.contains(Pin::Unreadable);
-            assert_eq!(verdict.access == Access::Read, !unreadable, "{depth} {verdict:?}");
+            assert_eq!(verdict.access() == Access::Read, !unreadable, "{depth} {verdict:?}");
         }
     }
-    assert_eq!(judge(&format!("SELECT 1{}", " + x".repeat(500))).access, Access::Read);
+    assert_eq!(judge(&format!("SELECT 1{}", " + x".repeat(500))).access(), Access::Read);
     let rows = format!("INSERT INTO t VALUES {}(1, 'x')", "(1, 'abcdefghijklmnopqrstuvwxyz'), ".repeat(30_000));
     assert_eq!(words(&judge(&rows)), "write");
     assert_eq!(words(&judge("SELECT 1\0; DELETE FROM t")), "write pin:Unreadable opaque");
@@ -687,7 +687,7 @@ fn texts_made_to_keep_the_scanner_busy_are_not_parsed() {
     }
     let rule = "=".repeat(120);
     let sql = format!("/* {rule} */ SELECT 1 -- {rule}\n, '{}'", rule.repeat(100));
-    assert_eq!(judge(&sql).access, Access::Read);
+    assert_eq!(judge(&sql).access(), Access::Read);
 }
 
 #[test]
@@ -695,7 +695,7 @@ fn rows_of_equal_form_share_an_entry() {
     let mut cache = Cache::new(100, 100_000);
     for rows in 3..50 {
         let sql = format!("INSERT INTO t VALUES {}(0, 'x', now())", "(1, 'y', now()), ".repeat(rows));
-        assert_eq!(*cache.verdict(sql.as_bytes()), judge(&sql));
+        assert_eq!(**cache.verdict(sql.as_bytes()), judge(&sql));
     }
     assert_eq!((cache.len(), cache.misses(), cache.hits()), (1, 1, 46));
 }
@@ -716,7 +716,7 @@ fn a_cache_stays_within_its_bounds() {
     cache.verdict(long.as_bytes());
     assert_eq!((cache.len(), cache.bytes()), before);
     let mut none = Cache::new(0, 0);
-    assert_eq!(*none.verdict(b"SELECT 1"), judge("SELECT 1"));
+    assert_eq!(**none.verdict(b"SELECT 1"), judge("SELECT 1"));
     assert!(none.is_empty());
 }
 
@@ -727,7 +727,7 @@ fn a_text_that_comes_again_is_found_whatever_it_is() {
         ["SELECT $1", "SET search_path = a", "SELECT set_config('a', 'b', false)", "SELEC", r"SELECT 'a\', '; x'"]
     {
         for _ in 0..5 {
-            assert_eq!(*cache.verdict(sql.as_bytes()), judge(sql));
+            assert_eq!(**cache.verdict(sql.as_bytes()), judge(sql));
         }
     }
     // The verdicts of the first and of the syntax error hold for their forms; the other texts are judged twice each
@@ -752,12 +752,12 @@ fn patterns_answer_as_forms_do() {
     };
     for number in 0..1_000 {
         for sql in texts(number) {
-            assert_eq!(*cache.verdict(sql.as_bytes()), judge(&sql), "{sql}");
+            assert_eq!(**cache.verdict(sql.as_bytes()), judge(&sql), "{sql}");
         }
         let foreign = [format!("SELECT 'x{number}").as_bytes(), b"\xff'"].concat();
-        assert_eq!(*cache.verdict(&foreign), judge_bytes(&foreign));
+        assert_eq!(**cache.verdict(&foreign), judge_bytes(&foreign));
         let with_nul = format!("SELECT '\0{number}'");
-        assert_eq!(*cache.verdict(with_nul.as_bytes()), judge(&with_nul));
+        assert_eq!(**cache.verdict(with_nul.as_bytes()), judge(&with_nul));
         assert!(cache.bytes() <= 1 << 20);
     }
 }
@@ -771,11 +771,11 @@ fn verdicts_that_depend_on_literals_are_not_reused() {
     }
     for local in ["true", "false"] {
         let sql = format!("SELECT set_config('a', 'x', {local})");
-        assert_eq!(*cache.verdict(sql.as_bytes()), judge(&sql));
+        assert_eq!(**cache.verdict(sql.as_bytes()), judge(&sql));
     }
     for path in ["'a'", "'pg_temp'"] {
         let sql = format!("SET search_path = {path}");
-        assert_eq!(*cache.verdict(sql.as_bytes()), judge(&sql));
+        assert_eq!(**cache.verdict(sql.as_bytes()), judge(&sql));
     }
     assert_eq!(cache.hits(), 0);
 }
@@ -981,7 +981,7 @@ proptest! {
         let texts = [first, second, filled(template, &one), filled(template, &two), filled(template, &one[..1])];
         let mut cache = Cache::new_seeded(100, 100_000, one.len() as u64);
         for sql in [&texts; 3].into_iter().flatten() {
-            prop_assert_eq!(&*cache.verdict(sql.as_bytes()), &judge(sql), "{:?}", texts);
+            prop_assert_eq!(&**cache.verdict(sql.as_bytes()), &judge(sql), "{:?}", texts);
         }
     }
 
@@ -989,10 +989,10 @@ proptest! {
     fn bytes_never_panic(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\''), Just(b'a')], 0..200)) {
         let mut cache = Cache::new(10, 10_000);
         let verdict = cache.verdict(&bytes);
-        prop_assert_eq!(&*verdict, &judge_bytes(&bytes));
+        prop_assert_eq!(&**verdict, &judge_bytes(&bytes));
         prop_assert!(Buffer::default().write(0, &bytes) == Form::Regular || cache.is_empty());
         for _ in 0..3 {
-            prop_assert_eq!(&*cache.verdict(&bytes), &*verdict);
+            prop_assert_eq!(&**cache.verdict(&bytes), &**verdict);
         }
     }
 
@@ -1092,16 +1092,14 @@ fn settings_of_our_own_are_told_from_all_others() {
 fn what_is_judged_apart_is_known_afterwards() {
     let mut cache = Cache::new(100, 1 << 20);
     for sql in ["SELECT 1", "SELECT 1 FROM a WHERE b = 'x'", "SET search_path = a", "SELECT '\\' || 'x'", "", "SELEC"] {
-        assert_eq!(cache.find(sql.as_bytes()), None, "{sql}");
+        assert!(cache.find(sql.as_bytes()).is_none(), "{sql}");
         let verdict = cache.take(sql.as_bytes(), super::judge_apart(sql.as_bytes()));
-        assert_eq!(*verdict, judge(sql), "{sql}");
-        assert_eq!(*cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
+        assert_eq!(**verdict, judge(sql), "{sql}");
+        assert_eq!(**cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
     }
-    assert_eq!(
-        cache.find(b"SELECT 1 FROM a WHERE b = 'yy'").as_deref(),
-        Some(&judge("SELECT 1 FROM a WHERE b = 'yy'"))
-    );
-    assert_eq!(cache.find(b"SELECT 1 FROM a WHERE c = 'yy'"), None);
+    let known = cache.find(b"SELECT 1 FROM a WHERE b = 'yy'").unwrap();
+    assert_eq!(**known, judge("SELECT 1 FROM a WHERE b = 'yy'"));
+    assert!(cache.find(b"SELECT 1 FROM a WHERE c = 'yy'").is_none());
 }
 
 #[test]
@@ -1129,7 +1127,7 @@ fn explain_route_is_ours() {
     }
     let mut cache = Cache::new(100, 1 << 20);
     for sql in ["EXPLAIN ROUTE SELECT 1", "EXPLAIN ROUTE SELECT 2", "EXPLAIN ROUTE SELECT 1"] {
-        assert_eq!(*cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
+        assert_eq!(**cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
     }
 }
 
@@ -1180,7 +1178,7 @@ fn hints_are_part_of_verdicts_and_of_what_is_known_of_texts() {
     ];
     let mut cache = Cache::new(100, 100_000);
     for sql in [&texts; 4].into_iter().flatten() {
-        assert_eq!(*cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
+        assert_eq!(**cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
     }
     let (before, hinted) = (cache.misses(), "SELECT 7 /* poolhouse: replica */");
     assert_eq!(cache.verdict(hinted.as_bytes()).hint.as_deref(), Some(&Hint::Replica));

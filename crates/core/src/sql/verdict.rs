@@ -1,13 +1,56 @@
 //! What has been found out about a text of SQL: plain values, without the rules that lead to them (see `walk`).
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::fmt;
 
+use super::facts::{Fact, FactSet};
 use super::hint::Hint;
-use super::normal::Called;
 use super::own::{BlockStep, Own};
+use super::statement::StatementKind;
+
+/// What statements a text is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Composition {
+    /// Nothing, or only comments.
+    #[default]
+    None,
+    One(StatementKind),
+    /// At least two.
+    Several(u32),
+    /// The text cannot be read.
+    Unreadable,
+}
+
+impl Composition {
+    /// Nothing but one statement, as far as is known.
+    pub fn is_one(self) -> bool {
+        matches!(self, Composition::One(_) | Composition::Unreadable)
+    }
+
+    /// The kind, if there is only one statement.
+    pub fn kind(self) -> Option<StatementKind> {
+        match self {
+            Composition::One(kind) => Some(kind),
+            Composition::None | Composition::Several(_) | Composition::Unreadable => None,
+        }
+    }
+
+    /// How many; 1 when the text cannot be read.
+    pub fn count(self) -> u32 {
+        match self {
+            Composition::None => 0,
+            Composition::One(_) | Composition::Unreadable => 1,
+            Composition::Several(count) => count,
+        }
+    }
+
+    fn join(self, other: Composition) -> Composition {
+        match (self, other) {
+            (Composition::Unreadable, _) | (_, Composition::Unreadable) => Composition::Unreadable,
+            (Composition::None, composition) | (composition, Composition::None) => composition,
+            (one, other) => Composition::Several(one.count().saturating_add(other.count())),
+        }
+    }
+}
 
 /// Where a statement may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +244,8 @@ impl NameUse {
     }
 }
 
-/// Why a text got its access, for people: the first thing found that speaks against reading.
+/// Why a text got its access, for people only: the first thing found that speaks against reading. What a text does is
+/// told by its facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     Reads,
@@ -213,14 +257,14 @@ pub enum Reason {
     /// A backslash stands before a quote, so that the text means different things with `standard_conforming_strings`
     /// on and off.
     Backslash,
-    /// A kind of statement that does not only read, by the name of its node in the parse tree without "Stmt".
-    Statement(Box<str>),
+    /// A kind of statement that does not only read.
+    Statement(StatementKind),
     /// FOR UPDATE, FOR SHARE and so on.
     Locks,
     /// SELECT INTO.
     Into,
     /// A statement inside, such as an INSERT in a WITH.
-    WritingPart(Box<str>),
+    WritingPart(StatementKind),
     VolatileFunction(Box<str>),
     UnknownFunction(Box<str>),
     UnknownOperator,
@@ -254,36 +298,22 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Everything that the rest of Poolhouse wants to know about a text of SQL.
+/// Everything that the rest of Poolhouse wants to know about a text of SQL: facts alone. What is learned of a text later
+/// is kept with it, in a [`super::KnownText`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    pub access: Access,
+    pub composition: Composition,
+    pub facts: FactSet,
     pub reason: Reason,
-    /// Known when it comes out of a cache.
-    pub called: Called,
-    /// How many statements the text holds; 1 when it cannot be read.
-    pub statements: u32,
     pub transaction: TransactionControl,
+    pub pins: PinSet,
     /// Changes to settings in the order of the text, without those that end with the transaction.
     pub settings: Box<[SettingChange]>,
-    pub pins: PinSet,
-    /// DISCARD ALL.
-    pub discards: bool,
     pub deallocates: Deallocate,
-    /// It calls currval() or lastval().
-    pub asks_sequences: bool,
-    /// It changes, uses or asks for what the session listens to: LISTEN, UNLISTEN, NOTIFY and the functions for that.
-    pub listens: bool,
-    /// It sends notifications by itself: NOTIFY and `pg_notify`.
-    pub notifies: bool,
     /// The names of prepared statements that it uses, in the order of the text.
     pub names: Box<[NameUse]>,
-    /// It asks which prepared statements the session has.
-    pub lists_statements: bool,
-    /// The tables and views that it names, with their schemas where it does; names that WITH gives are among them.
+    /// The tables and views that it names, with their schemas where it does; names that WITH gives are among them. Sorted.
     pub tables: Box<[Box<str>]>,
-    /// It names a column as sequences have them, or all columns of something.
-    pub may_read_sequence: bool,
     /// A database that nobody else may be connected to while the text runs: it is dropped, renamed, moved or copied.
     pub vacates: Option<Box<str>>,
     /// It runs code that is not seen here: a function that is not built in, DO, CALL, or a text that cannot be read.
@@ -292,9 +322,7 @@ pub struct Verdict {
     pub unseen: Option<Box<Unseen>>,
     /// It changes the settings with which sessions begin that connect later (ALTER ROLE or DATABASE … SET).
     pub defaults: Option<Box<DefaultsOf>>,
-    /// It may change what code there is in the database, or what calls it: functions, triggers, views, defaults.
-    pub defines: bool,
-    /// Settings with a dot in their names that code in the text names: a DO block, or a function that is created.
+    /// Settings with a dot in their names that code in the text names: a DO block, or a function that is created. Sorted.
     pub customs: Box<[Box<str>]>,
     /// Where it wants to run, by a comment in it.
     pub hint: Option<Box<Hint>>,
@@ -302,8 +330,33 @@ pub struct Verdict {
     pub own: Option<Box<Own>>,
     /// What it does to transaction blocks, in the order of the text.
     pub steps: Box<[BlockStep]>,
-    /// A replica has refused it.
-    pub refused: Refused,
+}
+
+/// The caches hold thousands of them.
+const _: () = assert!(size_of::<Verdict>() <= 200);
+
+/// The verdict of a text without a statement.
+impl Default for Verdict {
+    fn default() -> Self {
+        Verdict {
+            composition: Composition::None,
+            facts: FactSet::NONE,
+            reason: Reason::Nothing,
+            transaction: TransactionControl::None,
+            pins: PinSet::default(),
+            settings: Box::default(),
+            deallocates: Deallocate::None,
+            names: Box::default(),
+            tables: Box::default(),
+            vacates: None,
+            unseen: None,
+            defaults: None,
+            customs: Box::default(),
+            hint: None,
+            own: None,
+            steps: Box::default(),
+        }
+    }
 }
 
 /// Whose sessions begin with other settings from now on.
@@ -326,47 +379,173 @@ pub struct Unseen {
     pub dark: bool,
     /// A DO block may change what the server cannot tell of.
     pub sets_any: bool,
-    /// Nothing speaks against reading but `functions`.
-    pub reads_but_for_functions: bool,
 }
-
-/// Whether a replica has refused what looked like a read: then it goes to the primary, for as long as the verdict is known.
-#[derive(Debug, Default)]
-pub struct Refused(AtomicBool);
-
-impl Refused {
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Clone for Refused {
-    fn clone(&self) -> Self {
-        Refused(AtomicBool::new(self.is_set()))
-    }
-}
-
-/// It is learned, and no part of what a text says.
-impl PartialEq for Refused {
-    fn eq(&self, _: &Refused) -> bool {
-        true
-    }
-}
-
-impl Eq for Refused {}
 
 impl Unseen {
+    /// Code of which nothing can be said.
+    pub(super) fn dark() -> Box<Unseen> {
+        Box::new(Unseen { dark: true, ..Unseen::default() })
+    }
+
     /// What may be functions of the database's own that it calls.
     pub fn called(&self) -> impl Iterator<Item = &Box<str>> {
         self.functions.iter().chain(&self.perhaps)
     }
+
+    fn join(self, other: Unseen) -> Unseen {
+        Unseen {
+            functions: merge(self.functions, other.functions),
+            perhaps: concat(self.perhaps, other.perhaps),
+            dark: self.dark || other.dark,
+            sets_any: self.sets_any || other.sets_any,
+        }
+    }
+}
+
+impl Deallocate {
+    fn join(self, other: Deallocate) -> Deallocate {
+        match (self, other) {
+            (Deallocate::None, deallocates) | (deallocates, Deallocate::None) => deallocates,
+            (one, other) if one == other => one,
+            _ => Deallocate::All,
+        }
+    }
 }
 
 impl Verdict {
+    /// Of a text that cannot be read: anything may be in it.
+    pub(super) fn unreadable() -> Verdict {
+        let mut pins = PinSet::default();
+        pins.insert(Pin::Unreadable);
+        Verdict {
+            composition: Composition::Unreadable,
+            facts: FactSet::of(&[Fact::Uncertain, Fact::Listens, Fact::Notifies]),
+            reason: Reason::Unreadable,
+            pins,
+            unseen: Some(Unseen::dark()),
+            ..Verdict::default()
+        }
+    }
+
+    /// Of two texts, one behind the other: what either does, the joined text does. The order in which more than two are
+    /// joined makes no difference.
+    #[must_use]
+    pub fn join(self, other: Verdict) -> Verdict {
+        let nothing = |verdict: &Verdict| verdict.composition == Composition::None;
+        let transaction = match (self.transaction, other.transaction) {
+            (TransactionControl::None, TransactionControl::None) => TransactionControl::None,
+            (_, control) if nothing(&self) => control,
+            (control, _) if nothing(&other) => control,
+            _ => TransactionControl::Mixed,
+        };
+        let keeps_reason = self.access() == Access::Write || nothing(&other);
+        let own = match (self.own.as_deref(), other.own.as_deref()) {
+            (None, None) => None,
+            (None, Some(_)) if nothing(&self) => other.own,
+            (Some(_), None) if nothing(&other) => self.own,
+            (Some(Own::Commands(one)), Some(Own::Commands(other))) => {
+                Some(Box::new(Own::Commands(one.iter().chain(other).cloned().collect())))
+            }
+            _ => Some(Box::new(Own::Misplaced)),
+        };
+        Verdict {
+            reason: if keeps_reason { self.reason } else { other.reason },
+            composition: self.composition.join(other.composition),
+            facts: self.facts.union(other.facts),
+            transaction,
+            pins: self.pins.union(other.pins),
+            settings: concat(self.settings, other.settings),
+            deallocates: self.deallocates.join(other.deallocates),
+            names: concat(self.names, other.names),
+            tables: merge(self.tables, other.tables),
+            vacates: other.vacates.or(self.vacates),
+            unseen: match (self.unseen, other.unseen) {
+                (Some(one), Some(other)) => Some(Box::new(one.join(*other))),
+                (one, other) => one.or(other),
+            },
+            // Several are told as those of everybody.
+            defaults: match (self.defaults, other.defaults) {
+                (Some(_), Some(_)) => Some(Box::default()),
+                (one, other) => one.or(other),
+            },
+            customs: merge(self.customs, other.customs),
+            hint: self.hint.or(other.hint),
+            own,
+            steps: concat(self.steps, other.steps),
+        }
+    }
+
+    /// Of a text that means one of two things, which depends on the session: the worse of both in everything.
+    pub(super) fn either(self, other: Verdict) -> Verdict {
+        let composition =
+            if self.composition.count() < other.composition.count() { other.composition } else { self.composition };
+        let transaction =
+            if self.transaction == other.transaction { self.transaction } else { TransactionControl::Mixed };
+        let deallocates =
+            if self.deallocates == other.deallocates { self.deallocates.clone() } else { Deallocate::All };
+        let settings =
+            if self.settings == other.settings { self.settings.clone() } else { [SettingChange::Unknown].into() };
+        let mut either = self.join(other);
+        either.facts.insert(Fact::Uncertain);
+        either.pins.insert(Pin::Unreadable);
+        Verdict {
+            composition,
+            reason: Reason::Backslash,
+            transaction,
+            settings,
+            deallocates,
+            unseen: Some(Unseen::dark()),
+            own: either.own.map(|_| Box::new(Own::Misplaced)),
+            ..either
+        }
+    }
+
+    /// The verdict of several texts, one behind the other. Lists are copied as often as the count has binary digits.
+    pub(super) fn join_all(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+        // As a binary number is counted up: what stands here has joined so many, always more than what follows it.
+        let mut joined: Vec<(u32, Verdict)> = Vec::new();
+        for verdict in verdicts {
+            let (mut count, mut verdict) = (1, verdict);
+            while let Some((_, before)) = joined.pop_if(|(before, _)| *before == count) {
+                (count, verdict) = (2 * count, before.join(verdict));
+            }
+            joined.push((count, verdict));
+        }
+        let joined = joined.into_iter().map(|(_, verdict)| verdict).rev();
+        joined.reduce(|after, before| before.join(after)).unwrap_or_default()
+    }
+
+    /// Whether something is known of what the text does.
+    pub fn does(&self, fact: Fact) -> bool {
+        self.facts.contains(fact)
+    }
+
+    /// Where the text may run, as far as it tells by itself.
+    pub fn access(&self) -> Access {
+        if self.facts.against_reading().is_empty() { Access::Read } else { Access::Write }
+    }
+
+    /// Whether nothing speaks against reading but functions that are not built in.
+    pub fn reads_but_for_functions(&self) -> bool {
+        self.facts.against_reading() == FactSet::of(&[Fact::CallsUnknown])
+    }
+
+    /// Whether the text calls functions that are not built in, and only reads, given which of them do.
+    pub fn reads_if(&self, reads: impl Fn(&str) -> bool) -> bool {
+        self.reads_but_for_functions()
+            && self
+                .unseen
+                .as_deref()
+                .is_some_and(|unseen| !unseen.dark && unseen.functions.iter().all(|name| reads(name)))
+    }
+
+    /// Whether nothing is written although the text is no read: it only begins or ends a transaction, sets settings, or
+    /// asks for the state of the session.
+    pub fn only_controls(&self) -> bool {
+        const CONTROLS: FactSet = FactSet::of(&[Fact::ControlsTransaction, Fact::ChangesSettings, Fact::AsksSession]);
+        self.composition.is_one() && self.access() == Access::Write && self.facts.against_reading().is_within(CONTROLS)
+    }
+
     /// Whether the text runs code that is not seen in it.
     pub fn is_opaque(&self) -> bool {
         self.unseen.is_some()
@@ -376,8 +555,28 @@ impl Verdict {
     pub fn touches_session(&self) -> bool {
         !self.settings.is_empty()
             || !self.pins.is_empty()
-            || self.discards
+            || self.does(Fact::DiscardsAll)
             || self.deallocates != Deallocate::None
             || !self.names.is_empty()
     }
+}
+
+/// One list behind the other.
+fn concat<T>(one: Box<[T]>, other: Box<[T]>) -> Box<[T]> {
+    match (one.is_empty(), other.is_empty()) {
+        (_, true) => one,
+        (true, _) => other,
+        _ => one.into_iter().chain(other).collect(),
+    }
+}
+
+/// Two sorted lists in one, each entry once.
+fn merge<T: Ord>(one: Box<[T]>, other: Box<[T]>) -> Box<[T]> {
+    if one.is_empty() || other.is_empty() {
+        return concat(one, other);
+    }
+    let mut merged = concat(one, other).into_vec();
+    merged.sort();
+    merged.dedup();
+    merged.into()
 }

@@ -11,12 +11,13 @@ use std::collections::BTreeSet;
 
 use super::census::body;
 use super::definitions;
+use super::facts::{Fact, FactSet};
 use super::functions::{self, Kind};
-use super::normal::Called;
 use super::own::{self, BlockStep, Own, OwnCommand};
+use super::statement::StatementKind;
 use super::tree::{Tree, Value, unescape};
 use super::verdict::{
-    Access, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, Refused, SettingChange,
+    Composition, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, SettingChange,
     TransactionControl, Unseen, Verdict,
 };
 
@@ -29,51 +30,46 @@ pub(super) struct Judgement {
 
 /// Judges a parsed text.
 pub(super) fn judge(tree: &Tree<'_>) -> Judgement {
-    let mut judge = Judge::default();
-    for statement in tree.root().get("stmts").into_iter().flat_map(Value::children) {
-        if let Some(node) = statement.get("stmt").and_then(Value::only) {
-            judge.statement(node);
-        }
-    }
-    judge.finish()
+    let statements = tree.root().get("stmts").into_iter().flat_map(Value::children);
+    let nodes = statements.filter_map(|statement| statement.get("stmt").and_then(Value::only));
+    let mut literal = false;
+    let verdict = Verdict::join_all(nodes.map(|node| {
+        let mut judge = Judge::default();
+        judge.statement(node);
+        literal |= judge.literal;
+        judge.finish()
+    }));
+    Judgement { verdict, literal }
 }
 
-/// The verdict while it is being found.
+/// The verdict of one statement while it is being found.
 #[derive(Default)]
 struct Judge {
-    statements: u32,
+    kind: Option<StatementKind>,
+    facts: FactSet,
     /// The first thing that speaks against reading.
     reason: Option<Reason>,
     transaction: Option<TransactionControl>,
     settings: Vec<SettingChange>,
     pins: PinSet,
-    discards: bool,
     deallocates: Option<Deallocate>,
     names: Vec<NameUse>,
-    lists_statements: bool,
-    asks_sequences: bool,
-    listens: bool,
-    notifies: bool,
-    /// There is code that is not seen.
-    opaque: bool,
     vacates: Option<Box<str>>,
     defaults: Option<Box<DefaultsOf>>,
+    /// There is code that is not seen.
+    opaque: bool,
     /// What is known of it.
     unseen: Unseen,
     functions: Vec<Box<str>>,
     tables: Vec<Box<str>>,
-    may_read_sequence: bool,
-    /// Something else than functions speaks against reading.
-    writes: bool,
-    defines: bool,
     customs: BTreeSet<Box<str>>,
     /// It names the view in which an UPDATE is a SET; and it updates something.
     names_settings: bool,
     updates: bool,
-    /// Commands about settings of our own, and whether such a setting is named where it cannot be.
-    own: Vec<OwnCommand>,
+    /// A command about a setting of our own, and whether such a setting is named where it cannot be.
+    own: Option<OwnCommand>,
     misplaced: bool,
-    steps: Vec<BlockStep>,
+    step: Option<BlockStep>,
     literal: bool,
 }
 
@@ -86,110 +82,110 @@ enum Calls {
 }
 
 impl Judge {
-    fn finish(mut self) -> Judgement {
+    fn finish(mut self) -> Verdict {
         if self.names_settings && self.updates {
-            (self.opaque, self.unseen.dark) = (true, true);
+            self.dark();
         }
         self.functions.sort();
         self.functions.dedup();
-        self.unseen.reads_but_for_functions = !self.writes && !self.functions.is_empty();
         self.unseen.functions = self.functions.into();
         self.tables.sort();
         self.tables.dedup();
-        let verdict = Verdict {
-            called: Called::default(),
-            access: if self.reason.is_none() { Access::Read } else { Access::Write },
-            reason: self.reason.unwrap_or(if self.statements == 0 { Reason::Nothing } else { Reason::Reads }),
-            statements: self.statements,
-            transaction: match self.transaction {
-                Some(_) if self.statements > 1 => TransactionControl::Mixed,
-                Some(control) => control,
-                None => TransactionControl::None,
-            },
-            settings: self.settings.into(),
+        Verdict {
+            composition: self.kind.map_or(Composition::Unreadable, Composition::One),
+            facts: self.facts,
+            reason: self.reason.unwrap_or(Reason::Reads),
+            transaction: self.transaction.unwrap_or(TransactionControl::None),
             pins: self.pins,
-            discards: self.discards,
+            settings: self.settings.into(),
             deallocates: self.deallocates.unwrap_or(Deallocate::None),
             names: self.names.into(),
-            lists_statements: self.lists_statements,
-            asks_sequences: self.asks_sequences,
-            listens: self.listens,
-            notifies: self.notifies,
             tables: self.tables.into(),
-            may_read_sequence: self.may_read_sequence,
             vacates: self.vacates,
-            defaults: self.defaults,
             unseen: self.opaque.then(|| Box::new(self.unseen)),
-            defines: self.defines,
+            defaults: self.defaults,
             customs: self.customs.into_iter().collect(),
-            hint: None,
-            own: match self.own.len() {
-                0 if !self.misplaced => None,
-                commands if commands as u32 == self.statements && !self.misplaced => {
-                    Some(Box::new(Own::Commands(self.own.into())))
-                }
-                _ => Some(Box::new(Own::Misplaced)),
+            own: match self.own {
+                _ if self.misplaced => Some(Box::new(Own::Misplaced)),
+                own => own.map(|command| Box::new(Own::Commands([command].into()))),
             },
-            steps: self.steps.into(),
-            refused: Refused::default(),
-        };
-        Judgement { verdict, literal: self.literal }
+            steps: self.step.into_iter().collect(),
+            ..Verdict::default()
+        }
     }
 
-    /// Notes a reason to write; the first one stays.
-    fn write(&mut self, reason: impl FnOnce() -> Reason) {
-        self.writes = true;
+    /// Notes something that speaks against reading; the first reason stays.
+    fn write(&mut self, fact: Fact, reason: impl FnOnce() -> Reason) {
+        self.facts.insert(fact);
         self.reason.get_or_insert_with(reason);
+    }
+
+    /// Notes what a kind of statement does.
+    fn kind(&mut self, kind: StatementKind, reason: fn(StatementKind) -> Reason) {
+        self.facts = self.facts.union(kind.facts());
+        if !kind.facts().against_reading().is_empty() {
+            self.reason.get_or_insert(reason(kind));
+        }
     }
 
     /// Notes a call of a function that is not built in.
     fn unknown_function(&mut self, name: Box<str>) {
         self.opaque = true;
         self.functions.push(name.clone());
-        self.reason.get_or_insert(Reason::UnknownFunction(name));
+        self.write(Fact::CallsUnknown, || Reason::UnknownFunction(name));
     }
 
-    /// Judges one statement, by its node.
+    /// A node of which nothing is known: as if the text could not be read.
+    fn unknown_node(&mut self) {
+        self.dark();
+        self.pins.insert(Pin::Unreadable);
+        self.write(Fact::Uncertain, || Reason::Unreadable);
+    }
+
+    /// Judges the statement, by its node.
     fn statement(&mut self, node: Value<'_, '_>) {
-        self.statements += 1;
-        self.defines |= definitions::defines(node);
-        self.updates |= node.key() == "UpdateStmt";
-        match node.key() {
-            "SelectStmt" => {}
-            "CopyStmt" if copies_to_client(node) => {}
-            "ExplainStmt" => return self.explain(node),
-            "VariableShowStmt" => {
-                let name = unescape(node.text_of("name"));
-                self.write(|| Reason::SessionState(name.into()));
-                self.own.extend(own::command(node));
-            }
-            kind => self.write(|| Reason::Statement(statement_name(kind))),
+        let Some(kind) = StatementKind::of_node(node.key()) else { return self.unknown_node() };
+        self.kind.get_or_insert(kind);
+        if definitions::defines(kind, node) {
+            self.facts.insert(Fact::Defines);
         }
-        self.listens |= matches!(node.key(), "ListenStmt" | "UnlistenStmt" | "NotifyStmt");
-        self.notifies |= node.key() == "NotifyStmt";
-        match node.key() {
-            "TransactionStmt" => self.transaction(node),
-            "VariableSetStmt" => self.variable(node),
-            "DiscardStmt" if node.text_of("target") == "DISCARD_ALL" => self.discard_all(),
-            "DeallocateStmt" => self.deallocate(node),
-            "ListenStmt" => self.pins.insert(Pin::Listen),
-            "LoadStmt" => self.pins.insert(Pin::Load),
-            "PrepareStmt" => {
+        match kind {
+            StatementKind::Copy if copies_to_client(node) => {}
+            StatementKind::Explain => return self.explain(node),
+            StatementKind::Show => {
+                let name = unescape(node.text_of("name"));
+                self.write(Fact::AsksSession, || Reason::SessionState(name.into()));
+                self.own = own::command(kind, node);
+            }
+            StatementKind::Transaction => self.transaction(node),
+            _ => self.kind(kind, Reason::Statement),
+        }
+        match kind {
+            StatementKind::Set => self.variable(node),
+            StatementKind::Update => self.updates = true,
+            StatementKind::Discard if node.text_of("target") == "DISCARD_ALL" => self.discard_all(),
+            StatementKind::Deallocate => self.deallocate(node),
+            StatementKind::Listen => self.pins.insert(Pin::Listen),
+            StatementKind::Load => self.pins.insert(Pin::Load),
+            StatementKind::Prepare => {
                 self.pins.insert(Pin::Prepare);
                 self.names.push(NameUse::Prepares(unescape(node.text_of("name")).into()));
             }
-            "DeclareCursorStmt" if node.get("options").map_or(0, Value::number) & CURSOR_OPT_HOLD != 0 => {
+            StatementKind::DeclareCursor if node.get("options").map_or(0, Value::number) & CURSOR_OPT_HOLD != 0 => {
                 self.pins.insert(Pin::HoldCursor);
             }
-            "DoStmt" => self.block(node),
-            "CreateFunctionStmt" => self.new_function(node),
-            "CallStmt" => self.opaque = true,
-            "DropdbStmt" | "CreatedbStmt" | "AlterDatabaseStmt" | "RenameStmt" => self.database(node),
-            "AlterRoleSetStmt" | "AlterDatabaseSetStmt" => self.defaults(node),
-            "ExecuteStmt" | "CreateTableAsStmt" => self.executes(node),
+            StatementKind::Do => self.block(node),
+            StatementKind::CreateFunction => self.new_function(node),
+            StatementKind::Call => self.opaque = true,
+            StatementKind::DropDatabase
+            | StatementKind::CreateDatabase
+            | StatementKind::AlterDatabase
+            | StatementKind::Rename => self.database(kind, node),
+            StatementKind::AlterRoleSet | StatementKind::AlterDatabaseSet => self.defaults(kind, node),
+            StatementKind::Execute | StatementKind::CreateTableAs => self.executes(node),
             _ => {}
         }
-        self.contents(node, calls_of(node.key()));
+        self.contents(node, if kind.calls_functions() { Calls::Now } else { Calls::Later });
     }
 
     /// Code that nothing more can be said of.
@@ -205,7 +201,9 @@ impl Judge {
         match option(node, "as").and_then(option_text) {
             Some(text) if plain => {
                 let body = body::scan(&unescape(text));
-                self.defines |= body.defines;
+                if body.defines {
+                    self.facts.insert(Fact::Defines);
+                }
                 Unseen::of_block(&body, &mut self.unseen);
                 self.customs.extend(body.customs);
             }
@@ -214,7 +212,8 @@ impl Judge {
                 text.into_iter().for_each(|text| body.note_text(&unescape(text)));
                 self.unseen.sets_any |= body.sets_any;
                 self.customs.extend(body.customs);
-                (self.unseen.dark, self.defines) = (true, true);
+                self.unseen.dark = true;
+                self.facts.insert(Fact::Defines);
             }
         }
     }
@@ -231,7 +230,7 @@ impl Judge {
     /// (`ANALYZE false`) is not looked at, so that it need not be known.
     fn explain(&mut self, node: Value<'_, '_>) {
         let Some(inner) = node.get("query").and_then(Value::only) else {
-            return self.write(|| Reason::Statement("Explain".into()));
+            return self.unknown_node();
         };
         let analyze = node
             .get("options")
@@ -240,13 +239,13 @@ impl Judge {
             .filter_map(Value::only)
             .any(|option| option.text_of("defname") == "analyze");
         if analyze {
-            self.statements -= 1;
             return self.statement(inner);
         }
         self.executes(inner);
-        match inner.key() {
-            "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => {}
-            kind => self.write(|| Reason::WritingPart(statement_name(kind))),
+        match StatementKind::of_node(inner.key()) {
+            Some(kind) if kind.is_planned_without_effect() => {}
+            Some(kind) => self.write(Fact::Writes, || Reason::WritingPart(kind)),
+            None => self.unknown_node(),
         }
         self.contents(inner, Calls::Later);
     }
@@ -262,10 +261,13 @@ impl Judge {
                 "ColumnRef" => {
                     // A star has no name of its own.
                     let name = value.get("fields").map_or("", last_part);
-                    self.may_read_sequence |= matches!(name, "" | "last_value" | "is_called" | "log_cnt");
+                    if matches!(name, "" | "last_value" | "is_called" | "log_cnt") {
+                        self.facts.insert(Fact::MayReadSequence);
+                    }
                 }
-                "lockingClause" if calls == Calls::Now => self.write(|| Reason::Locks),
-                "intoClause" if calls == Calls::Now => self.write(|| Reason::Into),
+                "lockingClause" if calls == Calls::Now => self.write(Fact::LocksRows, || Reason::Locks),
+                "intoClause" if calls == Calls::Now => self.write(Fact::CreatesTable, || Reason::Into),
+                "SetToDefault" if calls == Calls::Now => self.facts.insert(Fact::DrawsSequence),
                 "setstmt" | "VariableSetStmt" if own::is_own_setting(&unescape(value.text_of("name"))) => {
                     self.misplaced = true
                 }
@@ -281,18 +283,26 @@ impl Judge {
                 }
                 "name" | "operName" | "useOp" if value.is_array() && !is_built_in(value) => {
                     self.opaque = true;
-                    self.write(|| Reason::UnknownOperator);
+                    self.write(Fact::UsesOperator, || Reason::UnknownOperator);
                 }
                 "method" if value.is_array() && !is_built_in_sampling(value) => {
                     self.unknown_function(unescape(last_part(value)).into());
                 }
-                kind if is_statement(kind) && kind != "SelectStmt" && calls == Calls::Now => {
-                    self.updates |= kind == "UpdateStmt";
-                    self.write(|| Reason::WritingPart(statement_name(kind)));
-                }
+                key if calls == Calls::Now && is_statement(key) => match StatementKind::of_node(key) {
+                    Some(StatementKind::Select) => {}
+                    Some(kind) => self.part(kind),
+                    None => self.unknown_node(),
+                },
                 _ => {}
             }
         }
+    }
+
+    /// A statement inside.
+    fn part(&mut self, kind: StatementKind) {
+        self.updates |= kind == StatementKind::Update;
+        self.write(Fact::Writes, || Reason::WritingPart(kind));
+        self.facts = self.facts.union(kind.facts());
     }
 
     /// Notes the prepared statements that a statement runs or, in EXPLAIN, plans.
@@ -303,20 +313,22 @@ impl Judge {
     }
 
     fn relation(&mut self, schema: &str, name: &str) {
-        self.lists_statements |= name == "pg_prepared_statements";
+        if name == "pg_prepared_statements" {
+            self.facts.insert(Fact::ListsStatements);
+        }
         let bare = unescape(name);
         self.tables.push(if schema.is_empty() { bare.into() } else { format!("{}.{bare}", unescape(schema)).into() });
         if is_temporary(schema) {
             self.temporary();
         } else if functions::is_node_relation(name) {
             self.names_settings |= name == "pg_settings";
-            self.write(|| Reason::NodeLocal(unescape(name).into()));
+            self.write(Fact::AsksNode, || Reason::NodeLocal(unescape(name).into()));
         }
     }
 
     fn temporary(&mut self) {
         self.pins.insert(Pin::TemporaryTable);
-        self.write(|| Reason::Temporary);
+        self.write(Fact::UsesTemporary, || Reason::Temporary);
     }
 
     /// A function call.
@@ -325,27 +337,22 @@ impl Judge {
         let name = last_part(parts);
         let kind = if is_built_in(parts) { functions::kind(name) } else { Kind::Unknown };
         let owned = || unescape(name).into();
-        self.lists_statements |= name == "pg_prepared_statement";
         match kind {
             Kind::Steady => return,
-            Kind::Volatile => self.write(|| Reason::VolatileFunction(owned())),
-            Kind::Session => self.write(|| Reason::SessionState(owned())),
-            Kind::Node => self.write(|| Reason::NodeLocal(owned())),
+            Kind::Volatile => self.write(Fact::CallsVolatile, || Reason::VolatileFunction(owned())),
+            Kind::Session => self.write(Fact::AsksSession, || Reason::SessionState(owned())),
+            Kind::Node => self.write(Fact::AsksNode, || Reason::NodeLocal(owned())),
             Kind::RunsText => {
                 self.dark();
-                self.write(|| Reason::VolatileFunction(owned()));
+                self.write(Fact::CallsVolatile, || Reason::VolatileFunction(owned()));
             }
-            Kind::Unknown => self.unknown_function(owned()),
+            Kind::Unknown => return self.unknown_function(owned()),
         }
+        self.facts = self.facts.union(functions::facts(name));
         match name {
-            "pg_notify" if kind != Kind::Unknown => (self.listens, self.notifies) = (true, true),
-            "pg_listening_channels" if kind != Kind::Unknown => self.listens = true,
-            "set_config" if kind == Kind::Volatile => self.set_config(call),
-            "currval" | "lastval" if kind == Kind::Volatile => self.asks_sequences = true,
-            "setseed" if kind == Kind::Volatile => self.pins.insert(Pin::Seed),
-            "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared"
-                if kind == Kind::Volatile =>
-            {
+            "set_config" => self.set_config(call),
+            "setseed" => self.pins.insert(Pin::Seed),
+            "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared" => {
                 self.pins.insert(Pin::AdvisoryLock);
             }
             _ => {}
@@ -382,6 +389,7 @@ impl Judge {
         }
         if name == "search_path" {
             self.literal = true;
+            self.facts.insert(Fact::ReleasesState);
             if names_temporary {
                 self.pins.insert(Pin::TemporaryTable);
             }
@@ -391,9 +399,10 @@ impl Judge {
 
     /// SET and RESET in all their forms.
     fn variable(&mut self, node: Value<'_, '_>) {
-        if let Some(command) = own::command(node) {
+        if let Some(command) = own::command(StatementKind::Set, node) {
             self.literal = true;
-            return self.own.push(command);
+            self.own = Some(command);
+            return;
         }
         let name = unescape(node.text_of("name"));
         let kind = node.text_of("kind");
@@ -410,7 +419,11 @@ impl Judge {
         } else if kind == "VAR_RESET_ALL" {
             self.settings.push(SettingChange::ResetAll);
         } else if kind == "VAR_RESET" || kind == "VAR_SET_DEFAULT" {
-            self.settings.push(SettingChange::Reset(name.to_ascii_lowercase().into()));
+            let name = name.to_ascii_lowercase();
+            if name == "search_path" {
+                self.facts.insert(Fact::ReleasesState);
+            }
+            self.settings.push(SettingChange::Reset(name.into()));
         } else {
             let temporary = arguments().any(|value| constant_text(value).is_some_and(names_temporary));
             self.set(&name, temporary);
@@ -418,7 +431,7 @@ impl Judge {
     }
 
     fn transaction(&mut self, node: Value<'_, '_>) {
-        self.steps.extend(BlockStep::of(node));
+        self.step = BlockStep::of(node);
         let chain = node.flag("chain");
         self.transaction = match node.text_of("kind") {
             kind @ ("TRANS_STMT_BEGIN" | "TRANS_STMT_START") => {
@@ -432,18 +445,24 @@ impl Judge {
             "TRANS_STMT_ROLLBACK_TO" => Some(TransactionControl::RollbackTo),
             "TRANS_STMT_PREPARE" => Some(TransactionControl::PrepareTransaction),
             // COMMIT PREPARED and ROLLBACK PREPARED end another session's transaction and run outside of any.
-            _ => self.transaction,
+            _ => None,
         };
+        self.kind(StatementKind::Transaction, Reason::Statement);
+        let fact = match self.transaction {
+            None | Some(TransactionControl::PrepareTransaction) => Fact::Writes,
+            Some(_) => Fact::ControlsTransaction,
+        };
+        self.write(fact, || Reason::Statement(StatementKind::Transaction));
     }
 
-    /// Statements about a database that nobody else may be connected to.
-    fn database(&mut self, node: Value<'_, '_>) {
+    /// Composition about a database that nobody else may be connected to.
+    fn database(&mut self, kind: StatementKind, node: Value<'_, '_>) {
         let name = |key| Some(unescape(node.text_of(key)).into());
-        self.vacates = match node.key() {
-            "DropdbStmt" => name("dbname"),
-            "RenameStmt" if node.text_of("renameType") == "OBJECT_DATABASE" => name("subname"),
-            "AlterDatabaseStmt" if option(node, "tablespace").is_some() => name("dbname"),
-            "CreatedbStmt" => {
+        self.vacates = match kind {
+            StatementKind::DropDatabase => name("dbname"),
+            StatementKind::Rename if node.text_of("renameType") == "OBJECT_DATABASE" => name("subname"),
+            StatementKind::AlterDatabase if option(node, "tablespace").is_some() => name("dbname"),
+            StatementKind::CreateDatabase => {
                 // A name may also be written as a literal.
                 self.literal = true;
                 let template = option(node, "template").and_then(option_text);
@@ -453,49 +472,36 @@ impl Judge {
         };
     }
 
-    /// ALTER ROLE … SET, ALTER DATABASE … SET and their RESET. Several in one text are told as those of everybody.
-    fn defaults(&mut self, node: Value<'_, '_>) {
+    /// ALTER ROLE … SET, ALTER DATABASE … SET and their RESET.
+    fn defaults(&mut self, kind: StatementKind, node: Value<'_, '_>) {
         let name = |text: &str| Some(unescape(text)).filter(|name| !name.is_empty()).map(Box::from);
         let role = node.get("role").filter(|role| role.text_of("roletype") == "ROLESPEC_CSTRING");
-        let database = if node.key() == "AlterDatabaseSetStmt" { "dbname" } else { "database" };
-        let of = DefaultsOf {
+        let database = if kind == StatementKind::AlterDatabaseSet { "dbname" } else { "database" };
+        self.defaults = Some(Box::new(DefaultsOf {
             database: name(node.text_of(database)),
             user: role.and_then(|role| name(role.text_of("rolename"))),
-        };
-        let of = if self.defaults.is_some() { DefaultsOf::default() } else { of };
-        self.defaults = Some(Box::new(of));
+        }));
     }
 
     fn discard_all(&mut self) {
-        self.discards = true;
+        self.facts.insert(Fact::DiscardsAll);
         self.deallocates = Some(Deallocate::All);
         self.settings.push(SettingChange::ResetAll);
     }
 
     fn deallocate(&mut self, node: Value<'_, '_>) {
-        if !node.flag("isall") {
-            self.names.push(NameUse::Deallocates(unescape(node.text_of("name")).into()));
+        if node.flag("isall") {
+            self.deallocates = Some(Deallocate::All);
+            return;
         }
-        let one = Deallocate::Named(unescape(node.text_of("name")).into());
-        self.deallocates = match (&self.deallocates, node.flag("isall")) {
-            (None, false) => Some(one),
-            (Some(before), false) if *before == one => Some(one),
-            _ => Some(Deallocate::All),
-        };
+        let name: Box<str> = unescape(node.text_of("name")).into();
+        self.names.push(NameUse::Deallocates(name.clone()));
+        self.deallocates = Some(Deallocate::Named(name));
     }
 }
 
 /// `CURSOR_OPT_HOLD` of PostgreSQL's `parsenodes.h`.
 const CURSOR_OPT_HOLD: i64 = 0x20;
-
-/// Whether running a statement of a kind calls the functions in it, or keeps them for later.
-fn calls_of(kind: &str) -> Calls {
-    match kind {
-        "ViewStmt" | "CreateFunctionStmt" | "RuleStmt" | "CreatePolicyStmt" | "AlterPolicyStmt" | "CreateTrigStmt"
-        | "PrepareStmt" => Calls::Later,
-        _ => Calls::Now,
-    }
-}
 
 /// COPY … TO STDOUT, of a table or a query.
 fn copies_to_client(node: Value<'_, '_>) -> bool {
@@ -529,11 +535,6 @@ fn is_of_transaction(name: &str) -> bool {
 /// Whether a name is that of a node for a whole statement.
 fn is_statement(key: &str) -> bool {
     key.ends_with("Stmt") && key.starts_with(|letter: char| letter.is_ascii_uppercase()) && key != "RawStmt"
-}
-
-/// The name of a node without its ending.
-fn statement_name(kind: &str) -> Box<str> {
-    kind.strip_suffix("Stmt").unwrap_or(kind).into()
 }
 
 /// The parts of a name with dots.

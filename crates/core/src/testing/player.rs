@@ -12,7 +12,7 @@ use crate::{
         AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported, Roster,
         ServerState, ServerStep, Session, Shared, Shown, Statements,
     },
-    sql::{self, Isolation, Verdict},
+    sql::{self, Isolation, KnownText},
     wire::{frame::HEADER_BYTES, frame::Reply, header, reply::Status},
 };
 
@@ -24,16 +24,16 @@ pub struct Verdicts;
 const VERDICTS_MAX: usize = 1_000;
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<Vec<u8>, Arc<Verdict>>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<Vec<u8>, Arc<KnownText>>> = RefCell::default();
 }
 
 impl Judge for Verdicts {
-    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
+    fn verdict(&self, sql: &[u8]) -> Arc<KnownText> {
         KNOWN.with_borrow_mut(|known| {
             if known.len() > VERDICTS_MAX {
                 known.clear();
             }
-            known.entry(sql.to_vec()).or_insert_with(|| Arc::new(sql::judge_bytes(sql))).clone()
+            known.entry(sql.to_vec()).or_insert_with(|| Arc::new(sql::judge_bytes(sql).into())).clone()
         })
     }
 

@@ -10,7 +10,7 @@ use crate::{
         Carried, ClientStep, Judge, Mode, Need, NodeView, OnPin, Outboxes, OwnCode, Pipeline, Reported, Roster,
         ServerState, ServerStep, Session, Shared, Shown, Statements,
     },
-    sql::{self, Deallocate, NameUse, SettingChange, Verdict},
+    sql::{self, Deallocate, KnownText, NameUse, SettingChange, Verdict},
     wire::{frame::HEADER_BYTES, header},
 };
 
@@ -32,34 +32,29 @@ const STEPS_MEAN_MAX: u64 = 20;
 
 /// Knows what texts of these tests do without parsing each of them.
 struct Quick {
-    read: Arc<Verdict>,
+    read: Arc<KnownText>,
 }
 
 impl Judge for Quick {
-    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
+    fn verdict(&self, sql: &[u8]) -> Arc<KnownText> {
         let text = str::from_utf8(sql).unwrap();
         let (verb, name) = text.split_once(' ').unwrap_or((text, ""));
         let judged = |template: &str| sql::judge(template);
         let names = |name: NameUse| vec![name].into();
-        match verb {
-            "select" => self.read.clone(),
-            "set" => {
-                Arc::new(Verdict { settings: vec![SettingChange::Set(name.into())].into(), ..judged("set a.b to 1") })
-            }
-            "reset" => {
-                Arc::new(Verdict { settings: vec![SettingChange::Reset(name.into())].into(), ..judged("reset a.b") })
-            }
-            "prepare" => {
-                Arc::new(Verdict { names: names(NameUse::Prepares(name.into())), ..judged("prepare x as select 1") })
-            }
-            "execute" => Arc::new(Verdict { names: names(NameUse::Executes(name.into())), ..judged("execute x") }),
-            "deallocate" => Arc::new(Verdict {
+        let verdict = match verb {
+            "select" => return self.read.clone(),
+            "set" => Verdict { settings: vec![SettingChange::Set(name.into())].into(), ..judged("set a.b to 1") },
+            "reset" => Verdict { settings: vec![SettingChange::Reset(name.into())].into(), ..judged("reset a.b") },
+            "prepare" => Verdict { names: names(NameUse::Prepares(name.into())), ..judged("prepare x as select 1") },
+            "execute" => Verdict { names: names(NameUse::Executes(name.into())), ..judged("execute x") },
+            "deallocate" => Verdict {
                 names: names(NameUse::Deallocates(name.into())),
                 deallocates: Deallocate::Named(name.into()),
                 ..judged("deallocate x")
-            }),
-            _ => Arc::new(judged(text)),
-        }
+            },
+            _ => judged(text),
+        };
+        Arc::new(verdict.into())
     }
 
     fn knows(&self, _: &[u8]) -> bool {
@@ -96,7 +91,7 @@ impl Stage {
         };
         let session = Session::new(Arc::new(shared), Arc::new(Carried::default()), Arc::new(Reported::default()));
         let mut stage = Stage {
-            judge: Quick { read: Arc::new(sql::judge("select 1")) },
+            judge: Quick { read: Arc::new(sql::judge("select 1").into()) },
             session,
             pipeline: Pipeline::default(),
             server: ServerState::default(),

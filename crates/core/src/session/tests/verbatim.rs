@@ -8,7 +8,7 @@ use crate::{
         Carried, ClientStep, Judge, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported, Roster, ServerState,
         Session, Shared, Shown, Statements, owed::Owed,
     },
-    sql::{Cache, Verdict},
+    sql::{Cache, KnownText},
     wire::{frame::HEADER_BYTES, header},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 struct Judging(RefCell<Cache>);
 
 impl Judge for Judging {
-    fn verdict(&self, sql: &[u8]) -> Arc<Verdict> {
+    fn verdict(&self, sql: &[u8]) -> Arc<KnownText> {
         self.0.borrow_mut().verdict(sql)
     }
 

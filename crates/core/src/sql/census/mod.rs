@@ -361,7 +361,7 @@ impl Census {
 
     /// What a text may do to the session by code that is not seen in it.
     pub fn find(&self, verdict: &Verdict) -> Finding {
-        let reads = verdict.access == Access::Read || self.reads(verdict);
+        let reads = verdict.access() == Access::Read || self.reads(verdict);
         let hidden = if reads { self.hidden.reads } else { self.hidden.writes };
         let Some(unseen) = verdict.unseen.as_deref() else {
             return self.finding(hidden, hidden);
@@ -407,7 +407,7 @@ impl Census {
 
     /// Whether a text that calls functions only reads what every server holds.
     pub fn reads(&self, verdict: &Verdict) -> bool {
-        verdict.unseen.as_deref().is_some_and(|unseen| unseen.reads_if(|name| self.is_steady(name)))
+        verdict.reads_if(|name| self.is_steady(name))
     }
 
     /// Whether all functions of a name surely only read what every server holds.
@@ -447,11 +447,6 @@ fn spread(
 }
 
 impl Unseen {
-    /// Whether the text only reads, given which of its functions do.
-    pub fn reads_if(&self, reads: impl Fn(&str) -> bool) -> bool {
-        self.reads_but_for_functions && !self.dark && self.functions.iter().all(|name| reads(name))
-    }
-
     /// What a DO block of SQL or PL/pgSQL runs, by its text.
     pub(in crate::sql) fn of_block(body: &body::Body, unseen: &mut Unseen) {
         unseen.dark |= body.touches;

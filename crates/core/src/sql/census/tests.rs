@@ -7,7 +7,7 @@ use super::{
     body::{Body, scan},
     stamp, version_of,
 };
-use crate::sql::judge;
+use crate::sql::{Fact, judge};
 
 /// A body that touches nothing by itself.
 #[track_caller]
@@ -601,7 +601,7 @@ fn relations_that_are_read_on_the_primary() {
     for sql in ["SELECT 1", "SELECT draft FROM numbers", "SELECT * FROM draft.other"] {
         assert_eq!(found(sql), None, "{sql}");
     }
-    let names_column = |sql: &str| judge(sql).may_read_sequence;
+    let names_column = |sql: &str| judge(sql).does(Fact::MayReadSequence);
     assert!(names_column("SELECT * FROM s") && names_column("SELECT s.* FROM s") && names_column("TABLE s"));
     assert!(names_column("SELECT last_value FROM s") && names_column("SELECT 1 FROM a.s WHERE s.is_called"));
     assert!(!names_column("SELECT 'last_value', last_value(x) OVER () AS is_called FROM s"));
