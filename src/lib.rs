@@ -32,15 +32,33 @@
 //! The one thing that reaches a client from elsewhere are notifications: `frontend::listen` has a task with a connection
 //! for each database that somebody listens to, and a mailbox for each client that does.
 
-pub mod admin;
-pub mod app;
-pub mod backend;
-pub mod cli;
-pub mod config;
-pub mod frontend;
-pub mod metrics;
-pub mod monitor;
-pub mod net;
-pub mod pool;
-pub mod tasks;
-pub mod text;
+pub(crate) mod admin;
+pub(crate) mod app;
+pub(crate) mod backend;
+pub(crate) mod cli;
+pub(crate) mod config;
+pub(crate) mod frontend;
+pub(crate) mod metrics;
+pub(crate) mod monitor;
+pub(crate) mod net;
+pub(crate) mod pool;
+pub(crate) mod tasks;
+pub(crate) mod text;
+
+pub use cli::run;
+
+/// What tests need to run Poolhouse in their own process, with its threads and figures at hand. No promise is made to
+/// anybody else.
+pub mod testing {
+    pub use crate::{
+        app::assemble,
+        config::{Overrides, Settings, from_upstream, load},
+        frontend::{Activity, Frontend, Move, Order, Worker, Workers, accept, serve},
+        metrics::{Count, Figures, QueryFigures},
+        net::{
+            Listen,
+            listener::{Bound, bind},
+        },
+        tasks::Scope,
+    };
+}

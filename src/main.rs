@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    poolhouse::cli::run(std::env::args_os())
+    poolhouse::run(std::env::args_os())
 }

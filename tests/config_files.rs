@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use poolhouse::config::{self, Overrides};
+use poolhouse::testing::{Overrides, from_upstream, load};
 
 #[test]
 fn every_example_loads() {
@@ -13,7 +13,7 @@ fn every_example_loads() {
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
-        let config = config::load(&path, &Overrides::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let config = load(&path, &Overrides::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let is_reference = path.ends_with("reference.toml");
         // The reference leaves the health user open to show its default.
         assert_eq!(config.warnings.len(), usize::from(is_reference), "{:#?}", config.warnings);
@@ -25,10 +25,10 @@ fn every_example_loads() {
 #[test]
 fn the_reference_shows_the_defaults() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    let reference = config::load(&directory.join("reference.toml"), &Overrides::default()).unwrap().settings;
+    let reference = load(&directory.join("reference.toml"), &Overrides::default()).unwrap().settings;
     // A connection string says nothing but nodes and users: all else is the default.
     let upstream = "postgres://app:x@10.0.0.100,10.0.0.101/app";
-    let default = config::from_upstream(upstream, "test", &Overrides::default()).unwrap().settings;
+    let default = from_upstream(upstream, "test", &Overrides::default()).unwrap().settings;
     assert_eq!((&reference.listen, reference.workers), (&default.listen, default.workers));
     assert_eq!((&reference.frontend, &reference.log), (&default.frontend, &default.log));
     assert_eq!(reference.auth.method, default.auth.method);

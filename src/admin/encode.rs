@@ -69,7 +69,6 @@ fn field(value: &Value, kind: Type, binary: bool, out: &mut Vec<u8>) {
         Type::Text | Type::Bytea => text.as_bytes().to_vec(),
         Type::Int4 => narrow(whole).to_be_bytes().to_vec(),
         Type::Int8 => whole.to_be_bytes().to_vec(),
-        Type::Float8 => value.number().to_be_bytes().to_vec(),
         Type::Numeric => numeric(whole),
     };
     out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());

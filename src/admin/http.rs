@@ -234,7 +234,7 @@ async fn index() -> Html<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Column, Type};
+    use crate::admin::table::{Column, Type};
 
     #[test]
     fn a_token_is_shown_as_a_bearer() {

@@ -599,8 +599,8 @@ mod tests {
         page.head(READY);
         page.sample(READY, &["a\"b\\c\nd"], 1.0);
         page.sample(CONNECTED, &[], 2.5);
-        let held = crate::metrics::Histogram::default();
-        held.add(Duration::from_millis(2), 3, crate::metrics::Writers::One);
+        let held = crate::metrics::histogram::Histogram::default();
+        held.add(Duration::from_millis(2), 3, crate::metrics::counter::Writers::One);
         page.histogram(WAITS, &["app", "alice"], &held.read());
         let lines: Vec<_> = page.0.lines().collect();
         assert_eq!(lines[1], "# TYPE poolhouse_ready gauge");

@@ -32,7 +32,7 @@ pub use console::serve;
 pub use desk::{Catalog, Desk, Request, SetLevel, Setting, User};
 pub use http::serve_http;
 pub use show::Show;
-pub use table::{Column, Table, Type, Value};
+pub use table::{Table, Value};
 
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

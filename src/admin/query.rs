@@ -225,7 +225,7 @@ mod tests {
         let columns = vec![
             Column::new("database", Type::Text),
             Column::new("cl_active", Type::Int4),
-            Column::new("lag", Type::Float8),
+            Column::new("lag", Type::Numeric),
         ];
         let row = |name: &str, active: i64, lag: Option<f64>| vec![name.into(), active.into(), lag.into()];
         let rows =

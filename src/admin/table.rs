@@ -9,7 +9,6 @@ pub enum Type {
     Text,
     Int4,
     Int8,
-    Float8,
     Numeric,
     Bytea,
     Bool,
@@ -24,7 +23,6 @@ impl Type {
             Type::Bool => 16,
             Type::Int4 => 23,
             Type::Int8 => 20,
-            Type::Float8 => 701,
             Type::Numeric => 1700,
         }
     }
@@ -34,7 +32,7 @@ impl Type {
         match self {
             Type::Bool => 1,
             Type::Int4 => 4,
-            Type::Int8 | Type::Float8 => 8,
+            Type::Int8 => 8,
             Type::Text | Type::Numeric | Type::Bytea => -1,
         }
     }

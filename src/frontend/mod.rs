@@ -46,19 +46,16 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::mpsc;
 
 pub use accept::accept;
-pub use census::Codes;
-pub use cluster::{Cluster, ClusterNode};
+pub use cluster::Cluster;
 pub use door::{CONSOLES, Door, Visitor};
 pub use gate::{Gate, Gates};
 pub use intake::{Arrivals, Workers, balance, serve};
-pub use listen::Hubs;
 pub use mishaps::Mishap;
-pub use registry::{Activity, Entry, Order, Pin, Registry, Slot};
+pub use registry::{Activity, Order, Registry, Slot};
 pub use spread::Order as Move;
 pub use target::{DatabaseSettings, Target};
-pub use watch::{CacheFigures, Watch};
+pub use watch::Watch;
 pub use worker::Worker;
-pub use writes::Writes;
 
 use crate::{
     backend::Failure,

@@ -1,9 +1,6 @@
 //! What is counted, against what the client itself has sent and seen.
 
-use poolhouse::{
-    frontend::Activity,
-    metrics::{Count, Figures},
-};
+use poolhouse::testing::{Activity, Count, Figures};
 use poolhouse_core::session::Mode;
 
 use super::kit::{Cluster, Message, PATIENCE, RawClient, Served, cluster, messages, wait_until};

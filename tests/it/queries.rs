@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use poolhouse::metrics::QueryFigures;
+use poolhouse::testing::QueryFigures;
 use poolhouse_core::session::Mode;
 
 use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, Served, cluster, messages, wait_until};

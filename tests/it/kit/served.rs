@@ -5,11 +5,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use poolhouse::{
-    app, config,
-    frontend::{self, Frontend, Move, Order, Worker, Workers},
-    net::{Listen, listener},
-    tasks::Scope,
+use poolhouse::testing::{
+    Bound, Frontend, Listen, Move, Order, Overrides, Scope, Settings, Worker, Workers, accept, assemble, bind,
+    from_upstream, serve,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -28,31 +26,30 @@ pub struct Served {
 
 impl Served {
     /// With so many threads, in front of the primary, and with settings that are changed like this.
-    pub fn start(cluster: &Cluster, threads: usize, change: impl FnOnce(&mut config::Settings)) -> Served {
+    pub fn start(cluster: &Cluster, threads: usize, change: impl FnOnce(&mut Settings)) -> Served {
         let count = threads;
         let upstream = format!("postgres://app:secret@127.0.0.1:{}/postgres", cluster.node(0).port());
-        let mut settings =
-            config::from_upstream(&upstream, "the test", &config::Overrides::default()).unwrap().settings;
+        let mut settings = from_upstream(&upstream, "the test", &Overrides::default()).unwrap().settings;
         change(&mut settings);
         let (clients, others) = (Scope::new(), Scope::new());
         let (workers, arrivals) = Workers::new(count, clients.clone());
         let mut runtimes: Vec<Runtime> =
             (0..count).map(|_| Builder::new_current_thread().enable_all().build().unwrap()).collect();
         let first = runtimes[0].enter();
-        let (_, frontend) = app::assemble(&settings, tokio::sync::mpsc::unbounded_channel().0, &others).unwrap();
-        let bound = listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
-        let listener::Bound::Tcp(socket) = &bound else { panic!("not TCP") };
+        let (_, frontend) = assemble(&settings, tokio::sync::mpsc::unbounded_channel().0, &others).unwrap();
+        let bound = bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let Bound::Tcp(socket) = &bound else { panic!("not TCP") };
         let port = socket.local_addr().unwrap().port();
         let (listener, accepting, scope) = (bound.open().unwrap(), workers.clone(), others.clone());
         let at = frontend.clone();
-        others.spawn("accept", async move { frontend::accept(listener, None, accepting, at, scope).await });
+        others.spawn("accept", async move { accept(listener, None, accepting, at, scope).await });
         drop(first);
         let mut threads = Vec::new();
         for (runtime, arrivals) in runtimes.drain(..).zip(arrivals) {
             let (workers, frontend, clients) = (workers.clone(), frontend.clone(), clients.clone());
             threads.push(thread::spawn(move || {
                 let worker = Arc::new(Worker::new(&arrivals, 7, clients, frontend.watch.clone()));
-                runtime.block_on(frontend::serve(arrivals, frontend, worker, workers));
+                runtime.block_on(serve(arrivals, frontend, worker, workers));
             }));
         }
         Served { workers, frontend, clients, others, port, threads, orders: 0 }
