@@ -216,14 +216,13 @@ fn serve_http(socket: std::net::TcpListener, settings: &Settings, desk: Arc<Desk
         _ => None,
     };
     let address = socket.local_addr()?;
-    let runtime = runtime()?;
     let serve = async move {
         match TcpListener::from_std(socket) {
             Ok(listener) => admin::serve_http(listener, desk, token, scope).await,
             Err(error) => tracing::error!(%error, "cannot serve HTTP"),
         }
     };
-    thread::Builder::new().name("http".to_owned()).spawn(move || runtime.block_on(serve))?;
+    start_thread("http".to_owned(), serve)?;
     tracing::info!(%address, "serving HTTP");
     Ok(())
 }
@@ -377,9 +376,7 @@ fn start_workers(
             Scope::new().spawn("serve", serve);
             continue;
         }
-        let runtime = runtime()?;
-        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || runtime.block_on(serve))?;
-        threads.push(thread);
+        threads.push(start_thread(format!("worker-{number}"), serve)?);
     }
     Ok(threads)
 }
@@ -390,13 +387,19 @@ fn start_operators(
     visitors: mpsc::UnboundedReceiver<Visitor>,
     scope: Scope,
 ) -> Result<JoinHandle<()>, Error> {
-    let runtime = runtime()?;
     let serve = async move {
         // Counted, so that the end of all can be waited for.
         let _token = scope.token();
         admin::serve(desk, visitors, scope).await;
     };
-    Ok(thread::Builder::new().name("operators".to_owned()).spawn(move || runtime.block_on(serve))?)
+    Ok(start_thread("operators".to_owned(), serve)?)
+}
+
+/// Starts a thread with a runtime of its own, which ends with what it serves.
+#[expect(clippy::disallowed_methods, reason = "all threads but the first start here")]
+fn start_thread(name: String, serve: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let runtime = runtime()?;
+    thread::Builder::new().name(name).spawn(move || runtime.block_on(serve))
 }
 
 /// The signals that end Poolhouse, and those that it answers otherwise.

@@ -32,6 +32,9 @@
 //! The one thing that reaches a client from elsewhere are notifications: `frontend::listen` has a task with a connection
 //! for each database that somebody listens to, and a mailbox for each client that does.
 
+// Tests have threads and tasks of their own.
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
+
 pub(crate) mod admin;
 pub(crate) mod app;
 pub(crate) mod backend;

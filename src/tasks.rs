@@ -80,6 +80,7 @@ impl Scope {
 
 /// Does long work on a thread where it holds up nobody; `None` when it panicked, which has been logged by then, or when the
 /// runtime is being shut down.
+#[expect(clippy::disallowed_methods, reason = "the place that waits for such threads")]
 pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }

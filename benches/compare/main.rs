@@ -6,6 +6,8 @@
 //! reads it) that chooses cells by name; BENCH_OUT, the file for the results; BENCH_SMOKE=1, a minute's try of the
 //! benchmark itself. A partial or smoke run is only printed, unless BENCH_OUT is set.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
+
 mod cells;
 mod costs;
 mod idle;

@@ -225,11 +225,7 @@ impl Frontend {
     /// The same for a client that replicates, which shares nothing with others. When it replicates a whole server it may
     /// name no database that we know (manual, "Streaming Replication Protocol"; its tools name `replication` then): any
     /// will do if all of them are on one cluster.
-    fn target_alone(
-        &self,
-        wanted: &startup::Wanted,
-        credential: auth::Credential,
-    ) -> Result<Arc<Target>, poolhouse_core::wire::error::Report> {
+    fn target_alone(&self, wanted: &startup::Wanted, credential: auth::Credential) -> Result<Arc<Target>, Report> {
         let (database, user) = (wanted.database.as_str(), wanted.user.as_str());
         let live = self.live.load();
         let entry = match live.databases.entry(database) {

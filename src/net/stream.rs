@@ -279,7 +279,7 @@ impl Stream {
     }
 
     /// Whether the peer has acknowledged nothing for so long of what it was sent: the way to it, or it itself, is gone.
-    pub fn is_unheard(&self, limit: std::time::Duration) -> bool {
+    pub fn is_unheard(&self, limit: Duration) -> bool {
         match self {
             Stream::Tcp(stream) => Unheard::of(stream).is_some_and(|unheard| unheard.is_longer_than(limit)),
             Stream::Unix(_) | Stream::Gone => false,
@@ -290,7 +290,7 @@ impl Stream {
     pub fn reset_at_close(&self) {
         if let Stream::Tcp(stream) = self {
             // When the kernel refuses, the rest is delivered as usual.
-            let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 

@@ -80,6 +80,7 @@ impl Unheard {
 }
 
 /// `TCP_INFO` (tcp(7)), which no safe interface reads.
+#[expect(unsafe_code, reason = "no safe interface reads TCP_INFO")]
 fn info(socket: &impl AsFd) -> Option<libc::tcp_info> {
     use std::os::fd::AsRawFd;
 

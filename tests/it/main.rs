@@ -1,6 +1,8 @@
 //! Tests from outside: the built binary, real PostgreSQL servers, and sockets. One test binary, so that it links once.
 //! `make test` runs those with `protocol` in their names on a second version of PostgreSQL too.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
+
 mod bad_input;
 mod balance;
 mod blocks;

@@ -10,7 +10,7 @@ use std::{
 use poolhouse_lab::{
     cluster::{Cluster, ClusterError},
     data,
-    ledger::{self, Holdings, Key, Loss, Rows, audit},
+    ledger::{Holdings, Key, Loss, Rows, audit},
     load::{self, Record},
     node::Node,
 };
@@ -35,6 +35,7 @@ const FIRST: usize = 0;
 ///
 /// # Errors
 /// Something could not be started, done or asked, so that there is nothing to judge.
+#[expect(clippy::disallowed_methods, reason = "the load has a thread beside the one that kills the primary")]
 pub fn run(listen: Option<SocketAddr>, clients: u32, duration: Duration) -> Result<bool, DemoError> {
     say("Starting a primary, two streaming replicas, and Poolhouse in front of them …");
     let mut stage = Stage::start(listen, Log::Kept)?;
@@ -147,7 +148,7 @@ fn ask(node: &Node, sql: &str) -> Result<impl Iterator<Item = (Key, Rows)> + use
     let rows = node.query_in(DEMO, sql)?.into_iter().map(|row| {
         let numbers: Option<Vec<i64>> = row.into_iter().map(|column| column?.parse().ok()).collect();
         let [client, sequence, count, sum] = numbers?.try_into().ok()?;
-        Some((ledger::Key::from((u32::try_from(client).ok()?, sequence)), Rows { count, sum }))
+        Some((Key::from((u32::try_from(client).ok()?, sequence)), Rows { count, sum }))
     });
     let rows: Option<Vec<_>> = rows.collect();
     Ok(rows.ok_or_else(unreadable)?.into_iter())

@@ -5,6 +5,8 @@
 //! thread and ends the process. libpg_query's JSON output checks the depth of the stack and fails in good order, and
 //! `tree` reads it without recursion. This file holds the only `unsafe` of this module.
 
+#![expect(unsafe_code, reason = "libpg_query is C")]
+
 use std::ffi::{CStr, CString, c_char, c_int};
 
 /// How the parser reads a backslash in a plain string literal: `standard_conforming_strings` of the session.

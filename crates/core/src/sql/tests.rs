@@ -1093,7 +1093,7 @@ fn what_is_judged_apart_is_known_afterwards() {
     let mut cache = Cache::new(100, 1 << 20);
     for sql in ["SELECT 1", "SELECT 1 FROM a WHERE b = 'x'", "SET search_path = a", "SELECT '\\' || 'x'", "", "SELEC"] {
         assert!(cache.find(sql.as_bytes()).is_none(), "{sql}");
-        let verdict = cache.take(sql.as_bytes(), super::judge_apart(sql.as_bytes()));
+        let verdict = cache.take(sql.as_bytes(), judge_apart(sql.as_bytes()));
         assert_eq!(**verdict, judge(sql), "{sql}");
         assert_eq!(**cache.verdict(sql.as_bytes()), judge(sql), "{sql}");
     }

@@ -162,7 +162,7 @@ fn a_recorded_proof_is_worth_nothing_in_another_exchange() {
     let (replayed, server_first) = server([3; 18]).first(&first).unwrap();
     let recorded = String::from_utf8(recorded).unwrap();
     let proof = &recorded[recorded.find(",p=").unwrap()..];
-    let nonce = std::str::from_utf8(super::attributes::split_at_comma(&server_first).unwrap().0).unwrap();
+    let nonce = std::str::from_utf8(attributes::split_at_comma(&server_first).unwrap().0).unwrap();
     assert_eq!(replayed.last(format!("c=biws,{nonce}{proof}").as_bytes()).unwrap_err(), Error::WrongProof);
 }
 
