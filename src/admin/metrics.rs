@@ -288,7 +288,7 @@ fn clients(desk: &Desk, page: &mut Page) {
     for slot in registry.slots() {
         let (activity, pin) = slot.state();
         by_account.entry(Arc::as_ptr(&slot.account)).or_default().count(activity);
-        for reason in pin.iter().flat_map(|pin| pin.reason.split(", ")) {
+        for reason in pin.iter().flat_map(|pin| pin.why.reason.split(", ")) {
             *pinned.entry(reason.to_owned()).or_default() += 1;
         }
     }

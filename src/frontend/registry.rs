@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::{mishaps::Mishaps, refusals::Refusals, report::Words};
 use crate::{backend::Canceler, metrics::Account, net::Ends};
-use poolhouse_core::wire::startup::CancelKey;
+use poolhouse_core::{session::Pinned, wire::startup::CancelKey};
 
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,7 @@ pub struct About {
 /// Why a client keeps its server connection between transactions.
 #[derive(Debug, Clone)]
 pub struct Pin {
-    pub reason: String,
-    pub statement: String,
+    pub why: Arc<Pinned>,
     pub since: Instant,
 }
 

@@ -83,7 +83,7 @@ impl Socket {
             remote_process: 0,
             application_name: slot.about.application_name.to_string(),
             node: server.map(|server| server.address.to_string()).unwrap_or_default(),
-            pinned: slot.pin().map(|pin| pin.reason),
+            pinned: slot.pin().map(|pin| pin.why.reason.clone()),
             outdated: false,
         }
     }
@@ -208,8 +208,8 @@ pub fn pins(desk: &Desk) -> Rows {
             &*slot.account.user,
             &*slot.about.application_name,
             node,
-            pin.reason,
-            pin.statement,
+            pin.why.reason.clone(),
+            pin.why.statement.clone(),
             pin.since.elapsed().as_millis() as u64,
         ])
     };

@@ -355,7 +355,7 @@ impl Client {
             self.rest();
             return Poll::Pending;
         }
-        if self.session.holding().is_some() != self.pinned_since.is_some() {
+        if self.session.pinned().is_some() != self.pinned_since.is_some() {
             self.note_pin();
         }
         let Some(exchange) = &mut self.exchange else { return event };
@@ -795,20 +795,19 @@ impl Client {
 
     /// Notes when the session begins to keep its server connection, and when it does no more.
     fn note_pin(&mut self) {
-        let holding = self.session.holding();
-        match (holding, self.pinned_since) {
-            (Some(holding), None) => {
+        let pinned = self.session.pinned();
+        match (pinned, self.pinned_since) {
+            (Some(why), None) => {
                 let process = self.entry.slot.process;
                 tracing::debug!(
                     client = self.stream.peer(),
                     process,
-                    reason = holding.reason,
-                    statement = holding.statement,
+                    reason = why.reason,
+                    statement = why.statement,
                     "a session keeps its server connection"
                 );
                 let since = Instant::now();
-                let (reason, statement) = (holding.reason.to_string(), holding.statement.to_string());
-                self.entry.slot.set_pin(Some(registry::Pin { reason, statement, since }));
+                self.entry.slot.set_pin(Some(registry::Pin { why: why.clone(), since }));
                 self.pinned_since = Some(since);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.counting.add(Count::Pins, 1);

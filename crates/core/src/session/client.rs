@@ -584,7 +584,7 @@ impl Session {
             self.note_definition(&verdict.customs, effects);
         }
         // What pins the session may be gone now: the server knows.
-        if (self.pinned_by_probe || self.listens_on_server()) && verdict.does(Fact::ReleasesState) {
+        if (self.pins.are_told() || self.listens_on_server()) && verdict.does(Fact::ReleasesState) {
             effects.probe.add_everything();
             effects.earnest = true;
         }

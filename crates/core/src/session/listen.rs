@@ -420,7 +420,11 @@ impl Session {
             None if channels.is_empty() => {}
             None => self.listen = Some(Box::new(Listening::new(channels.into(), self.reported.encoding()))),
             // Code that was not seen has listened on a connection that did not: it stays with this session.
-            Some(listening) if listening.place == Place::Hub => self.pinned_by_probe |= !channels.is_empty(),
+            Some(listening) if listening.place == Place::Hub => {
+                if !channels.is_empty() {
+                    self.pins.keep();
+                }
+            }
             Some(listening) => {
                 let changed = *listening.channels != *channels || listening.errand == Some(Errand::Leave);
                 listening.channels = channels.into();

@@ -25,7 +25,7 @@ mod owed;
 mod own;
 mod own_code;
 mod phase;
-mod pinning;
+mod pins;
 mod pipeline;
 mod queue;
 mod replies;
@@ -56,7 +56,7 @@ pub use nearest::nearest;
 pub use own::{OwnSettings, Route, RouteBy, truth};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
 pub use phase::Phase;
-pub use pinning::{Holding, OnPin};
+pub use pins::{OnPin, Pinned};
 pub use pipeline::{Ended, EndedOnes, NewDefaults, Pipeline};
 pub use replies::Replies;
 pub use reported::{ParameterError, Reported};
@@ -67,9 +67,9 @@ pub use shape::Shape;
 pub use statements::{Statement, Statements};
 pub use tally::Tally;
 
-use self::{ask::ask_ours, client_statements::ClientStatements, owed::Owed};
+use self::{ask::ask_ours, client_statements::ClientStatements, owed::Owed, pins::Pins};
 use crate::{
-    sql::{Isolation, KnownText, Lists, PinSet},
+    sql::{Isolation, KnownText, Lists},
     wire::{self, error::Report},
 };
 
@@ -330,9 +330,7 @@ pub struct Session {
     /// How often it has drawn, in transactions: which of its server connections has its last values.
     draws: u32,
     /// Why the server connection stays with the client between transactions.
-    pins: PinSet,
-    /// State that only the server could tell of keeps the server connection, too.
-    pinned_by_probe: bool,
+    pins: Pins,
     /// An error has been answered without a server; everything up to Sync is skipped.
     skip_to_sync: bool,
     /// Something was sent since the last release that does not surely only read.
@@ -353,8 +351,6 @@ pub struct Session {
     unasked: u8,
     /// The isolation of its transactions when nothing says otherwise, if that is known.
     default_isolation: Option<Isolation>,
-    /// Why, once that is settled.
-    holding: Option<Box<Holding>>,
     /// What it asked for when it connected: RESET returns to it.
     startup: Arc<Carried>,
     /// A number of its own, for [`Drawn`].
@@ -380,13 +376,11 @@ impl Session {
             settings,
             reported,
             prepared: ClientStatements::default(),
-            pins: PinSet::default(),
+            pins: Pins::default(),
             own: None,
             block: None,
             default_isolation: None,
             listen: None,
-            pinned_by_probe: false,
-            holding: None,
             skip_to_sync: false,
             lost: None,
             refused: None,
@@ -440,21 +434,6 @@ impl Session {
             }
             ask_ours(sql.as_bytes(), Owed::Replay { settings: wanted, may_fail }, pipeline, server, out);
         }
-    }
-
-    /// Whether the session keeps its server connection between transactions.
-    pub fn is_pinned(&self) -> bool {
-        self.is_pinned_otherwise() || self.listens_on_server()
-    }
-
-    /// Whether it would keep it if it listened to nothing.
-    fn is_pinned_otherwise(&self) -> bool {
-        self.shared.mode == Mode::Session || !self.pins.is_empty() || self.pinned_by_probe
-    }
-
-    /// Whether the server connection holds state of this session that no command takes away.
-    pub fn is_indelible(&self) -> bool {
-        !self.pins.that_last().is_empty()
     }
 
     /// Whether what was sent since the server connection was lent may have written.

@@ -127,7 +127,7 @@ impl Session {
             server.drawn.add(self.number, self.drew.then_some(self.draws));
         }
         if self.asks_sequences && self.drew {
-            self.pins.insert(Pin::Sequence);
+            self.pins.add(Pin::Sequence);
         }
         self.lingers = self.drew && !self.asks_sequences && self.may_ask();
         self.unasked = self.unasked.saturating_add(u8::from(self.lingers));

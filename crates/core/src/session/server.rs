@@ -196,7 +196,7 @@ impl Session {
         pipeline.mended |= pipeline.reduced && matches!(tag, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0");
         match tag {
             b"DISCARD ALL\0" => {
-                self.pins = self.pins.that_last();
+                self.pins.discard();
                 self.forget_draws(server);
                 pipeline.effects.probe.add_everything();
                 pipeline.effects.reset_all = true;
@@ -510,9 +510,7 @@ impl Session {
             pipeline.effects = Effects::default();
             return ServerStep::Forward;
         }
-        for pin in pipeline.effects.pins.iter() {
-            self.pins.insert(pin);
-        }
+        self.pins.note(pipeline.effects.pins);
         self.note_draws(server);
         if pipeline.is_long_unbound() {
             // Only this connection has it, and a question of ours would take it away.
@@ -526,7 +524,7 @@ impl Session {
             self.ask(probe, pipeline, server, out);
             return ServerStep::Forward;
         }
-        if self.is_pinned_otherwise() || self.holding.is_some() {
+        if self.pins.are_any() || self.pins.pinned().is_some() {
             let cause = std::mem::take(&mut pipeline.effects.cause);
             if let Some(step) = self.settle_pin(None, cause, out) {
                 return step;
@@ -581,7 +579,7 @@ impl Session {
             Outcome::Known => return false,
             Outcome::Read { sets_any } => {
                 if sets_any {
-                    self.pins.insert(Pin::Unreadable);
+                    self.pins.add(Pin::Unreadable);
                 }
                 return false;
             }
@@ -640,7 +638,7 @@ impl Session {
         let answer = pipeline.take(|seldom| &mut seldom.answer);
         if failed || answer.cut_short {
             // What the session has become is unknown, or too much to be carried, so nobody else may have this connection.
-            self.pinned_by_probe = true;
+            self.pins.keep();
             return ServerStep::Swallow;
         }
         if self.stays_refused(pipeline) {
@@ -676,10 +674,12 @@ impl Session {
         self.settings = self.shared_copy(wanted);
         server.settings = if carried == *self.settings { self.settings.clone() } else { Arc::new(carried) };
         if matches!(probe, Probe::Everything(_)) {
-            self.pinned_by_probe = answer.pin.is_some() || creates_temporary(&self.settings);
+            self.pins.tell(answer.pin.is_some() || creates_temporary(&self.settings));
             self.set_channels(answer.channels.clone());
         }
-        self.pinned_by_probe |= !self.learn_names(&effects.names, &answer.prepared, server);
+        if !self.learn_names(&effects.names, &answer.prepared, server) {
+            self.pins.keep();
+        }
     }
 
     /// The same settings in one place, so that clients which have set nothing share theirs.

@@ -1,4 +1,7 @@
-//! What a pool thinks of sessions that keep their server connection between transactions, and why one does.
+//! Pins: why a session keeps its server connection between transactions, where that begins and ends, and what its pool
+//! thinks of it.
+
+use std::sync::Arc;
 
 use super::{
     ClientStep, Mode, Outboxes, Pipeline, ServerStep, Session, carried::push_literal, owed::Owed, server::NO_BLOCKS,
@@ -29,19 +32,112 @@ pub enum OnPin {
     Refuse,
 }
 
-/// Why a session keeps its server connection.
+/// A pin: why a session keeps its server connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct Pinned {
     /// The kind of state, such as `temporary object`.
     pub reason: String,
     /// The statement that has brought it about, if it is known; the beginning of a long one.
     pub statement: String,
 }
 
+/// All that keeps a session's server connection with it between transactions, but for its pool's mode and the channels that
+/// it listens to there. What a transaction did is noted at its end, and a pin begins ([`Pins::begin`]) or ends ([`Pins::settle`]) then.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    /// State of which the server cannot tell, by what was sent.
+    noted: PinSet,
+    /// State of which the server has told, or may have more than is known.
+    told: bool,
+    /// The pin, from the end of the transaction that has begun it.
+    pinned: Option<Arc<Pinned>>,
+}
+
+impl Pins {
+    pub fn are_any(&self) -> bool {
+        self.told || !self.noted.is_empty()
+    }
+
+    /// Whether there is state that nothing takes away from a server connection.
+    pub fn are_lasting(&self) -> bool {
+        !self.noted.that_last().is_empty()
+    }
+
+    /// Whether there is state of which the server tells when it is gone.
+    pub fn are_told(&self) -> bool {
+        self.told
+    }
+
+    pub fn pinned(&self) -> Option<&Arc<Pinned>> {
+        self.pinned.as_ref()
+    }
+
+    /// State is there of which the server cannot tell.
+    pub fn note(&mut self, pins: PinSet) {
+        self.noted = self.noted.union(pins);
+    }
+
+    /// The same, of one kind.
+    pub fn add(&mut self, pin: Pin) {
+        self.noted.insert(pin);
+    }
+
+    /// State of this kind is gone.
+    pub fn remove(&mut self, pin: Pin) {
+        self.noted.remove(pin);
+    }
+
+    /// DISCARD ALL has run.
+    pub fn discard(&mut self) {
+        self.noted = self.noted.that_last();
+    }
+
+    /// The server has told whether there is state that cannot move, of all that it can tell of.
+    pub fn tell(&mut self, any: bool) {
+        self.told = any;
+    }
+
+    /// There is more, or nobody knows whether there is.
+    pub fn keep(&mut self) {
+        self.told = true;
+    }
+
+    /// A transaction is over and all is known of it: the pin ends when nothing is left. Why one has to begin, if so; `found`
+    /// is what the server has told of.
+    fn settle(&mut self, found: Option<String>) -> Option<String> {
+        if !self.are_any() {
+            self.pinned = None;
+            return None;
+        }
+        let begins = self.pinned.is_none();
+        begins.then(|| found.unwrap_or_else(|| words(self.noted).to_owned()))
+    }
+
+    /// A pin begins.
+    fn begin(&mut self, reason: String, statement: String) {
+        self.pinned = Some(Arc::new(Pinned { reason, statement }));
+    }
+}
+
 impl Session {
-    /// Why the session keeps its server connection; `None` while it does not, or as every session of its pool does.
-    pub fn holding(&self) -> Option<&Holding> {
-        self.holding.as_deref()
+    /// The pin of the session; `None` while it keeps no server connection, or as every session of its pool does.
+    pub fn pinned(&self) -> Option<&Arc<Pinned>> {
+        self.pins.pinned()
+    }
+
+    /// Whether the session keeps its server connection between transactions.
+    pub fn is_pinned(&self) -> bool {
+        self.is_pinned_otherwise() || self.listens_on_server()
+    }
+
+    /// Whether it would keep it if it listened to nothing.
+    pub(super) fn is_pinned_otherwise(&self) -> bool {
+        self.shared.mode == Mode::Session || self.pins.are_any()
+    }
+
+    /// Whether the server connection holds state of this session that no command takes away.
+    pub fn is_indelible(&self) -> bool {
+        self.pins.are_lasting()
     }
 
     /// Whether there are statements that the pool does not let pass.
@@ -77,8 +173,8 @@ impl Session {
         match (pipeline.owed.status(), request) {
             (Status::Idle, _) => {}
             (_, Request::Query) => {
-                // Only the server can make its transaction fail.
-                // In the client's name, and by a query of its own: what that does to its unnamed statement is the client's doing.
+                // Only the server can make its transaction fail. The client's unnamed statement goes, as with the query for
+                // which this one stands.
                 request::query(&raise(&message, hint), out.to_server);
                 pipeline.owed.push(Owed::Query { drops_unnamed: false, called: Called::default() });
                 return Some(ClientStep::Answered);
@@ -108,14 +204,7 @@ impl Session {
         if self.shared.mode == Mode::Session {
             return None;
         }
-        let pinned = self.is_pinned_otherwise();
-        if !pinned {
-            self.holding = None;
-        }
-        if !pinned || self.holding.is_some() {
-            return None;
-        }
-        let reason = found.unwrap_or_else(|| words(self.pins).to_owned());
+        let reason = self.pins.settle(found)?;
         let report = |message: String| Report::error(SqlState::FEATURE_NOT_SUPPORTED, message);
         match self.shared.on_pin {
             OnPin::Allow => {}
@@ -129,7 +218,7 @@ impl Session {
                 return Some(ServerStep::fail(Report { fatal: true, ..report }));
             }
         }
-        self.holding = Some(Box::new(Holding { reason, statement: cause }));
+        self.pins.begin(reason, cause);
         None
     }
 }
