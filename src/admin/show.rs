@@ -1,7 +1,10 @@
 //! What can be shown: each table's name, columns and explanation. The columns are PgBouncer's first, as it names, orders and
 //! types them (1.25), then ours.
 
-use super::table::{Column, Table, Type};
+use super::{
+    table::{Column, Table, Type},
+    totals::{STATS, STATS_AVERAGES, STATS_TOTALS},
+};
 
 /// A table of the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -329,66 +332,6 @@ const BUFFERS: Columns = &[
     ("send_remain", Int4),
     ("pkt_avail", Int4),
     ("send_avail", Int4),
-];
-
-const STATS: Columns = &[
-    ("database", Text),
-    ("total_server_assignment_count", Numeric),
-    ("total_xact_count", Numeric),
-    ("total_query_count", Numeric),
-    ("total_received", Numeric),
-    ("total_sent", Numeric),
-    ("total_xact_time", Numeric),
-    ("total_query_time", Numeric),
-    ("total_wait_time", Numeric),
-    ("total_client_parse_count", Numeric),
-    ("total_server_parse_count", Numeric),
-    ("total_bind_count", Numeric),
-    ("total_client_login_count", Numeric),
-    ("avg_server_assignment_count", Numeric),
-    ("avg_xact_count", Numeric),
-    ("avg_query_count", Numeric),
-    ("avg_recv", Numeric),
-    ("avg_sent", Numeric),
-    ("avg_xact_time", Numeric),
-    ("avg_query_time", Numeric),
-    ("avg_wait_time", Numeric),
-    ("avg_client_parse_count", Numeric),
-    ("avg_server_parse_count", Numeric),
-    ("avg_bind_count", Numeric),
-    ("avg_client_login_count", Numeric),
-];
-
-const STATS_TOTALS: Columns = &[
-    ("database", Text),
-    ("server_assignment_count", Numeric),
-    ("xact_count", Numeric),
-    ("query_count", Numeric),
-    ("bytes_received", Numeric),
-    ("bytes_sent", Numeric),
-    ("xact_time", Numeric),
-    ("query_time", Numeric),
-    ("wait_time", Numeric),
-    ("client_parse_count", Numeric),
-    ("server_parse_count", Numeric),
-    ("bind_count", Numeric),
-    ("client_login_count", Numeric),
-];
-
-const STATS_AVERAGES: Columns = &[
-    ("database", Text),
-    ("server_assignment_count", Numeric),
-    ("xact_count", Numeric),
-    ("query_count", Numeric),
-    ("bytes_received", Numeric),
-    ("bytes_sent", Numeric),
-    ("xact_time", Numeric),
-    ("query_time", Numeric),
-    ("wait_time", Numeric),
-    ("avg_client_parse_count", Numeric),
-    ("avg_server_parse_count", Numeric),
-    ("avg_bind_count", Numeric),
-    ("avg_client_login_count", Numeric),
 ];
 
 const TOTALS: Columns = &[("name", Text), ("value", Numeric)];

@@ -54,7 +54,7 @@ pub use mishaps::Mishap;
 pub use registry::{Activity, Order, Registry, Slot};
 pub use spread::Order as Move;
 pub use target::{DatabaseSettings, Target};
-pub use watch::Watch;
+pub use watch::{CacheFigures, Watch};
 pub use worker::Worker;
 
 use crate::{

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::{
     counter::{Counter, Writers},
+    counts::{COUNTS, Count},
     histogram::{Distribution, Histogram},
     sqlstate::{Class, ErrorCounters, Errors},
 };
@@ -36,40 +37,6 @@ const CLUSTERS_MAX: usize = 16;
 
 /// Who the others are counted as.
 const OTHERS: &str = "(others)";
-
-/// What is counted by the unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
-    /// A server connection was lent to a client.
-    Assignments,
-    /// ReadyForQuery outside of a transaction was sent to a client.
-    Transactions,
-    /// ReadyForQuery was sent to a client.
-    Queries,
-    /// Bytes from clients after their logins, but for their goodbyes.
-    ClientReceived,
-    /// Bytes to clients after their logins.
-    ClientSent,
-    /// Bytes from servers while they were lent.
-    ServerReceived,
-    /// Bytes to servers while they were lent.
-    ServerSent,
-    /// Parse messages of clients for named statements.
-    ClientParses,
-    /// Parse messages for named statements that were sent to servers, those of clients among them.
-    ServerParses,
-    /// Bind messages for named statements that were sent to servers.
-    Binds,
-    /// Statements sent that surely only read.
-    Reads,
-    /// All other statements sent.
-    Writes,
-    /// Sessions that began to keep their server connections between transactions.
-    Pins,
-}
-
-/// How many there are.
-const COUNTS: usize = Count::Pins as usize + 1;
 
 /// Numbers of one client that have not been added to those of its pool yet.
 #[derive(Debug, Default)]

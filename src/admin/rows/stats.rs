@@ -6,23 +6,12 @@ use std::{
 };
 
 use super::Rows;
-use crate::admin::{Desk, Value, averages::Averages, table::row, totals::Totals};
-
-/// What SHOW TOTALS calls the figures.
-const NAMES: [&str; 12] = [
-    "server_assignment_count",
-    "xact_count",
-    "query_count",
-    "client_bytes",
-    "server_bytes",
-    "xact_time",
-    "query_time",
-    "wait_time",
-    "ps_client_parse_count",
-    "ps_server_parse_count",
-    "ps_bind_count",
-    "client_login_count",
-];
+use crate::admin::{
+    Desk, Value,
+    averages::Averages,
+    table::row,
+    totals::{NAMES, Totals},
+};
 
 /// The totals of each database.
 pub fn database_totals(desk: &Desk) -> BTreeMap<String, Totals> {
@@ -66,7 +55,7 @@ pub fn totals(desk: &Desk) -> Rows {
         averages_of_all.add(&averages.of(&database));
     }
     let named = |prefix: &'static str, totals: Totals| {
-        NAMES.into_iter().zip(totals.values()).map(move |(name, value)| row![format!("{prefix}_{name}"), value])
+        NAMES.iter().zip(totals.values()).map(move |(name, value)| row![format!("{prefix}_{name}"), value])
     };
     named("total", totals).chain(named("avg", averages_of_all)).collect()
 }
