@@ -778,7 +778,7 @@ impl Exchange {
         let before = self.from_client.used;
         let mut run = before;
         let mut event = None;
-        if self.pipeline.read_only && self.repeat.is_none() && session.begins_anew(&self.pipeline) {
+        if self.pipeline.is_read_only() && self.repeat.is_none() && session.begins_anew(&self.pipeline) {
             self.repeat = Some(Vec::new());
         }
         loop {

@@ -204,7 +204,7 @@ impl Session {
     /// Whether a block is on a replica, and held there by nothing.
     pub(super) fn can_leave(&self, pipeline: &Pipeline) -> bool {
         let sent = || self.block.as_ref().is_some_and(|block| block.state == State::Sent);
-        pipeline.read_only && pipeline.owed.status() != Status::Idle && sent()
+        pipeline.is_read_only() && pipeline.owed.status() != Status::Idle && sent()
     }
 
     /// What comes next is run again elsewhere when the replica cannot run it or is lost: everything before it is answered.
@@ -276,7 +276,7 @@ impl Session {
     /// A batch is sent to a replica that has a text with this verdict in it: the block that it begins.
     pub(super) fn note_begin(&mut self, verdict: &Verdict, text: &[u8], pipeline: &Pipeline) {
         if let TransactionControl::Begin { modes, .. } = verdict.transaction
-            && pipeline.read_only
+            && pipeline.is_read_only()
             && pipeline.owed.status() == Status::Idle
             && self.block.is_none()
         {

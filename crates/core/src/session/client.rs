@@ -244,7 +244,7 @@ impl Session {
             {
                 return self.on_own_query(own, pipeline, server.map(|server| server.node), judge, out);
             }
-            if verdict.does(Fact::AsksSequence) && !self.asks_sequences {
+            if verdict.does(Fact::AsksSequence) && !self.draws.are_asked_for() {
                 self.ask_sequences(pipeline, server.as_deref_mut(), out);
             }
             if let Deallocate::Named(name) = &verdict.deallocates
@@ -424,7 +424,7 @@ impl Session {
         need: Need,
         out: &mut Outboxes<'_>,
     ) -> bool {
-        if pipeline.read_only {
+        if pipeline.is_read_only() {
             let leaves = self.can_leave(pipeline);
             let moves = need != Need::Read
                 && pipeline.lent_for.excludes(need)
@@ -454,7 +454,7 @@ impl Session {
     ) -> Need {
         if pipeline.owed.has_open_batch() {
             // It cannot move any more, so what follows need not be looked at.
-            return if pipeline.read_only { Need::Read } else { Need::Write };
+            return if pipeline.is_read_only() { Need::Read } else { Need::Write };
         }
         if parsed.is_some_and(|name| self.pins_by_name(name)) && self.need(None, pipeline) == Need::Write {
             // A session is pinned to where its writes go.
@@ -472,7 +472,7 @@ impl Session {
     /// What a message needs that has no verdict of its own: it goes with its batch, which cannot move once it has begun.
     pub(super) fn need_of_rest(&self, after: &[u8], pipeline: &Pipeline, judge: &impl Judge) -> Need {
         match self.need(None, pipeline) {
-            Need::Write if pipeline.read_only => {}
+            Need::Write if pipeline.is_read_only() => {}
             need => return need,
         }
         let in_block = self.is_in_block(pipeline);
@@ -543,7 +543,8 @@ impl Session {
             (effects.may_commit, effects.earnest) = (true, true);
             self.note_definition(&[], effects);
             pipeline.deallocating = true;
-            (self.wrote, self.drew) = (true, true);
+            self.wrote = true;
+            self.draws.note(true);
             return false;
         };
         if let Some(hint) = &verdict.hint {
@@ -559,7 +560,7 @@ impl Session {
         if verdict.vacates.is_some() {
             pipeline.seldom_mut().vacates.clone_from(&verdict.vacates);
         }
-        self.drew |= may_draw(verdict);
+        self.draws.note(may_draw(verdict));
         if verdict.touches_session() {
             self.note_names(verdict, pipeline);
         }
@@ -775,7 +776,7 @@ impl<'a> FromIterator<&'a [u8]> for NamesParsed<'a> {
 fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
     let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail | Request::Flush);
     let all_sent = pipeline.owed.ready_owed() > 0 && !pipeline.owed.has_open_batch();
-    (pipeline.deallocating || pipeline.restores) && all_sent && !of_copy
+    (pipeline.deallocating || pipeline.login_values.are_to_be_brought()) && all_sent && !of_copy
 }
 
 /// COPY's messages pass while something is owed that may be a COPY; the rest comes late, after an error.

@@ -105,7 +105,7 @@ impl Session {
             return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
         }
         if statement.verdict.does(Fact::AsksSequence) {
-            self.note_asks_sequences();
+            self.draws.ask(&self.shared.code);
         }
         let need = self.need_of_batch(&statement, Some(parse.name), message.after, pipeline, judge);
         let Some(server) = server else {
@@ -340,7 +340,7 @@ impl Session {
             return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
         }
         if statement.as_ref().is_some_and(|statement| statement.verdict.does(Fact::AsksSequence)) {
-            self.note_asks_sequences();
+            self.draws.ask(&self.shared.code);
         }
         let mut need = match &statement {
             Some(statement) => self.need_of_batch(statement, None, message.after, pipeline, judge),

@@ -68,6 +68,33 @@ impl Without {
     }
 }
 
+/// Whether the server connection that is lent has taken on who the session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Identity {
+    #[default]
+    Whole,
+    /// It lacks what could not be brought.
+    Reduced,
+    /// And what changes or ends that has run there.
+    Mended,
+}
+
+impl Identity {
+    /// A command of the client has succeeded.
+    pub fn on_command_complete(&mut self, tag: &[u8]) {
+        if *self == Identity::Reduced && matches!(tag, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0") {
+            *self = Identity::Mended;
+        }
+    }
+
+    /// An error has come, which undoes it.
+    pub fn on_error(&mut self) {
+        if *self == Identity::Mended {
+            *self = Identity::Reduced;
+        }
+    }
+}
+
 impl Session {
     /// What a server connection is to carry for the message at hand: all of the session's settings, unless some of them
     /// were refused.
@@ -152,13 +179,14 @@ impl Session {
             server.reported = self.reported.clone();
             return;
         }
-        (pipeline.reduced, pipeline.withholds) = (true, true);
+        pipeline.identity = Identity::Reduced;
+        pipeline.login_values.withhold();
         // What follows waits until it is known who the session is.
         pipeline.deallocating = true;
     }
 
     /// Nothing has run that mends the identity: the session is who it was.
     pub(super) fn stays_refused(&self, pipeline: &Pipeline) -> bool {
-        pipeline.reduced && !pipeline.mended
+        pipeline.identity == Identity::Reduced
     }
 }

@@ -484,7 +484,7 @@ impl Session {
             return Some(ClientStep::Hold);
         }
         let listening = self.listen.as_mut()?;
-        if pipeline.read_only || pipeline.owed.status() != Status::Idle {
+        if pipeline.is_read_only() || pipeline.owed.status() != Status::Idle {
             return None;
         }
         let sql = listening.marker_query(false)?;

@@ -97,7 +97,7 @@ impl Session {
         }
         // What a replica ran only reads, and what is not earnest is asked out of caution: the session goes on.
         let asks = pipeline.owed.iter().any(|owed| matches!(owed, Owed::Probe { .. }));
-        let probing = asks && pipeline.effects.earnest && !pipeline.read_only;
+        let probing = asks && pipeline.effects.earnest && !pipeline.is_read_only();
         if self.is_pinned_otherwise() || self.listens_here_only() || probing {
             write_error(&words, &self.report(loss.node, pipeline), true, out.to_client);
             return AfterLoss::Ends;

@@ -67,7 +67,7 @@ pub use shape::Shape;
 pub use statements::{Statement, Statements};
 pub use tally::Tally;
 
-use self::{ask::ask_ours, client_statements::ClientStatements, owed::Owed, pins::Pins};
+use self::{ask::ask_ours, client_statements::ClientStatements, owed::Owed, pins::Pins, sequences::Draws};
 use crate::{
     sql::{Isolation, KnownText, Lists},
     wire::{self, error::Report},
@@ -327,8 +327,8 @@ pub struct Session {
     refused: Option<Box<identity::Refused>>,
     /// Its prepared statements.
     prepared: ClientStatements,
-    /// How often it has drawn, in transactions: which of its server connections has its last values.
-    draws: u32,
+    /// What it has drawn from sequences.
+    draws: Draws,
     /// Why the server connection stays with the client between transactions.
     pins: Pins,
     /// An error has been answered without a server; everything up to Sync is skipped.
@@ -337,18 +337,10 @@ pub struct Session {
     wrote: bool,
     /// To a replica, on which the session insists.
     on_replica: bool,
-    /// Something was sent since the last release that may draw from a sequence.
-    drew: bool,
     /// A text was sent since the last release that may itself notify.
     notified: bool,
     /// What comes next has been refused by a replica.
     refused_read: Option<RefusedRead>,
-    /// The session has asked for currval() or lastval(), so what it draws from now on keeps its server connection.
-    asks_sequences: bool,
-    /// It has just drawn, and may ask for the first time what it got.
-    lingers: bool,
-    /// How often others' values were forgotten, or its connection was kept, for a question that has not come yet.
-    unasked: u8,
     /// The isolation of its transactions when nothing says otherwise, if that is known.
     default_isolation: Option<Isolation>,
     /// What it asked for when it connected: RESET returns to it.
@@ -386,13 +378,9 @@ impl Session {
             refused: None,
             wrote: false,
             on_replica: false,
-            drew: false,
             notified: false,
             refused_read: None,
-            asks_sequences: false,
-            draws: 0,
-            lingers: false,
-            unasked: 0,
+            draws: Draws::default(),
         }
     }
 
@@ -405,10 +393,10 @@ impl Session {
     /// A server connection has been lent: brings it the session's settings, in the same round trip as what follows, and
     /// tells the client of parameters that differ.
     pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
-        pipeline.read_only = need == Need::Read;
         pipeline.lent_for = need;
         self.refused_read = None;
-        (self.wrote, self.drew, self.notified) = (false, false, false);
+        (self.wrote, self.notified) = (false, false);
+        self.draws.attach();
         self.on_replica = need == Need::Replica;
         // A standby that is to be serializable answers nothing more, not even to us.
         pipeline.unfit = matches!(need, Need::Replica | Need::Node(_)) && self.is_serializable();

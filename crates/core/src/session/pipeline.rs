@@ -6,8 +6,8 @@ use std::{cell::OnceCell, sync::Arc};
 use smallvec::SmallVec;
 
 use super::{
-    Need, OwnCode, carried::Answer, effects::Effects, owed::Owed, replies::Replies, sent::Presence,
-    statements::Statement, tally::Tally,
+    Need, OwnCode, carried::Answer, effects::Effects, identity::Identity, owed::Owed, replies::Replies,
+    restore::LoginValues, sent::Presence, statements::Statement, tally::Tally,
 };
 use crate::{
     sql::{Called, Census, DefaultsOf, Fact, KnownText, Normal, Verdict},
@@ -68,21 +68,15 @@ pub struct Pipeline {
     pub failed: bool,
     /// A question of ours was cancelled and asked once more.
     pub asked_again: bool,
-    /// What was sent resets values of the login, which have to be brought again.
-    pub restores: bool,
-    /// ParameterStatus waits for the client's ReadyForQuery.
-    pub withholds: bool,
-    /// The server connection lacks who the session is, which could not be brought.
-    pub reduced: bool,
-    /// What changes or ends that has run there.
-    pub mended: bool,
+    /// Whether values of the login are to be brought behind what was sent, and ParameterStatus waits for that.
+    pub(super) login_values: LoginValues,
+    /// Whether the server connection has taken on who the session is.
+    pub(super) identity: Identity,
     /// The server connection is not to be lent again.
     pub unfit: bool,
     /// Everything of the client since the server connection was lent is there to be sent once more, and the client has
     /// seen nothing of an answer.
     pub can_repeat: bool,
-    /// The server connection may only read: the node is a replica.
-    pub read_only: bool,
     /// How statements are called is to tell what the client has said, too. Not reset: whoever lends a server connection
     /// says so.
     pub verbatim: bool,
@@ -162,6 +156,12 @@ impl Pipeline {
             return None;
         };
         id.filter(|_| self.can_repeat && self.owed.ready_owed() == 1 && self.owed.status() == Status::Idle)
+    }
+
+    /// Whether the server connection may only read: the node is a replica.
+    #[inline]
+    pub fn is_read_only(&self) -> bool {
+        self.lent_for == Need::Read
     }
 
     /// What was known when it was first asked for since a server connection was lent or wanted.
@@ -249,10 +249,10 @@ impl Pipeline {
     /// Forgets everything but the room it takes, for the next client. Most of it is as new already.
     pub fn reset(&mut self) {
         self.owed.reset();
-        (self.failed, self.read_only, self.asked_again) = (false, false, false);
+        self.lent_for = Need::default();
+        (self.failed, self.asked_again, self.unfit) = (false, false, false);
         (self.deallocating, self.unnamed.long) = (false, Long::No);
-        (self.reduced, self.mended, self.unfit) = (false, false, false);
-        (self.restores, self.withholds) = (false, false);
+        (self.login_values, self.identity) = (LoginValues::default(), Identity::default());
         self.seldom = None;
         self.effects.reset();
         self.ended.clear();

@@ -14,6 +14,34 @@ use crate::{
     wire::reply::{self, Status},
 };
 
+/// What a transaction has to do with the values of the login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum LoginValues {
+    #[default]
+    Untouched,
+    /// They may have changed: ParameterStatus waits for the client's ReadyForQuery.
+    Withheld,
+    /// What was sent resets some of them, which have to be brought again before that.
+    Restored,
+}
+
+impl LoginValues {
+    /// ParameterStatus waits from now on.
+    pub fn withhold(&mut self) {
+        if *self == LoginValues::Untouched {
+            *self = LoginValues::Withheld;
+        }
+    }
+
+    pub fn are_withheld(self) -> bool {
+        self != LoginValues::Untouched
+    }
+
+    pub fn are_to_be_brought(self) -> bool {
+        self == LoginValues::Restored
+    }
+}
+
 impl Session {
     /// Whether a text with this verdict resets values of the login.
     pub(super) fn resets_login(&self, verdict: &Verdict) -> bool {
@@ -32,17 +60,20 @@ impl Session {
         let undoes = matches!(verdict.transaction, TransactionControl::RollbackTo | TransactionControl::Mixed)
             && (effects.reset_all || !effects.reset.is_empty());
         if self.resets_login(verdict) || undoes && !self.startup.is_empty() {
-            (pipeline.restores, pipeline.withholds) = (true, true);
+            pipeline.login_values = LoginValues::Restored;
         }
     }
 
     /// The client's statements are answered but for ReadyForQuery: brings the values of the login that were reset. False
     /// when there are none.
     pub(super) fn restore(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) -> bool {
-        if !pipeline.restores || !pipeline.owed.is_empty() || pipeline.owed.status() == Status::Failed {
+        if !pipeline.login_values.are_to_be_brought()
+            || !pipeline.owed.is_empty()
+            || pipeline.owed.status() == Status::Failed
+        {
             return false;
         }
-        pipeline.restores = false;
+        pipeline.login_values = LoginValues::Withheld;
         let sql = self.restoring(&pipeline.effects);
         if sql.is_empty() {
             return false;
@@ -90,7 +121,9 @@ impl Session {
             news.iter().for_each(|(name, value)| reply::parameter_status(name, value, out.to_client));
             self.reported = server.reported.clone();
         }
-        pipeline.withholds = pipeline.restores || !pipeline.owed.is_empty();
+        if !pipeline.login_values.are_to_be_brought() && pipeline.owed.is_empty() {
+            pipeline.login_values = LoginValues::Untouched;
+        }
         reply::ready_for_query(pipeline.owed.status(), out.to_client);
         match self.on_clients_ready(pipeline, server, out) {
             ServerStep::Forward | ServerStep::ForwardThenAnswer => {

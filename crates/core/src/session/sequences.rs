@@ -6,7 +6,7 @@
 //! Nobody is ever told a stranger's value, or one of its own that it has drawn elsewhere since: who asks gets a connection
 //! on which such values are forgotten.
 
-use super::{Need, Outboxes, Pipeline, ServerState, Session, ask::ask_ours, owed::Owed, pipeline::Judged};
+use super::{Need, Outboxes, OwnCode, Pipeline, ServerState, Session, ask::ask_ours, owed::Owed, pipeline::Judged};
 use crate::{
     sql::{Fact, Pin, Verdict},
     wire::reply::Status,
@@ -55,6 +55,101 @@ impl Drawn {
     }
 }
 
+/// Whether a session asks for values of sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Asking {
+    #[default]
+    No,
+    /// It has just drawn, and may ask for the first time what it got.
+    Perhaps,
+    /// It has asked, so what it draws from now on keeps its server connection.
+    Yes,
+}
+
+/// What one session has drawn.
+#[derive(Debug, Default)]
+pub(super) struct Draws {
+    /// How often it has drawn, in transactions: which of its server connections has its last values.
+    count: u32,
+    /// Something was sent since the last release that may draw.
+    now: bool,
+    asking: Asking,
+    /// How often others' values were forgotten, or its connection was kept, for a question that has not come yet.
+    unasked: u8,
+}
+
+impl Draws {
+    /// A server connection has been lent.
+    pub fn attach(&mut self) {
+        self.now = false;
+    }
+
+    /// A statement is sent that may draw, or may not.
+    pub fn note(&mut self, may_draw: bool) {
+        self.now |= may_draw;
+    }
+
+    /// The session asks for values.
+    pub fn ask(&mut self, code: &OwnCode) {
+        self.asking = Asking::Yes;
+        code.note_asks_sequences();
+    }
+
+    pub fn are_asked_for(&self) -> bool {
+        self.asking == Asking::Yes
+    }
+
+    /// The session meets what was `drawn` on a server connection, and may draw there itself. Whether all of that has to be
+    /// forgotten before anything else is sent.
+    fn meet(&mut self, session: u64, may_draw: impl FnOnce() -> bool, drawn: &mut Drawn, code: &OwnCode) -> bool {
+        let draws_here = *drawn == Drawn::Of { session, draw: self.count };
+        if self.are_asked_for() && draws_here && self.count > 0 {
+            // They are here still, and are kept from now on.
+            self.now = true;
+            return false;
+        }
+        let forgets = if self.are_asked_for() {
+            *drawn != Drawn::Nobodys && !draws_here
+        } else {
+            // It may draw now, and ask then.
+            let forgets = may_draw() && drawn.is_strange_to(session) && self.may_ask(code);
+            self.unasked = self.unasked.saturating_add(u8::from(forgets));
+            forgets
+        };
+        if forgets {
+            *drawn = Drawn::Nobodys;
+        }
+        forgets
+    }
+
+    /// A transaction has ended. Whether what it has drawn keeps the server connection.
+    fn settle(&mut self, session: u64, wrote: bool, drawn: &mut Drawn, code: &OwnCode) -> bool {
+        if self.now {
+            self.count = self.count.wrapping_add(1).max(1);
+        }
+        if wrote {
+            drawn.add(session, self.now.then_some(self.count));
+        }
+        if self.are_asked_for() {
+            return self.now;
+        }
+        let may_ask = self.now && self.may_ask(code);
+        self.asking = if may_ask { Asking::Perhaps } else { Asking::No };
+        self.unasked = self.unasked.saturating_add(u8::from(may_ask));
+        false
+    }
+
+    fn may_ask(&self, code: &OwnCode) -> bool {
+        self.unasked < UNASKED_MAX || code.asks_sequences()
+    }
+
+    /// DISCARD has taken all values.
+    fn discard(&mut self, drawn: &mut Drawn) {
+        *drawn = Drawn::Nobodys;
+        (self.now, self.count) = (false, 0);
+    }
+}
+
 impl Session {
     /// The first statement has come that asks for values. On a connection where the session itself has drawn, what others
     /// have left stays, since its own values would go with it.
@@ -64,84 +159,49 @@ impl Session {
         server: Option<&mut ServerState>,
         out: &mut Outboxes<'_>,
     ) {
-        self.note_asks_sequences();
+        self.draws.ask(&self.shared.code);
         let Some(server) = server else { return };
         let is_free =
             pipeline.owed.status() == Status::Idle && pipeline.owed.is_empty() && !pipeline.owed.has_open_batch();
-        if is_free && !self.drew && self.meets_draws(pipeline.lent_for, pipeline, server) {
+        if is_free && !self.draws.now && self.meets_draws(pipeline.lent_for, pipeline, server) {
             let owed = Owed::Replay { settings: server.settings.clone(), may_fail: false };
             ask_ours(FORGET.as_bytes(), owed, pipeline, server, out);
         }
     }
 
-    pub(super) fn note_asks_sequences(&mut self) {
-        self.asks_sequences = true;
-        self.shared.code.note_asks_sequences();
-    }
-
     /// Whether the session asks for values of sequences.
     pub fn asks_sequences(&self) -> bool {
-        self.asks_sequences
+        self.draws.are_asked_for()
     }
 
     /// Whether the session, which lets go of its server connection, may ask there for what it has drawn.
     pub fn lingers(&self) -> bool {
-        self.lingers
+        self.draws.asking == Asking::Perhaps
     }
 
     /// A server connection has been lent. Whether it has to forget what was drawn there before anything else is sent, since
     /// the session may ask for values: those of others, or its own that are not its last. If so, [`FORGET`] must be sent.
     pub(super) fn meets_draws(&mut self, need: Need, pipeline: &Pipeline, server: &mut ServerState) -> bool {
-        let draws_here = server.drawn == Drawn::Of { session: self.number, draw: self.draws };
-        if self.asks_sequences && draws_here && self.draws > 0 {
-            // They are here still, and are kept from now on.
-            self.drew = true;
-            return false;
-        }
-        let forgets = if self.asks_sequences {
-            server.drawn != Drawn::Nobodys && !draws_here
-        } else {
-            // It may draw now, and ask then.
-            let draws = match &pipeline.judged {
-                Some(Judged::Query(verdict)) => may_draw(verdict),
-                Some(Judged::Parse(statement)) => may_draw(&statement.verdict),
-                None => true,
-            };
-            let draws = draws || self.in_waiting_block();
-            let forgets = draws && need == Need::Write && server.drawn.is_strange_to(self.number) && self.may_ask();
-            self.unasked = self.unasked.saturating_add(u8::from(forgets));
-            forgets
+        let waits = self.in_waiting_block();
+        let draws = || match &pipeline.judged {
+            _ if need != Need::Write => false,
+            Some(Judged::Query(verdict)) => waits || may_draw(verdict),
+            Some(Judged::Parse(statement)) => waits || may_draw(&statement.verdict),
+            None => true,
         };
-        if forgets {
-            server.drawn = Drawn::Nobodys;
-        }
-        forgets
+        self.draws.meet(self.number, draws, &mut server.drawn, &self.shared.code)
     }
 
     /// A transaction has ended.
     pub(super) fn note_draws(&mut self, server: &mut ServerState) {
-        if self.drew {
-            self.draws = self.draws.wrapping_add(1).max(1);
-        }
-        if self.wrote {
-            server.drawn.add(self.number, self.drew.then_some(self.draws));
-        }
-        if self.asks_sequences && self.drew {
+        if self.draws.settle(self.number, self.wrote, &mut server.drawn, &self.shared.code) {
             self.pins.add(Pin::Sequence);
         }
-        self.lingers = self.drew && !self.asks_sequences && self.may_ask();
-        self.unasked = self.unasked.saturating_add(u8::from(self.lingers));
-    }
-
-    fn may_ask(&self) -> bool {
-        self.unasked < UNASKED_MAX || self.shared.code.asks_sequences()
     }
 
     /// DISCARD has taken all values.
     pub(super) fn forget_draws(&mut self, server: &mut ServerState) {
-        server.drawn = Drawn::Nobodys;
-        self.drew = false;
-        self.draws = 0;
+        self.draws.discard(&mut server.drawn);
         self.pins.remove(Pin::Sequence);
     }
 }

@@ -7,6 +7,7 @@ use super::{
     ask::ask_ours,
     carried::{Answer, Carried, Probe, creates_temporary},
     effects::Effects,
+    identity::Identity,
     inquiry::Outcome,
     owed::Owed,
     shape::Shape,
@@ -85,7 +86,7 @@ impl Session {
         if matches!(pipeline.owed.front(), Some(Owed::Replay { .. })) || !concerns {
             return ServerStep::Swallow;
         }
-        if pipeline.withholds && of_the_session {
+        if pipeline.login_values.are_withheld() && of_the_session {
             if let Ok((name, _)) = reply::parameter_status_parts(body) {
                 pipeline.seldom_mut().withheld.push(String::from_utf8_lossy(name).into());
             }
@@ -193,7 +194,7 @@ impl Session {
         if let Some(own) = &mut self.own {
             own.on_command_complete(tag);
         }
-        pipeline.mended |= pipeline.reduced && matches!(tag, b"SET\0" | b"RESET\0" | b"DISCARD ALL\0");
+        pipeline.identity.on_command_complete(tag);
         match tag {
             b"DISCARD ALL\0" => {
                 self.pins.discard();
@@ -230,7 +231,8 @@ impl Session {
             Some(Owed::FailedBegin | Owed::Leave) => return ServerStep::Swallow,
             _ => {}
         }
-        (pipeline.failed, pipeline.mended) = (true, false);
+        pipeline.failed = true;
+        pipeline.identity.on_error();
         pipeline.effects.undone |= pipeline.owed.front().is_some_and(|front| !front.is_ours());
         if pipeline.owed.has_sync_in_copy() {
             let why = Report::fatal(SqlState::PROTOCOL_VIOLATION, "a COPY failed that had a Sync among its data");
@@ -371,7 +373,8 @@ impl Session {
     /// A batch has failed outside of a block, and its Sync has not come: nothing of it can be committed any more, and
     /// whatever comes before the Sync is dropped. So the server is told to go on, and is free for others meanwhile.
     fn sync_early(&mut self, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
-        let plain = !(pipeline.restores || pipeline.withholds || pipeline.reduced) && self.block.is_none();
+        let is_whole = pipeline.identity == Identity::Whole;
+        let plain = is_whole && !pipeline.login_values.are_withheld() && self.block.is_none();
         let waits = pipeline.owed.phase() == Phase::Skipping && pipeline.owed.status() == Status::Idle;
         if waits && plain && !self.is_pinned() {
             request::sync(out.to_server);
@@ -479,7 +482,7 @@ impl Session {
                 if let Some(change) = done.change {
                     self.prepared.accept(change, 0);
                 }
-                if !pipeline.withholds {
+                if !pipeline.login_values.are_withheld() {
                     self.on_clients_ready(pipeline, server, out)
                 } else if self.restore(pipeline, server, out) {
                     ServerStep::Swallow
