@@ -146,6 +146,32 @@ fn names_do_not_follow_transactions() {
     );
 }
 
+/// A server is not asked for all statements that a transaction has made by SQL, when they are very many: those that it does
+/// not tell of must be nobody's trouble either.
+#[test]
+fn very_many_statements_of_sql_are_not_in_the_way_of_the_next_client() {
+    const MANY: usize = 3_000;
+    let cluster = started();
+    let pooler = pooled(&cluster);
+    let one_text: String = (0..MANY).map(|number| format!("PREPARE s{number} AS SELECT {number};")).collect();
+    let in_code = format!(
+        "DO $$BEGIN FOR n IN 0..{} LOOP EXECUTE format('PREPARE s%s AS SELECT %s', n, n); END LOOP; END$$",
+        MANY - 1
+    );
+    for makes in [&one_text, &in_code] {
+        let mut first = login(pooler.port());
+        let answer = first.query(makes);
+        assert!(answer.iter().all(|message| message.tag != b'E'), "{:?}", answer.last());
+        drop(first);
+        let mut next = login(pooler.port());
+        for number in (0..MANY).step_by(100) {
+            let answer = next.query(&format!("PREPARE s{number} AS SELECT 1"));
+            let error = answer.iter().find(|message| message.tag == b'E');
+            assert!(error.is_none(), "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn the_list_of_statements_is_the_clients_own() {
     let cluster = started();

@@ -229,7 +229,8 @@ fn push_names<'a>(before: &str, names: impl IntoIterator<Item = &'a Box<[u8]>>, 
     out.push_str(if first { "" } else { ")" });
 }
 
-/// Most prepared statements that one answer tells of.
+/// Most prepared statements that one answer is to tell of. With more the session keeps its server connection: those that
+/// were not told of would be nobody's there.
 const STATEMENTS_ASKED_MAX: usize = 1_000;
 
 /// What is asked of a server after a transaction that may have changed session state.
@@ -337,7 +338,8 @@ impl Probe {
         } else {
             push_names("name IN (", used, &mut sql);
         }
-        let _ = write!(sql, " LIMIT {STATEMENTS_ASKED_MAX})");
+        // One more, so that it is seen when there are.
+        let _ = write!(sql, " LIMIT {})", STATEMENTS_ASKED_MAX + 1);
         sql
     }
 
@@ -422,8 +424,10 @@ impl Answer {
             Some("l") => self.channels.extend(columns.get(2).copied().flatten().map(Channel::from)),
             Some("p") if self.pin.is_none() => self.pin = text(1),
             Some("q") => {
-                if let [_, Some(name), Some(value)] = columns {
-                    self.prepared.extend(Prepared::read(name, value));
+                let read = if let [_, Some(name), Some(value)] = columns { Prepared::read(name, value) } else { None };
+                match read {
+                    Some(prepared) if self.prepared.len() < STATEMENTS_ASKED_MAX => self.prepared.push(prepared),
+                    Some(_) | None => self.cut_short = true,
                 }
             }
             _ => {}
@@ -569,6 +573,21 @@ mod tests {
         assert_eq!(answer.apply(&probe, &before), carried(&[("timezone", "UTC")]));
         assert_eq!(answer.pin.as_deref(), Some("prepare"));
         assert_eq!(answer.channels, [Channel::from(&b"channel"[..])]);
+    }
+
+    #[test]
+    fn more_statements_than_are_told_of_are_noticed() {
+        let question = Probe::Everything(BTreeSet::new()).question(&carried(&[]), &[].into(), &[].into(), &[]);
+        assert!(question.ends_with(&format!(" LIMIT {})", STATEMENTS_ASKED_MAX + 1)), "{question}");
+        let mut answer = Answer::default();
+        for number in 0..=STATEMENTS_ASKED_MAX {
+            assert!(!answer.cut_short, "{number}");
+            answer.row(&[Some(b"q"), Some(format!("s{number}").as_bytes()), Some(b"t{23} PREPARE s AS SELECT 1")]);
+        }
+        assert!(answer.cut_short);
+        let mut answer = Answer::default();
+        answer.row(&[Some(b"q"), Some(b"s"), Some(b"nonsense")]);
+        assert!(answer.cut_short, "one that is not understood is there all the same");
     }
 
     proptest! {
