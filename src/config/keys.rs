@@ -97,7 +97,7 @@ const NAME_USERS: &str = "remove it, and name users under [users] or in users_fi
 const ONE_PROMOTES: &str = "remove it: let one Poolhouse promote, and all others \"follow\"";
 
 const TEXTS: Shape = Shape::List(&Shape::Text);
-const SOCKETS: ByHand<Sockets> = ByHand(Shape::Section(|| Tcp::SECTION), |_| String::new(), inline);
+const SOCKETS: ByHand<Sockets> = ByHand(Shape::AsOne(|| Tcp::SECTION), |_| String::new(), inline);
 const NAMES: ByHand<Vec<String>> = ByHand(TEXTS, |names| joined(names), |names| list(names));
 const LISTENS: ByHand<Vec<Listen>> = ByHand(TEXTS, |listens| joined(listens), |listens| list(listens));
 const NAME: ByHand<String> = ByHand(Shape::Text, String::clone, |name| format!("{name:?}"));
@@ -162,7 +162,7 @@ section! {
         /// for as long as the kernel tries). A client that is there and does not read is not disconnected.
         tcp(frontend.tcp): SOCKETS, Now;
         /// Where Poolhouse is, in any words: reads prefer nodes of the same zone. Without it zones do not count.
-        zone(): Shape::Text, Restart, Usual::Nothing("\"eu-1a\"");
+        zone(): Shape::Text, Now, Usual::Nothing("\"eu-1a\"");
     }
 }
 
@@ -461,7 +461,7 @@ section! {
         password: Shape::Secret, NewSessions, Usual::Asked(
             "\"SCRAM-SHA-256$4096:wpqejCk8AZk/aoVFdUCE1w==$SiAt5zuiRwaEdvE+CTZ/VIMsYVJeBBbCnqlkj31maec=:ItXrfhj8eHt8NGvJ3F2Q5X3NmO1DVIXqVMO3KuM/Xk8=\"",
         );
-        pool: Shape::Section(|| Pool::SECTION), NewSessions;
+        pool: Shape::AsOne(|| Pool::SECTION), NewSessions;
     }
 }
 

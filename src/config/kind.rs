@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{
+    declare::Section,
     mistake::Findings,
     raw::Item,
     value::{Choice, patterns, spelled},
@@ -46,7 +47,9 @@ pub(super) enum Shape {
     Secret,
     List(&'static Shape),
     AnyOf(&'static [Shape]),
-    Section(fn() -> super::declare::Section),
+    Section(fn() -> Section),
+    /// A section that changes as one: when, is said of it and not of its keys.
+    AsOne(fn() -> Section),
     /// Sections by names that the user chooses.
     Named(&'static Shape),
     /// Nothing can be written yet.
@@ -68,6 +71,10 @@ impl Shape {
 
     pub fn shape(&self) -> Shape {
         self.clone()
+    }
+
+    pub fn is_section(&self) -> bool {
+        matches!(self, Shape::Section(_) | Shape::AsOne(_))
     }
 }
 

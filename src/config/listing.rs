@@ -6,7 +6,7 @@ use super::{
     cluster,
     declare::{Field, Section, Usual},
     keys,
-    kind::{Kind, Shape, joined},
+    kind::{Kind, joined},
     value::spelled,
 };
 use crate::{admin::Setting, monitor, net::Tcp};
@@ -62,7 +62,7 @@ impl Lines {
     /// for each key to say.
     fn section<T>(&mut self, at: &str, fields: &[Field<T>], value: &T, usual: &T, effect: Option<Effect>) {
         for Field { key, value: held } in fields {
-            let Some(held) = held.as_ref().filter(|_| !matches!((key.shape)(), Shape::Section(_))) else { continue };
+            let Some(held) = held.as_ref().filter(|_| !(key.shape)().is_section()) else { continue };
             let default = match key.usual {
                 Usual::Default => (held.show)(usual),
                 other => other.shown(),

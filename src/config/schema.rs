@@ -45,11 +45,18 @@ fn property(key: &Key, default: Option<&str>) -> Value {
     if !key.about.is_empty() {
         property["description"] = told(key).into();
     }
-    property["x-takes-effect"] = key.effect.words().into();
+    let of_its_keys = match kind {
+        Shape::Section(_) => true,
+        Shape::Named(items) | Shape::List(items) => matches!(items, Shape::Section(_)),
+        _ => false,
+    };
+    if !of_its_keys {
+        property["x-takes-effect"] = key.effect.words().into();
+    }
     let json = |text: &str| match kind {
         Shape::Whole(..) => serde_json::from_str(&text.replace('_', "")).ok(),
         // What stands for a secret is none.
-        Shape::Secret | Shape::Section(_) => None,
+        Shape::Secret | Shape::Section(_) | Shape::AsOne(_) => None,
         _ => serde_json::from_str::<Value>(text).ok(),
     };
     match key.usual {
@@ -83,7 +90,9 @@ fn shape(shape: &Shape) -> Value {
         Shape::List(items) => json!({ "type": "array", "items": self::shape(items) }),
         Shape::AnyOf(kinds) => json!({ "anyOf": kinds.iter().map(self::shape).collect::<Vec<_>>() }),
         // Beside `$ref` nothing else counts in this draft.
-        Shape::Section(section) => json!({ "allOf": [{ "$ref": format!("#/definitions/{}", name(&section())) }] }),
+        Shape::Section(section) | Shape::AsOne(section) => {
+            json!({ "allOf": [{ "$ref": format!("#/definitions/{}", name(&section())) }] })
+        }
         Shape::Named(items) => json!({ "type": "object", "additionalProperties": self::shape(items) }),
         Shape::NotYet => json!({ "not": {} }),
     }
