@@ -7,12 +7,12 @@ use smallvec::SmallVec;
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown,
     effects::Effects,
-    names,
     owed::Owed,
-    own::{POSITION_QUERY, asks_position},
+    own_settings::{POSITION_QUERY, asks_position},
     phase::Fate,
     pipeline::Judged,
     sequences::may_draw,
+    sql_names::SentBy,
     statements::Statement,
     steps::{counted, step},
 };
@@ -307,7 +307,7 @@ impl Session {
         if pipeline.owed.ready_owed() > 0 && verdict.is_some_and(|verdict| self.resets_login(verdict)) {
             return false;
         }
-        if verdict.is_some_and(|verdict| !self.bring_names(verdict, names::Sent::Simple, pipeline, server, out)) {
+        if verdict.is_some_and(|verdict| !self.bring_names(verdict, SentBy::Query, pipeline, server, out)) {
             return false;
         }
         let reads = self.note(verdict, pipeline);

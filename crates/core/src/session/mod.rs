@@ -1,12 +1,64 @@
-//! One client's conversation, as a machine without sockets or clock: pipeline, transaction, prepared statements,
-//! settings and pins. It is shown each message (`client`, `server`) and answers with a [`ClientStep`] or [`ServerStep`]; what it has to say
-//! itself it writes into the outboxes that it is handed.
+//! One client's conversation, as a machine without sockets or clock. It is shown each message and answers with a
+//! [`ClientStep`] or [`ServerStep`]; what it has to say itself it writes into the outboxes that it is handed.
 //!
 //! In transaction mode every kind of session state is virtual (names of statements), replayed (settings) or pins the
-//! server connection to its client; see DESIGN "Transaction mode without surprises".
+//! server connection to its client. Each kind has a place of its own:
+//!
+//! | kind of state                                   | where                                                        |
+//! |-------------------------------------------------|--------------------------------------------------------------|
+//! | what the server owes, status, holding            | `replies`; each entry's row: `owed`; the server process: `phase` |
+//! | prepared statements of the client, of the server | `client_statements`, `server_statements`; texts that all share: `statements` |
+//! | prepared again, under way                        | `prepare_again`, `statements_under_way`                      |
+//! | names that SQL uses                              | `sql_names`                                                  |
+//! | settings: replayed, put back behind RESET        | `replay`, `restore`; their values and texts: `carried`       |
+//! | settings: asked for                              | `probe`; functions behind them: `inquiry`                    |
+//! | who the session is, when that was refused        | `identity`                                                   |
+//! | pins                                             | `pins`                                                       |
+//! | transaction block, and where it runs             | `transaction_block`; where anything runs: `decide`           |
+//! | listening                                        | `listen`                                                     |
+//! | values of sequences                              | `sequences`                                                  |
+//! | Poolhouse's own settings                         | `own_settings`                                               |
+//! | what statements may have done since the release  | `effects`                                                    |
+//! | a server connection that is lost                 | `loss`                                                       |
+//!
+//! # The order of the gates
+//!
+//! A message of the client (`client`) passes these, in this order; the first one that has an answer gives it:
+//!
+//! | gate                                                               | answer                        |
+//! |--------------------------------------------------------------------|-------------------------------|
+//! | the client must wait for a reply to us                             | `Hold`                        |
+//! | the server process would drop it, or end (`phase`)                 | `Swallow`, or an error and the end |
+//! | an error was answered here, and its Sync has not come              | `Swallow`, or ReadyForQuery   |
+//! | a transaction was lost while it idled (`loss`)                     | the error                     |
+//! | all statements or values of the login are being reset              | `Hold`                        |
+//! | the session's settings were refused (`identity`)                   | the server's error            |
+//! | a block waits, and a server is there (`transaction_block`)         | none: its BEGIN is sent first |
+//! | channels have to come back from the hub (`listen`)                 | `NeedServer`, then `Hold`     |
+//! | what the message itself is: `client` for queries, `prepared` for statements and portals | its own      |
+//!
+//! Within the last one, for a query or a Parse: too much is owed; it is not whole; the pool refuses it (`pins`); it begins or
+//! ends a block that waits; it is about Poolhouse's own settings; it asks for values of sequences; it is a
+//! DEALLOCATE of what no server knows by that name; it needs a server; it needs another server; names that it uses have to
+//! be brought; then what it may do is noted, and it is sent.
+//!
+//! A message of the server (`server`) is about the entry in front of what is owed, and at a ReadyForQuery that ends all of it
+//! this follows:
+//!
+//! | at ReadyForQuery                                                   | answer                        |
+//! |--------------------------------------------------------------------|-------------------------------|
+//! | the entry is ours: `replay`, `listen`, `probe`, `restore`, …       | its own                       |
+//! | settings of our own and the block follow the transaction           | none                          |
+//! | values of the login have to be put back (`restore`)                | it is withheld until then     |
+//! | something is owed still, a transaction is open, or it is session mode | `Forward`                  |
+//! | pins and draws of the transaction are noted (`pins`, `sequences`)  | none                          |
+//! | only this connection has the unnamed statement, unbound            | `Forward`                     |
+//! | the session may have changed (`probe`)                             | `Forward`, and the client is held |
+//! | a pin begins or ends (`pins`)                                      | an error, when the pool refuses pins |
+//! | channels can go to the hub (`listen`)                              | `Forward`                     |
+//! | nothing keeps the server connection                                | `ForwardAndRelease`           |
 
 mod ask;
-mod block;
 mod carried;
 mod client;
 mod client_statements;
@@ -14,34 +66,38 @@ mod date_style;
 mod decide;
 mod effects;
 mod explain;
-mod extended;
 mod identity;
 mod inquiry;
+mod keyed_queue;
 mod listen;
 mod loss;
-mod names;
 mod nearest;
 mod owed;
-mod own;
 mod own_code;
+mod own_settings;
 mod phase;
 mod pins;
 mod pipeline;
-mod queue;
+mod prepare_again;
+mod prepared;
+mod probe;
+mod replay;
 mod replies;
 mod reported;
 mod restore;
 mod roster;
-mod sent;
 mod sequences;
 mod server;
 mod server_statements;
 mod shape;
+mod sql_names;
 mod statements;
+mod statements_under_way;
 mod steps;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod transaction_block;
 mod verbatim;
 
 use std::{sync::Arc, time::Duration};
@@ -53,8 +109,8 @@ pub use explain::{NodeView, ROUTE_COLUMNS, RouteRow};
 pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
 pub use nearest::nearest;
-pub use own::{OwnSettings, Route, RouteBy, truth};
 pub use own_code::{Change as CodeChange, Due, OwnCode};
+pub use own_settings::{OwnSettings, Route, RouteBy, truth};
 pub use phase::Phase;
 pub use pins::{OnPin, Pinned};
 pub use pipeline::{Ended, EndedOnes, NewDefaults, Pipeline};
@@ -67,7 +123,7 @@ pub use shape::Shape;
 pub use statements::{Statement, Statements};
 pub use tally::Tally;
 
-use self::{ask::ask_ours, client_statements::ClientStatements, owed::Owed, pins::Pins, sequences::Draws};
+use self::{client_statements::ClientStatements, pins::Pins, sequences::Draws};
 use crate::{
     sql::{Isolation, KnownText, Lists},
     wire::{self, error::Report},
@@ -316,9 +372,9 @@ pub struct Session {
     /// What ParameterStatus has told the client.
     reported: Arc<Reported>,
     /// Poolhouse's own settings, when they are not what they are for most.
-    own: Option<Box<own::Own>>,
+    own: Option<Box<own_settings::Own>>,
     /// The transaction block that the client has opened, when it was not opened on a server at once.
-    block: Option<Box<block::Block>>,
+    block: Option<Box<transaction_block::Block>>,
     /// What the client listens to, if anything.
     listen: Option<Box<listen::Listening>>,
     /// The server connection was lost while the client idled in a transaction: told at its next message.
@@ -390,40 +446,6 @@ impl Session {
         self
     }
 
-    /// A server connection has been lent: brings it the session's settings, in the same round trip as what follows, and
-    /// tells the client of parameters that differ.
-    pub fn attach(&mut self, pipeline: &mut Pipeline, server: &mut ServerState, need: Need, out: &mut Outboxes<'_>) {
-        pipeline.lent_for = need;
-        self.refused_read = None;
-        (self.wrote, self.notified) = (false, false);
-        self.draws.attach();
-        self.on_replica = need == Need::Replica;
-        // A standby that is to be serializable answers nothing more, not even to us.
-        pipeline.unfit = matches!(need, Need::Replica | Need::Node(_)) && self.is_serializable();
-        let forgets = self.meets_draws(need, pipeline, server);
-        let settled = self.refused.is_none() && !forgets;
-        if settled && Arc::ptr_eq(&server.settings, &self.settings) && Arc::ptr_eq(&server.reported, &self.reported) {
-            return;
-        }
-        let wanted = self.wanted();
-        let replay = server.settings.replay(&wanted);
-        if replay.is_none() {
-            // Equal by now: one copy serves this session and the connection, and is known to be the same by its address
-            // when they meet again.
-            server.settings = wanted.clone();
-            self.note_brought(pipeline, server, out);
-        }
-        if forgets || replay.is_some() {
-            let mut may_fail = false;
-            let mut sql = String::from(if forgets { sequences::FORGET } else { "" });
-            if let Some(replay) = replay {
-                sql.push_str(&replay.sql);
-                may_fail = replay.may_fail;
-            }
-            ask_ours(sql.as_bytes(), Owed::Replay { settings: wanted, may_fail }, pipeline, server, out);
-        }
-    }
-
     /// Whether what was sent since the server connection was lent may have written.
     pub fn wrote(&self) -> bool {
         self.wrote && !self.on_replica
@@ -464,3 +486,8 @@ impl Session {
         self.reported = now.clone();
     }
 }
+
+// Thousands of clients idle at once, and each statement looks at both.
+const _: () = assert!(size_of::<Session>() <= 144);
+const _: () = assert!(size_of::<Pipeline>() <= 480);
+const _: () = assert!(size_of::<ServerState>() <= 192);

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     Need, OwnCode, carried::Answer, effects::Effects, identity::Identity, owed::Owed, replies::Replies,
-    restore::LoginValues, sent::Presence, statements::Statement, tally::Tally,
+    restore::LoginValues, statements::Statement, statements_under_way::Presence, tally::Tally,
 };
 use crate::{
     sql::{Called, Census, DefaultsOf, Fact, KnownText, Normal, Verdict},

@@ -11,12 +11,12 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
+    keyed_queue::KeyedQueue,
     owed::Owed,
     phase::Phase,
-    queue::Queue,
-    sent::{Presence, Sends, Sent},
     server_statements::ServerStatements,
     statements::Statement,
+    statements_under_way::{Presence, StatementSent, StatementsUnderWay},
     steps::{counted, step},
 };
 use crate::wire::reply::Status;
@@ -50,18 +50,18 @@ pub struct Replies {
     /// So many entries behind the front have been looked at when a COPY began, and stay.
     behind_copy: usize,
     /// What they will do to the client's names, in their order.
-    changes: Queue<Box<[u8]>, Meaning>,
+    changes: KeyedQueue<Box<[u8]>, Meaning>,
     /// What they will do to the statements that the server holds, in their order.
-    sent: Sends,
+    sent: StatementsUnderWay,
 }
 
 /// Entries of our own that are asked for; few pipelines have any.
 #[derive(Debug, Default)]
 struct Ours {
     /// The clients' own names of statements that are brought or closed.
-    names: Queue<Box<[u8]>, ()>,
+    names: KeyedQueue<Box<[u8]>, ()>,
     /// The statements of which it is asked what they give.
-    asked: Queue<u64, ()>,
+    asked: KeyedQueue<u64, ()>,
 }
 
 /// What the client has sent of a COPY FROM STDIN.
@@ -93,7 +93,7 @@ struct Meaning {
 pub struct Done {
     pub owed: Owed,
     pub change: Option<Change>,
-    pub sent: Option<Sent>,
+    pub sent: Option<StatementSent>,
 }
 
 /// What is sent, and what it makes the server owe.
@@ -454,7 +454,7 @@ impl Replies {
     }
 
     /// What messages under way do to the statements that the server holds.
-    pub fn sent(&self) -> &Sends {
+    pub fn sent(&self) -> &StatementsUnderWay {
         &self.sent
     }
 

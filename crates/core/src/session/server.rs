@@ -1,38 +1,19 @@
 //! What a server's message means.
 
-use std::sync::Arc;
-
 use super::{
-    Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown,
-    ask::ask_ours,
-    carried::{Answer, Carried, Probe, creates_temporary},
-    effects::Effects,
-    identity::Identity,
-    inquiry::Outcome,
-    owed::Owed,
-    shape::Shape,
-    statements::{FUNCTIONS_NAME, NAME_PREFIX},
+    Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown, carried::Probe,
+    effects::Effects, identity::Identity, owed::Owed, probe::on_answer_row, shape::Shape, statements::NAME_PREFIX,
 };
-use crate::{
-    sql::{
-        Pin,
-        census::{NAMES, VERSION},
-    },
-    wire::{
-        self, ErrorFields,
-        error::{Report, SqlState},
-        frame::Reply,
-        reply::{self, Status},
-        request,
-    },
+use crate::wire::{
+    self, ErrorFields,
+    error::{Report, SqlState},
+    frame::Reply,
+    reply::{self, Status},
+    request,
 };
 
 /// What statement mode says to a transaction block.
 pub(super) const NO_BLOCKS: &str = "transaction blocks are not possible in statement mode";
-
-/// Most settings of one session that are carried from one server connection to the next; a session that has more keeps
-/// its connection.
-const ANSWER_ROWS_MAX: usize = 2_000;
 
 impl Session {
     /// A message from the server connection that is lent to this session. DataRow and CopyData that belong to the client
@@ -538,177 +519,6 @@ impl Session {
         }
         if self.is_pinned() { ServerStep::Forward } else { ServerStep::ForwardAndRelease }
     }
-
-    /// Asks the server what the session has become.
-    fn ask(
-        &self,
-        probe: Probe,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ServerStep {
-        let used = &pipeline.effects.names;
-        // Only they are left out, and only when all are asked for.
-        let everything = matches!(probe, Probe::Everything(_));
-        let strange = if everything { server.statements.all_own() } else { Vec::new() };
-        let strange: Vec<_> = strange.into_iter().map(|(name, _)| name).collect();
-        let mut sql = probe.question(&self.settings, &pipeline.effects.reset, used, &strange);
-        let inquiry = pipeline.effects.inquiry.as_deref_mut();
-        let mut names = None;
-        if let Some(inquiry) = inquiry {
-            inquiry.begin(&self.shared.code);
-            names = inquiry.parameter().filter(|_| sql.is_empty() && self.renames());
-            if names.is_none() {
-                let more = inquiry.text(server.version().is_none_or(|version| version >= 14));
-                sql.push_str(if sql.is_empty() || more.is_empty() { "" } else { ";" });
-                sql.push_str(&more);
-            }
-        }
-        if let Some(names) = names {
-            ask_prepared(&names, server, out);
-            pipeline.owed.push(Owed::Probe { probe });
-        } else {
-            ask_ours(sql.as_bytes(), Owed::Probe { probe }, pipeline, server, out);
-        }
-        ServerStep::Swallow
-    }
-
-    /// What the answer says of the functions that the transaction has called: whether more has to be asked.
-    fn inquires_further(&mut self, probe: &mut Probe, pipeline: &mut Pipeline) -> bool {
-        let effects = &mut pipeline.effects;
-        let Some(inquiry) = &mut effects.inquiry else { return false };
-        let code = self.shared.code.clone();
-        match inquiry.settle(&code.customs()) {
-            Outcome::Known => return false,
-            Outcome::Read { sets_any } => {
-                if sets_any {
-                    self.pins.add(Pin::Unreadable);
-                }
-                return false;
-            }
-            Outcome::Changed => {
-                code.doubt();
-                effects.earnest = true;
-            }
-            Outcome::More => {}
-            Outcome::Settings(names) => code.learn_customs(&names),
-        }
-        probe.add_everything();
-        code.customs().iter().for_each(|name| probe.add_setting(name));
-        pipeline.take(|seldom| &mut seldom.answer);
-        true
-    }
-
-    /// A cancel that was under way when the client's statement ended may hit our question instead. There can be only one
-    /// such, since no other begins meanwhile. And code of the database may have taken the prepared one away.
-    fn may_ask_again(&self, pipeline: &mut Pipeline, server: &mut ServerState) -> bool {
-        server.statements.set_asks_functions(false);
-        let passes = pipeline
-            .take(|seldom| &mut seldom.last_words)
-            .is_some_and(|words| matches!(words.code(), code if code == SqlState::QUERY_CANCELED.0 || code == "26000"));
-        let first = passes && !pipeline.asked_again;
-        pipeline.asked_again |= first;
-        pipeline.take(|seldom| &mut seldom.answer);
-        if let Some(inquiry) = &mut pipeline.effects.inquiry {
-            inquiry.forget_answer();
-        }
-        first
-    }
-
-    fn on_replayed(
-        &mut self,
-        settings: Arc<Carried>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ServerStep {
-        server.settings = settings;
-        self.note_brought(pipeline, server, out);
-        self.answer_known(pipeline, out.to_client);
-        ServerStep::Swallow
-    }
-
-    fn on_probed(
-        &mut self,
-        failed: bool,
-        probe: &Probe,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ServerStep {
-        pipeline.asked_again = false;
-        let effects = std::mem::take(&mut pipeline.effects);
-        let answer = pipeline.take(|seldom| &mut seldom.answer);
-        if failed || answer.cut_short {
-            // What the session has become is unknown, or too much to be carried, so nobody else may have this connection.
-            self.pins.keep();
-            return ServerStep::Swallow;
-        }
-        if self.stays_refused(pipeline) {
-            return ServerStep::Release;
-        }
-        if *probe != Probe::Nothing || !effects.names.is_empty() {
-            self.take_answer(probe, &effects, &answer, server);
-        }
-        if let Some(step) = self.settle_pin(answer.pin, effects.cause, out) {
-            return step;
-        }
-        if self.listens() {
-            self.check_encoding();
-            self.hand_over(pipeline, server, out);
-        }
-        if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
-    }
-
-    /// What the session has become, by the server's answer.
-    fn take_answer(&mut self, probe: &Probe, effects: &Effects, answer: &Answer, server: &mut ServerState) {
-        let mut carried = answer.apply(probe, &self.settings);
-        // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text, which one
-        // that was asked for without being the session's has from another client.
-        let is_reset = |name: &str| effects.reset_all || effects.reset.contains(name);
-        let is_strange = |name: &str| self.settings.get(name).is_none() && !effects.set_customs.contains(name);
-        carried.retain(|name, value| !(name.contains('.') && value.is_empty() && (is_reset(name) || is_strange(name))));
-        let mut wanted = carried.clone();
-        for (name, value) in self.startup.iter() {
-            if is_reset(name) && carried.get(name).is_none() {
-                wanted.set(name, value);
-            }
-        }
-        self.settings = self.shared_copy(wanted);
-        server.settings = if carried == *self.settings { self.settings.clone() } else { Arc::new(carried) };
-        if matches!(probe, Probe::Everything(_)) {
-            self.pins.tell(answer.pin.is_some() || creates_temporary(&self.settings));
-            self.set_channels(answer.channels.clone());
-        }
-        if !self.learn_names(&effects.names, &answer.prepared, server) {
-            self.pins.keep();
-        }
-    }
-
-    /// The same settings in one place, so that clients which have set nothing share theirs.
-    fn shared_copy(&self, settings: Carried) -> Arc<Carried> {
-        if settings == *self.startup {
-            self.startup.clone()
-        } else if settings == *self.settings {
-            self.settings.clone()
-        } else {
-            Arc::new(settings)
-        }
-    }
-}
-
-/// Asks what the functions of these names are, by a statement that is prepared once on each server connection: to plan it
-/// anew each time would cost several times as much as to run it.
-fn ask_prepared(names: &str, server: &mut ServerState, out: &mut Outboxes<'_>) {
-    if !server.statements.set_asks_functions(true) {
-        // It may be there all the same: a cancel does not tell how far things have come.
-        request::about_statement(b'C', FUNCTIONS_NAME, out.to_server);
-        let types = [&[0, 1], &NAMES.to_be_bytes()[..]].concat();
-        let parse = request::Parse { name: FUNCTIONS_NAME, sql: VERSION.as_bytes(), types: &types };
-        parse.write(FUNCTIONS_NAME, out.to_server);
-    }
-    request::run_with(FUNCTIONS_NAME, names.as_bytes(), out.to_server);
-    request::sync(out.to_server);
 }
 
 /// Whether a batch failed only for the state of a statement on the server, and can be sent once more: its plan gives
@@ -754,32 +564,6 @@ fn learn(fields: &ErrorFields, server: &mut ServerState) {
     }
 }
 
-/// A row of the answer to a question of ours.
-fn on_answer_row(message: Shown<'_>, pipeline: &mut Pipeline) -> ServerStep {
-    if !message.is_whole() {
-        // The body of a function, a value or a text is as long as somebody has made it.
-        if !pipeline.effects.inquiry.as_mut().is_some_and(|inquiry| inquiry.long_row(message.body)) {
-            pipeline.seldom_mut().answer.cut_short = true;
-        }
-        return ServerStep::Swallow;
-    }
-    match reply::data_row(message.body) {
-        Ok(columns) => {
-            if pipeline.effects.inquiry.as_mut().is_some_and(|inquiry| inquiry.row(&columns)) {
-                return ServerStep::Swallow;
-            }
-            let answer = &mut pipeline.seldom_mut().answer;
-            if answer.settings.len() < ANSWER_ROWS_MAX {
-                answer.row(&columns);
-            } else {
-                answer.cut_short = true;
-            }
-            ServerStep::Swallow
-        }
-        Err(error) => nonsense(error),
-    }
-}
-
 /// With its last warning in hand a server process says nothing more. What is behind a notice tells that it goes on.
 fn on_notice(message: Shown<'_>, pipeline: &mut Pipeline) -> ServerStep {
     if message.is_whole() && message.after.is_empty() {
@@ -792,7 +576,7 @@ fn on_notice(message: Shown<'_>, pipeline: &mut Pipeline) -> ServerStep {
     ServerStep::Forward
 }
 
-fn nonsense(error: wire::Error) -> ServerStep {
+pub(super) fn nonsense(error: wire::Error) -> ServerStep {
     ServerStep::fail(
         Report::fatal(SqlState::CONNECTION_LOST, "the server sent what the protocol does not allow")
             .detail(error.to_string()),

@@ -33,9 +33,9 @@ use crate::{
 
 /// What a text is sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum SentBy {
     /// A Query message: what stands before it needs a Sync of its own.
-    Simple,
+    Query,
     /// A batch of the extended protocol, whose Sync comes.
     Batch,
 }
@@ -88,7 +88,7 @@ impl Session {
     pub(super) fn bring_names(
         &mut self,
         verdict: &Verdict,
-        sent: Sent,
+        sent: SentBy,
         pipeline: &mut Pipeline,
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
@@ -101,7 +101,7 @@ impl Session {
         }
         let all = self.touches_all(verdict, server);
         let before = pipeline.owed.len();
-        let alone = sent == Sent::Simple && !pipeline.owed.has_open_batch();
+        let alone = sent == SentBy::Query && !pipeline.owed.has_open_batch();
         let own = if all { server.statements.all_own() } else { server.statements.own_to_sweep(self.number) };
         if !own.is_empty() && !self.close_strangers(own, pipeline, server, out) {
             server.statements.note_own_swept(self.number);
@@ -186,7 +186,7 @@ impl Session {
     /// The server is to hold exactly the client's statements, under the client's names.
     fn bring_all(&self, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
         for id in server.statements.ids() {
-            super::extended::drop_held(id, &server.statements, pipeline, out);
+            super::prepare_again::drop_held(id, &server.statements, pipeline, out);
         }
         for name in self.prepared.named().all() {
             self.bring(&name, pipeline, server, out);

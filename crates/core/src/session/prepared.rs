@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
     client::{JUDGED_BYTES_MAX, violation},
-    names::Sent,
     owed::Owed,
-    own::{POSITION_QUERY, asks_position},
+    own_settings::{POSITION_QUERY, asks_position},
     pipeline::Judged,
-    sent::Presence,
-    server_statements::{SERVER_STATEMENT_BYTES_MAX, ServerStatements},
-    statements::{NAME_PREFIX, Statement, name_of_id},
+    prepare_again::{Fit, drop_held, drop_strange_unnamed},
+    sql_names::SentBy,
+    statements::{NAME_PREFIX, Statement},
+    statements_under_way::Presence,
     verbatim::with_values,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         self,
         error::{Report, SqlState},
         frame::{self, Request},
-        reply::{self, Status},
+        reply,
         request::{self, BindNames, Object, Parse},
     },
 };
@@ -28,29 +28,8 @@ use crate::{
 /// Longest names at the front of a Bind message that are gathered.
 const NAMES_BYTES_MAX: usize = 8 << 10;
 
-/// For one message so many statements are dropped from a server that holds too many, and one more for so many bytes of
-/// its text.
-const DROPS_MIN: usize = 8;
-const BYTES_PER_DROP: usize = 256;
-
 /// A statement of ours that is on no server: a Bind to it is refused.
 const STALE_NAME: &[u8] = b"__poolhouse_stale";
-
-/// How often a server is asked of a statement for one Bind. Once is enough, unless a replica is lost or the client's own
-/// messages on the way take the statement away.
-const ASKS_MAX: u8 = 5;
-
-/// Whether a statement gives what the client was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    Same,
-    /// The result has other columns.
-    Changed,
-    /// Prepared now, it has parameters of other types.
-    Retyped,
-    /// The server has been asked.
-    Unknown,
-}
 
 /// Passes a Parse message on, as it is unless its text was `replaced`.
 fn pass(parse: &Parse<'_>, replaced: bool, out: &mut Outboxes<'_>) -> ClientStep {
@@ -114,7 +93,7 @@ impl Session {
         };
         // EXECUTE is described by what it executes, and that is looked up when it is parsed.
         if self.moves(pipeline, server, need, out)
-            || !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out)
+            || !self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out)
         {
             return ClientStep::Hold;
         }
@@ -208,107 +187,6 @@ impl Session {
         ClientStep::Answered
     }
 
-    /// Prepares a statement of the client's on a server that lacks it, in front of the message that needs it. One that
-    /// was prepared there before the moment `since` may mean what the client's does not.
-    fn ensure(
-        &self,
-        statement: &Arc<Statement>,
-        since: u64,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) {
-        let id = statement.id;
-        let held = server.statements.touch(id);
-        let fresh = pipeline.owed.sent().has(id) || held.is_some_and(|held| held.since >= since);
-        let as_it_was = fresh && !held.is_some_and(|held| held.stale);
-        if !(as_it_was && pipeline.presence(id, held.is_some()) == Presence::Held) {
-            self.prepare_anew(statement, pipeline, server, out);
-        }
-    }
-
-    fn prepare_anew(
-        &self,
-        statement: &Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) {
-        let held = server.statements.touch(statement.id);
-        match pipeline.presence(statement.id, held.is_some()) {
-            Presence::Held | Presence::Unsure => drop_held(statement.id, &server.statements, pipeline, out),
-            Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
-        }
-        let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
-        parse.write(&statement.name, out.to_server);
-        pipeline.tally.server_parses += 1;
-        pipeline.owed.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
-        pipeline.owed.push(Owed::OurParse { id: Some(statement.id) });
-    }
-
-    /// Whether a statement's parameters and result on this server are what the client was told of them. A client that
-    /// knows them from before would take values of other types for what they are not, or have its own taken so. One that
-    /// knows the result from a portal, and has the next one described, too (`described`), takes it as it is. Asks the
-    /// server when it is not known.
-    fn fits(
-        &self,
-        name: &[u8],
-        described: bool,
-        statement: &Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> Fit {
-        let Some(told) = self.prepared.named().told(name).filter(|_| pipeline.owed.status() != Status::Failed) else {
-            return Fit::Same;
-        };
-        if told.is_of_portal() && described {
-            return Fit::Same;
-        }
-        let asked = pipeline.take(|seldom| &mut seldom.asked_shape);
-        if pipeline.owed.asks_of(statement.id) {
-            if asked.is_some() {
-                pipeline.seldom_mut().asked_shape = asked;
-            }
-            return Fit::Unknown;
-        }
-        // Once everything is answered, what the server has said of it last counts.
-        let held = server.statements.touch(statement.id);
-        let counts = pipeline.owed.is_empty() || pipeline.presence(statement.id, held.is_some()) == Presence::Held;
-        match held.filter(|held| counts && !held.stale).and_then(|held| held.shape) {
-            Some(shape) if shape.fits(told) => Fit::Same,
-            Some(shape) if asked == Some(statement.id) && shape.has_columns_of(told) => Fit::Retyped,
-            Some(_) if asked == Some(statement.id) => Fit::Changed,
-            // Whatever takes the answer away again, and again, this ends.
-            _ if pipeline.seldom_mut().asks >= ASKS_MAX => Fit::Changed,
-            // What is there may have been prepared before the client's: how it is now has to be seen.
-            _ => {
-                pipeline.seldom_mut().asks += 1;
-                self.prepare_anew(statement, pipeline, server, out);
-                pipeline.seldom_mut().asked_shape = Some(statement.id);
-                request::about_statement(b'D', &statement.name, out.to_server);
-                request::flush(out.to_server);
-                pipeline.owed.push(Owed::OurDescribe { id: statement.id });
-                Fit::Unknown
-            }
-        }
-    }
-
-    /// Makes room on the server for one more statement with a text of so many bytes. When far too many are there, it takes
-    /// several statements until they are not: each message costs no more than its bytes are worth.
-    fn make_room(&self, bytes: usize, pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-        for _ in 0..DROPS_MIN + bytes / BYTES_PER_DROP {
-            let held = &mut server.statements;
-            let is_full = pipeline.owed.sent().len_then(held) >= self.shared.statements_max.max(1)
-                || pipeline.owed.sent().bytes_then(held) + bytes > SERVER_STATEMENT_BYTES_MAX;
-            if !is_full {
-                return;
-            }
-            let Some(oldest) = held.oldest(|id| !pipeline.owed.sent().has(id)) else { return };
-            drop_held(oldest, held, pipeline, out);
-        }
-    }
-
     pub(super) fn on_bind(
         &mut self,
         message: Shown<'_>,
@@ -371,7 +249,7 @@ impl Session {
                 return ClientStep::Hold;
             }
             if !lists {
-                self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out);
+                self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out);
             }
             fit = self.fits(names.statement, described, statement, pipeline, server, out);
             if fit == Fit::Retyped {
@@ -388,7 +266,7 @@ impl Session {
                 return ClientStep::Hold;
             }
             if lists {
-                self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out);
+                self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out);
             }
         }
         self.forget_own_portal(names.portal);
@@ -462,24 +340,6 @@ impl Session {
         }
     }
 
-    /// The unnamed statement of a client that parsed it on another server connection.
-    fn ensure_unnamed(
-        &self,
-        statement: &Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) {
-        if server.statements.has_unnamed(self.prepared.last_unnamed(self.number)) && pipeline.is_unnamed_sure() {
-            return;
-        }
-        server.statements.set_unnamed(self.prepared.last_unnamed(self.number));
-        pipeline.note_unnamed();
-        let parse = Parse { name: b"", sql: &statement.sql, types: &statement.types };
-        parse.write(b"", out.to_server);
-        pipeline.owed.push(Owed::OurParse { id: None });
-    }
-
     pub(super) fn on_describe(
         &mut self,
         message: Shown<'_>,
@@ -512,7 +372,7 @@ impl Session {
             return ClientStep::Hold;
         }
         if let Some(statement) = &statement
-            && !self.bring_names(&statement.verdict, Sent::Batch, pipeline, server, out)
+            && !self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out)
         {
             return ClientStep::Hold;
         }
@@ -609,23 +469,6 @@ impl Session {
             }
         }
     }
-}
-
-/// Makes the server drop a statement that it holds, or may hold.
-pub(super) fn drop_held(id: u64, held: &ServerStatements, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) {
-    request::about_statement(b'C', &name_of_id(id), out.to_server);
-    pipeline.owed.note_dropped(id, held);
-    pipeline.owed.push(Owed::OurClose { id: Some(id) });
-}
-
-/// The client has no unnamed statement: that of another client must not be taken for it.
-fn drop_strange_unnamed(pipeline: &mut Pipeline, server: &mut ServerState, out: &mut Outboxes<'_>) {
-    if pipeline.has_long_unnamed() {
-        return;
-    }
-    server.statements.forget_unnamed();
-    request::about_statement(b'C', b"", out.to_server);
-    pipeline.owed.push(Owed::OurClose { id: None });
 }
 
 fn reserved_name() -> ClientStep {

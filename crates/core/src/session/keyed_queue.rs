@@ -15,7 +15,7 @@ const SHORT: usize = 8;
 
 /// Entries leave in the order in which they came. Whatever a client makes of it, each call costs a few steps.
 #[derive(Debug)]
-pub struct Queue<K, V> {
+pub struct KeyedQueue<K, V> {
     entries: VecDeque<(K, V)>,
     /// How many have left, so that an entry has the same number for as long as it is there.
     gone: u64,
@@ -28,13 +28,13 @@ struct Index<K> {
     newest: HashMap<K, u64, RandomState>,
 }
 
-impl<K, V> Default for Queue<K, V> {
+impl<K, V> Default for KeyedQueue<K, V> {
     fn default() -> Self {
-        Queue { entries: VecDeque::new(), gone: 0, index: None }
+        KeyedQueue { entries: VecDeque::new(), gone: 0, index: None }
     }
 }
 
-impl<K: Hash + Eq + Clone, V> Queue<K, V> {
+impl<K: Hash + Eq + Clone, V> KeyedQueue<K, V> {
     pub fn push(&mut self, key: K, value: V) {
         let number = self.gone + self.entries.len() as u64;
         if let Some(index) = &mut self.index {
@@ -99,7 +99,7 @@ mod tests {
         /// Against a list that is looked through.
         #[test]
         fn the_newest_of_a_key_is_found(acts in prop::collection::vec((0u8..3, 0u8..24), 0..400)) {
-            let mut queue = Queue::default();
+            let mut queue = KeyedQueue::default();
             let mut model: VecDeque<(u8, usize)> = VecDeque::new();
             for (at, (act, key)) in acts.into_iter().enumerate() {
                 if act == 0 {

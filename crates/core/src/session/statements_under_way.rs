@@ -1,10 +1,10 @@
 //! What messages under way will do to the statements that a server connection holds.
 
-use super::{queue::Queue, server_statements::ServerStatements};
+use super::{keyed_queue::KeyedQueue, server_statements::ServerStatements};
 
 /// A statement that the server will hold, or not hold any more, once a message under way has succeeded.
 #[derive(Debug, Clone, Copy)]
-pub struct Sent {
+pub struct StatementSent {
     pub id: u64,
     /// When it was prepared; nothing when it is dropped.
     pub held: Option<u64>,
@@ -25,8 +25,8 @@ pub enum Presence {
 
 /// All of them, in their order.
 #[derive(Debug, Default)]
-pub struct Sends {
-    queue: Queue<u64, Sent>,
+pub struct StatementsUnderWay {
+    queue: KeyedQueue<u64, StatementSent>,
     /// How many of them prepare something, and the bytes of that.
     prepared: usize,
     prepared_bytes: usize,
@@ -34,12 +34,12 @@ pub struct Sends {
     dropped_bytes: usize,
 }
 
-impl Sends {
+impl StatementsUnderWay {
     /// A statement is prepared at this moment.
     pub fn prepare(&mut self, id: u64, moment: u64, bytes: usize, batch: u32) {
         self.prepared += 1;
         self.prepared_bytes += bytes;
-        self.queue.push(id, Sent { id, held: Some(moment), bytes, batch });
+        self.queue.push(id, StatementSent { id, held: Some(moment), bytes, batch });
     }
 
     /// A statement is dropped that the server holds by its replies, or will.
@@ -50,10 +50,10 @@ impl Sends {
             None => held.bytes_of(id),
         };
         self.dropped_bytes += bytes;
-        self.queue.push(id, Sent { id, held: None, bytes, batch });
+        self.queue.push(id, StatementSent { id, held: None, bytes, batch });
     }
 
-    pub fn pop(&mut self) -> Option<Sent> {
+    pub fn pop(&mut self) -> Option<StatementSent> {
         let (_, sent) = self.queue.pop()?;
         if sent.held.is_some() {
             self.prepared -= 1;
@@ -96,6 +96,6 @@ impl Sends {
     }
 
     pub fn clear(&mut self) {
-        *self = Sends::default();
+        *self = StatementsUnderWay::default();
     }
 }
