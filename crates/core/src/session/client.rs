@@ -50,6 +50,14 @@ pub fn long_text(message: Shown<'_>) -> Option<&[u8]> {
     text.filter(|text| text.len() >= LONG_TEXT_BYTES)
 }
 
+/// A message of the client's, what was found out about it when it was shown before, and who judges its text.
+pub(super) struct Said<'a, J> {
+    pub request: Request,
+    pub shown: Shown<'a>,
+    pub judged: Option<Judged>,
+    pub judge: &'a J,
+}
+
 impl Session {
     /// A message from the client: at least its header, and as much of its body as has come.
     ///
@@ -63,7 +71,12 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         let waited = server.is_some() && self.in_waiting_block();
-        let step = self.on_message(message, pipeline, server, judge, out);
+        let request = match Request::of(message.head) {
+            Ok(request) => request,
+            Err(error) => return violation(error),
+        };
+        let said = Said { request, shown: message, judged: None, judge };
+        let step = self.on_message(said, pipeline, server, out);
         if waited && !self.in_waiting_block() && !matches!(step, ClientStep::Forward | ClientStep::Replaced { .. }) {
             // Nothing follows the BEGIN yet that makes the server answer, and the message may wait for that.
             request::flush(out.to_server);
@@ -73,20 +86,16 @@ impl Session {
 
     fn on_message(
         &mut self,
-        message: Shown<'_>,
+        mut said: Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         mut server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
-        let request = match Request::of(message.head) {
-            Ok(request) => request,
-            Err(error) => return violation(error),
-        };
+        let Said { request, shown: message, .. } = said;
         if request == Request::Terminate {
             return ClientStep::Bye;
         }
-        let judged = pipeline.judged.take();
+        said.judged = pipeline.judged.take();
         if pipeline.owed.is_holding() {
             return ClientStep::Hold;
         }
@@ -118,7 +127,7 @@ impl Session {
         }
         if self.refused.is_some()
             && server.is_none()
-            && let Some(step) = self.answer_refused(request, message, pipeline, judge, out)
+            && let Some(step) = self.answer_refused(&said, pipeline, out)
         {
             return step;
         }
@@ -128,17 +137,17 @@ impl Session {
             self.open_block(pipeline, server, out);
         }
         if self.listens()
-            && let Some(step) = self.bring_back(request, message, pipeline, server.as_deref_mut(), judge, out)
+            && let Some(step) = self.bring_back(&said, pipeline, server.as_deref_mut(), out)
         {
             return step;
         }
         match request {
-            Request::Query => self.on_query(message, judged, pipeline, server, judge, out),
-            Request::Parse => self.on_parse(message, judged, pipeline, server, judge, out),
-            Request::Bind => self.on_bind(message, pipeline, server, judge, out),
-            Request::Describe => self.on_describe(message, pipeline, server, judge, out),
-            Request::Close => self.on_close(message, pipeline, server, judge, out),
-            Request::Execute => self.on_execute(message, pipeline, server, judge, out),
+            Request::Query => self.on_query(said, pipeline, server, out),
+            Request::Parse => self.on_parse(said, pipeline, server, out),
+            Request::Bind => self.on_bind(&said, pipeline, server, out),
+            Request::Describe => self.on_describe(&said, pipeline, server, out),
+            Request::Close => self.on_close(&said, pipeline, server, out),
+            Request::Execute => self.on_execute(&said, pipeline, server, out),
             Request::Sync => self.on_sync(pipeline, server, out),
             Request::Flush if server.is_some() => ClientStep::Forward,
             Request::Flush => ClientStep::Swallow,
@@ -203,13 +212,12 @@ impl Session {
 
     fn on_query(
         &mut self,
-        message: Shown<'_>,
-        judged: Option<Judged>,
+        said: Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         mut server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
+        let Said { shown: message, judged, judge, .. } = said;
         if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
@@ -344,14 +352,14 @@ impl Session {
 
     fn on_execute(
         &mut self,
-        message: Shown<'_>,
+        said: &Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
+        let Said { shown: message, judge, .. } = *said;
         let node = server.as_deref().map(|server| server.node);
-        if let Some(step) = self.on_own_execute(message, pipeline, node, judge, out) {
+        if let Some(step) = self.on_own_execute(said, pipeline, node, out) {
             return step;
         }
         let need = self.need_of_rest(message.after, pipeline, judge);

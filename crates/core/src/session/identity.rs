@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::{
-    ClientStep, Judge, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
+    ClientStep, Judge, Outboxes, Pipeline, ServerState, ServerStep, Session,
     carried::Carried,
-    client::{JUDGED_BYTES_MAX, violation},
+    client::{JUDGED_BYTES_MAX, Said, violation},
 };
 use crate::{
     sql::{Fact, SettingChange, TransactionControl, Verdict},
@@ -132,12 +132,11 @@ impl Session {
     /// The message for which the settings could not be brought: `None` when it may run without the identity.
     pub(super) fn answer_refused(
         &mut self,
-        request: Request,
-        message: Shown<'_>,
+        said: &Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
+        let Said { request, shown: message, judge, .. } = *said;
         let without = self.refused.as_ref()?.without;
         let judged = matches!(request, Request::Query | Request::Parse);
         if judged && !message.is_whole() && message.head.body <= JUDGED_BYTES_MAX {

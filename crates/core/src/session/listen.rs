@@ -11,7 +11,7 @@ use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     ask::ask_ours,
     carried::Probe,
-    client::{JUDGED_BYTES_MAX, NamesParsed},
+    client::{JUDGED_BYTES_MAX, NamesParsed, Said},
     owed::Owed,
 };
 use crate::{
@@ -466,13 +466,12 @@ impl Session {
     /// Before a message that needs the channels on the server connection they are brought there. `None`: it goes on.
     pub(super) fn bring_back(
         &mut self,
-        request: Request,
-        message: Shown<'_>,
+        said: &Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
+        let Said { request, shown: message, judge, .. } = *said;
         let listening = self.listen.as_mut()?;
         listening.awaited = false;
         if listening.place != Place::Hub || !self.message_touches(request, message, pipeline, judge) {

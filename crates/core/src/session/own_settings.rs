@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use super::{
     ClientStep, Judge, Outboxes, Pipeline, ServerState, Session, Shown,
-    client::violation,
+    client::{Said, violation},
     explain::{self, Explained},
     nearest::nearest,
     owed::Owed,
@@ -695,12 +695,12 @@ impl Session {
     /// Execute of a portal of our own; `None` when it is not one.
     pub(super) fn on_own_execute(
         &mut self,
-        message: Shown<'_>,
+        said: &Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         node: Option<u16>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
+        let Said { shown: message, judge, .. } = *said;
         if self.own.as_ref()?.portals.is_empty() {
             return None;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
-    client::{JUDGED_BYTES_MAX, violation},
+    client::{JUDGED_BYTES_MAX, Said, violation},
     owed::Owed,
     own_settings::{POSITION_QUERY, asks_position},
     pipeline::Judged,
@@ -43,13 +43,12 @@ fn pass(parse: &Parse<'_>, replaced: bool, out: &mut Outboxes<'_>) -> ClientStep
 impl Session {
     pub(super) fn on_parse(
         &mut self,
-        message: Shown<'_>,
-        judged: Option<Judged>,
+        said: Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
+        let Said { shown: message, judged, judge, .. } = said;
         if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
@@ -189,12 +188,12 @@ impl Session {
 
     pub(super) fn on_bind(
         &mut self,
-        message: Shown<'_>,
+        said: &Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
+        let Said { shown: message, judge, .. } = *said;
         if pipeline.owed.is_full() {
             return ClientStep::Hold;
         }
@@ -342,12 +341,12 @@ impl Session {
 
     pub(super) fn on_describe(
         &mut self,
-        message: Shown<'_>,
+        said: &Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
+        let Said { shown: message, judge, .. } = *said;
         if !message.is_whole() {
             return ClientStep::More;
         }
@@ -406,12 +405,12 @@ impl Session {
 
     pub(super) fn on_close(
         &mut self,
-        message: Shown<'_>,
+        said: &Said<'_, impl Judge>,
         pipeline: &mut Pipeline,
         server: Option<&mut ServerState>,
-        judge: &impl Judge,
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
+        let Said { shown: message, judge, .. } = *said;
         if !message.is_whole() {
             return ClientStep::More;
         }
