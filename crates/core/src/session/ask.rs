@@ -6,6 +6,13 @@
 use super::{Outboxes, Pipeline, ServerState, owed::Owed};
 use crate::wire::request;
 
+/// The server connection that is lent, with what is under way there.
+pub(super) struct Lent<'a, 'o> {
+    pub pipeline: &'a mut Pipeline,
+    pub server: &'a mut ServerState,
+    pub out: &'a mut Outboxes<'o>,
+}
+
 /// Sends a query of ours, for which this is owed.
 pub(super) fn ask_ours(
     sql: &[u8],

@@ -6,9 +6,10 @@ use smallvec::SmallVec;
 
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown,
+    ask::Lent,
     effects::Effects,
     owed::Owed,
-    own_settings::{POSITION_QUERY, asks_position},
+    own_settings::{Here, POSITION_QUERY, asks_position},
     phase::Fate,
     pipeline::Judged,
     sequences::may_draw,
@@ -250,7 +251,8 @@ impl Session {
                 && !asks_position(verdict)
                 && !(server.is_none() && self.in_waiting_block())
             {
-                return self.on_own_query(own, pipeline, server.map(|server| server.node), judge, out);
+                let node = server.map(|server| server.node);
+                return self.on_own_query(own, judge, &mut Here { pipeline, node, out });
             }
             if verdict.does(Fact::AsksSequence) && !self.draws.are_asked_for() {
                 self.ask_sequences(pipeline, server.as_deref_mut(), out);
@@ -272,7 +274,7 @@ impl Session {
             return ClientStep::Hold;
         }
         if self.own.is_some()
-            && let Some(step) = self.note_own(verdict.as_deref(), Request::Query, pipeline, server, out)
+            && let Some(step) = self.note_own(verdict.as_deref(), Request::Query, &mut Lent { pipeline, server, out })
         {
             return step;
         }
@@ -315,7 +317,8 @@ impl Session {
         if pipeline.owed.ready_owed() > 0 && verdict.is_some_and(|verdict| self.resets_login(verdict)) {
             return false;
         }
-        if verdict.is_some_and(|verdict| !self.bring_names(verdict, SentBy::Query, pipeline, server, out)) {
+        if verdict.is_some_and(|verdict| !self.bring_names(verdict, SentBy::Query, &mut Lent { pipeline, server, out }))
+        {
             return false;
         }
         let reads = self.note(verdict, pipeline);
@@ -455,11 +458,11 @@ impl Session {
     pub(super) fn need_of_batch(
         &self,
         statement: &Statement,
-        parsed: Option<&[u8]>,
-        after: &[u8],
+        batch: BatchAhead<'_>,
         pipeline: &Pipeline,
         judge: &impl Judge,
     ) -> Need {
+        let BatchAhead { parsed, after } = batch;
         if pipeline.owed.has_open_batch() {
             // It cannot move any more, so what follows need not be looked at.
             return if pipeline.is_read_only() { Need::Read } else { Need::Write };
@@ -470,8 +473,8 @@ impl Session {
         }
         let begins = self.begins_to_roam(&statement.verdict, &statement.sql, after, pipeline);
         match self.need(Some(&statement.verdict), pipeline) {
-            Need::Write if begins && self.batch_reads(parsed, after, true, pipeline, judge) => Need::Read,
-            Need::Read if self.batch_reads(parsed, after, self.is_in_block(pipeline), pipeline, judge) => Need::Read,
+            Need::Write if begins && self.batch_reads(batch, true, pipeline, judge) => Need::Read,
+            Need::Read if self.batch_reads(batch, self.is_in_block(pipeline), pipeline, judge) => Need::Read,
             Need::Read | Need::Write => Need::Write,
             insists => insists,
         }
@@ -484,7 +487,9 @@ impl Session {
             need => return need,
         }
         let in_block = self.is_in_block(pipeline);
-        if pipeline.owed.has_open_batch() || self.batch_reads(None, after, in_block, pipeline, judge) {
+        if pipeline.owed.has_open_batch()
+            || self.batch_reads(BatchAhead { parsed: None, after }, in_block, pipeline, judge)
+        {
             Need::Read
         } else {
             Need::Write
@@ -499,8 +504,7 @@ impl Session {
     /// that would hold the block to its server connection.
     fn batch_reads<'a>(
         &self,
-        parsed: Option<&'a [u8]>,
-        mut after: &'a [u8],
+        BatchAhead { parsed, mut after }: BatchAhead<'a>,
         in_block: bool,
         pipeline: &Pipeline,
         judge: &impl Judge,
@@ -747,6 +751,14 @@ impl Session {
             to_client.extend_from_slice(&reply::CLOSE_COMPLETE);
         }
     }
+}
+
+/// The rest of a batch, behind the message at hand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchAhead<'a> {
+    /// The name that the message at hand gives to a statement.
+    pub parsed: Option<&'a [u8]>,
+    pub after: &'a [u8],
 }
 
 /// Names that a batch gives to statements, as it is looked through: hardly ever more than a few.

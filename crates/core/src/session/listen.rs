@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
-    ask::ask_ours,
+    ask::{Lent, ask_ours},
     carried::Probe,
     client::{JUDGED_BYTES_MAX, NamesParsed, Said},
     owed::Owed,
@@ -549,14 +549,8 @@ impl Session {
     }
 
     /// The server has answered a query of a move.
-    pub(super) fn on_moved(
-        &mut self,
-        step: Move,
-        failed: bool,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ServerStep {
+    pub(super) fn on_moved(&mut self, step: Move, failed: bool, lent: &mut Lent<'_, '_>) -> ServerStep {
+        let Lent { pipeline, server, out } = lent;
         let words = pipeline.take(|seldom| &mut seldom.last_words);
         let Some(listening) = &mut self.listen else { return out_of_step() };
         match (step, listening.place) {

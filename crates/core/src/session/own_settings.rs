@@ -9,7 +9,8 @@
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use super::{
-    ClientStep, Judge, Outboxes, Pipeline, ServerState, Session, Shown,
+    ClientStep, Judge, Outboxes, Pipeline, Session, Shown,
+    ask::Lent,
     client::{Said, violation},
     explain::{self, Explained},
     nearest::nearest,
@@ -499,6 +500,14 @@ fn is_open(pipeline: &Pipeline, attached: bool) -> bool {
     attached && (pipeline.owed.status() != Status::Idle || pipeline.owed.has_open_batch())
 }
 
+/// Where something is answered in a server's place.
+pub(super) struct Here<'a, 'o> {
+    pub pipeline: &'a mut Pipeline,
+    /// The node of the server connection, if one is lent.
+    pub node: Option<u16>,
+    pub out: &'a mut Outboxes<'o>,
+}
+
 impl Session {
     /// Lets the session begin with these settings.
     pub fn steer(&mut self, startup: OwnSettings) {
@@ -513,22 +522,16 @@ impl Session {
     }
 
     /// A simple query that names settings of our own, with the node of the server connection if there is one.
-    pub(super) fn on_own_query(
-        &mut self,
-        text: &Text,
-        pipeline: &mut Pipeline,
-        node: Option<u16>,
-        judge: &impl Judge,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
+    pub(super) fn on_own_query(&mut self, text: &Text, judge: &impl Judge, here: &mut Here<'_, '_>) -> ClientStep {
+        let &mut Here { ref mut pipeline, node, ref mut out } = here;
         if waits(pipeline, out) {
             return ClientStep::Hold;
         }
         let attached = node.is_some();
         let open = is_open(pipeline, attached);
         let mut answer = Vec::new();
-        if let Err(report) = self.run_all(text, pipeline, node, judge, &mut answer) {
-            return self.fail_own(report, Request::Query, pipeline, attached, out);
+        if let Err(report) = self.run_all(text, judge, &mut Here { pipeline, node, out }, &mut answer) {
+            return self.fail_own(report, Request::Query, &mut Here { pipeline, node, out });
         }
         out.to_client.append(&mut answer);
         self.prepared.drop_unnamed();
@@ -548,20 +551,19 @@ impl Session {
     fn run_all(
         &mut self,
         text: &Text,
-        pipeline: &mut Pipeline,
-        node: Option<u16>,
         judge: &impl Judge,
+        here: &mut Here<'_, '_>,
         answer: &mut Vec<u8>,
     ) -> Result<(), Report> {
         let Text::Commands(commands) = text else { return Err(misplaced()) };
-        if pipeline.owed.status() == Status::Failed {
+        if here.pipeline.owed.status() == Status::Failed {
             return Err(aborted());
         }
         for command in commands {
             if matches!(command, OwnCommand::Show { .. } | OwnCommand::ExplainRoute { .. }) {
                 describe(command, 0, answer)?;
             }
-            self.run_own(command, pipeline, node, judge, answer)?;
+            self.run_own(command, judge, here, answer)?;
         }
         Ok(())
     }
@@ -569,11 +571,11 @@ impl Session {
     fn run_own(
         &mut self,
         command: &OwnCommand,
-        pipeline: &mut Pipeline,
-        node: Option<u16>,
         judge: &impl Judge,
+        here: &mut Here<'_, '_>,
         answer: &mut Vec<u8>,
     ) -> Result<(), Report> {
+        let &mut Here { ref mut pipeline, node, .. } = here;
         match command {
             OwnCommand::ExplainRoute { sql } => {
                 let explained = self.explain_route(&Explained { sql, pipeline, node }, judge, answer);
@@ -592,10 +594,9 @@ impl Session {
         &mut self,
         parse: &Parse<'_>,
         statement: Arc<Statement>,
-        pipeline: &mut Pipeline,
-        attached: bool,
-        out: &mut Outboxes<'_>,
+        here: &mut Here<'_, '_>,
     ) -> ClientStep {
+        let &mut Here { ref mut pipeline, node, ref mut out } = here;
         if waits(pipeline, out) {
             return ClientStep::Hold;
         }
@@ -607,7 +608,7 @@ impl Session {
         let taken = !parse.name.is_empty() && self.prepared.get(parse.name, &pipeline.owed).is_some();
         let checked = checked.and_then(|()| if taken { Err(name_taken(parse.name)) } else { Ok(()) });
         if let Err(report) = checked {
-            return self.fail_own(report, Request::Parse, pipeline, attached, out);
+            return self.fail_own(report, Request::Parse, &mut Here { pipeline, node, out });
         }
         if !parse.name.is_empty()
             && let Some(report) = self.prepared.too_much(parse, &pipeline.owed)
@@ -625,10 +626,9 @@ impl Session {
         message: Shown<'_>,
         names: &BindNames<'_>,
         statement: Arc<Statement>,
-        pipeline: &mut Pipeline,
-        attached: bool,
-        out: &mut Outboxes<'_>,
+        here: &mut Here<'_, '_>,
     ) -> ClientStep {
+        let &mut Here { ref mut pipeline, node, ref mut out } = here;
         if waits(pipeline, out) {
             return ClientStep::Hold;
         }
@@ -655,7 +655,7 @@ impl Session {
                 out.to_client.extend_from_slice(&reply::BIND_COMPLETE);
                 ClientStep::Answered
             }
-            Err(report) => self.fail_own(report, Request::Bind, pipeline, attached, out),
+            Err(report) => self.fail_own(report, Request::Bind, &mut Here { pipeline, node, out }),
         }
     }
 
@@ -664,10 +664,9 @@ impl Session {
         &mut self,
         object: Object<'_>,
         statement: Option<&Arc<Statement>>,
-        pipeline: &mut Pipeline,
-        attached: bool,
-        out: &mut Outboxes<'_>,
+        here: &mut Here<'_, '_>,
     ) -> Option<ClientStep> {
+        let &mut Here { ref mut pipeline, node, ref mut out } = here;
         let (text, format) = match object {
             Object::Statement(_) => (statement?.verdict.clone(), 0),
             Object::Portal(name) => {
@@ -688,7 +687,7 @@ impl Session {
                 out.to_client.append(&mut answer);
                 ClientStep::Answered
             }
-            Err(report) => self.fail_own(report, Request::Describe, pipeline, attached, out),
+            Err(report) => self.fail_own(report, Request::Describe, &mut Here { pipeline, node, out }),
         })
     }
 
@@ -714,7 +713,7 @@ impl Session {
         let mut answer = Vec::new();
         let run = match verdict.own.as_deref().map(only)? {
             _ if pipeline.owed.status() == Status::Failed => Err(aborted()),
-            Ok(command) => self.run_own(command, pipeline, node, judge, &mut answer),
+            Ok(command) => self.run_own(command, judge, &mut Here { pipeline, node, out }, &mut answer),
             Err(report) => Err(report),
         };
         Some(match run {
@@ -722,7 +721,7 @@ impl Session {
                 out.to_client.append(&mut answer);
                 ClientStep::Answered
             }
-            Err(report) => self.fail_own(report, Request::Execute, pipeline, node.is_some(), out),
+            Err(report) => self.fail_own(report, Request::Execute, &mut Here { pipeline, node, out }),
         })
     }
 
@@ -743,10 +742,9 @@ impl Session {
         &mut self,
         verdict: Option<&KnownText>,
         request: Request,
-        pipeline: &mut Pipeline,
-        server: &ServerState,
-        out: &mut Outboxes<'_>,
+        lent: &mut Lent<'_, '_>,
     ) -> Option<ClientStep> {
+        let Lent { pipeline, server, out } = lent;
         if self.own.as_ref()?.now.explain {
             if pipeline.owed.ready_owed() > 0 {
                 return Some(ClientStep::Hold);
@@ -764,7 +762,7 @@ impl Session {
             return Some(ClientStep::Hold);
         }
         if resets && !verdict.steps.is_empty() {
-            return Some(self.fail_own(misplaced(), request, pipeline, true, out));
+            return Some(self.fail_own(misplaced(), request, &mut Here { pipeline, node: Some(server.node), out }));
         }
         if resets {
             let startup = own.startup;
@@ -797,15 +795,9 @@ impl Session {
 
     /// The answer to a message is an error. A transaction at a server has to fail with it, and only the server can let it
     /// fail: it is sent what it must refuse, and its words are replaced by ours.
-    fn fail_own(
-        &mut self,
-        report: Report,
-        request: Request,
-        pipeline: &mut Pipeline,
-        attached: bool,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
-        if !is_open(pipeline, attached) {
+    fn fail_own(&mut self, report: Report, request: Request, here: &mut Here<'_, '_>) -> ClientStep {
+        let &mut Here { ref mut pipeline, node, ref mut out } = here;
+        if !is_open(pipeline, node.is_some()) {
             self.end_own(false);
             return self.refuse(&report, request, out);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Outboxes, Pipeline, ServerState, Session,
+    ask::Lent,
     owed::Owed,
     server_statements::{SERVER_STATEMENT_BYTES_MAX, ServerStatements},
     statements::{Statement, name_of_id},
@@ -39,14 +40,8 @@ pub(super) enum Fit {
 impl Session {
     /// Prepares a statement of the client's on a server that lacks it, in front of the message that needs it. One that
     /// was prepared there before the moment `since` may mean what the client's does not.
-    pub(super) fn ensure(
-        &self,
-        statement: &Arc<Statement>,
-        since: u64,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) {
+    pub(super) fn ensure(&self, statement: &Arc<Statement>, since: u64, lent: &mut Lent<'_, '_>) {
+        let Lent { pipeline, server, out } = lent;
         let id = statement.id;
         let held = server.statements.touch(id);
         let fresh = pipeline.owed.sent().has(id) || held.is_some_and(|held| held.since >= since);
@@ -84,10 +79,9 @@ impl Session {
         name: &[u8],
         described: bool,
         statement: &Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
+        lent: &mut Lent<'_, '_>,
     ) -> Fit {
+        let Lent { pipeline, server, out } = lent;
         let Some(told) = self.prepared.named().told(name).filter(|_| pipeline.owed.status() != Status::Failed) else {
             return Fit::Same;
         };

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{
     ClientStep, Judge, Need, Outboxes, Pipeline, ServerState, Session, Shown,
-    client::{JUDGED_BYTES_MAX, Said, violation},
+    ask::Lent,
+    client::{BatchAhead, JUDGED_BYTES_MAX, Said, violation},
     owed::Owed,
-    own_settings::{POSITION_QUERY, asks_position},
+    own_settings::{Here, POSITION_QUERY, asks_position},
     pipeline::Judged,
     prepare_again::{Fit, drop_held, drop_strange_unnamed},
     sql_names::SentBy,
@@ -80,19 +81,28 @@ impl Session {
         }
         let in_waiting_block = server.is_none() && self.in_waiting_block();
         if statement.verdict.own.is_some() && !in_waiting_block {
-            return self.on_own_parse(&parse, statement, pipeline, server.is_some(), out);
+            return self.on_own_parse(
+                &parse,
+                statement,
+                &mut Here { pipeline, node: server.map(|server| server.node), out },
+            );
         }
         if statement.verdict.does(Fact::AsksSequence) {
             self.draws.ask(&self.shared.code);
         }
-        let need = self.need_of_batch(&statement, Some(parse.name), message.after, pipeline, judge);
+        let need = self.need_of_batch(
+            &statement,
+            BatchAhead { parsed: Some(parse.name), after: message.after },
+            pipeline,
+            judge,
+        );
         let Some(server) = server else {
             pipeline.judged = Some(Judged::Parse(statement));
             return ClientStep::NeedServer(need);
         };
         // EXECUTE is described by what it executes, and that is looked up when it is parsed.
         if self.moves(pipeline, server, need, out)
-            || !self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out)
+            || !self.bring_names(&statement.verdict, SentBy::Batch, &mut Lent { pipeline, server, out })
         {
             return ClientStep::Hold;
         }
@@ -117,7 +127,7 @@ impl Session {
             pipeline.owed.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
-        self.parse_named(&parse, statement, pipeline, server, out)
+        self.parse_named(&parse, statement, &mut Lent { pipeline, server, out })
     }
 
     /// A text too long to be held: it passes under the client's own name, and the session is pinned.
@@ -152,14 +162,8 @@ impl Session {
         ClientStep::Forward
     }
 
-    fn parse_named(
-        &mut self,
-        parse: &Parse<'_>,
-        statement: Arc<Statement>,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ClientStep {
+    fn parse_named(&mut self, parse: &Parse<'_>, statement: Arc<Statement>, lent: &mut Lent<'_, '_>) -> ClientStep {
+        let Lent { pipeline, server, out } = lent;
         if let Some(report) = self.prepared.too_much(parse, &pipeline.owed) {
             return ClientStep::fail(report);
         }
@@ -168,7 +172,7 @@ impl Session {
         }
         if let Some(taken) = self.prepared.get(parse.name, &pipeline.owed) {
             // The server has to refuse it, so that its transaction fails as it would on a direct connection.
-            self.ensure(&taken, 0, pipeline, server, out);
+            self.ensure(&taken, 0, &mut Lent { pipeline, server, out });
             parse.write(&taken.name, out.to_server);
             pipeline.tally.add_passed_parse();
             pipeline.owed.push(Owed::ParseTaken { name: parse.name.into() });
@@ -214,13 +218,16 @@ impl Session {
         if let Some(statement) = statement.as_ref().filter(|statement| statement.verdict.own.is_some())
             && !(server.is_none() && self.in_waiting_block())
         {
-            return self.on_own_bind(message, &names, statement.clone(), pipeline, server.is_some(), out);
+            let node = server.map(|server| server.node);
+            return self.on_own_bind(message, &names, statement.clone(), &mut Here { pipeline, node, out });
         }
         if statement.as_ref().is_some_and(|statement| statement.verdict.does(Fact::AsksSequence)) {
             self.draws.ask(&self.shared.code);
         }
         let mut need = match &statement {
-            Some(statement) => self.need_of_batch(statement, None, message.after, pipeline, judge),
+            Some(statement) => {
+                self.need_of_batch(statement, BatchAhead { parsed: None, after: message.after }, pipeline, judge)
+            }
             None => self.need_of_rest(message.after, pipeline, judge),
         };
         if need == Need::Read && self.is_in_block(pipeline) && !names.portal.is_empty() {
@@ -237,7 +244,8 @@ impl Session {
         let mut fit = Fit::Same;
         if let Some(statement) = &mut statement {
             if self.own.is_some()
-                && let Some(step) = self.note_own(Some(&statement.verdict), Request::Bind, pipeline, server, out)
+                && let Some(step) =
+                    self.note_own(Some(&statement.verdict), Request::Bind, &mut Lent { pipeline, server, out })
             {
                 return step;
             }
@@ -248,15 +256,15 @@ impl Session {
                 return ClientStep::Hold;
             }
             if !lists {
-                self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out);
+                self.bring_names(&statement.verdict, SentBy::Batch, &mut Lent { pipeline, server, out });
             }
-            fit = self.fits(names.statement, described, statement, pipeline, server, out);
+            fit = self.fits(names.statement, described, statement, &mut Lent { pipeline, server, out });
             if fit == Fit::Retyped {
                 // As on a direct connection, where the types stay those that were found out when it was parsed.
                 if let Some(types) = self.prepared.named().told_types(names.statement) {
                     *statement = self.shared.statements.retyped(statement, types);
                     self.prepared.named_mut().retype(names.statement, statement);
-                    fit = self.fits(names.statement, described, statement, pipeline, server, out);
+                    fit = self.fits(names.statement, described, statement, &mut Lent { pipeline, server, out });
                 } else {
                     fit = Fit::Changed;
                 }
@@ -265,7 +273,7 @@ impl Session {
                 return ClientStep::Hold;
             }
             if lists {
-                self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out);
+                self.bring_names(&statement.verdict, SentBy::Batch, &mut Lent { pipeline, server, out });
             }
         }
         self.forget_own_portal(names.portal);
@@ -321,7 +329,7 @@ impl Session {
                 if described && told.is_none() {
                     pipeline.seldom_mut().tells_of = Some(statement.id);
                 }
-                self.ensure(&statement, since, pipeline, server, out);
+                self.ensure(&statement, since, &mut Lent { pipeline, server, out });
                 names.write_front(message.head.body, &statement.name, out.to_server);
                 pipeline.owed.push(Owed::Bind { id: Some(statement.id) });
                 ClientStep::Replaced { rest: frame::HEADER_BYTES + names.bytes }
@@ -359,11 +367,14 @@ impl Session {
             Object::Statement(name) if !pipeline.effects.uses_name(name) => self.prepared.get(name, &pipeline.owed),
             Object::Statement(_) | Object::Portal(_) => None,
         };
-        if let Some(step) = self.on_own_describe(object, statement.as_ref(), pipeline, server.is_some(), out) {
+        let node = server.as_deref().map(|server| server.node);
+        if let Some(step) = self.on_own_describe(object, statement.as_ref(), &mut Here { pipeline, node, out }) {
             return step;
         }
         let need = match &statement {
-            Some(statement) => self.need_of_batch(statement, None, message.after, pipeline, judge),
+            Some(statement) => {
+                self.need_of_batch(statement, BatchAhead { parsed: None, after: message.after }, pipeline, judge)
+            }
             None => self.need_of_rest(message.after, pipeline, judge),
         };
         let Some(server) = server else { return ClientStep::NeedServer(need) };
@@ -371,7 +382,7 @@ impl Session {
             return ClientStep::Hold;
         }
         if let Some(statement) = &statement
-            && !self.bring_names(&statement.verdict, SentBy::Batch, pipeline, server, out)
+            && !self.bring_names(&statement.verdict, SentBy::Batch, &mut Lent { pipeline, server, out })
         {
             return ClientStep::Hold;
         }
@@ -383,7 +394,7 @@ impl Session {
             }
             (Object::Statement(name), Some(statement)) => {
                 let since = self.prepared.since(name, &pipeline.owed);
-                self.ensure(&statement, since, pipeline, server, out);
+                self.ensure(&statement, since, &mut Lent { pipeline, server, out });
                 request::about_statement(b'D', &statement.name, out.to_server);
                 pipeline.owed.push(Owed::Describe { id: Some(statement.id), unnamed: false });
                 ClientStep::Answered

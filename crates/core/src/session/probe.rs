@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
-    ask::ask_ours,
+    ask::{Lent, ask_ours},
     carried::{Answer, Carried, Probe, creates_temporary},
     effects::Effects,
     inquiry::Outcome,
@@ -102,14 +102,8 @@ impl Session {
         first
     }
 
-    pub(super) fn on_probed(
-        &mut self,
-        failed: bool,
-        probe: &Probe,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> ServerStep {
+    pub(super) fn on_probed(&mut self, failed: bool, probe: &Probe, lent: &mut Lent<'_, '_>) -> ServerStep {
+        let Lent { pipeline, server, out } = lent;
         pipeline.asked_again = false;
         let effects = std::mem::take(&mut pipeline.effects);
         let answer = pipeline.take(|seldom| &mut seldom.answer);

@@ -1,8 +1,9 @@
 //! What a server's message means.
 
 use super::{
-    Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown, carried::Probe,
-    effects::Effects, identity::Identity, owed::Owed, probe::on_answer_row, shape::Shape, statements::NAME_PREFIX,
+    Mode, Outboxes, ParameterError, Phase, Pipeline, ServerState, ServerStep, Session, Shown, ask::Lent,
+    carried::Probe, effects::Effects, identity::Identity, owed::Owed, probe::on_answer_row, shape::Shape,
+    statements::NAME_PREFIX,
 };
 use crate::wire::{
     self, ErrorFields,
@@ -430,7 +431,7 @@ impl Session {
         match done.owed {
             Owed::Replay { may_fail, .. } if failed => self.on_refused(may_fail, pipeline),
             Owed::Replay { settings, .. } => self.on_replayed(settings, pipeline, server, out),
-            Owed::Move { step } => self.on_moved(step, failed, pipeline, server, out),
+            Owed::Move { step } => self.on_moved(step, failed, &mut Lent { pipeline, server, out }),
             Owed::Probe { probe } if failed && self.may_ask_again(pipeline, server) => {
                 self.ask(probe, pipeline, server, out)
             }
@@ -438,7 +439,7 @@ impl Session {
                 if !failed && self.inquires_further(&mut probe, pipeline) {
                     return self.ask(probe, pipeline, server, out);
                 }
-                self.on_probed(failed, &probe, pipeline, server, out)
+                self.on_probed(failed, &probe, &mut Lent { pipeline, server, out })
             }
             Owed::Restore => self.on_restored(failed, pipeline, server, out),
             Owed::OurSync | Owed::FailedBegin => ServerStep::Swallow,

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     Judge, Outboxes, Pipeline, ServerState, Session,
-    ask::ask_ours,
+    ask::{Lent, ask_ours},
     carried::Prepared,
     client_statements::Named,
     owed::Owed,
@@ -85,14 +85,8 @@ impl Session {
 
     /// Prepares the server connection for a text that uses names of prepared statements in SQL. False when what the
     /// names mean depends on replies that have not come.
-    pub(super) fn bring_names(
-        &mut self,
-        verdict: &Verdict,
-        sent: SentBy,
-        pipeline: &mut Pipeline,
-        server: &mut ServerState,
-        out: &mut Outboxes<'_>,
-    ) -> bool {
+    pub(super) fn bring_names(&mut self, verdict: &Verdict, sent: SentBy, lent: &mut Lent<'_, '_>) -> bool {
+        let Lent { pipeline, server, out } = lent;
         if !self.touches_names(verdict, pipeline, server) {
             return true;
         }
