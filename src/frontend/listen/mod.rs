@@ -23,7 +23,7 @@ use self::{
 use super::{cluster::Cluster, exchange::Exchange, registry::Slot, target::Target, worker::Worker};
 use crate::{backend::Server, tasks::Scope};
 use poolhouse_core::{
-    session::{self, Errand, HubAddress, Session},
+    session::{self, Delivery, Errand, HubAddress, Session},
     wire::error::Report,
 };
 
@@ -139,8 +139,12 @@ impl Listener<'_> {
         let Some((pipeline, mut out, room)) = exchange.between_messages() else { return Attended::Nothing };
         let quiet = pressed || pipeline.owed.is_quiet();
         let mut moved = mailbox.open(|mail| {
-            let room = out.to_client.len() < room;
-            self.session.on_mail(mail, room, quiet, pipeline, out.to_client)
+            let delivery = match out.to_client.len() < room {
+                false => Delivery::Full,
+                true if quiet => Delivery::Quiet,
+                true => Delivery::Busy,
+            };
+            self.session.on_mail(mail, delivery, pipeline, out.to_client)
         });
         if let Some(server) = self.server.as_deref_mut() {
             moved |= self.session.hand_over(pipeline, &mut server.state, &mut out);

@@ -44,6 +44,17 @@ pub enum Errand {
     Leave,
 }
 
+/// Whether a notification may be delivered to the client now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Its outbox is full.
+    Full,
+    /// It may stand among answers only: something of the client is under way.
+    Busy,
+    /// It disturbs nothing.
+    Quiet,
+}
+
 /// What the hub tells a session, in the order in which it happened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Mail {
@@ -357,13 +368,10 @@ impl Session {
 
     /// Takes in what the hub tells; what cannot be taken yet is given back, to be shown again.
     ///
-    /// `room`: the client's outbox ends at a message's end and has room. `quiet`: nothing of the client is under way,
-    /// so that a notification disturbs nothing.
     pub fn on_mail(
         &mut self,
         mail: Mail,
-        room: bool,
-        quiet: bool,
+        delivery: Delivery,
         pipeline: &mut Pipeline,
         to_client: &mut Vec<u8>,
     ) -> Option<Mail> {
@@ -371,8 +379,10 @@ impl Session {
         match (mail, &mut listening.place) {
             // The server connection delivers them, or has.
             (Mail::Notifications(_), _) if !listening.hub_started => {}
-            (Mail::Notifications(bytes), Place::Hub) if room && quiet => to_client.extend_from_slice(&bytes),
-            (Mail::Notifications(bytes), Place::Returning { hub_passed: false, .. }) if room => {
+            (Mail::Notifications(bytes), Place::Hub) if delivery == Delivery::Quiet => {
+                to_client.extend_from_slice(&bytes)
+            }
+            (Mail::Notifications(bytes), Place::Returning { hub_passed: false, .. }) if delivery != Delivery::Full => {
                 to_client.extend_from_slice(&bytes);
             }
             // After the end of what is before the marker they are the server connection's.
@@ -388,7 +398,9 @@ impl Session {
             (Mail::Ended(_), _) => {}
             (Mail::Lost, _) => listening.lose_hub(pipeline, to_client),
             (mail @ Mail::Listening { .. }, Place::Leaving { .. }) if listening.gap => return Some(mail),
-            (mail @ Mail::Listening { .. }, Place::Hub) if listening.gap && !(room && quiet) => return Some(mail),
+            (mail @ Mail::Listening { .. }, Place::Hub) if listening.gap && delivery != Delivery::Quiet => {
+                return Some(mail);
+            }
             (Mail::Listening { version, node }, place) => {
                 let in_hub = *place == Place::Hub;
                 if version != listening.version {

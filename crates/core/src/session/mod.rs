@@ -106,7 +106,7 @@ pub use carried::{Answer, Carried, Probe, Replay};
 pub use client::long_text;
 pub use decide::Rule;
 pub use explain::{NodeView, ROUTE_COLUMNS, RouteRow};
-pub use listen::{Channel, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
+pub use listen::{Channel, Delivery, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
 pub use nearest::nearest;
 pub use own_code::{Change as CodeChange, Due, OwnCode};

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::player::Verdicts;
 use crate::{
     session::{
-        AfterLoss, Carried, Channel, ClientStep, Errand, HubAddress, Loss, Mail, Mode, Need, OnPin, Outboxes, Pipeline,
-        Reported, ServerState, ServerStep, Session, Shared, Shown, Statements, read_marker,
+        AfterLoss, Carried, Channel, ClientStep, Delivery, Errand, HubAddress, Loss, Mail, Mode, Need, OnPin, Outboxes,
+        Pipeline, Reported, ServerState, ServerStep, Session, Shared, Shown, Statements, read_marker,
     },
     wire::{frame::HEADER_BYTES, header, reply, reply::Status, request},
 };
@@ -320,9 +320,9 @@ impl World {
                 Errand::Leave => panic!("it listens to the bell all the time"),
             }
         }
-        let quiet = self.pipeline.owed.is_quiet();
+        let delivery = if self.pipeline.owed.is_quiet() { Delivery::Quiet } else { Delivery::Busy };
         while let Some(mail) = self.hub.mail.pop_front() {
-            if let Some(mail) = self.session.on_mail(mail, true, quiet, &mut self.pipeline, &mut self.received) {
+            if let Some(mail) = self.session.on_mail(mail, delivery, &mut self.pipeline, &mut self.received) {
                 self.hub.mail.push_front(mail);
                 break;
             }
