@@ -263,6 +263,19 @@ fn globals(source: &Source) -> Vec<String> {
     statics.0.into_iter().map(complain).collect()
 }
 
+/// Queries that a session writes itself: a query of ours takes the server's unnamed statement away, which `ask_ours` notes.
+/// What stands in the place of a client's own query is the exception.
+fn questions(source: &Source) -> Vec<String> {
+    let may_write = matches!(source.path.as_str(), "session/ask.rs" | "session/client.rs" | "session/pins.rs");
+    if source.root != CORE || source.module() != "session" || may_write {
+        return Vec::new();
+    }
+    let writes = |path: &[String]| matches!(path, [.., of, name] if of == "request" && name.starts_with("query"));
+    let reads = |path: &[String]| path.last().is_some_and(|name| name == "query_text");
+    let written = named(source).into_iter().filter(|(path, _)| writes(path) && !reads(path));
+    written.map(|(path, line)| source.complaint(line, &path.join("::"), "ask::ask_ours sends queries")).collect()
+}
+
 /// Unfinished work, in tests too.
 fn leftovers(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -401,6 +414,11 @@ fn nothing_is_left_unfinished() {
 }
 
 #[test]
+fn sessions_ask_in_one_way() {
+    check(questions);
+}
+
+#[test]
 fn files_are_about_one_thing() {
     check(length);
 }
@@ -460,6 +478,18 @@ fn a_global_that_changes_is_found() {
         "thread_local! { static X: u8 = 0; }",
     ] {
         assert_eq!(complains(globals, "a.rs", changing), 1, "{changing}");
+    }
+}
+
+#[test]
+fn questions_are_found() {
+    for (path, text, expected) in [
+        ("session/probe.rs", "fn f() { request::query(x, y) }", 1),
+        ("session/listen.rs", "use crate::wire::request::{query_bytes, sync};", 1),
+        ("session/listen.rs", "fn f() { request::query_text(x); request::sync(y) }", 0),
+        ("session/ask.rs", "fn f() { request::query_bytes(x, y) }", 0),
+    ] {
+        assert_eq!(questions(&Source::new(CORE, path, text)).len(), expected, "{path}: {text}");
     }
 }
 
