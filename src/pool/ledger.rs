@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     CheckoutError, Manager, Settings,
-    trouble::{SLOW, Trouble},
+    trouble::{ONLY_HOPE_PAUSE, SLOW, Trouble, Try},
     waiters::{Waiter, Waiters},
 };
 
@@ -181,13 +181,26 @@ impl<M: Manager> PoolLedger<M> {
     /// Whether connections may be opened for those who wait. One that failed is tried again by one attempt at a time.
     fn may_open(&self) -> bool {
         let Some(trouble) = &self.trouble else { return true };
-        self.opening == 0 && trouble.is_due(true, Instant::now())
+        self.opening == 0 && trouble.due(self.what_for()) <= Instant::now()
     }
 
-    /// Nothing comes for those who wait before another try is due: why.
+    /// What a try to open a connection is for while somebody waits.
+    fn what_for(&self) -> Try {
+        if self.connections() == 0 { Try::OnlyHope } else { Try::Wanted }
+    }
+
+    /// Nothing comes for those who wait before another try is due, after a failure that may be mended only elsewhere: why.
     fn hopeless(&self) -> Option<&M::Error> {
-        let error = self.trouble.as_ref()?.error.as_ref()?;
+        let trouble = self.trouble.as_ref().filter(|trouble| !trouble.is_lasting())?;
+        let error = trouble.error.as_ref()?;
         (self.connections() == 0 && !self.paused && !self.may_open()).then_some(error)
+    }
+
+    /// When the try is due that those wait for who can get nothing else.
+    fn next_try(&self) -> Option<Instant> {
+        let trouble = self.trouble.as_ref().filter(|trouble| trouble.is_lasting())?;
+        let awaited = !self.waiting.is_empty() && self.connections() == 0 && !self.paused;
+        awaited.then(|| trouble.due(Try::OnlyHope))
     }
 
     /// All who wait learn that it is better not to.
@@ -455,7 +468,7 @@ impl<M: Manager> Ledger<M> {
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.waiting.push(Waiter::new(ticket, worker, since));
             let limit = pool.settings.checkout_timeout.filter(|_| !pool.paused);
-            let deadline = limit.map(|limit| since + limit);
+            let deadline = earlier(limit.map(|limit| since + limit), pool.next_try());
             outcome.watch(self.watch_for(deadline));
         }
         self.hand_out_idle(key, outcome);
@@ -634,11 +647,14 @@ impl<M: Manager> Ledger<M> {
         self.wakes = None;
     }
 
-    /// Ends the waits that have lasted for `checkout_timeout`, and tells when the next one will have; `None` when nobody
-    /// waits, and the next one that does has to start this again.
+    /// Ends the waits that have lasted for `checkout_timeout`, makes the tries that somebody waits for, and tells when the
+    /// next one of either is due; `None` when nobody waits, and the next one that does has to start this again.
     pub fn expire(&mut self, now: Instant, outcome: &mut Outcome<M>) -> Option<Instant> {
         let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
         for key in keys {
+            if self.pools.get(&key).and_then(PoolLedger::next_try).is_some_and(|due| due <= now) {
+                self.open_for(key, outcome);
+            }
             let Some(pool) = self.pools.get_mut(&key) else { continue };
             let Some(limit) = pool.settings.checkout_timeout.filter(|_| !pool.paused) else { continue };
             while pool.waiting.front().is_some_and(|waiter| waiter.since + limit <= now) {
@@ -652,11 +668,15 @@ impl<M: Manager> Ledger<M> {
         self.wakes
     }
 
-    /// When the first of all waits has lasted for `checkout_timeout`.
+    /// When the first of all waits has lasted for `checkout_timeout`, or the first try is due that somebody waits for.
     fn next_deadline(&self) -> Option<Instant> {
+        // A try that is due and was not made lacks room: it is looked at again after a pause, not at once for ever.
+        let now = Instant::now();
+        let after = |due| if due > now { due } else { now + ONLY_HOPE_PAUSE };
         let deadlines = self.pools.values().filter(|pool| !pool.paused).filter_map(|pool| {
             let first = pool.waiting.front()?;
-            Some(first.since + pool.settings.checkout_timeout?)
+            let limit = pool.settings.checkout_timeout.map(|limit| first.since + limit);
+            earlier(limit, pool.next_try().map(after))
         });
         deadlines.min()
     }
@@ -736,7 +756,7 @@ impl<M: Manager> Ledger<M> {
     fn try_again(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
         let (now, room) = (self.now, self.open < self.connections_max);
         let Some(pool) = self.pools.get_mut(&key) else { return };
-        let due = pool.trouble.as_ref().is_some_and(|trouble| trouble.is_due(false, now));
+        let due = pool.trouble.as_ref().is_some_and(|trouble| trouble.due(Try::Unasked) <= now);
         let free = !pool.paused && pool.opening == 0 && pool.connections() < pool.settings.size;
         if due && free && room {
             self.reserve(key, outcome);
@@ -885,6 +905,10 @@ fn next_waiter(waiting: &mut Waiters, home: ThreadId) -> Option<Waiter> {
         return waiting.pop();
     }
     waiting.pop_near(home)
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// Between 0.9 and 1.1 times the lifetime, spread evenly over consecutive connections (multiples of the golden ratio).

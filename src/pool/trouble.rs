@@ -14,11 +14,27 @@ const PASSING_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The longest after those that last until a person mends them, as a wrong password.
 const LASTING_PAUSE_MAX: Duration = Duration::from_secs(8);
 
-/// Somebody who waits for the pool, and has nowhere else to go, waits no longer than this for another try.
+/// Somebody who waits for the pool while connections of it are lent waits no longer than this for another try.
 const WANTED_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The same after failures that may pass in a moment.
 const WANTED_PASSING_PAUSE: Duration = Duration::from_millis(50);
+
+/// The same when nothing can come back and only a try can help. Whoever comes after a refusal hears of a later try: what
+/// was refused may have been mended a moment ago, and nobody is told what is not so any more. Ten tries a second are
+/// what one impatient client costs a server directly.
+pub const ONLY_HOPE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a try to open a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Try {
+    /// To find out whether all is well again; nobody waits.
+    Unasked,
+    /// Somebody waits who may get what comes back, too.
+    Wanted,
+    /// Somebody waits, and nothing can come back.
+    OnlyHope,
+}
 
 /// An opening that takes longer than this is taken for one that fails, until it ends: others may be served elsewhere.
 pub const SLOW: Duration = Duration::from_secs(1);
@@ -53,19 +69,25 @@ impl<E> Trouble<E> {
         (self.error, self.lasting) = (Some(error), lasting);
     }
 
-    /// Whether it is time for another try. One that is `wanted` by somebody comes sooner than one that only finds out
-    /// whether all is well again.
-    pub fn is_due(&self, wanted: bool, now: Instant) -> bool {
-        now.saturating_duration_since(self.last) >= self.pause(wanted)
+    /// When it is time for another try. One that somebody wants comes sooner than one that only finds out whether all is
+    /// well again.
+    pub fn due(&self, what_for: Try) -> Instant {
+        self.last + self.pause(what_for)
     }
 
-    fn pause(&self, wanted: bool) -> Duration {
+    /// Whether the failure does not pass by itself.
+    pub fn is_lasting(&self) -> bool {
+        self.lasting
+    }
+
+    fn pause(&self, what_for: Try) -> Duration {
         let doubled = PAUSE * 2_u32.pow(self.failures.saturating_sub(1).min(10));
-        let most = match (self.lasting, wanted) {
-            (false, true) => return WANTED_PASSING_PAUSE,
-            (false, false) => PASSING_PAUSE_MAX,
-            (true, true) => WANTED_PAUSE_MAX,
-            (true, false) => LASTING_PAUSE_MAX,
+        let most = match (self.lasting, what_for) {
+            (false, Try::Wanted | Try::OnlyHope) => return WANTED_PASSING_PAUSE,
+            (true, Try::OnlyHope) => return ONLY_HOPE_PAUSE,
+            (false, Try::Unasked) => PASSING_PAUSE_MAX,
+            (true, Try::Wanted) => WANTED_PAUSE_MAX,
+            (true, Try::Unasked) => LASTING_PAUSE_MAX,
         };
         let spread = self.spread.wrapping_add(self.failures.into()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         // Never longer than the longest.
@@ -80,14 +102,14 @@ mod tests {
     use super::*;
 
     /// The pauses before so many tries that all fail at once.
-    fn pauses(lasting: bool, wanted: bool, spread: u64, tries: usize) -> Vec<Duration> {
+    fn pauses(lasting: bool, what_for: Try, spread: u64, tries: usize) -> Vec<Duration> {
         let mut now = Instant::now();
         let mut trouble = Trouble::slow(now, spread);
         let mut pauses = Vec::new();
         for _ in 0..tries {
             trouble.fail((), lasting, now, now);
             let begun = now;
-            while !trouble.is_due(wanted, now) {
+            while trouble.due(what_for) > now {
                 now += Duration::from_millis(10);
             }
             pauses.push(now - begun);
@@ -98,13 +120,15 @@ mod tests {
     proptest! {
         #[test]
         fn pauses_grow_to_a_bound(spread: u64) {
-            for (lasting, wanted, most) in [
-                (true, false, LASTING_PAUSE_MAX),
-                (true, true, WANTED_PAUSE_MAX),
-                (false, false, PASSING_PAUSE_MAX),
-                (false, true, WANTED_PASSING_PAUSE),
+            for (lasting, what_for, most) in [
+                (true, Try::Unasked, LASTING_PAUSE_MAX),
+                (true, Try::Wanted, WANTED_PAUSE_MAX),
+                (true, Try::OnlyHope, ONLY_HOPE_PAUSE),
+                (false, Try::Unasked, PASSING_PAUSE_MAX),
+                (false, Try::Wanted, WANTED_PASSING_PAUSE),
+                (false, Try::OnlyHope, WANTED_PASSING_PAUSE),
             ] {
-                let pauses = pauses(lasting, wanted, spread, 40);
+                let pauses = pauses(lasting, what_for, spread, 40);
                 prop_assert!(pauses.iter().all(|pause| *pause <= most + Duration::from_millis(10)), "{pauses:?}");
                 prop_assert!(pauses[0] <= pauses[39] + most / 4);
                 prop_assert!(pauses[39] >= most.mul_f64(0.75));

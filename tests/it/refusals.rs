@@ -299,6 +299,28 @@ fn a_wrong_password_for_the_servers_is_told_at_once() {
 }
 
 #[test]
+fn what_has_been_mended_serves_whoever_comes_next() {
+    let cluster = cluster().trust_user("app").start().unwrap();
+    let direct = |sql: &str| cluster.node(0).query(sql).unwrap();
+    for mode in ["'transaction'", "'session'"] {
+        let pooler = patient(&cluster, ports(&cluster)).set("pool.mode", mode).start();
+        let came = |database: &str| {
+            let mut client = RawClient::connect(pooler.port());
+            client.send(&messages::startup(0x30000, &[("user", "app"), ("database", database)]));
+            let last = client.finish_login("app", "secret").pop().unwrap();
+            let answer = if last.tag == b'E' { vec![last] } else { client.query("SELECT 1") };
+            answer.iter().find(|message| message.tag == b'E').map_or("served".into(), Message::sqlstate)
+        };
+        for _ in 0..3 {
+            assert_eq!(came("later"), "3D000", "{mode}");
+            direct("CREATE DATABASE later");
+            assert_eq!(came("later"), "served", "{mode}");
+            direct("DROP DATABASE later WITH (FORCE)");
+        }
+    }
+}
+
+#[test]
 fn what_the_health_check_is_told_clients_are_told_at_once() {
     let cluster = cluster().scram_user("real", "right").trust_user("app").start().unwrap();
     let http = free_port().unwrap();

@@ -28,19 +28,60 @@ async fn a_first_error_reaches_everyone_who_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_just_after_an_error_hears_it_without_a_try() {
+async fn who_comes_after_a_refusal_hears_of_a_later_try_shared_by_all() {
     let mut bench = Bench::new(10);
     let pool = bench.pool(settings(5));
-    pool.next(&[Step::Fail(LASTING)]);
+    pool.next(&[Step::Fail(LASTING), Step::Fail(LASTING)]);
     let mut first = pool.wait(here());
     bench.settle().await;
     assert_eq!(failure(&mut first), LASTING);
     let attempts = pool.attempts();
-    for _ in 0..1000 {
-        assert_eq!(failure(&mut pool.wait(here())), LASTING);
-    }
-    bench.settle().await;
+    let mut waits: Vec<TestWait> = (0..1000).map(|_| pool.wait(here())).collect();
+    bench.pass(ms(90)).await;
+    assert!(waits.iter_mut().all(|wait| peek(wait).is_none()), "nobody is told what may not be so any more");
     assert_eq!(pool.attempts(), attempts);
+    bench.pass(ms(20)).await;
+    assert!(waits.iter_mut().all(|wait| failure(wait) == LASTING));
+    assert_eq!(pool.attempts(), attempts + 1);
+    // It has been mended.
+    let mut again = pool.wait(here());
+    bench.pass(ms(110)).await;
+    got(&mut again).give_back();
+    bench.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_impatient_client_after_the_other_makes_ten_tries_a_second() {
+    let mut bench = Bench::new(10);
+    let pool = bench.pool(settings(5));
+    pool.next(&[Step::Fail(LASTING); 100]);
+    let mut wait = pool.wait(here());
+    for _ in 0..500 {
+        bench.pass(ms(10)).await;
+        if peek(&mut wait).is_some() {
+            wait = pool.wait(here());
+        }
+    }
+    assert!((40..=51).contains(&pool.attempts()), "{}", pool.attempts());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_finds_no_room_is_not_made_in_a_loop() {
+    let mut bench = Bench::new(1);
+    let pool = bench.pool(settings(1));
+    pool.next(&[Step::Fail(LASTING)]);
+    let mut first = pool.wait(here());
+    bench.settle().await;
+    assert_eq!(failure(&mut first), LASTING);
+    let other = bench.pool(settings(1));
+    let lease = other.lease().await;
+    let mut wait = pool.wait(here());
+    bench.pass(ms(1_000)).await;
+    assert!(peek(&mut wait).is_none(), "it waits for the room");
+    lease.give_back();
+    bench.pass(ms(200)).await;
+    got(&mut wait).give_back();
+    bench.check();
 }
 
 #[tokio::test(start_paused = true)]
