@@ -11,7 +11,7 @@ help:
 	@echo "make bench       Poolhouse measured against other poolers"
 	@echo "make pgpool      Poolhouse beside Pgpool-II: where statements go, stale reads, load, a lost replica"
 	@echo "make fuzz        each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)"
-	@echo "make lint        formatting and lints"
+	@echo "make lint        formatting, clippy, documentation, unused crates, licences, the oldest compiler"
 	@echo "make build       target/release/poolhouse"
 	@echo "make reference   config/reference.toml and config/schema.json, from the declarations in src/config/keys.rs"
 	@echo "make check-deps  what the other targets would install"
@@ -55,9 +55,8 @@ fuzz:
 	done
 
 lint:
-	@scripts/deps.sh build lint
-	cargo fmt --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/deps.sh build lint deny
+	@scripts/lint.sh
 
 build:
 	@scripts/deps.sh build
@@ -70,4 +69,4 @@ reference:
 	$${CARGO_TARGET_DIR:-target}/debug/poolhouse check --schema > config/schema.json
 
 check-deps:
-	@scripts/deps.sh --check build lint postgres drivers node python bench pgpool
+	@scripts/deps.sh --check build lint deny postgres drivers node python bench pgpool

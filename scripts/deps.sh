@@ -3,6 +3,7 @@
 # usage: scripts/deps.sh [--check] GROUP...
 #   build     a C compiler, clang and libclang (PostgreSQL's parser is C, and its bindings are generated)
 #   lint      rustfmt and clippy
+#   deny      cargo-deny, which is built (minutes)
 #   postgres  PostgreSQL's server programs, with pgbench and psql
 #   node      node and npm (they fetch a second version of PostgreSQL for the tests)
 #   python    Python with its headers and libpq's (psycopg2 is built for its tests)
@@ -84,7 +85,7 @@ missing_of() {
         pgpool)
             has pgpool || has_file /usr/sbin/pgpool || echo pgpool2
             ;;
-        lint) ;;
+        lint | deny) ;;
         *)
             say "no such group: $1"
             exit 2
@@ -130,6 +131,17 @@ install_components() {
     rustup component add "$@" >&2
 }
 
+# Prints the programs that a group lacks and cargo builds.
+programs_of() {
+    [ "$1" = deny ] || return 0
+    cargo deny --version >/dev/null 2>&1 || echo cargo-deny
+}
+
+install_programs() {
+    say "building $* with cargo"
+    cargo install --locked --quiet "$@" >&2
+}
+
 check=
 if [ "${1:-}" = --check ]; then
     check=yes
@@ -137,13 +149,15 @@ if [ "${1:-}" = --check ]; then
 fi
 packages=
 components=
+programs=
 for group in "$@"; do
     of_group=$(missing_of "$group")
     packages="$packages $of_group"
     components="$components $(components_of "$group")"
+    programs="$programs $(programs_of "$group")"
 done
 # Split at spaces and line ends; that is what the lists are.
-set -- $packages $components
+set -- $packages $components $programs
 if [ $# = 0 ]; then
     [ -z "$check" ] || say "nothing is missing"
     exit 0
@@ -156,3 +170,5 @@ set -- $packages
 [ $# = 0 ] || install_packages "$@"
 set -- $components
 [ $# = 0 ] || install_components "$@"
+set -- $programs
+[ $# = 0 ] || install_programs "$@"

@@ -288,7 +288,7 @@ async fn drain(frontend: &Frontend, clients: &Scope) {
 /// The clusters, watched and kept by tasks of this scope, and what serves clients in front of them.
 ///
 /// # Errors
-/// [`Error::Random`].
+/// When the operating system gives no random numbers.
 pub fn assemble(
     settings: &Settings,
     visitors: mpsc::UnboundedSender<Visitor>,

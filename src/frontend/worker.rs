@@ -119,7 +119,7 @@ impl Worker {
         kept.unwrap_or_default()
     }
 
-    /// Takes back an exchange that has been [`Exchange::end`]ed.
+    /// Takes back an exchange that has ended (`Exchange::end`).
     pub fn put_back(&self, exchange: Box<Exchange>) {
         let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
         if exchanges.len() < EXCHANGES_KEPT {

@@ -159,7 +159,7 @@ impl Traffic {
     }
 }
 
-/// What a [`Traffic`] held at one moment, or several together.
+/// What a `Traffic` held at one moment, or several together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures {
     counts: [u64; COUNTS],

@@ -26,6 +26,7 @@ mod leaving;
 mod login;
 mod login_settings;
 mod long_texts;
+mod manifests;
 mod moving;
 mod new_functions;
 mod notify;

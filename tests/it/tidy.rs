@@ -39,7 +39,7 @@ const LEFT_WORDS: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];
 // ---- Reading source text ----
 
 /// A source file of one of the crates, without what only tests see.
-struct Source {
+pub struct Source {
     /// Where its crate's `src` is, below the workspace.
     root: &'static str,
     /// Below that, with `/`.
@@ -49,7 +49,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(root: &'static str, path: &str, text: &str) -> Source {
+    pub fn new(root: &'static str, path: &str, text: &str) -> Source {
         let file = syn::parse_file(text).unwrap_or_else(|error| panic!("{root}/{path}: {error}"));
         Source { root, path: path.to_owned(), text: text.to_owned(), file }
     }
@@ -75,7 +75,7 @@ impl Source {
     }
 }
 
-fn attributes(item: &Item) -> &[Attribute] {
+pub fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
         Item::Enum(item) => &item.attrs,
@@ -93,7 +93,7 @@ fn attributes(item: &Item) -> &[Attribute] {
 }
 
 /// `#[cfg(test)]`, and `#[cfg(any(test, feature = "…"))]` for what fuzzing sees, too.
-fn is_of_tests(attributes: &[Attribute]) -> bool {
+pub fn is_of_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let syn::Meta::List(list) = &attribute.meta else { return false };
         let condition = list.tokens.to_string();
@@ -106,7 +106,7 @@ fn line(span: Span) -> usize {
 }
 
 /// Every path that the code names, with its line: `use a::{b, c::d};` names `a::b` and `a::c::d`.
-fn named(source: &Source) -> Vec<(Vec<String>, usize)> {
+pub fn named(source: &Source) -> Vec<(Vec<String>, usize)> {
     struct Paths(Vec<(Vec<String>, usize)>);
 
     impl Paths {
@@ -165,7 +165,16 @@ fn named(source: &Source) -> Vec<(Vec<String>, usize)> {
         fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
 
         fn visit_macro(&mut self, called: &'a syn::Macro) {
+            self.visit_path(&called.path);
             self.tokens(called.tokens.clone());
+        }
+
+        /// What is derived, and the paths in what attributes say.
+        fn visit_attribute(&mut self, attribute: &'a Attribute) {
+            if let syn::Meta::List(list) = &attribute.meta {
+                self.tokens(list.tokens.clone());
+            }
+            visit::visit_attribute(self, attribute);
         }
     }
 
@@ -320,10 +329,10 @@ fn folder(root: &str) -> PathBuf {
 }
 
 /// A file: its root, its path below that, and its text.
-type Text = [String; 3];
+pub type Text = [String; 3];
 
 /// Every file of every crate; those that only tests see come last.
-static FILES: LazyLock<(Vec<Text>, Vec<Text>)> = LazyLock::new(|| {
+pub static FILES: LazyLock<(Vec<Text>, Vec<Text>)> = LazyLock::new(|| {
     let roots = [PROGRAM, CORE, LAB];
     let all: Vec<Text> = roots.into_iter().flat_map(files_of).collect();
     let of_tests: BTreeSet<(String, String)> = all
@@ -350,7 +359,7 @@ fn files_of(root: &str) -> Vec<Text> {
     paths.iter().map(read).collect()
 }
 
-fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
+pub fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for path in entries {
@@ -376,7 +385,7 @@ fn test_modules(path: &str, file: &File) -> Vec<String> {
     declared.map(|name| format!("{directory}{name}")).collect()
 }
 
-fn root_of(root: &str) -> &'static str {
+pub fn root_of(root: &str) -> &'static str {
     [PROGRAM, CORE, LAB].into_iter().find(|known| *known == root).unwrap()
 }
 
@@ -438,6 +447,7 @@ fn paths_are_found() {
     assert_eq!(paths("use a::{b, c::{self, d}, e as f};"), ["a::b", "a::c::self", "a::c::d", "a::e"]);
     assert_eq!(paths("fn x() { let x = a::b::<c::D>(e::f()); }"), ["a::b", "c::D", "e::f"]);
     assert_eq!(paths("fn x() { println!(\"{}\", a::b(c::d::e)); }"), ["c::d::e", "a::b"]);
+    assert_eq!(paths("#[derive(a::B)] struct X; fn x() { c::d!() }"), ["a::B", "c::d"]);
     assert_eq!(paths("#[cfg(test)] mod t { use a::b; } #[cfg(any(test, feature = \"x\"))] fn f() { a::b() }"), [""; 0]);
 }
 
