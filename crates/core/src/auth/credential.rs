@@ -13,13 +13,18 @@ pub enum Credential {
     /// Only a server that trusts lets this in.
     #[default]
     None,
+    /// A password, or what is stored in its place: answers whatever it can.
     Secret(Secret),
     /// From the exchange of a client that proved its password to us: opens every server that stores the very same
     /// verifier (same salt and iterations), and no other.
     ScramKeys {
+        /// ClientKey of RFC 5802, with which the proof is made.
         client_key: Key,
+        /// ServerKey of RFC 5802, with which the server's signature is checked.
         server_key: Key,
+        /// The salt that the keys were derived with; the server must name the same.
         salt: Vec<u8>,
+        /// The iterations that the keys were derived with; the server must name as many.
         iterations: u32,
     },
 }

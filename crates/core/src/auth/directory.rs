@@ -15,20 +15,26 @@ pub enum Challenge<'a> {
     None,
     /// Check the answer with `md5::verify`; without a secret no answer is right.
     Md5 {
+        /// What is known of the user; `None` = nothing that md5 could check.
         secret: Option<&'a Secret>,
     },
+    /// Check the exchange with this verifier; of an unknown user it is made up, and no proof fits.
     Scram(Verifier),
 }
 
 /// Why a user cannot get in whatever they answer. For the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// The name is in neither `[users]` nor the users file.
     #[error("no such user is listed")]
     UnknownUser,
+    /// The secret is empty, or there is none.
     #[error("the user has no password")]
     NoPassword,
+    /// An md5 hash is stored and the method is SCRAM-SHA-256.
     #[error("only an md5 hash of the password is known, which SCRAM-SHA-256 cannot use")]
     Md5HashUnderScram,
+    /// What is stored begins like a verifier and is none.
     #[error("the SCRAM verifier of the user is malformed")]
     MalformedVerifier,
 }

@@ -25,8 +25,11 @@ pub use userlist::{UserlistError, UserlistMistake, userlist};
 /// How clients prove who they are. `[auth] method`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
+    /// Nobody has to prove anything.
     Trust,
+    /// The md5 hash of password and user, salted (manual, "Password Authentication").
     Md5,
+    /// SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding.
     #[default]
     ScramSha256,
 }
@@ -34,6 +37,8 @@ pub enum Method {
 /// `[auth]`, with `[users]` and the users file merged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
+    /// How clients prove who they are.
     pub method: Method,
+    /// What each user proves it with, by name.
     pub users: BTreeMap<String, Secret>,
 }

@@ -8,6 +8,7 @@ use super::scram::Verifier;
 /// A password, or what is stored in its place. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
+    /// The password itself.
     Plain(String),
     /// `md5` and 32 hexadecimal digits: md5(password, user).
     Md5(String),
@@ -22,6 +23,7 @@ pub enum SecretError {
         "begins with SCRAM-SHA-256$ but does not go on as <iterations>:<salt>$<StoredKey>:<ServerKey>; \
          was it cut short?"
     )]
+    /// It begins like a SCRAM verifier and does not go on like one.
     MalformedScram,
 }
 

@@ -9,22 +9,29 @@ use super::{Secret, SecretError};
 pub struct UserlistError {
     /// Counted from 1.
     pub line: usize,
+    /// What is wrong with it.
     pub what: UserlistMistake,
 }
 
 /// What is wrong with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UserlistMistake {
+    /// Text before the first quote.
     #[error("does not begin with a user name in double quotes")]
     NoUser,
+    /// Nothing between the first two quotes.
     #[error("the user name is empty")]
     EmptyUser,
+    /// The line ends within the name.
     #[error("the user name has no closing quote")]
     OpenUser,
+    /// Something else than a second field, or nothing, after the name.
     #[error("the user name is not followed by a secret in double quotes")]
     NoSecret,
+    /// The line ends within the secret.
     #[error("the secret has no closing quote")]
     OpenSecret,
+    /// The second field is no secret.
     #[error("the secret {0}")]
     BadSecret(#[from] SecretError),
 }

@@ -300,6 +300,7 @@ impl Cache {
         self.index.len()
     }
 
+    /// Whether no form is kept.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }

@@ -83,11 +83,13 @@ const FACTS: [Fact; 22] = [
 pub struct FactSet(u32);
 
 impl FactSet {
+    /// No fact.
     pub const NONE: FactSet = FactSet(0);
 
     /// The facts that speak against reading.
     pub const AGAINST_READING: FactSet = FactSet((1 << (Fact::Uncertain as u32 + 1)) - 1);
 
+    /// The set of these facts.
     pub const fn of(facts: &[Fact]) -> FactSet {
         let (mut set, mut index) = (FactSet::NONE, 0);
         while index < facts.len() {
@@ -97,19 +99,23 @@ impl FactSet {
         set
     }
 
+    /// This set and one fact more.
     #[must_use]
     pub const fn with(self, fact: Fact) -> FactSet {
         FactSet(self.0 | 1 << fact as u32)
     }
 
+    /// Adds a fact.
     pub fn insert(&mut self, fact: Fact) {
         *self = self.with(fact);
     }
 
+    /// Whether a fact is in it.
     pub const fn contains(self, fact: Fact) -> bool {
         self.0 & (1 << fact as u32) != 0
     }
 
+    /// Whether no fact is in it.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -131,6 +137,7 @@ impl FactSet {
         FactSet(self.0 & FactSet::AGAINST_READING.0)
     }
 
+    /// The facts in it, in the order of their declaration.
     pub fn iter(self) -> impl Iterator<Item = Fact> {
         FACTS.into_iter().filter(move |fact| self.contains(*fact))
     }

@@ -6,6 +6,7 @@ use memchr::memchr2;
 /// Where a statement wants to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
+    /// The primary.
     Primary,
     /// A replica, whatever it does.
     Replica,

@@ -17,10 +17,12 @@ pub struct KnownText {
 }
 
 impl KnownText {
+    /// A text that no replica has refused yet.
     pub fn new(verdict: Verdict, called: Called) -> KnownText {
         KnownText { verdict, called, refused: AtomicBool::new(false) }
     }
 
+    /// What the text calls of the database's own code.
     pub fn called(&self) -> &Called {
         &self.called
     }

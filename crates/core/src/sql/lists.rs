@@ -12,6 +12,7 @@ use super::{
 pub enum Pattern {
     /// As PostgreSQL writes it when it need not be quoted; of a table also with its schema before a dot.
     Name(Box<str>),
+    /// Found anywhere in the name, unless it is anchored.
     Expression(Regex),
 }
 
@@ -88,6 +89,7 @@ pub struct Lists {
 }
 
 impl Lists {
+    /// Whether nothing is listed.
     pub fn is_empty(&self) -> bool {
         self.read_functions.is_empty() && self.write_functions.is_empty() && self.primary_tables.is_empty()
     }

@@ -14,25 +14,35 @@ pub enum Own {
     Misplaced,
 }
 
+/// A command about Poolhouse's own settings, which is answered without a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnCommand {
     /// SET, and SET LOCAL.
     Set {
+        /// The setting, with its `poolhouse.`, in lower case.
         name: Box<str>,
+        /// What it is set to: the values of the list, as a server would spell them.
         values: Box<[Box<str>]>,
+        /// SET LOCAL: for the transaction only.
         local: bool,
     },
     /// RESET, and SET … TO DEFAULT.
     Reset {
+        /// The setting, with its `poolhouse.`, in lower case.
         name: Box<str>,
+        /// SET LOCAL … TO DEFAULT: for the transaction only.
         local: bool,
+        /// The tag that the server would answer with: `RESET` or `SET`.
         tag: &'static str,
     },
+    /// SHOW of one setting.
     Show {
+        /// The setting, with its `poolhouse.`, in lower case.
         name: Box<str>,
     },
     /// EXPLAIN ROUTE: where this text would go.
     ExplainRoute {
+        /// The text behind the words.
         sql: Box<[u8]>,
     },
 }
@@ -83,12 +93,17 @@ fn value(argument: Value<'_, '_>) -> Box<str> {
 /// One step of what a text does to transaction blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockStep {
+    /// BEGIN or START TRANSACTION.
     Begin,
     /// COMMIT, or PREPARE TRANSACTION.
     Commit,
+    /// ROLLBACK or ABORT.
     Rollback,
+    /// SAVEPOINT of this name.
     Savepoint(Box<str>),
+    /// RELEASE SAVEPOINT of this name.
     Release(Box<str>),
+    /// ROLLBACK TO SAVEPOINT of this name.
     RollbackTo(Box<str>),
 }
 

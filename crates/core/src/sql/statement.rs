@@ -11,7 +11,10 @@ macro_rules! statement_kinds {
         /// and so are BEGIN and COMMIT.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum StatementKind {
-            $($kind,)*
+            $(
+                #[doc = concat!("`", $node, "Stmt` in the parse tree.")]
+                $kind,
+            )*
         }
 
         impl StatementKind {

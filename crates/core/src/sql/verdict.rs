@@ -13,6 +13,7 @@ pub enum Composition {
     /// Nothing, or only comments.
     #[default]
     None,
+    /// One statement of this kind.
     One(StatementKind),
     /// At least two.
     Several(u32),
@@ -67,14 +68,18 @@ pub enum Access {
 pub struct Modes {
     /// READ ONLY or READ WRITE.
     pub read_only: Option<bool>,
+    /// ISOLATION LEVEL; `None` = not said.
     pub isolation: Option<Isolation>,
 }
 
 /// ISOLATION LEVEL. READ UNCOMMITTED is READ COMMITTED (manual, "Transaction Isolation").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
+    /// Each statement sees what was committed before it.
     ReadCommitted,
+    /// All statements see what was committed before the first.
     RepeatableRead,
+    /// As if transactions ran one after the other.
     Serializable,
 }
 
@@ -93,22 +98,30 @@ impl Isolation {
 /// How a text of SQL begins, ends or steers a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionControl {
+    /// It leaves transaction blocks alone.
     None,
     /// BEGIN or START TRANSACTION; which of the two, the server's answer tells.
     Begin {
+        /// What it says of the transaction.
         modes: Modes,
+        /// START TRANSACTION rather than BEGIN.
         start: bool,
     },
     /// COMMIT or END. With `chain` (AND CHAIN) the next transaction begins at once.
     Commit {
+        /// AND CHAIN.
         chain: bool,
     },
     /// ROLLBACK or ABORT. With `chain` (AND CHAIN) the next transaction begins at once.
     Rollback {
+        /// AND CHAIN.
         chain: bool,
     },
+    /// SAVEPOINT.
     Savepoint,
+    /// ROLLBACK TO SAVEPOINT.
     RollbackTo,
+    /// RELEASE SAVEPOINT.
     Release,
     /// SET TRANSACTION, or SET of one of the `transaction_…` settings, which live as long as the transaction; the modes
     /// when that is all it says.
@@ -135,6 +148,7 @@ pub enum Pin {
     HoldCursor,
     /// An advisory lock of the session (not of the transaction).
     AdvisoryLock,
+    /// LISTEN to a channel.
     Listen,
     /// LOAD of a library.
     Load,
@@ -167,22 +181,27 @@ const PINS: [Pin; 9] = [
 pub struct PinSet(u16);
 
 impl PinSet {
+    /// Adds a pin.
     pub fn insert(&mut self, pin: Pin) {
         self.0 |= 1 << pin as u16;
     }
 
+    /// Whether a pin is in it.
     pub fn contains(self, pin: Pin) -> bool {
         self.0 & (1 << pin as u16) != 0
     }
 
+    /// Whether no pin is in it.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
+    /// The pins in it, in the order of their declaration.
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         PINS.into_iter().filter(move |pin| self.contains(*pin))
     }
 
+    /// Takes a pin out.
     pub fn remove(&mut self, pin: Pin) {
         self.0 &= !(1 << pin as u16);
     }
@@ -209,8 +228,11 @@ impl fmt::Debug for PinSet {
 /// A change to the session's settings that outlives the transaction when that commits. Names are in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingChange {
+    /// SET of this one.
     Set(Box<str>),
+    /// RESET of this one, or SET … TO DEFAULT.
     Reset(Box<str>),
+    /// RESET ALL or DISCARD ALL.
     ResetAll,
     /// Some setting, but the text does not tell which, or whether for the session.
     Unknown,
@@ -219,9 +241,11 @@ pub enum SettingChange {
 /// Which of the session's prepared statements a text removes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deallocate {
+    /// It removes none.
     None,
     /// DEALLOCATE ALL or DISCARD ALL, or several different names.
     All,
+    /// DEALLOCATE of this one.
     Named(Box<str>),
 }
 
@@ -237,6 +261,7 @@ pub enum NameUse {
 }
 
 impl NameUse {
+    /// The name, as the server knows it.
     pub fn name(&self) -> &str {
         match self {
             NameUse::Prepares(name) | NameUse::Executes(name) | NameUse::Deallocates(name) => name,
@@ -248,9 +273,11 @@ impl NameUse {
 /// told by its facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
+    /// Nothing speaks against reading.
     Reads,
     /// No statement at all: empty, or only comments.
     Nothing,
+    /// The parser does not take it.
     Unreadable,
     /// Not valid UTF-8: a client encoding in which the bytes may mean something else.
     Encoding,
@@ -265,8 +292,11 @@ pub enum Reason {
     Into,
     /// A statement inside, such as an INSERT in a WITH.
     WritingPart(StatementKind),
+    /// It calls this function, which is volatile.
     VolatileFunction(Box<str>),
+    /// It calls this function, of which nothing is known.
     UnknownFunction(Box<str>),
+    /// It uses an operator that is not built in.
     UnknownOperator,
     /// It asks for the state of the session, which lives on one server connection.
     SessionState(Box<str>),
@@ -302,13 +332,19 @@ impl fmt::Display for Reason {
 /// is kept with it, in a [`super::KnownText`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// How many statements it is made of.
     pub composition: Composition,
+    /// What it does.
     pub facts: FactSet,
+    /// Why it is no read, for people.
     pub reason: Reason,
+    /// What it does to the transaction block.
     pub transaction: TransactionControl,
+    /// What it may leave on the server connection that cannot move.
     pub pins: PinSet,
     /// Changes to settings in the order of the text, without those that end with the transaction.
     pub settings: Box<[SettingChange]>,
+    /// Which prepared statements it removes.
     pub deallocates: Deallocate,
     /// The names of prepared statements that it uses, in the order of the text.
     pub names: Box<[NameUse]>,

@@ -9,6 +9,7 @@ const SPAN: Duration = Duration::from_secs(2);
 /// How far a replica is behind the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lag {
+    /// How old what it has replayed last is, as far as it is known.
     pub time: Duration,
     /// WAL, in bytes.
     pub bytes: u64,
@@ -29,7 +30,7 @@ pub(super) struct Lags {
 }
 
 impl Lags {
-    pub fn note(&mut self, lag: Lag, now: Instant) {
+    pub(super) fn note(&mut self, lag: Lag, now: Instant) {
         let age = self.since.map(|since| now.saturating_duration_since(since));
         match age {
             Some(age) if age < SPAN => self.now = self.now.max(lag),
@@ -41,7 +42,7 @@ impl Lags {
     }
 
     /// The worst of late.
-    pub fn worst(&self) -> Lag {
+    pub(super) fn worst(&self) -> Lag {
         self.now.max(self.before)
     }
 }

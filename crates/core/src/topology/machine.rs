@@ -116,6 +116,7 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A cluster of which no node has been asked. `now` is when its watching begins.
     pub fn new(settings: &Settings, now: Instant) -> Machine {
         let mut machine = Machine {
             failures: settings.failures.max(1),
@@ -178,6 +179,7 @@ impl Machine {
         self.tick(now)
     }
 
+    /// The nodes as they are known now.
     pub fn topology(&self) -> &Topology {
         &self.topology
     }

@@ -30,9 +30,12 @@ pub use snapshot::{Failover, Node, Obstacle, State, Topology};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
 
+/// What a node is in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
+    /// Takes writes, and sends its WAL to the others.
     Primary,
+    /// In recovery: replays the WAL of another server.
     Replica,
 }
 
@@ -57,6 +60,7 @@ pub const NODES_MAX: usize = 128;
 /// Where statements that only read may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reads {
+    /// The primary only.
     Primary,
     /// Replicas; the primary when no replica is fit, if [`Routing::fallback`] says so.
     #[default]
@@ -65,11 +69,15 @@ pub enum Reads {
     Any,
 }
 
+/// Which of several fit nodes gets a read. Weights count in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Balance {
+    /// That with the fewest connections lent, for its weight.
     #[default]
     LeastBusy,
+    /// One after the other.
     RoundRobin,
+    /// Any.
     Random,
     /// The fastest, for what it has to do already.
     Latency,
@@ -90,17 +98,21 @@ pub enum Consistency {
 /// `[clusters.X.routing]`, and overridden in `[databases.X.routing]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Routing {
+    /// Where reads may go.
     pub reads: Reads,
+    /// Which node of several gets them.
     pub balance: Balance,
     /// A replica that is further behind serves no reads; `None` = no bound.
     pub max_lag: Option<Duration>,
     /// The same in bytes of WAL.
     pub max_lag_bytes: Option<u64>,
+    /// What a read must see.
     pub consistency: Consistency,
     /// How long a read waits for a replica that has what it must see, before it goes to the primary.
     pub causal_wait: Duration,
     /// Reads go to the primary when no replica is fit; otherwise they wait for one.
     pub fallback: bool,
+    /// Where transactions run that may write.
     pub transactions: Transactions,
     /// What the configuration knows better of functions and tables.
     pub lists: Arc<Lists>,
@@ -128,12 +140,14 @@ impl Default for Routing {
 /// Where explicit transactions run that may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transactions {
+    /// On the primary.
     #[default]
     Primary,
     /// READ COMMITTED ones read on a replica until something else than a read comes.
     ReadUntilWrite,
 }
 
+/// What is done when the primary is lost. `[clusters.X.failover] mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FailoverMode {
     /// The first primary seen stays the only one; its loss is an outage until it comes back.
@@ -148,7 +162,9 @@ pub enum FailoverMode {
 /// What the machine needs to know of one cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// The nodes, in the order of the configuration; at most [`NODES_MAX`].
     pub nodes: Vec<NodeSettings>,
+    /// What is done when the primary is lost.
     pub failover: FailoverMode,
     /// Failed probes in a row until a node is down, at least 1. `[clusters.X.health] failures`.
     pub failures: u32,

@@ -9,6 +9,7 @@ use super::{NodeId, Role};
 pub struct Probe {
     /// Just before the question was sent: what was committed before that is at or below a primary's `lsn`.
     pub started: Instant,
+    /// Whether it is in recovery.
     pub role: Role,
     /// On a primary the timeline that it writes, on a replica the one that it receives or last reached; 0 = not told.
     pub timeline: u32,
@@ -49,12 +50,18 @@ pub enum Testimony {
     /// The replica has asked, and nothing came; or its connection has ended and did not come back.
     Silent,
     /// The replica could not be made to ask. `lasting`: and will not be before somebody changes something.
-    Unable { reason: String, lasting: bool },
+    Unable {
+        /// For people.
+        reason: String,
+        /// Asking again is of no use for now.
+        lasting: bool,
+    },
 }
 
 /// What an operator wants of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
+    /// It takes part.
     #[default]
     Serve,
     /// No new transactions; those that run may end.
@@ -66,23 +73,29 @@ pub enum Order {
 /// What happened to one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
+    /// It answered.
     Probe(Probe),
+    /// It did not answer in time, or with an error.
     ProbeFailed {
+        /// For people.
         reason: String,
     },
     /// The server is there, and does not let the health check in: a wrong password, too many connections. Neither a
     /// failure nor an answer: what it was, it is as far as we know.
     LoginRefused {
+        /// The server's words.
         reason: String,
     },
     /// A connection for clients was refused. Counts as a failed probe, though only once until the next probe: a
     /// hundred waiting clients are no better evidence than one.
     ConnectionRefused {
+        /// For people.
         reason: String,
     },
     /// A connection of a client broke. Asks for a probe, and never takes a node down alone: `pg_terminate_backend`
     /// looks the same.
     ServerLost {
+        /// For people.
         reason: String,
     },
     /// A node told a client's connection that its role is another now: `in_hot_standby` has changed.
@@ -91,13 +104,16 @@ pub enum Observation {
     ReadOnly,
     /// `Action::Promote` was carried out.
     Promoted,
+    /// `Action::Promote` failed.
     PromotionFailed {
+        /// For people.
         reason: String,
         /// The order may have reached the server, which can still become a primary.
         may_still_happen: bool,
     },
     /// `Action::Inquire` was carried out.
     Testified(Testimony),
+    /// An operator wants this of it.
     Ordered(Order),
 }
 
@@ -109,10 +125,13 @@ pub enum Action {
     ProbeNow(NodeId),
     /// Have this replica ask the server that it follows for a sign of life, over the connection that it holds to it.
     Inquire(NodeId),
+    /// Promote this replica (`pg_promote`).
     Promote(NodeId),
     /// Point the replica at the primary; harmless when it is so already.
     Follow {
+        /// Whom to point.
         replica: NodeId,
+        /// Whom it shall follow.
         primary: NodeId,
     },
 }

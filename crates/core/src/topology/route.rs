@@ -14,10 +14,12 @@ use std::{
 
 use super::{Balance, Consistency, NodeId, Reads, Role, Routing, State, Topology};
 
+/// What a statement needs of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Surely only reads.
     Read,
+    /// May write, or is not certain to read only: the primary.
     Write,
     /// Whatever it does, a replica: the session insists.
     Replica,
@@ -28,6 +30,7 @@ pub enum Class {
 /// What a statement, or the transaction that it opens, needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wish<'a> {
+    /// What it needs of a node.
     pub class: Class,
     /// When the last write was answered that it must see; `None` = there is none.
     pub after: Option<Instant>,
@@ -44,8 +47,10 @@ pub struct Wish<'a> {
 pub struct NodeSet(u128);
 
 impl NodeSet {
+    /// No node.
     pub const NONE: NodeSet = NodeSet(0);
 
+    /// Adds a node.
     pub fn insert(&mut self, id: NodeId) {
         self.0 |= 1_u128.checked_shl(id.0.into()).unwrap_or(0);
     }
@@ -55,18 +60,22 @@ impl NodeSet {
         NodeSet(bits)
     }
 
+    /// Takes a node out.
     pub fn remove(&mut self, id: NodeId) {
         self.0 &= !1_u128.checked_shl(id.0.into()).unwrap_or(0);
     }
 
+    /// The nodes of both.
     pub fn union(self, other: NodeSet) -> NodeSet {
         NodeSet(self.0 | other.0)
     }
 
+    /// Its nodes, in their order.
     pub fn ids(self) -> impl Iterator<Item = NodeId> {
         (0..128).map(NodeId).filter(move |id| self.contains(*id))
     }
 
+    /// Whether a node is in it.
     pub fn contains(self, id: NodeId) -> bool {
         self.0 & 1_u128.checked_shl(id.0.into()).unwrap_or(0) != 0
     }
@@ -109,11 +118,13 @@ pub enum RouteError {
     /// A write, or a read that no replica may serve.
     #[error("no primary is known")]
     NoPrimary,
+    /// Only a replica will do, and none is fit.
     #[error("no replica is fit to serve")]
     NoReplica,
     /// The node that the statement names.
     #[error("the node is not fit to serve")]
     NodeUnfit,
+    /// A read that any node may serve, and none is fit.
     #[error("no server is up")]
     NoNode,
 }
@@ -195,6 +206,7 @@ pub enum Unfit {
     Primary,
     /// It is the primary, and only a replica will do.
     NotReplica,
+    /// What its state is, which is not one that serves.
     State(State),
     /// It has not said what it is.
     NoRole,

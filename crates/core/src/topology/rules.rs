@@ -6,19 +6,24 @@ use crate::sql::Pattern;
 /// Where the statements of a session go, as long as it does not say so itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preference {
+    /// Each where it can be served.
     Auto,
+    /// All to the primary.
     Primary,
+    /// All to replicas.
     Replica,
 }
 
 /// One rule. It is for the sessions that match all that it names.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rule {
+    /// The user that it logged in as.
     pub user: Option<Pattern>,
     /// By the name that clients ask for.
     pub database: Option<Pattern>,
     /// As it was when the session began; empty when it had none.
     pub application_name: Option<Pattern>,
+    /// Where its statements go.
     pub route: Option<Preference>,
     /// Of each node, in place of its own; a node of weight 0 serves none of these sessions' reads.
     pub weights: Option<Box<[f64]>>,
@@ -27,8 +32,11 @@ pub struct Rule {
 /// Who a session is.
 #[derive(Debug, Clone, Copy)]
 pub struct Who<'a> {
+    /// The user that it logged in as.
     pub user: &'a str,
+    /// The name of the database that it asked for.
     pub database: &'a str,
+    /// As it was when the session began; empty when it had none.
     pub application_name: &'a str,
 }
 

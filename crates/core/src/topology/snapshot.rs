@@ -9,19 +9,25 @@ use super::{NodeId, Role, lag::Lag};
 pub enum State {
     /// Not asked yet, or a primary that waits until every node was asked once.
     Unknown,
+    /// Answers.
     Up,
     /// Failed lately, not often enough to be down. A primary is still used; a replica only when nothing else is left.
     Suspect {
+        /// Failed probes in a row, at least 1.
         failures: u32,
     },
+    /// Failed too often in a row: not used, and what was lent of it is cut.
     Down,
     /// Answers, and is never used: an old primary, a second primary, a server of another cluster.
     Stale,
+    /// An operator lets it run dry: nothing new begins on it.
     Draining,
+    /// An operator has taken it out of use until told otherwise.
     Paused,
 }
 
 impl State {
+    /// As SHOW NODES and the metrics say it.
     pub fn name(self) -> &'static str {
         match self {
             State::Unknown => "unknown",
@@ -38,17 +44,21 @@ impl State {
 /// One node as last seen. What a node said stays while it is away.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
+    /// `address:port`, or as the configuration names it.
     pub name: Arc<str>,
+    /// Its share of the reads, relative to the others'; 0 = none.
     pub weight: f64,
     /// It is in our own zone, or no zones are named.
     pub near: bool,
     /// It is no node of the cluster any more.
     pub gone: bool,
+    /// What it may be used for.
     pub state: State,
     /// `None` until it has answered once.
     pub role: Option<Role>,
     /// 0 = not known.
     pub timeline: u32,
+    /// Of the cluster that it was made for (`pg_control_system()`); `None` = not known.
     pub system_identifier: Option<u64>,
     /// WAL position: inserted on a primary, replayed on a replica.
     pub lsn: u64,
@@ -96,7 +106,9 @@ pub enum Failover {
     /// Nothing to do, or not ours to do.
     #[default]
     Idle,
+    /// The primary is down, and this stands against a promotion.
     Waiting(Obstacle),
+    /// This replica is being promoted.
     Promoting(NodeId),
 }
 
@@ -116,6 +128,7 @@ pub struct Topology {
     pub primary_seen: Option<Instant>,
     /// Every node has answered or failed once.
     pub settled: bool,
+    /// Where a promotion by us stands.
     pub failover: Failover,
 }
 

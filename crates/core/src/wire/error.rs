@@ -7,41 +7,77 @@ use super::{frame::split_text, request::begin};
 pub struct SqlState(pub &'static str);
 
 impl SqlState {
+    /// successful_completion.
     pub const SUCCESS: SqlState = SqlState("00000");
+    /// warning.
     pub const WARNING: SqlState = SqlState("01000");
+    /// sqlclient_unable_to_establish_sqlconnection: no server can be reached.
     pub const CONNECTION_UNREACHABLE: SqlState = SqlState("08001");
+    /// connection_failure: the server connection was lost under a statement.
     pub const CONNECTION_LOST: SqlState = SqlState("08006");
+    /// protocol_violation.
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
+    /// feature_not_supported.
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
+    /// invalid_parameter_value.
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
+    /// character_not_in_repertoire.
     pub const UNTRANSLATABLE: SqlState = SqlState("22021");
+    /// invalid_regular_expression.
     pub const INVALID_REGULAR_EXPRESSION: SqlState = SqlState("2201B");
+    /// invalid_text_representation.
     pub const INVALID_TEXT_REPRESENTATION: SqlState = SqlState("22P02");
+    /// active_sql_transaction.
     pub const ACTIVE_TRANSACTION: SqlState = SqlState("25001");
+    /// no_active_sql_transaction.
     pub const NO_ACTIVE_TRANSACTION: SqlState = SqlState("25P01");
+    /// in_failed_sql_transaction.
     pub const IN_FAILED_TRANSACTION: SqlState = SqlState("25P02");
+    /// idle_in_transaction_session_timeout.
     pub const IDLE_IN_TRANSACTION_TIMEOUT: SqlState = SqlState("25P03");
+    /// invalid_sql_statement_name: no such prepared statement.
     pub const UNDEFINED_STATEMENT: SqlState = SqlState("26000");
+    /// invalid_authorization_specification.
     pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
+    /// invalid_password.
     pub const INVALID_PASSWORD: SqlState = SqlState("28P01");
+    /// invalid_cursor_name: no such cursor or portal.
     pub const UNDEFINED_CURSOR: SqlState = SqlState("34000");
+    /// invalid_catalog_name: no such database.
     pub const UNKNOWN_DATABASE: SqlState = SqlState("3D000");
+    /// insufficient_privilege.
     pub const INSUFFICIENT_PRIVILEGE: SqlState = SqlState("42501");
+    /// undefined_column.
     pub const UNDEFINED_COLUMN: SqlState = SqlState("42703");
+    /// undefined_parameter.
     pub const UNDEFINED_PARAMETER: SqlState = SqlState("42P02");
+    /// duplicate_cursor.
     pub const DUPLICATE_CURSOR: SqlState = SqlState("42P03");
+    /// duplicate_prepared_statement.
     pub const DUPLICATE_PREPARED_STATEMENT: SqlState = SqlState("42P05");
+    /// syntax_error.
     pub const SYNTAX_ERROR: SqlState = SqlState("42601");
+    /// undefined_object.
     pub const UNDEFINED_OBJECT: SqlState = SqlState("42704");
+    /// too_many_connections.
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
+    /// program_limit_exceeded.
     pub const LIMIT_EXCEEDED: SqlState = SqlState("54000");
+    /// object_not_in_prerequisite_state.
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
+    /// cant_change_runtime_param.
     pub const CANNOT_CHANGE_PARAMETER: SqlState = SqlState("55P02");
+    /// query_canceled.
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
+    /// admin_shutdown.
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
+    /// cannot_connect_now.
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
+    /// idle_session_timeout.
     pub const IDLE_SESSION_TIMEOUT: SqlState = SqlState("57P05");
+    /// config_file_error.
     pub const CONFIG_FILE: SqlState = SqlState("F0000");
+    /// internal_error.
     pub const INTERNAL: SqlState = SqlState("XX000");
 }
 
@@ -50,26 +86,34 @@ impl SqlState {
 pub struct Report {
     /// FATAL ends the connection, ERROR only the statement.
     pub fatal: bool,
+    /// The SQLSTATE (field `C`).
     pub code: SqlState,
+    /// The sentence (field `M`).
     pub message: String,
+    /// More of it (field `D`).
     pub detail: Option<String>,
+    /// What to do about it (field `H`).
     pub hint: Option<String>,
 }
 
 impl Report {
+    /// An error that ends the statement only, without detail and hint.
     pub fn error(code: SqlState, message: impl Into<String>) -> Report {
         Report { fatal: false, code, message: message.into(), detail: None, hint: None }
     }
 
+    /// An error that ends the connection, without detail and hint.
     pub fn fatal(code: SqlState, message: impl Into<String>) -> Report {
         Report { fatal: true, ..Report::error(code, message) }
     }
 
+    /// With this hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Report {
         self.hint = Some(hint.into());
         self
     }
 
+    /// With this detail.
     pub fn detail(mut self, detail: impl Into<String>) -> Report {
         self.detail = Some(detail.into());
         self
@@ -124,10 +168,12 @@ impl ErrorFields {
         std::str::from_utf8(text).ok()
     }
 
+    /// The SQLSTATE; `XX000` when it has none.
     pub fn code(&self) -> &str {
         self.text(b'C').unwrap_or("XX000")
     }
 
+    /// The sentence; one of our own when it has none.
     pub fn message(&self) -> &str {
         self.text(b'M').unwrap_or("(no message)")
     }

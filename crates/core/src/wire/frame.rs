@@ -14,6 +14,7 @@ pub const SHORT_BODY_BYTES_MAX: usize = 10_000;
 /// A message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// The type: the first byte.
     pub tag: u8,
     /// Length of the body in bytes, without type and length word.
     pub body: usize,
@@ -46,19 +47,33 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, Error> {
 /// What a client can send once it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
+    /// `B`
     Bind,
+    /// `C`
     Close,
+    /// `d`
     CopyData,
+    /// `c`
     CopyDone,
+    /// `f`
     CopyFail,
+    /// `D`
     Describe,
+    /// `E`
     Execute,
+    /// `H`
     Flush,
+    /// `F`
     FunctionCall,
+    /// `P`
     Parse,
+    /// `p`: also the messages of SASL.
     Password,
+    /// `Q`
     Query,
+    /// `S`
     Sync,
+    /// `X`
     Terminate,
 }
 
@@ -103,26 +118,47 @@ impl Request {
 /// What a server can send once a client is logged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
+    /// `2`
     BindComplete,
+    /// `3`
     CloseComplete,
+    /// `C`
     CommandComplete,
+    /// `W`
     CopyBothResponse,
+    /// `d`
     CopyData,
+    /// `c`
     CopyDone,
+    /// `G`
     CopyInResponse,
+    /// `H`
     CopyOutResponse,
+    /// `D`
     DataRow,
+    /// `I`
     EmptyQueryResponse,
+    /// `E`
     ErrorResponse,
+    /// `V`
     FunctionCallResponse,
+    /// `n`
     NoData,
+    /// `N`
     NoticeResponse,
+    /// `A`
     NotificationResponse,
+    /// `t`
     ParameterDescription,
+    /// `S`
     ParameterStatus,
+    /// `1`
     ParseComplete,
+    /// `s`
     PortalSuspended,
+    /// `Z`
     ReadyForQuery,
+    /// `T`
     RowDescription,
 }
 

@@ -17,15 +17,31 @@ pub use frame::{Header, header};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("message type {tag:#04x} has the impossible length {length}")]
-    Length { tag: u8, length: u32 },
+    /// A length that no message of this type may have.
+    Length {
+        /// The message's type.
+        tag: u8,
+        /// What its length word says, which counts itself.
+        length: u32,
+    },
+    /// A type that no message has in this direction.
     #[error("unknown message type {0:#04x}")]
     UnknownMessage(u8),
+    /// The body is not as the protocol lays it out; the message's name.
     #[error("malformed {0} message")]
     Malformed(&'static str),
+    /// A length that no startup packet may have, in bytes.
     #[error("startup packet of {0} bytes")]
     StartupLength(u32),
+    /// The startup packet is not pairs of texts with a terminator behind them.
     #[error("malformed startup packet")]
     StartupLayout,
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{}", startup::MINOR_VERSION)]
-    Version { major: u16, minor: u16 },
+    /// A protocol that is not spoken here.
+    Version {
+        /// The upper half of the version's number.
+        major: u16,
+        /// The lower half.
+        minor: u16,
+    },
 }

@@ -67,7 +67,9 @@ pub fn parameter_status_parts(body: &[u8]) -> Result<(&[u8], &[u8]), Error> {
 pub struct Notification<'a> {
     /// The server process that has sent it.
     pub process: u32,
+    /// The name of the channel, without terminator.
     pub channel: &'a [u8],
+    /// What came with it; empty when nothing did.
     pub payload: &'a [u8],
 }
 
@@ -138,16 +140,23 @@ pub fn text_row<const N: usize>(values: [Option<&str>; N], out: &mut Vec<u8>) {
 /// A request for a password, or the end of the exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authentication<'a> {
+    /// The login is done.
     Ok,
+    /// The password itself is wanted.
     Cleartext,
+    /// The md5 hash of password and user is wanted, hashed again with a salt.
     Md5 {
+        /// For this login only.
         salt: [u8; 4],
     },
     /// The names of the mechanisms, each with its terminator, and one terminator more.
     Sasl {
+        /// Each ends with a zero byte; one more ends the list.
         mechanisms: &'a [u8],
     },
+    /// The server's first message of SASL.
     SaslContinue(&'a [u8]),
+    /// The server's last message of SASL, which proves that it knows the password.
     SaslFinal(&'a [u8]),
     /// Kerberos, GSSAPI and what else there may be.
     Other(u32),
@@ -170,6 +179,7 @@ impl<'a> Authentication<'a> {
         })
     }
 
+    /// Writes the whole message.
     pub fn write(&self, out: &mut Vec<u8>) {
         let (kind, rest): (u32, &[u8]) = match self {
             Authentication::Ok => (0, &[]),

@@ -8,7 +8,9 @@ use super::{
 /// The body of a Parse message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parse<'a> {
+    /// The prepared statement's name, without terminator; empty = the unnamed one.
     pub name: &'a [u8],
+    /// The text, without terminator.
     pub sql: &'a [u8],
     /// What follows the text: the number of parameter types and their oids, as sent.
     pub types: &'a [u8],
@@ -41,7 +43,9 @@ impl<'a> Parse<'a> {
 /// The two names at the front of a Bind message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BindNames<'a> {
+    /// Of the portal that is made; empty = the unnamed one.
     pub portal: &'a [u8],
+    /// Of the prepared statement; empty = the unnamed one.
     pub statement: &'a [u8],
     /// Bytes of both names with their terminators.
     pub bytes: usize,
@@ -79,8 +83,11 @@ pub struct BindValues<'a> {
 /// The value of one parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BindValue<'a> {
+    /// NULL.
     Null,
+    /// In the type's text form.
     Text(&'a [u8]),
+    /// In the type's binary form.
     Binary(&'a [u8]),
     /// From here on nothing is there, or what nobody can read. Of the value before it, there may be only a part.
     Missing,
@@ -141,7 +148,9 @@ impl<'a> Iterator for BindValues<'a> {
 /// What a Describe or Close message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Object<'a> {
+    /// A prepared statement of this name.
     Statement(&'a [u8]),
+    /// A portal of this name.
     Portal(&'a [u8]),
 }
 

@@ -15,13 +15,16 @@ pub enum Startup {
     Tls,
     /// GSSENCRequest: the answer is one byte.
     Gss,
+    /// CancelRequest.
     Cancel(CancelKey),
+    /// A session begins, with these parameters.
     Session(Parameters),
 }
 
 /// What CancelRequest names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelKey {
+    /// The process id that the client was told.
     pub process: u32,
     /// 4 bytes in protocol 3.0, 4 to 256 in 3.2.
     pub secret: Vec<u8>,

@@ -173,6 +173,7 @@ pub const CUSTOMS_MAX: usize = 64;
 pub enum Finding {
     /// Nothing that outlives its transaction but what the verdict tells.
     Harmless,
+    /// It may touch what outlives its transaction: the server is asked after it.
     MayTouch,
     /// Also what the server cannot tell of: a setting whose name is not known to us and listed nowhere.
     MaySetAny,
@@ -230,10 +231,12 @@ impl Catalog {
         self.functions.iter().flat_map(Function::called).map(|name| &**name)
     }
 
+    /// How many functions there are.
     pub fn len(&self) -> usize {
         self.functions.len()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.functions.is_empty()
     }
@@ -294,6 +297,7 @@ impl Function {
 }
 
 impl Census {
+    /// Judges the functions of a catalog, each by its own body and by what it calls, to any depth.
     pub fn of(catalog: &Catalog) -> Census {
         let mut functions: BTreeMap<Box<str>, Traits> = BTreeMap::new();
         let mut callers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

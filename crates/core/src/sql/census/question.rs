@@ -9,6 +9,7 @@ pub const FUNCTIONS_PAGE: usize = 500;
 /// What goes before the questions and after them, so that all answers tell of one moment.
 pub const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
     SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = 0";
+/// Goes after the last question.
 pub const END: &str = "COMMIT";
 
 /// One text that is another one when anything that a census tells of may have changed: number and hash of the rows, by
