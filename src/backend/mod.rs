@@ -58,6 +58,9 @@ pub struct Server {
     pub greeting: Option<Arc<Greeting>>,
 }
 
+// Five cache lines. Every idle server connection is one of these.
+const _: () = assert!(size_of::<Server>() <= 320);
+
 /// Where to ask for a cancel of what one server connection does, and its key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Canceler {

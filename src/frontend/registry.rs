@@ -101,6 +101,9 @@ pub struct Slot {
     secret_bytes: u8,
 }
 
+// Every client has one for as long as it is connected.
+const _: () = assert!(size_of::<Slot>() <= 256);
+
 /// In the order written, as [`Slot`].
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -121,6 +124,9 @@ struct Inner {
     waker: Option<Waker>,
     pin: Option<Box<Pin>>,
 }
+
+// Within a slot.
+const _: () = assert!(size_of::<Inner>() <= 72);
 
 impl Inner {
     fn activity(&self) -> Activity {

@@ -91,6 +91,9 @@ pub struct Client {
     place: Option<Place>,
 }
 
+// Every idle client holds one.
+const _: () = assert!(size_of::<Client>() <= 448);
+
 /// A place in a pool's queue.
 #[derive(Debug)]
 struct Queued {
