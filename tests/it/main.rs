@@ -19,6 +19,7 @@ mod figures;
 mod fresh;
 mod golden;
 mod hidden_state;
+mod house;
 mod http;
 mod identity;
 mod kit;

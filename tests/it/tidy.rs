@@ -41,9 +41,9 @@ const LEFT_WORDS: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];
 /// A source file of one of the crates, without what only tests see.
 pub struct Source {
     /// Where its crate's `src` is, below the workspace.
-    root: &'static str,
+    pub root: &'static str,
     /// Below that, with `/`.
-    path: String,
+    pub path: String,
     text: String,
     file: File,
 }
@@ -55,7 +55,7 @@ impl Source {
     }
 
     /// The top-level module that it belongs to: `frontend`, `lib`.
-    fn module(&self) -> &str {
+    pub fn module(&self) -> &str {
         self.path.split('/').next().unwrap().trim_end_matches(".rs")
     }
 
@@ -70,7 +70,7 @@ impl Source {
     }
 
     /// The items, but those of tests.
-    fn items(&self) -> impl Iterator<Item = &Item> {
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
         self.file.items.iter().filter(|item| !is_of_tests(attributes(item)))
     }
 }
