@@ -2,8 +2,8 @@
 //!
 //! The rule. On a direct connection a server's FATAL error is the last thing that a client sees, whatever it was doing.
 //! Behind Poolhouse that holds for every FATAL error that is about the *connection*: the client gets the server's words as
-//! they are, and is disconnected. When the *node* is going down, sessions go on instead (DESIGN, promise 3): what was in
-//! flight gets an ERROR that says whether it may have been committed. Which of the two it is:
+//! they are, and is disconnected. When the *node* is going down, sessions go on instead (docs/architecture.md, "Promises",
+//! 3): what was in flight gets an ERROR that says whether it may have been committed. Which of the two it is:
 //!
 //! | what the server said                                                     | the connection or the node |
 //! |--------------------------------------------------------------------------|----------------------------|
