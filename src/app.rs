@@ -30,10 +30,10 @@ use notify::Manager;
 
 use crate::{
     admin::{self, Catalog, Desk, Http, Request, SetLevel, Shutdown, User},
+    clients::LeaveOrder,
     config::{self, Database, PoolOverride, Pooling, Settings},
-    frontend::{
-        self, Arrivals, Cluster, DatabaseSettings, Databases, Door, Frontend, Live, Order, Visitor, Worker, Workers,
-    },
+    databases::{self, Cluster, DatabaseSettings, Databases},
+    frontend::{self, Arrivals, Door, Frontend, Live, Visitor, Worker, Workers},
     net::{
         Listen,
         listener::{self, Bound},
@@ -238,7 +238,7 @@ async fn end_clients(how: Shutdown, frontend: &Frontend, clients: &Scope) {
 async fn end_at_once(frontend: &Frontend, clients: &Scope) {
     tracing::info!("stopping at once");
     clients.stop();
-    frontend.registry.order_all(Order::Abort);
+    frontend.registry.order_all(LeaveOrder::Abort);
     let _ = timeout(FAREWELL_LIMIT, clients.ended()).await;
 }
 
@@ -276,11 +276,11 @@ fn catalog(settings: &Settings) -> Catalog {
 /// Lets transactions end, for as long as the settings say, and then ends what is left.
 async fn drain(frontend: &Frontend, clients: &Scope) {
     clients.stop();
-    frontend.registry.order_all(Order::Drain);
+    frontend.registry.order_all(LeaveOrder::Drain);
     let limit = frontend.settings().shutdown_timeout;
     if timeout(limit, clients.ended()).await.is_err() {
         tracing::warn!(clients = frontend.registry.connected(), ?limit, "ending the transactions that are left");
-        frontend.registry.order_all(Order::Abort);
+        frontend.registry.order_all(LeaveOrder::Abort);
         let _ = timeout(ABORT_LIMIT, clients.ended()).await;
     }
 }
@@ -330,7 +330,7 @@ fn live(settings: &Settings, directory: Directory, clusters: &[Arc<Cluster>]) ->
             changes.apply(&mut pooling);
             (user.clone(), database_settings(database, clusters, Some(pooling)))
         });
-        by_name.insert(name.clone(), frontend::Database { settings: plain, by_user: by_user.collect() });
+        by_name.insert(name.clone(), databases::Database { settings: plain, by_user: by_user.collect() });
     }
     let admin::Settings { users, stats_users, reserved, .. } = settings.admin.clone();
     Live { directory, databases: Databases { by_name }, door: Door { users, stats_users, reserved } }

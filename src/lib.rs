@@ -15,8 +15,10 @@
 //! | `pool`     | lending connections: limits, order, lifetimes; knows no SQL                      | tasks |
 //! | `backend`  | one server connection: connect, log in, query, clean, cancel                     | pool, net, tasks |
 //! | `monitor`  | watches the nodes: feeds `topology` and carries out what it decides              | backend, net, tasks |
-//! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | backend, monitor, pool, net, tasks, metrics |
-//! | `admin`    | operators: the console, SHOW, HTTP                                              | frontend, monitor, backend, pool, net, tasks, metrics, text |
+//! | `clients`  | who is logged in: cancel keys, orders to leave, what clients were told of late    | backend, net, metrics |
+//! | `databases` | clusters, databases, and what the clients of one database and user share       | clients, backend, monitor, pool, net, tasks, metrics |
+//! | `frontend` | clients: accept, log in, relay (the hot loop), cancel, report                    | databases, clients, backend, monitor, pool, net, tasks, metrics |
+//! | `admin`    | operators: the console, SHOW, HTTP                                              | frontend, databases, clients, monitor, backend, pool, net, tasks, metrics, text |
 //! | `config`   | the file: raw (as written, with lines) → check (typed settings, all mistakes at once) | the `Settings` types of all the above |
 //! | `app`      | wiring and the order of shutdown                                                 | everything |
 //! | `cli`      | the commands: serve, demo, check                                                 | everything |
@@ -39,7 +41,9 @@ pub(crate) mod admin;
 pub(crate) mod app;
 pub(crate) mod backend;
 pub(crate) mod cli;
+pub(crate) mod clients;
 pub(crate) mod config;
+pub(crate) mod databases;
 pub(crate) mod frontend;
 pub(crate) mod metrics;
 pub(crate) mod monitor;
@@ -55,8 +59,9 @@ pub use cli::run;
 pub mod testing {
     pub use crate::{
         app::assemble,
+        clients::{Activity, LeaveOrder},
         config::{Overrides, Settings, from_upstream, load},
-        frontend::{Activity, Frontend, Move, Order, Worker, Workers, accept, serve},
+        frontend::{Frontend, MoveOrder, Worker, Workers, accept, serve},
         metrics::{Count, Figures, QueryFigures},
         net::{
             Listen,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{Desk, Request, command::Action};
-use crate::frontend::{CONSOLES, Gate, Order};
+use crate::{clients::LeaveOrder, databases::Gate, frontend::CONSOLES};
 use poolhouse_core::wire::error::{Report, SqlState};
 
 /// How often a command that waits looks whether it is done.
@@ -162,7 +162,7 @@ impl Desk {
         for slot in self.frontend.registry.slots() {
             let of = &*slot.account.database;
             if !CONSOLES.contains(&of) && database.is_none_or(|database| database == of) {
-                slot.give(Order::Kill);
+                slot.give(LeaveOrder::Kill);
             }
         }
         self.until_closed(&gates).await;
@@ -175,7 +175,7 @@ impl Desk {
             Report::error(SqlState::UNDEFINED_OBJECT, format!("client not found: {id}"))
                 .hint("SHOW CLIENTS has the numbers in its column id.")
         })?;
-        slot.give(Order::Kill);
+        slot.give(LeaveOrder::Kill);
         Ok(())
     }
 }

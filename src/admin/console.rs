@@ -22,7 +22,9 @@ use super::{
     rows,
 };
 use crate::{
-    frontend::{Cluster, Order, Slot, Visitor},
+    clients::{LeaveOrder, Slot},
+    databases::Cluster,
+    frontend::Visitor,
     metrics::Count,
     net::Stream,
     tasks::Scope,
@@ -182,7 +184,7 @@ fn shutting_down() -> Report {
 async fn ordered(slot: &Slot) {
     poll_fn(|cx| {
         slot.set_waker(cx.waker().clone());
-        if slot.order().is_some_and(Order::is_at_once) { Poll::Ready(()) } else { Poll::Pending }
+        if slot.order().is_some_and(LeaveOrder::is_at_once) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

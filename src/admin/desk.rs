@@ -15,11 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Show, Shutdown, Table, Value, averages::Averages, command::Explain, conversation::route_table, events::Events, rows,
 };
-use crate::{
-    frontend::{Cluster, Frontend},
-    pool,
-    text::plain,
-};
+use crate::{databases::Cluster, frontend::Frontend, pool, text::plain};
 use poolhouse_core::{
     topology::{Node, State},
     wire::error::{Report, SqlState},

@@ -130,7 +130,7 @@ const SHOWN: &[Shown] = metrics! {
             write("poolhouse", &of.all.own_errors);
         };
     Counter "poolhouse_refused_clients_total" ["code"] "Clients that were not let in, by the SQLSTATE they were told." =>
-        |view, to| for (code, count) in view.desk.frontend.registry.refusals.all() {
+        |view, to| for (code, count) in view.desk.frontend.registry.refused.all() {
             to.add(&[&code], count as f64);
         };
     Counter "poolhouse_verdict_cache_lookups_total" ["result"]

@@ -7,11 +7,7 @@ use std::{
 
 use tokio::time::{interval, timeout};
 
-use crate::{
-    frontend::{Cluster, Frontend},
-    monitor,
-    tasks::Scope,
-};
+use crate::{databases::Cluster, frontend::Frontend, monitor, tasks::Scope};
 
 /// How often idle server connections are looked after.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);

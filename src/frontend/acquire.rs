@@ -4,23 +4,25 @@
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
 
 use tokio::time::{sleep, timeout};
 
-use super::{exchange::Exchange, registry::Slot, report::AcquireError, target::Target, waits, worker::Worker};
+use super::{exchange::Exchange, report::AcquireError, waits, worker::Worker};
 use crate::{
     backend::{ConnectError, ServerManager},
+    clients::{LeaveOrder, Slot},
+    databases::{Choice, Request, Target, choose, choose_first, stays},
     monitor::Report,
     net::Stream,
     pool::{Asked, CheckoutError, Lease, Pool, Waiting},
 };
 use poolhouse_core::{
-    session::{Need, Route},
-    topology::{self, Class, Node, NodeId, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
+    session::Need,
+    topology::{NodeId, NodeSet, RouteError, State},
 };
 
 /// A server connection, and the node that it is on.
@@ -32,36 +34,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// How often one who waits for a node looks whether there is something to be told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-
-/// What a statement asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct Request {
-    pub need: Need,
-    /// When the last write was answered that it must see.
-    pub after: Option<Instant>,
-    /// The WAL position that it must see.
-    pub lsn: Option<u64>,
-    /// The rule of the configuration that the session is under.
-    pub rule: Option<u16>,
-    /// Spreads choices that are otherwise equal.
-    pub seed: u64,
-}
-
-/// A connection to the primary, or while there is none to whatever node may be read from; when the session has a route,
-/// where that goes.
-pub fn request_any(target: &Target, route: Route) -> Request {
-    let class_goes = |class| {
-        let wish = Wish { class, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
-        topology::route(&target.cluster.monitor.topology(), &target.routing, wish, &|_| 0, 0, Instant::now())
-    };
-    let no_primary = || matches!(class_goes(Class::Write), Err(RouteError::NoPrimary));
-    let need = match route {
-        Route::Replica => Need::Replica,
-        Route::Auto if no_primary() && class_goes(Class::Read).is_ok() => Need::Read,
-        Route::Auto | Route::Primary => Need::Write,
-    };
-    Request { need, after: None, lsn: None, rule: None, seed: 0 }
-}
 
 /// What comes of the first try for a connection.
 #[derive(Debug)]
@@ -88,71 +60,10 @@ pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry
     }
 }
 
-/// The node that is tried first: not one that lets nobody in, as long as there are others.
-pub fn choose_first(target: &Target, request: Request) -> Result<Choice, RouteError> {
-    match target.cluster.only().filter(|_| request.need != Need::Replica) {
-        Some(node) => Ok(Choice { node, lacks: false }),
-        None => choose(target, request, target.useless()),
-    }
-}
-
-/// The node for a statement.
-#[derive(Debug, Clone, Copy)]
-pub struct Choice {
-    pub node: NodeId,
-    /// It is the primary only because no replica is known to have what the statement must see.
-    pub lacks: bool,
-}
-
-/// The node that serves a statement, if any can. When replicas lack what it must see, they are looked at again soon.
-pub fn choose(target: &Target, request: Request, avoid: NodeSet) -> Result<Choice, RouteError> {
-    let topology = target.cluster.monitor.topology();
-    let (wish, now) = (Wish { avoid, ..wish(target, &topology, request) }, Instant::now());
-    let node = topology::route(&topology, &target.routing, wish, &*target.cluster, request.seed, now);
-    let must_see = request.after.is_some() || request.lsn.is_some();
-    let otherwise = node.as_ref().is_ok_and(|node| Some(*node) == topology.primary) || node.is_err();
-    let lacks = must_see && otherwise && lacks_replicas(&topology, &target.routing, wish, now);
-    if lacks {
-        target.cluster.monitor.want_fresh();
-    }
-    if let Ok(node) = &node
-        && matches!(request.need, Need::Read | Need::Replica)
-    {
-        target.cluster.node(*node).given.fetch_add(1, Ordering::Relaxed);
-    }
-    node.map(|node| Choice { node, lacks: lacks && target.routing.reads != Reads::Any })
-}
-
-/// What is asked of the nodes for a statement.
-pub fn wish<'t>(target: &'t Target, topology: &Topology, request: Request) -> Wish<'t> {
-    // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
-    let alone = topology.primary.is_none() && topology.only().is_some();
-    let class = match request.need {
-        Need::Replica => Class::Replica,
-        Need::Node(node) => Class::Node(NodeId(node)),
-        Need::Write if !alone => Class::Write,
-        Need::Read | Need::Write => Class::Read,
-    };
-    let weights = target.routing.rule(request.rule).and_then(|rule| rule.weights.as_deref());
-    Wish { class, after: request.after, lsn: request.lsn, weights, avoid: NodeSet::NONE }
-}
-
 /// Waits a little for replicas to replay more: until they are found to have, or shall be asked again.
 async fn until_fresher(target: &Target, left: Duration) {
     const ASKED_AGAIN: Duration = Duration::from_millis(10);
     let _ = timeout(ASKED_AGAIN.min(left), target.cluster.monitor.fresher()).await;
-}
-
-/// Whether a statement that waits in the queue of this node is right there still, as the nodes are now.
-pub fn stays(target: &Target, need: Need, node: NodeId) -> bool {
-    let topology = target.cluster.monitor.topology();
-    let usable = |known: &Node| !known.gone && matches!(known.state, State::Up | State::Suspect { .. });
-    match need {
-        // With one node there is no choice.
-        _ if topology.only() == Some(node) => true,
-        Need::Write => topology.primary == Some(node),
-        Need::Read | Need::Replica | Need::Node(_) => topology.node(node).is_some_and(usable),
-    }
 }
 
 /// The connection is used by the calling thread from now on. One that cannot be moved is closed, and so is one on which
@@ -236,7 +147,7 @@ pub async fn acquire_from(
                 let changed = timeout(left.min(LOOK_AGAIN), target.cluster.monitor.changed(version)).await;
                 if changed.is_err() && since.elapsed() >= hold {
                     let error = if any_is_up(target) { error } else { RouteError::NoNode };
-                    return Err(AcquireError::Route { error, hold, nodes: waits::nodes(target) });
+                    return Err(AcquireError::Route { error, hold, nodes: target.cluster.how_nodes_are() });
                 }
                 continue;
             }
@@ -368,7 +279,7 @@ pub async fn acquire_for_client(
             if let Poll::Ready(result) = acquiring.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            if slot.order().is_some_and(super::registry::Order::is_at_once) {
+            if slot.order().is_some_and(LeaveOrder::is_at_once) {
                 return Poll::Ready(Err(AcquireError::Ordered));
             }
             if let Poll::Ready(report) = notice.poll(cx, target, || request) {

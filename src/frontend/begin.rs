@@ -12,14 +12,14 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
     Worker,
-    acquire::{Acquired, Request, acquire, request_any},
+    acquire::{Acquired, acquire},
     login::Refusal,
     report::{self, AcquireError, Words},
-    target::{Beginning, Target},
     waits::Notice,
 };
 use crate::{
     backend::{self, Greeting, Login, QueryError},
+    databases::{Beginning, Request, Target, request_any},
     net::Stream,
     tasks::Scope,
 };

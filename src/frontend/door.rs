@@ -1,11 +1,11 @@
 //! Where clients go that ask for the console instead of a database: who is let in, and how they are handed over to those
 //! who serve them, whom this module does not know.
 
-use super::{
-    registry::{Entry, Place},
-    report,
+use super::report;
+use crate::{
+    clients::{Entry, Place},
+    net::Stream,
 };
-use crate::net::Stream;
 use poolhouse_core::wire::error::Report;
 
 /// The names of the console: Poolhouse's own, and the one that PgBouncer's users know.

@@ -17,9 +17,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{counting::Counting, latency::Latency, worker::Worker, writes::LastWrite};
+use super::{counting::Counting, worker::Worker};
 use crate::{
     backend::Server,
+    databases::{LastWrite, Latency},
     metrics::{Account, Count},
     net::Stream,
 };

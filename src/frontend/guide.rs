@@ -2,11 +2,8 @@
 
 use std::{cell::Cell, sync::Arc, time::Instant};
 
-use super::{
-    Worker,
-    acquire::{Request, choose_first, wish},
-    target::Target,
-};
+use super::Worker;
+use crate::databases::{Request, Target, choose_first, wish};
 use poolhouse_core::{
     session::{Judge, Need, NodeView},
     sql::KnownText,

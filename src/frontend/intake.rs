@@ -20,7 +20,7 @@ use super::{
     Frontend, Worker,
     client::{Client, Leave},
     login::{self, Served},
-    spread::{ALL, BUSY, Load, Order, Spread},
+    spread::{ALL, BUSY, Load, MoveOrder, Spread},
 };
 use crate::{
     net::{Admitted, listener::Accepted},
@@ -89,9 +89,9 @@ impl Post {
     }
 
     /// `number` tells this order from earlier ones, unless it is the same as the one that stands.
-    fn put_order(&self, order: Option<Order>, number: u32) {
+    fn put_order(&self, order: Option<MoveOrder>, number: u32) {
         let standing = self.order.load(Ordering::Relaxed);
-        let Some(Order { to, share, .. }) = order else {
+        let Some(MoveOrder { to, share, .. }) = order else {
             if standing != 0 {
                 self.order.store(0, Ordering::Relaxed);
             }
@@ -158,7 +158,7 @@ impl Workers {
     }
 
     /// Replaces the orders that stand. `number` is larger each time, and not 0.
-    pub fn put_orders(&self, orders: &[Order], number: u32) {
+    pub fn put_orders(&self, orders: &[MoveOrder], number: u32) {
         for (from, intake) in self.intakes.iter().enumerate() {
             intake.post.put_order(orders.iter().copied().find(|order| order.from == from), number);
         }
@@ -334,7 +334,7 @@ mod tests {
             [(1, 500, 2, 1), (2, 500, 10, 5), (3, 250, 10, 2), (4, 1000, 7, 7), (5, 1, 999, 0), (6, 1, 1000, 1)]
         {
             let mut answered = vec![0; clients];
-            post.put_order(Some(Order { from: 0, to: 1, share }), number);
+            post.put_order(Some(MoveOrder { from: 0, to: 1, share }), number);
             assert_eq!(gone(&post, &mut answered), expected, "{share} of {clients}");
         }
     }
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn an_order_that_stands_is_not_put_again_and_one_that_fell_is_not_followed() {
         let post = Post::default();
-        let order = Some(Order { from: 0, to: 3, share: 500 });
+        let order = Some(MoveOrder { from: 0, to: 3, share: 500 });
         let mut answered = [0; 4];
         post.put_order(order, 7);
         assert_eq!(gone(&post, &mut answered[..2]), 1);

@@ -18,13 +18,13 @@ use super::{
     begin::{self, Begun, begin, unless_gone},
     client::Client,
     door::{CONSOLES, Visitor},
-    registry::{About, Entry, Place, SECRET_BYTES},
     replication::{self, Relay},
     report::{self, Words},
     startup::{Purpose, Wanted, negotiate},
-    target::Target,
 };
 use crate::{
+    clients::{About, Entry, Place, SECRET_BYTES},
+    databases::Target,
     metrics::Account,
     net::{Admitted, Stream},
     tasks::{self, Length, Scope},
@@ -143,8 +143,9 @@ async fn refuse(mut stream: Stream, refusal: Refusal, stranger: Option<Admitted>
         Refusal::Gone => return,
     };
     let peer = stream.peer();
-    frontend.registry.mishaps.refuse(peer.clone(), &words);
-    if frontend.registry.refusals.note(words.code_and_message().0, Instant::now()) {
+    let (code, message) = words.code_and_message();
+    frontend.registry.last_errors.refuse(peer.clone(), code, message);
+    if frontend.registry.refused.note(code, Instant::now()) {
         tracing::info!(client = peer, reason = %words, ?why, "refused a client");
     }
     let stranger = stranger.unwrap_or_else(|| {

@@ -10,31 +10,22 @@
 mod accept;
 mod acquire;
 mod begin;
-mod census;
 mod client;
-mod cluster;
 mod counting;
 mod door;
 mod exchange;
-mod gate;
 mod guide;
 mod intake;
-mod latency;
 mod listen;
 mod login;
-mod mishaps;
 mod parked;
-mod refusals;
-mod registry;
 mod replication;
 mod report;
 mod spread;
 mod startup;
-mod target;
 mod waits;
 mod watch;
 mod worker;
-mod writes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,19 +37,16 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::mpsc;
 
 pub use accept::accept;
-pub use cluster::Cluster;
 pub use door::{CONSOLES, Door, Visitor};
-pub use gate::{Gate, Gates};
 pub use intake::{Arrivals, Workers, balance, serve};
-pub use mishaps::Mishap;
-pub use registry::{Activity, Order, Registry, Slot};
-pub use spread::Order as Move;
-pub use target::{DatabaseSettings, Target};
+pub use spread::MoveOrder;
 pub use watch::{CacheFigures, Watch};
 pub use worker::Worker;
 
 use crate::{
     backend::Failure,
+    clients::{LeaveOrder, Registry},
+    databases::{DatabaseSettings, Databases, Gates, NewTarget, Target},
     metrics::Accounts,
     net::{Admission, Crowd, Tcp},
 };
@@ -108,43 +96,6 @@ pub struct Frontend {
     pub watch: Arc<Watch>,
     /// By database and user.
     targets: Mutex<BTreeMap<(String, String), Arc<Target>>>,
-}
-
-/// What is configured, by the name that clients ask for; `"*"` serves any other name.
-#[derive(Debug, Default)]
-pub struct Databases {
-    pub by_name: BTreeMap<String, Database>,
-}
-
-/// One database as clients see it.
-#[derive(Debug)]
-pub struct Database {
-    pub settings: DatabaseSettings,
-    /// What is different for some users.
-    pub by_user: BTreeMap<String, DatabaseSettings>,
-}
-
-impl Database {
-    fn settings_of(&self, user: &str) -> &DatabaseSettings {
-        self.by_user.get(user).unwrap_or(&self.settings)
-    }
-}
-
-impl Databases {
-    fn entry(&self, name: &str) -> Option<&Database> {
-        self.by_name.get(name).or_else(|| self.by_name.get("*"))
-    }
-
-    /// Any of them, when all are on one cluster and log in there as the same user.
-    fn only(&self) -> Option<&Database> {
-        let first = self.by_name.values().next()?;
-        let alike = |other: &Database| {
-            let (one, other) = (&first.settings, &other.settings);
-            let user = |settings: &DatabaseSettings| settings.login.as_ref().map(|(user, _)| user.clone());
-            Arc::ptr_eq(&one.cluster, &other.cluster) && user(one) == user(other)
-        };
-        self.by_name.values().all(alike).then_some(first)
-    }
 }
 
 impl Frontend {
@@ -202,7 +153,7 @@ impl Frontend {
         drop(targets);
         for slot in self.registry.slots() {
             if gone.contains(&*slot.account.database) {
-                slot.give(Order::Evict);
+                slot.give(LeaveOrder::Evict);
             }
         }
     }
@@ -247,7 +198,7 @@ impl Frontend {
     ) -> Target {
         let account = self.accounts.of(database, user, Some(&settings.cluster.names));
         let (statements, gate) = (self.statements.clone(), self.gates.of(database));
-        Target::new(settings.clone(), database, user, credential, statements, account, gate)
+        Target::new(NewTarget { settings: settings.clone(), database, user, credential, statements, account, gate })
     }
 
     /// Where a statement would go that such a client sends now, in the rows of EXPLAIN ROUTE.
@@ -288,7 +239,7 @@ impl Frontend {
         for Failure { node, code, message } in target.logins.take_news() {
             let node = target.cluster.node(NodeId(node)).name.as_str();
             tracing::info!(database, user, node, code, reason = message, "no connection to a server can be opened");
-            self.registry.mishaps.note((database, user), String::new(), Some(node), &code, &message);
+            self.registry.last_errors.note((database, user), String::new(), Some(node), &code, &message);
         }
         for ((node, code), count) in target.logins.take_counts() {
             target.account.add_login_failures(&target.cluster.node(NodeId(node)).name, &code, count);
@@ -303,7 +254,7 @@ impl Frontend {
 
     /// Lets go of what no client uses and no server connection belongs to. To be called now and then.
     pub fn keep(&self) {
-        for (code, more) in self.registry.refusals.untold(Instant::now()) {
+        for (code, more) in self.registry.refused.untold(Instant::now()) {
             tracing::info!(code, more, "refused more clients like those before");
         }
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);

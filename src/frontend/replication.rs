@@ -21,14 +21,18 @@ use tokio::{
 
 use super::{
     Worker,
-    acquire::{Acquired, acquire_from, request_any},
+    acquire::{Acquired, acquire_from},
     begin::Begun,
     login::Refusal,
-    registry::{Entry, Order, Place},
     report,
-    target::{Beginning, Target},
 };
-use crate::{backend, monitor::Report as NodeReport, net::Stream};
+use crate::{
+    backend,
+    clients::{Entry, LeaveOrder, Place},
+    databases::{Beginning, Target, request_any},
+    monitor::Report as NodeReport,
+    net::Stream,
+};
 use poolhouse_core::{
     session::Route,
     wire::{
@@ -126,7 +130,7 @@ impl Relay {
         let _ = self.entry.slot.detach();
         let last_words = match end {
             End::ClientGone => return,
-            End::Ordered => Some(report::ordered(self.entry.slot.order().unwrap_or(Order::Abort))),
+            End::Ordered => Some(report::ordered(self.entry.slot.order().unwrap_or(LeaveOrder::Abort))),
             End::ServerGone => self.server_gone().await,
             End::Fenced => {
                 self.lent.0.stream.reset_at_close();
@@ -174,7 +178,7 @@ impl Relay {
                 return Poll::Ready(End::Fenced);
             }
             let order = self.entry.slot.order();
-            if order.is_some_and(Order::is_at_once) {
+            if order.is_some_and(LeaveOrder::is_at_once) {
                 return Poll::Ready(End::Ordered);
             }
             // A base backup or a query may end; a stream would not.

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{registry::Order, target::Target};
-use crate::backend::ConnectError;
+use crate::{backend::ConnectError, clients::LeaveOrder, databases::Target};
 use poolhouse_core::{
     topology::{NodeId, RouteError},
     wire::{
@@ -219,15 +218,17 @@ pub fn shutting_down() -> Report {
 }
 
 /// Why a client that was ordered to leave is disconnected.
-pub fn ordered(order: Order) -> Report {
+pub fn ordered(order: LeaveOrder) -> Report {
     match order {
-        Order::Drain | Order::Abort => shutting_down(),
-        Order::Evict => Report::fatal(
+        LeaveOrder::Drain | LeaveOrder::Abort => shutting_down(),
+        LeaveOrder::Evict => Report::fatal(
             SqlState::ADMIN_SHUTDOWN,
             "terminating connection because its database is no longer in the configuration",
         ),
-        Order::Kill => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-            .hint("An operator has disconnected the client (KILL or KILL_CLIENT)."),
+        LeaveOrder::Kill => {
+            Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+                .hint("An operator has disconnected the client (KILL or KILL_CLIENT).")
+        }
     }
 }
 

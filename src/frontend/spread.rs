@@ -12,7 +12,7 @@ pub struct Load {
 
 /// Of the clients of one worker that become active next, each of which is asked once, a share moves to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
+pub struct MoveOrder {
     pub from: usize,
     pub to: usize,
     /// In thousandths, from 1 to 1000.
@@ -55,7 +55,7 @@ pub struct Spread {
     busy_looks: Vec<u32>,
     calm_looks: u32,
     settling: u32,
-    orders: Vec<Order>,
+    orders: Vec<MoveOrder>,
 }
 
 impl Spread {
@@ -70,7 +70,7 @@ impl Spread {
     }
 
     /// Looks at all workers. The orders are those that stand from now to the next look.
-    pub fn look(&mut self, loads: &[Load]) -> Vec<Order> {
+    pub fn look(&mut self, loads: &[Load]) -> Vec<MoveOrder> {
         if self.settling > 0 {
             self.settling -= 1;
         } else {
@@ -102,7 +102,7 @@ impl Spread {
                 continue;
             }
             self.in_use = self.in_use.max(to + 1);
-            self.orders.push(Order { from, to, share });
+            self.orders.push(MoveOrder { from, to, share });
         }
         if !self.orders.is_empty() {
             self.settling = SETTLING_LOOKS;
@@ -131,10 +131,10 @@ impl Spread {
     }
 
     /// Who is still at a worker that is not in use goes to the one in use with fewest clients.
-    fn stragglers(&self, loads: &[Load]) -> impl Iterator<Item = Order> {
+    fn stragglers(&self, loads: &[Load]) -> impl Iterator<Item = MoveOrder> {
         let fewest = (0..self.in_use).min_by_key(|&worker| loads[worker].clients).unwrap_or(0);
         let left = loads.iter().enumerate().skip(self.in_use).filter(|(_, load)| load.clients > 0);
-        left.map(move |(from, _)| Order { from, to: fewest, share: ALL })
+        left.map(move |(from, _)| MoveOrder { from, to: fewest, share: ALL })
     }
 }
 
@@ -319,14 +319,14 @@ mod tests {
     fn one_whose_clients_cannot_move_is_used_again_when_it_is_busy() {
         let mut spread = Spread::new(3);
         let loads = |last: u32| [Load { busy: 10, clients: 5 }, Load::default(), Load { busy: last, clients: 4 }];
-        let straggling = Order { from: 2, to: 0, share: ALL };
+        let straggling = MoveOrder { from: 2, to: 0, share: ALL };
         for _ in 0..10 {
             assert_eq!(spread.look(&loads(100)), [straggling]);
         }
-        let orders: Vec<Order> =
+        let orders: Vec<MoveOrder> =
             (0..5).flat_map(|_| spread.look(&loads(900))).filter(|order| *order != straggling).collect();
         assert_eq!(spread.in_use(), 3);
-        assert_eq!(orders[0], Order { from: 2, to: 1, share: 500 });
+        assert_eq!(orders[0], MoveOrder { from: 2, to: 1, share: 500 });
     }
 
     #[test]

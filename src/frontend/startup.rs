@@ -1,8 +1,7 @@
 //! What a startup packet asks for: who, which database, which kind of connection, and which settings, with the switches
 //! in `options` read as a server reads them (manual, "postgres", and libpq's parameter `options`).
 
-use super::registry::About;
-use crate::net::Ends;
+use crate::{clients::About, net::Ends};
 use poolhouse_core::session::{Carried, OwnSettings};
 use poolhouse_core::wire::{
     error::{Report, SqlState},

@@ -2,7 +2,6 @@
 //! while, and in the error when nothing comes.
 
 use std::{
-    fmt::Write,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -12,19 +11,18 @@ use std::{
 use tokio::time::{Sleep, sleep};
 
 use super::{
-    acquire::{Request, choose},
     exchange::Exchange,
     report::{self, AcquireError},
-    target::Target,
 };
-use crate::{backend::ConnectError, monitor::Monitor, net::Stream};
+use crate::{
+    backend::ConnectError,
+    databases::{Request, Target, choose},
+    net::Stream,
+};
 use poolhouse_core::{
-    topology::{NodeSet, RouteError, Topology},
+    topology::{NodeSet, RouteError},
     wire::error::Report,
 };
-
-/// Most nodes that a message tells of.
-const NODES_TOLD_MAX: usize = 8;
 
 /// For so long after its start Poolhouse waits for servers of which it has not heard yet as for others: they may be
 /// starting as well.
@@ -51,33 +49,7 @@ pub fn told_of_unknown(target: &Target) -> Option<AcquireError> {
     if !absent || monitor.age() < STARTING {
         return None;
     }
-    Some(AcquireError::Absent { cluster: target.cluster.name.clone(), nodes: nodes_of(monitor, &topology) })
-}
-
-/// How the nodes are, for a message.
-pub fn nodes(target: &Target) -> String {
-    how_nodes_are(&target.cluster.monitor)
-}
-
-/// How the nodes of a cluster are, for a message.
-pub fn how_nodes_are(monitor: &Monitor) -> String {
-    nodes_of(monitor, &monitor.topology())
-}
-
-fn nodes_of(monitor: &Monitor, topology: &Topology) -> String {
-    let mut text = String::new();
-    for (at, (id, node)) in topology.in_use().enumerate() {
-        if at == NODES_TOLD_MAX {
-            text.push_str("; and others");
-            break;
-        }
-        let between = if at == 0 { "" } else { "; " };
-        let _ = match monitor.told(id) {
-            Some(told) => write!(text, "{between}{} is {}: {told}", node.name, node.state.name()),
-            None => write!(text, "{between}{} is {}: {}", node.name, node.state.name(), node.why),
-        };
-    }
-    text
+    Some(AcquireError::Absent { cluster: target.cluster.name.clone(), nodes: target.cluster.how_nodes_are() })
 }
 
 /// What the client would be waiting for now.
@@ -85,10 +57,10 @@ pub fn reason(target: &Target, request: Request) -> Report {
     let refusal = |node| Some((target.cluster.node(node).name.as_str(), target.refusal(node)?));
     match choose(target, request, NodeSet::NONE) {
         Err(RouteError::NoReplica | RouteError::NodeUnfit) => {
-            report::waits("no replica is fit to serve", nodes(target))
+            report::waits("no replica is fit to serve", target.cluster.how_nodes_are())
         }
-        Err(RouteError::NoPrimary) => report::waits("no primary is known", nodes(target)),
-        Err(RouteError::NoNode) => report::waits("no server is reachable", nodes(target)),
+        Err(RouteError::NoPrimary) => report::waits("no primary is known", target.cluster.how_nodes_are()),
+        Err(RouteError::NoNode) => report::waits("no server is reachable", target.cluster.how_nodes_are()),
         Ok(choice) => match refusal(choice.node) {
             Some((node, error)) => report::waits_for_login(node, &error),
             None => in_queue(target),

@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 use super::{
     exchange::Exchange,
     intake::{Arrivals, Post},
-    registry::Canceling,
     watch::Watch,
 };
 use crate::{
     backend::{self, Canceler},
+    clients::Canceling,
     tasks::{self, Scope},
 };
 use poolhouse_core::sql::{self, Cache, KnownText};

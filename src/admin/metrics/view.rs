@@ -9,7 +9,9 @@ use std::{
 
 use crate::{
     admin::Desk,
-    frontend::{Activity, CacheFigures, Cluster},
+    clients::Activity,
+    databases::Cluster,
+    frontend::CacheFigures,
     metrics::{Account, Figures},
 };
 use poolhouse_core::topology::Role;

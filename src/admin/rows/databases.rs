@@ -9,7 +9,9 @@ use std::{
 use super::Rows;
 use crate::{
     admin::{Desk, Value, table::row},
-    frontend::{Activity, CONSOLES, DatabaseSettings, Slot, Target},
+    clients::{Activity, Slot},
+    databases::{DatabaseSettings, Target},
+    frontend::CONSOLES,
     net::Address,
     pool::PoolCounts,
 };

@@ -11,7 +11,7 @@ use std::{
 use super::{Rows, databases::place};
 use crate::{
     admin::{Desk, Value, desk::timestamp, table::row},
-    frontend::Cluster,
+    databases::Cluster,
     metrics::{Count, Figures},
 };
 use poolhouse_core::topology::{Node, NodeId, Role, State, Topology};

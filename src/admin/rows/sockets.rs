@@ -11,7 +11,7 @@ use super::{Rows, databases::place};
 use crate::{
     admin::{Desk, Value, desk::timestamp, table::row},
     backend::Canceler,
-    frontend::{Activity, Slot},
+    clients::{Activity, Slot},
     net::Ends,
 };
 

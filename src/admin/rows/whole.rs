@@ -3,7 +3,7 @@
 use super::Rows;
 use crate::{
     admin::{Desk, Setting, actions::LOG_LEVEL, desk::timestamp, table::row},
-    frontend::Mishap,
+    clients::ClientError,
 };
 
 pub fn lists(desk: &Desk) -> Rows {
@@ -64,9 +64,9 @@ pub fn config(desk: &Desk) -> Rows {
 }
 
 pub fn errors(desk: &Desk) -> Rows {
-    let row = |mishap: Mishap| {
-        let Mishap { time, database, user, client, node, code, message } = mishap;
+    let row = |mishap: ClientError| {
+        let ClientError { time, database, user, client, node, code, message } = mishap;
         row![timestamp(time), database, user, client, code, message, node]
     };
-    desk.frontend.registry.mishaps.all().into_iter().map(row).collect()
+    desk.frontend.registry.last_errors.all().into_iter().map(row).collect()
 }

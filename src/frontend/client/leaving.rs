@@ -9,13 +9,13 @@ use super::{
     super::{
         acquire::cancels_done,
         exchange::Event,
-        registry::{Order, Place},
         report::{self, Words},
     },
     Armed, CANCEL_LIMIT, Client,
 };
 use crate::{
     backend::{self, Mess},
+    clients::{LeaveOrder, Place},
     net::Stream,
 };
 use poolhouse_core::{
@@ -126,7 +126,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn obey(mut self: Box<Self>, order: Order) {
+    pub(super) async fn obey(mut self: Box<Self>, order: LeaveOrder) {
         if order.is_at_once() {
             self.cancel_statement().await;
         }
@@ -163,7 +163,8 @@ impl Client {
         }
         tracing::info!(client = self.stream.peer(), process = self.entry.slot.process, reason = %words,
             "disconnecting a client");
-        self.entry.note_mishap(&words);
+        let (code, message) = words.code_and_message();
+        self.entry.note_error(None, code, message);
         if let Some(exchange) = &mut self.exchange
             && !exchange.is_mid_message()
         {

@@ -20,20 +20,20 @@ use tokio::{
 };
 
 use super::{
-    acquire::{Acquired, FirstTry, Request, acquire_for_client, at_home, cancels_done, first_try, stays, tell_monitor},
+    acquire::{Acquired, FirstTry, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
     counting::{News, Slow},
     exchange::{Event, Exchange},
     guide::{Guide, Prejudged},
     listen::{Attended, Listener, Subscription},
     parked::Parked,
-    registry::{self, Entry, Order, Place},
     report::{self, AcquireError},
-    target::Target,
     waits,
     worker::Worker,
 };
 use crate::{
     backend::{self, ConnectError, ServerManager},
+    clients::{self, Entry, LeaveOrder, Place},
+    databases::{Request, Target, stays},
     metrics::{Account, Count},
     monitor::Report as NodeReport,
     net::Stream,
@@ -151,7 +151,7 @@ enum Wake {
     Misplaced(Need),
     /// The statement was cancelled while it waited.
     Canceled,
-    Order(Order),
+    LeaveOrder(LeaveOrder),
     Limit(Armed),
     /// It becomes active, and is to be served by the thread of this number from now on.
     Move(usize),
@@ -241,7 +241,7 @@ impl Client {
         if let Some(order) = order
             && (order.is_at_once() || self.is_between_transactions())
         {
-            return Poll::Ready(Wake::Order(order));
+            return Poll::Ready(Wake::LeaveOrder(order));
         }
         if self.queued.is_some() {
             return self.poll_queued(cx);
@@ -515,7 +515,7 @@ impl Client {
             }
             Err(AcquireError::ClientGone) => Err(()),
             Err(AcquireError::Ordered) => {
-                report::ordered(slot.order().unwrap_or(Order::Abort)).write(exchange.client_outbox());
+                report::ordered(slot.order().unwrap_or(LeaveOrder::Abort)).write(exchange.client_outbox());
                 self.flush().await;
                 Err(())
             }
@@ -543,7 +543,8 @@ impl Client {
         let (_, mut out) = exchange.session_parts();
         let before = out.to_client.len();
         let words = error.report();
-        self.entry.note_mishap(&words);
+        let (code, message) = words.code_and_message();
+        self.entry.note_error(None, code, message);
         words.write(false, out.to_client);
         self.session.after_refusal(tag, &mut out);
         exchange.note_own(before);
@@ -810,7 +811,7 @@ impl Client {
                     "a session keeps its server connection"
                 );
                 let since = Instant::now();
-                self.entry.slot.set_pin(Some(registry::Pin { why: why.clone(), since }));
+                self.entry.slot.set_pin(Some(clients::Pin { why: why.clone(), since }));
                 self.pinned_since = Some(since);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.counting.add(Count::Pins, 1);

@@ -10,12 +10,15 @@ use std::{
 
 use super::{
     super::{
-        acquire::{Acquired, prove, stays},
+        acquire::{Acquired, prove},
         exchange::Event,
-        registry::{Order, Slot},
         report::{AcquireError, Words},
     },
     Armed, Client, Leave, Wake,
+};
+use crate::{
+    clients::{LeaveOrder, Slot},
+    databases::stays,
 };
 use poolhouse_core::{
     session::{AfterLoss, Need},
@@ -42,7 +45,7 @@ enum Aside {
     SayFarewell,
     /// These end it.
     Move(usize),
-    Obey(Order),
+    Obey(LeaveOrder),
     EndByLimit(Armed),
     Desert,
     Fail(Box<Report>),
@@ -144,7 +147,7 @@ impl Client {
             Wake::Misplaced(_) => {}
             Wake::Canceled => self.refuse_front(&AcquireError::Canceled),
             Wake::Move(to) => return Some(Aside::Move(to)),
-            Wake::Order(order) => return Some(Aside::Obey(order)),
+            Wake::LeaveOrder(order) => return Some(Aside::Obey(order)),
             // The server's own error follows, and the session goes on.
             Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => return Some(Aside::CancelStatement),
             Wake::Limit(armed) => return Some(Aside::EndByLimit(armed)),

@@ -15,10 +15,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{super::writes::LastWrite, mailbox::Mailbox};
 use crate::{
     backend::{Login, Senders, Server, connect},
-    frontend::cluster::Cluster,
+    databases::{Cluster, HubCommand, LastWrite, Listening},
     monitor::Report,
     tasks::Scope,
 };
@@ -44,28 +43,9 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// Longest message that a server may send here.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// What a session asks for.
-#[derive(Debug)]
-pub enum Command {
-    Subscribe { subscriber: u64, wish: Box<Wish> },
-    Leave { subscriber: u64 },
-}
-
-/// What one session listens to from now on.
-#[derive(Debug)]
-pub struct Wish {
-    pub channels: Arc<[Channel]>,
-    pub version: u32,
-    /// Whether notifications are delivered from the moment that they are listened to, without a marker.
-    pub deliver: bool,
-    pub mailbox: Arc<Mailbox>,
-    /// As whom to connect, if need be.
-    pub login: Login,
-}
-
 #[derive(Debug)]
 struct Subscriber {
-    wish: Box<Wish>,
+    listening: Box<Listening>,
     delivering: bool,
 }
 
@@ -77,7 +57,7 @@ pub struct Hub {
     pub database: String,
     /// The channel on which sessions mark their moves.
     pub marker: Arc<str>,
-    pub commands: UnboundedReceiver<Command>,
+    pub commands: UnboundedReceiver<HubCommand>,
     pub scope: Scope,
     pub audience: Audience,
     pub writes: Arc<LastWrite>,
@@ -131,7 +111,7 @@ impl Hub {
                     let cluster = &self.cluster.name;
                     tracing::info!(cluster, database = self.database, %error, "lost the connection that listens");
                     for subscriber in self.audience.subscribers.values() {
-                        subscriber.wish.mailbox.push(Mail::Lost);
+                        subscriber.listening.mailbox.push(Mail::Lost);
                     }
                 }
             }
@@ -169,7 +149,7 @@ impl Hub {
         let subscribers = &self.audience.subscribers;
         let Some(login) = subscribers.values().nth(failures % subscribers.len().max(1)) else { return Some(Err(())) };
         let on = self.cluster.node(node);
-        let login = Login { address: on.address.clone(), ..login.wish.login.clone() };
+        let login = Login { address: on.address.clone(), ..login.listening.login.clone() };
         let connected = tokio::select! {
             () = stopping.stopping() => return None,
             connected = connect(&login, self.cluster.connect_timeout) => connected,
@@ -260,25 +240,25 @@ async fn if_so(condition: bool, future: impl Future<Output = ()>) {
 
 impl Audience {
     /// Takes in what a session asks for; what the server has to be told goes to `sql`.
-    fn obey(&mut self, command: Command, sql: &mut Vec<u8>) {
+    fn obey(&mut self, command: HubCommand, sql: &mut Vec<u8>) {
         match command {
-            Command::Subscribe { subscriber, wish } => {
+            HubCommand::Subscribe { subscriber, listening } => {
                 let before = self.subscribers.get(&subscriber);
                 let delivering = before.is_some_and(|before| before.delivering);
-                let old = before.map(|before| before.wish.channels.clone()).unwrap_or_default();
+                let old = before.map(|before| before.listening.channels.clone()).unwrap_or_default();
                 // A client may listen to very many, and says all of them each time.
-                let (had, has): (HashSet<_>, HashSet<_>) = (old.iter().collect(), wish.channels.iter().collect());
+                let (had, has): (HashSet<_>, HashSet<_>) = (old.iter().collect(), listening.channels.iter().collect());
                 let new: Vec<Channel> = has.difference(&had).map(|channel| (*channel).clone()).collect();
                 had.difference(&has).for_each(|channel| self.forget(channel, subscriber, sql));
                 listen_to(&new, sql);
                 for channel in new {
                     self.channels.entry(channel).or_default().insert(subscriber);
                 }
-                self.subscribers.insert(subscriber, Subscriber { wish, delivering });
+                self.subscribers.insert(subscriber, Subscriber { listening, delivering });
             }
-            Command::Leave { subscriber } => {
+            HubCommand::Leave { subscriber } => {
                 if let Some(gone) = self.subscribers.remove(&subscriber) {
-                    gone.wish.channels.iter().for_each(|channel| self.forget(channel, subscriber, sql));
+                    gone.listening.channels.iter().for_each(|channel| self.forget(channel, subscriber, sql));
                 }
             }
         }
@@ -294,11 +274,11 @@ impl Audience {
         }
     }
 
-    /// A session's wish is met on this node.
+    /// A session's listening is met on this node.
     fn acknowledge(&mut self, promise: Promise, node: NodeId) {
         let Some(subscriber) = self.subscribers.get_mut(&promise.subscriber) else { return };
         subscriber.delivering |= promise.deliver;
-        subscriber.wish.mailbox.push(Mail::Listening { version: promise.version, node: node.0 });
+        subscriber.listening.mailbox.push(Mail::Listening { version: promise.version, node: node.0 });
     }
 
     /// A NotificationResponse message has come; `client` finds the client that has sent it, by the server's process.
@@ -317,7 +297,7 @@ impl Audience {
             }
             let listeners = listeners.iter().filter_map(|listener| self.subscribers.get(listener));
             for listener in listeners.filter(|listener| listener.delivering) {
-                listener.wish.mailbox.notify(message);
+                listener.listening.mailbox.notify(message);
             }
         }
         Ok(())
@@ -327,7 +307,7 @@ impl Audience {
         let Some((subscriber, number, to_hub)) = read_marker(payload) else { return };
         let Some(subscriber) = self.subscribers.get_mut(&subscriber) else { return };
         subscriber.delivering = to_hub;
-        subscriber.wish.mailbox.push(if to_hub { Mail::Started(number) } else { Mail::Ended(number) });
+        subscriber.listening.mailbox.push(if to_hub { Mail::Started(number) } else { Mail::Ended(number) });
     }
 }
 
@@ -378,7 +358,7 @@ impl Link {
         }
         let promise = |(id, subscriber): (&u64, &Subscriber)| Promise {
             subscriber: *id,
-            version: subscriber.wish.version,
+            version: subscriber.listening.version,
             // Markers may have been missed: from now on the session itself tells what is for it.
             deliver: true,
         };
@@ -386,12 +366,12 @@ impl Link {
         self.ask(&sql, promises);
     }
 
-    fn obey(&mut self, command: Command, audience: &mut Audience, marker: &str) {
+    fn obey(&mut self, command: HubCommand, audience: &mut Audience, marker: &str) {
         let promise = match &command {
-            Command::Subscribe { subscriber, wish } => {
-                Some(Promise { subscriber: *subscriber, version: wish.version, deliver: wish.deliver })
+            HubCommand::Subscribe { subscriber, listening } => {
+                Some(Promise { subscriber: *subscriber, version: listening.version, deliver: listening.deliver })
             }
-            Command::Leave { .. } => None,
+            HubCommand::Leave { .. } => None,
         };
         let mut sql = Vec::new();
         audience.obey(command, &mut sql);
@@ -414,8 +394,8 @@ impl Link {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        commands: &mut UnboundedReceiver<Command>,
-    ) -> Poll<io::Result<Option<Command>>> {
+        commands: &mut UnboundedReceiver<HubCommand>,
+    ) -> Poll<io::Result<Option<HubCommand>>> {
         if !self.outbox.is_empty() {
             match self.server.stream.poll_drain(cx, &self.outbox, &mut self.written) {
                 Poll::Ready(Ok(())) => {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use poolhouse::testing::{
-    Bound, Frontend, Listen, Move, Order, Overrides, Scope, Settings, Worker, Workers, accept, assemble, bind,
-    from_upstream, serve,
+    Bound, Frontend, LeaveOrder, Listen, MoveOrder, Overrides, Scope, Settings, Worker, Workers, accept, assemble,
+    bind, from_upstream, serve,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -61,7 +61,7 @@ impl Served {
 
     /// From now on clients that become active on these threads go where it says, a share of them in thousandths.
     pub fn order(&mut self, moves: &[(usize, usize, u32)]) {
-        let orders: Vec<Move> = moves.iter().map(|&(from, to, share)| Move { from, to, share }).collect();
+        let orders: Vec<MoveOrder> = moves.iter().map(|&(from, to, share)| MoveOrder { from, to, share }).collect();
         self.orders += 1;
         self.workers.put_orders(&orders, self.orders);
     }
@@ -70,7 +70,7 @@ impl Served {
     pub fn drain(self) {
         self.others.stop();
         self.clients.stop();
-        self.frontend.registry.order_all(Order::Drain);
+        self.frontend.registry.order_all(LeaveOrder::Drain);
         for thread in self.threads {
             wait_until("the threads end with their clients", PATIENCE, || thread.is_finished());
             thread.join().unwrap();

@@ -2,6 +2,7 @@
 //! and what all its databases share.
 
 use std::{
+    fmt::Write,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -9,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Registry, census::Codes, latency::Latency, listen::Hubs, writes::Writes};
+use super::{census::Censuses, hubs::Hubs, latency::Latency, writes::Writes};
 use crate::{
     backend::{Defaults, Senders, ServerManager},
+    clients::Registry,
     metrics::NodeNames,
     monitor::{self, Monitor},
     net::Address,
@@ -39,11 +41,11 @@ pub struct Cluster {
     pub hubs: Hubs,
     /// Who sends the notifications that clients hear.
     pub senders: Arc<Senders>,
-    pub codes: Codes,
+    pub censuses: Censuses,
     pub writes: Writes,
     /// Of all databases and users, as far as it was changed through Poolhouse.
     pub defaults: Defaults,
-    pub held: Held,
+    pub held: StatementsWaiting,
     /// How often it got another primary than it had.
     pub failovers: AtomicU64,
     /// All its tasks; it ends with them.
@@ -52,12 +54,15 @@ pub struct Cluster {
     users: Arc<()>,
 }
 
+/// Most nodes that a message tells of.
+const NODES_TOLD_MAX: usize = 8;
+
 /// No node.
 const SEVERAL: u16 = u16::MAX;
 
 /// Statements that found no server to run on, and waited for one.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct StatementsWaiting {
     /// Those that wait.
     pub now: AtomicUsize,
     pub served: AtomicU64,
@@ -67,21 +72,21 @@ pub struct Held {
     pub left: AtomicU64,
 }
 
-impl Held {
+impl StatementsWaiting {
     /// A statement waits until what is returned is dropped: as one whose client has left, unless that is told otherwise.
-    pub fn hold(&self) -> Holding<'_> {
+    pub fn hold(&self) -> WaitingStatement<'_> {
         self.now.fetch_add(1, Ordering::Relaxed);
-        Holding { held: self, end: &self.left }
+        WaitingStatement { held: self, end: &self.left }
     }
 }
 
 #[derive(Debug)]
-pub struct Holding<'a> {
-    held: &'a Held,
+pub struct WaitingStatement<'a> {
+    held: &'a StatementsWaiting,
     end: &'a AtomicU64,
 }
 
-impl Holding<'_> {
+impl WaitingStatement<'_> {
     pub fn serve(mut self) {
         self.end = &self.held.served;
     }
@@ -91,7 +96,7 @@ impl Holding<'_> {
     }
 }
 
-impl Drop for Holding<'_> {
+impl Drop for WaitingStatement<'_> {
     fn drop(&mut self) {
         self.held.now.fetch_sub(1, Ordering::Relaxed);
         self.end.fetch_add(1, Ordering::Relaxed);
@@ -138,10 +143,10 @@ impl Cluster {
             connect_timeout: settings.connect_timeout,
             hubs: Hubs::new(scope.child()),
             senders: Arc::default(),
-            codes: Codes::new(scope.child()),
+            censuses: Censuses::new(scope.child()),
             writes: Writes::default(),
             defaults: Defaults::default(),
-            held: Held::default(),
+            held: StatementsWaiting::default(),
             failovers: AtomicU64::new(0),
             scope,
             users: Arc::default(),
@@ -241,9 +246,22 @@ impl Cluster {
         }
     }
 
-    /// How its nodes are, in words.
+    /// How its nodes are, for a message.
     pub fn how_nodes_are(&self) -> String {
-        super::waits::how_nodes_are(&self.monitor)
+        let topology = self.monitor.topology();
+        let mut text = String::new();
+        for (at, (id, node)) in topology.in_use().enumerate() {
+            if at == NODES_TOLD_MAX {
+                text.push_str("; and others");
+                break;
+            }
+            let between = if at == 0 { "" } else { "; " };
+            let _ = match self.monitor.told(id) {
+                Some(told) => write!(text, "{between}{} is {}: {told}", node.name, node.state.name()),
+                None => write!(text, "{between}{} is {}: {}", node.name, node.state.name(), node.why),
+            };
+        }
+        text
     }
 
     /// How long statements wait for a node that can serve them.
@@ -261,7 +279,7 @@ impl Cluster {
     /// back: PostgreSQL drops, renames or copies it only while nobody else is connected to it, and gives those who are
     /// five seconds to leave.
     pub fn vacate(&self, database: &str) {
-        self.codes.vacate(database);
+        self.censuses.vacate(database);
         self.renew(database);
     }
 

@@ -15,21 +15,18 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{
-    acquire::{Request, choose},
-    target::Target,
-};
 use crate::{
-    backend::{self, ConnectError, QueryError, Server},
+    backend::{self, ConnectError, Login, QueryError, Server},
+    monitor::Monitor,
     tasks::Scope,
 };
 use poolhouse_core::{
-    session::{Due, Need, NewDefaults, OwnCode},
+    session::{Due, OwnCode},
     sql::{
-        Catalog, Census, DefaultsOf,
+        Catalog, Census,
         census::{BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
     },
-    topology::{NodeId, NodeSet, RouteError},
+    topology::{NodeId, RouteError},
     wire::request::TERMINATE,
 };
 
@@ -60,38 +57,63 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// census.
 const FUNCTIONS_MAX: usize = 100_000;
 
+/// As whom, and where, the catalog of a database is read; and who is to learn of what has changed.
+pub trait CatalogReader: std::fmt::Debug + Send + Sync {
+    /// The database's name on the server.
+    fn database(&self) -> &str;
+
+    fn monitor(&self) -> &Monitor;
+
+    /// Where to read.
+    ///
+    /// # Errors
+    /// No node is fit for it now.
+    fn primary(&self) -> Result<NodeId, RouteError>;
+
+    /// How to log in to a node.
+    fn login(&self, node: NodeId) -> Login;
+
+    fn connect_timeout(&self) -> Duration;
+
+    /// There is code that was not known: connections that may have run it are not to be lent again.
+    fn renew_connections(&self);
+
+    /// Sessions begin with other settings from now on.
+    fn take_defaults(&self);
+}
+
 /// The own code of all databases of one cluster.
 #[derive(Debug)]
-pub struct Codes {
-    by_database: Mutex<BTreeMap<String, Weak<Kept>>>,
+pub struct Censuses {
+    by_database: Mutex<BTreeMap<String, Weak<OwnCodeCensus>>>,
     scope: Scope,
 }
 
 /// The own code of one database, as long as somebody may use it.
 #[derive(Debug)]
-pub struct Kept {
+pub struct OwnCodeCensus {
     pub code: Arc<OwnCode>,
     /// Those as whom one may log in to look. Who cannot be upgraded is gone.
-    users: Mutex<Vec<Weak<Target>>>,
+    users: Mutex<Vec<Weak<dyn CatalogReader>>>,
     /// Whether somebody has looked.
     looked: watch::Sender<bool>,
     /// Where the task lives that keeps it, once there is one.
     scope: Scope,
 }
 
-impl Codes {
-    pub fn new(scope: Scope) -> Codes {
-        Codes { by_database: Mutex::default(), scope }
+impl Censuses {
+    pub fn new(scope: Scope) -> Censuses {
+        Censuses { by_database: Mutex::default(), scope }
     }
 
     /// What is shared by all users of a database, by its name on the server.
-    pub fn of(&self, database: &str) -> Arc<Kept> {
+    pub fn of(&self, database: &str) -> Arc<OwnCodeCensus> {
         let mut by_database = lock(&self.by_database);
         if let Some(kept) = by_database.get(database).and_then(Weak::upgrade) {
             return kept;
         }
         by_database.retain(|_, kept| kept.strong_count() > 0);
-        let kept = Arc::new(Kept {
+        let kept = Arc::new(OwnCodeCensus {
             code: Arc::default(),
             users: Mutex::default(),
             looked: watch::Sender::new(false),
@@ -109,12 +131,12 @@ impl Codes {
     }
 }
 
-impl Kept {
-    /// A target whose sessions want to know. The first one sets the keeper to work, on the calling thread.
-    pub fn join(self: &Arc<Self>, target: &Arc<Target>) {
+impl OwnCodeCensus {
+    /// One whose sessions want to know. The first one sets the keeper to work, on the calling thread.
+    pub fn join(self: &Arc<Self>, reader: Weak<dyn CatalogReader>) {
         let mut users = lock(&self.users);
         users.retain(|user| user.strong_count() > 0);
-        users.push(Arc::downgrade(target));
+        users.push(reader);
         if self.scope.is_empty() {
             self.code.keep();
             let keeper = Keeper { kept: Arc::downgrade(self), code: self.code.clone(), known: None, server: None };
@@ -139,12 +161,12 @@ impl Kept {
         let _ = timeout(FIRST_LIMIT, self.looked.subscribe().wait_for(|looked| *looked)).await;
     }
 
-    fn user(&self) -> Option<Arc<Target>> {
+    fn user(&self) -> Option<Arc<dyn CatalogReader>> {
         lock(&self.users).iter().find_map(Weak::upgrade)
     }
 }
 
-impl Drop for Kept {
+impl Drop for OwnCodeCensus {
     fn drop(&mut self) {
         self.scope.stop();
     }
@@ -155,7 +177,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 struct Keeper {
-    kept: Weak<Kept>,
+    kept: Weak<OwnCodeCensus>,
     code: Arc<OwnCode>,
     /// The last census, and the stamps of the catalog that it was made from.
     known: Option<(Stamps, Arc<Census>)>,
@@ -248,11 +270,10 @@ impl Keeper {
                 if let Some((before, known)) = before {
                     // What came of code that nobody knew of may still be there on connections, for whoever gets them.
                     if census.exceeds(&known) {
-                        user.cluster.renew(user.server_database());
+                        user.renew_connections();
                     }
                     if stamps.defaults != before.defaults {
-                        let database = Some(user.server_database().into());
-                        user.cluster.take_defaults(&NewDefaults::Of(Box::new(DefaultsOf { database, user: None })));
+                        user.take_defaults();
                     }
                 }
                 self.known = Some((stamps, census));
@@ -283,12 +304,12 @@ impl Keeper {
         }
     }
 
-    async fn ask(&mut self) -> Result<(Arc<Target>, Stamps, Arc<Census>), Failure> {
+    async fn ask(&mut self) -> Result<(Arc<dyn CatalogReader>, Stamps, Arc<Census>), Failure> {
         let user = self.kept.upgrade().and_then(|kept| kept.user()).ok_or(Failure::NoUser)?;
-        let node = primary(&user).await?;
+        let node = primary(&*user).await?;
         let (at, mut server) = match self.server.take() {
             Some((at, server)) if at == node && server.stream.is_quiet() => (at, server),
-            _ => (node, connect(&user, node).await?),
+            _ => (node, connect(&*user, node).await?),
         };
         if let Some((known, census)) = &self.known {
             let stamps = look_at_stamps(&mut server, END).await?;
@@ -301,22 +322,21 @@ impl Keeper {
         let catalog = read(&mut server).await?;
         query(&mut server, END).await?;
         self.server = Some((at, server));
-        let (census, database) = (Census::of(&catalog), user.server_database());
+        let (census, database) = (Census::of(&catalog), user.database());
         tracing::debug!(database, functions = catalog.len(), hidden = ?census.hidden(), "took a census");
         Ok((user, stamps, Arc::new(census)))
     }
 }
 
 /// The node to look at; when there is none, one that is there within a moment.
-async fn primary(user: &Target) -> Result<NodeId, RouteError> {
-    let request = Request { need: Need::Write, after: None, lsn: None, rule: None, seed: 0 };
-    let monitor = &user.cluster.monitor;
+async fn primary(user: &dyn CatalogReader) -> Result<NodeId, RouteError> {
+    let monitor = user.monitor();
     let until = Instant::now() + PAUSE;
     loop {
         let version = monitor.topology().version;
-        let chosen = choose(user, request, NodeSet::NONE);
+        let chosen = user.primary();
         if chosen.is_ok() || timeout_at(until, monitor.changed(version)).await.is_err() {
-            return Ok(chosen?.node);
+            return chosen;
         }
     }
 }
@@ -329,9 +349,9 @@ async fn look_at_stamps(server: &mut Server, then: &str) -> Result<Stamps, Query
 }
 
 /// A connection to look: as who checks the node's health, or as a user of the database when that one is not let in.
-async fn connect(user: &Target, node: NodeId) -> Result<Server, ConnectError> {
-    let limit = user.cluster.connect_timeout;
-    match backend::connect(&user.cluster.monitor.login(node, user.server_database()), limit).await {
+async fn connect(user: &dyn CatalogReader, node: NodeId) -> Result<Server, ConnectError> {
+    let limit = user.connect_timeout();
+    match backend::connect(&user.monitor().login(node, user.database()), limit).await {
         Err(error) if error.is_definite() => backend::connect(&user.login(node), limit).await,
         connected => connected,
     }

@@ -19,7 +19,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 const OTHERS: &str = "XX000";
 
 #[derive(Debug, Default)]
-pub struct Refusals {
+pub struct RefusedLogins {
     kinds: Mutex<BTreeMap<String, Kind>>,
 }
 
@@ -34,7 +34,7 @@ struct Kind {
     untold: u64,
 }
 
-impl Refusals {
+impl RefusedLogins {
     /// A client was not let in; true when the log is to tell of it.
     pub fn note(&self, code: &str, now: Instant) -> bool {
         let mut kinds = self.lock();
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_log_is_told_of_a_few_and_of_how_many_more() {
-        let (refusals, start) = (Refusals::default(), Instant::now());
+        let (refusals, start) = (RefusedLogins::default(), Instant::now());
         let (mut told, mut summed, mut sums) = (0, 0, 0);
         for millis in 0..100_000 {
             let now = start + Duration::from_millis(millis);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn kinds_are_limited() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
+        let (refusals, now) = (RefusedLogins::default(), Instant::now());
         let told = (0..10 * KINDS_MAX).filter(|code| refusals.note(&code.to_string(), now)).count();
         assert_eq!(told, KINDS_MAX + TOLD_MAX as usize);
         let all = refusals.all();

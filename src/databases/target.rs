@@ -3,16 +3,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use super::census::Kept;
-use super::cluster::Cluster;
-use super::gate::Gate;
-use super::writes::LastWrite;
+use super::{census::OwnCodeCensus, cluster::Cluster, configured::DatabaseSettings, gate::Gate, writes::LastWrite};
 use crate::{
     backend::{ConnectError, Defaults, Greeting, Login, Logins, ServerManager},
     metrics::Account,
@@ -24,28 +21,6 @@ use poolhouse_core::{
     sql::Isolation,
     topology::{Consistency, NODES_MAX, NodeId, NodeSet, Routing, Transactions},
 };
-
-/// What is configured for one database and user.
-#[derive(Debug, Clone)]
-pub struct DatabaseSettings {
-    pub cluster: Arc<Cluster>,
-    /// Name on the server; `None` = as the client calls it.
-    pub database: Option<String>,
-    /// Who logs in to the server; `None` = the client itself.
-    pub login: Option<(String, Credential)>,
-    pub pool: pool::Settings,
-    pub session: session::Settings,
-    pub routing: Routing,
-}
-
-impl DatabaseSettings {
-    /// Whether nothing but the lending of connections differs.
-    pub fn serves_like(&self, other: &DatabaseSettings) -> bool {
-        Arc::ptr_eq(&self.cluster, &other.cluster)
-            && (&self.database, &self.login) == (&other.database, &other.login)
-            && (&self.session, &self.routing) == (&other.session, &other.routing)
-    }
-}
 
 /// How a session begins.
 #[derive(Debug, Clone)]
@@ -84,6 +59,20 @@ const BEGINNING_AGE_MAX: Duration = Duration::from_secs(60);
 /// Most distinct sets of startup parameters that are remembered.
 const BEGINNINGS_MAX: usize = 1_000;
 
+/// What a [`Target`] is made of.
+pub struct NewTarget<'a> {
+    pub settings: DatabaseSettings,
+    /// As the clients call it.
+    pub database: &'a str,
+    pub user: &'a str,
+    /// What the client has proved, for servers that are to see its own name.
+    pub credential: Credential,
+    pub statements: Arc<Statements>,
+    pub account: Arc<Account>,
+    pub gate: Arc<Gate>,
+}
+
+/// What the clients of one database and user share.
 #[derive(Debug)]
 pub struct Target {
     pub cluster: Arc<Cluster>,
@@ -111,25 +100,18 @@ pub struct Target {
     /// What the nodes do to its logins.
     pub logins: Arc<Logins>,
     /// What is known of the database's own code is kept as long as this is.
-    kept: Arc<Kept>,
+    census: Arc<OwnCodeCensus>,
     _using: Arc<()>,
 }
 
 impl Target {
-    pub fn new(
-        settings: DatabaseSettings,
-        database: &str,
-        user: &str,
-        credential: Credential,
-        statements: Arc<Statements>,
-        account: Arc<Account>,
-        gate: Arc<Gate>,
-    ) -> Target {
+    pub fn new(new: NewTarget<'_>) -> Target {
+        let NewTarget { settings, database, user, credential, statements, account, gate } = new;
         let as_made = settings.clone();
         let (user, credential) = settings.login.unwrap_or_else(|| (user.to_owned(), credential));
         let cluster = settings.cluster;
         let database = settings.database.unwrap_or_else(|| database.to_owned());
-        let kept = cluster.codes.of(&database);
+        let census = cluster.censuses.of(&database);
         let writes_here = cluster.writes.of(&database);
         let sees_all = settings.routing.consistency == Consistency::Global;
         if sees_all {
@@ -143,7 +125,7 @@ impl Target {
             lists: Some(settings.routing.lists.clone()).filter(|lists| !lists.is_empty()),
             nodes: cluster.roster.clone(),
             statements,
-            code: kept.code.clone(),
+            code: census.code.clone(),
         };
         Target {
             routing: settings.routing,
@@ -171,7 +153,7 @@ impl Target {
             beginnings: Mutex::default(),
             defaults: Arc::default(),
             logins: Arc::default(),
-            kept,
+            census,
         }
     }
 
@@ -179,14 +161,15 @@ impl Target {
     /// nobody wants to know.
     pub fn keep_census(self: &Arc<Self>) {
         if self.shared.mode != Mode::Session {
-            self.kept.join(self);
+            let reader: Weak<Target> = Arc::downgrade(self);
+            self.census.join(reader);
         }
     }
 
     /// Waits for the first look at the database's own code.
     pub async fn code_looked_at(&self) {
         if self.shared.mode != Mode::Session {
-            self.kept.looked().await;
+            self.census.looked().await;
         }
     }
 

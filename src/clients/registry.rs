@@ -12,13 +12,13 @@ use std::{
 
 use subtle::ConstantTimeEq;
 
-use super::{mishaps::Mishaps, refusals::Refusals, report::Words};
+use super::{LastErrors, RefusedLogins};
 use crate::{backend::Canceler, metrics::Account, net::Ends};
 use poolhouse_core::{session::Pinned, wire::startup::CancelKey};
 
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum LeaveOrder {
     /// To leave once its transaction has ended: its database is served no more.
     Evict,
     /// To leave once its transaction has ended.
@@ -29,10 +29,10 @@ pub enum Order {
     Kill,
 }
 
-impl Order {
+impl LeaveOrder {
     /// Also in the middle of a transaction.
     pub fn is_at_once(self) -> bool {
-        !matches!(self, Order::Evict | Order::Drain)
+        !matches!(self, LeaveOrder::Evict | LeaveOrder::Drain)
     }
 }
 
@@ -50,8 +50,8 @@ pub struct Registry {
     /// Those of them that have been told the last thing.
     leaving: AtomicUsize,
     /// What clients were told of late.
-    pub mishaps: Mishaps,
-    pub refusals: Refusals,
+    pub last_errors: LastErrors,
+    pub refused: RefusedLogins,
     /// Given to those that come after a drain has begun.
     order: AtomicU8,
 }
@@ -254,7 +254,7 @@ impl Registry {
     }
 
     /// Gives every client an order, those that come later, too.
-    pub fn order_all(&self, order: Order) {
+    pub fn order_all(&self, order: LeaveOrder) {
         self.order.store(order_code(order), Ordering::Release);
         for slot in self.slots() {
             slot.give(order);
@@ -297,16 +297,10 @@ impl Entry {
         self.slot.about.ends.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
     }
 
-    /// Notes what a server has answered the client.
+    /// Notes what the client is told: by the server `node`, if it is known to come from one.
     pub fn note_error(&self, node: Option<&str>, code: &str, message: &str) {
         let account = &self.slot.account;
-        self.registry.mishaps.note((&account.database, &account.user), self.client(), node, code, message);
-    }
-
-    /// Notes what the client is told.
-    pub fn note_mishap(&self, words: &Words) {
-        let account = &self.slot.account;
-        self.registry.mishaps.add((&account.database, &account.user), self.client(), words);
+        self.registry.last_errors.note((&account.database, &account.user), self.client(), node, code, message);
     }
 }
 
@@ -350,18 +344,18 @@ impl Slot {
         lock(&self.inner).waker = Some(waker);
     }
 
-    pub fn order(&self) -> Option<Order> {
+    pub fn order(&self) -> Option<LeaveOrder> {
         match self.order.load(Ordering::Acquire) {
-            ORDER_EVICT => Some(Order::Evict),
-            ORDER_DRAIN => Some(Order::Drain),
-            ORDER_ABORT => Some(Order::Abort),
-            ORDER_KILL => Some(Order::Kill),
+            ORDER_EVICT => Some(LeaveOrder::Evict),
+            ORDER_DRAIN => Some(LeaveOrder::Drain),
+            ORDER_ABORT => Some(LeaveOrder::Abort),
+            ORDER_KILL => Some(LeaveOrder::Kill),
             _ => None,
         }
     }
 
     /// Gives the client an order.
-    pub fn give(&self, order: Order) {
+    pub fn give(&self, order: LeaveOrder) {
         self.order.fetch_max(order_code(order), Ordering::AcqRel);
         self.wake();
     }
@@ -556,12 +550,12 @@ impl Drop for Canceling {
     }
 }
 
-fn order_code(order: Order) -> u8 {
+fn order_code(order: LeaveOrder) -> u8 {
     match order {
-        Order::Evict => ORDER_EVICT,
-        Order::Drain => ORDER_DRAIN,
-        Order::Abort => ORDER_ABORT,
-        Order::Kill => ORDER_KILL,
+        LeaveOrder::Evict => ORDER_EVICT,
+        LeaveOrder::Drain => ORDER_DRAIN,
+        LeaveOrder::Abort => ORDER_ABORT,
+        LeaveOrder::Kill => ORDER_KILL,
     }
 }
 
@@ -640,8 +634,8 @@ mod tests {
             assert_eq!(entry.slot.process, 7);
             assert!(Arc::ptr_eq(&registry.find(&key_of(&entry.slot)).unwrap(), &entry.slot));
         }
-        registry.order_all(Order::Drain);
-        assert_eq!((one.slot.order(), two.slot.order()), (Some(Order::Drain), Some(Order::Drain)));
+        registry.order_all(LeaveOrder::Drain);
+        assert_eq!((one.slot.order(), two.slot.order()), (Some(LeaveOrder::Drain), Some(LeaveOrder::Drain)));
         let key = key_of(&one.slot);
         drop(one);
         assert!(registry.find(&key).is_none());
@@ -754,9 +748,9 @@ mod tests {
     fn orders_reach_those_who_come_later() {
         let registry = Arc::new(Registry::default());
         let before = entry(&registry, 4);
-        registry.order_all(Order::Drain);
+        registry.order_all(LeaveOrder::Drain);
         let after = entry(&registry, 4);
-        assert_eq!(before.slot.order(), Some(Order::Drain));
-        assert_eq!(after.slot.order(), Some(Order::Drain));
+        assert_eq!(before.slot.order(), Some(LeaveOrder::Drain));
+        assert_eq!(after.slot.order(), Some(LeaveOrder::Drain));
     }
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::frontend::registry::Slot;
+use crate::clients::Slot;
 use poolhouse_core::session::Mail;
 
 /// Most bytes of notifications that wait for one client.
@@ -124,7 +124,7 @@ impl Mailbox {
 mod tests {
     use super::*;
     use crate::{
-        frontend::registry::{Entry, Registry},
+        clients::{Entry, Registry},
         metrics::Account,
     };
 
