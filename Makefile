@@ -1,7 +1,7 @@
 # Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
-# DEMO, TESTS, CONFORMANCE, REGRESS, BENCH and PGPOOL hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
+# DEMO, TESTS, CONFORMANCE, REGRESS, BENCH, INSTRUCTIONS and PGPOOL hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
 
-.PHONY: help demo test conformance regress bench pgpool fuzz lint build reference check-deps
+.PHONY: help demo test conformance regress bench instructions pgpool fuzz lint build reference check-deps
 
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
@@ -9,6 +9,7 @@ help:
 	@echo "make conformance the own test suites of psycopg2 and asyncpg, directly and through Poolhouse"
 	@echo "make regress     PostgreSQL's own regression tests, directly and through Poolhouse (on Debian)"
 	@echo "make bench       Poolhouse measured against other poolers"
+	@echo "make instructions  instructions of what runs for every message, here and in the commit before"
 	@echo "make pgpool      Poolhouse beside Pgpool-II: where statements go, stale reads, load, a lost replica"
 	@echo "make fuzz        each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)"
 	@echo "make lint        formatting, clippy, documentation, unused crates, licences, the oldest compiler"
@@ -37,6 +38,10 @@ regress:
 bench:
 	@scripts/deps.sh build postgres bench
 	cargo bench --bench compare $(BENCH)
+
+instructions:
+	@scripts/deps.sh build valgrind
+	@scripts/instructions.sh $(INSTRUCTIONS)
 
 pgpool:
 	@scripts/deps.sh build postgres drivers pgpool
@@ -69,4 +74,4 @@ reference:
 	$${CARGO_TARGET_DIR:-target}/debug/poolhouse check --schema > config/schema.json
 
 check-deps:
-	@scripts/deps.sh --check build lint deny postgres drivers node python bench pgpool
+	@scripts/deps.sh --check build lint deny postgres drivers node python bench valgrind pgpool

@@ -9,6 +9,7 @@
 #   python    Python with its headers and libpq's (psycopg2 is built for its tests)
 #   drivers   PgBouncer, and Python, which the tests fetch drivers for: what operators use the console with
 #   pgpool    Pgpool-II, to compare with
+#   valgrind  valgrind, which counts instructions
 #   bench     the poolers to compare with: pgbouncer and haproxy
 # --check only says what is missing, and fails when something is.
 set -eu
@@ -82,6 +83,7 @@ missing_of() {
             has pgbouncer || has_file /usr/sbin/pgbouncer || echo pgbouncer
             has haproxy || has_file /usr/sbin/haproxy || echo haproxy
             ;;
+        valgrind) has valgrind || echo valgrind ;;
         pgpool)
             has pgpool || has_file /usr/sbin/pgpool || echo pgpool2
             ;;
