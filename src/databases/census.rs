@@ -1,7 +1,8 @@
 //! Takes the census of each database's own code and keeps it true: when statements come after a pause, after a change of
 //! code that passed by, when a function is called that it does not know, and every second by a stamp of the catalog, since
 //! code can be changed beside Poolhouse. In the background, over a connection of its own that stays as long as statements
-//! come, and leaves when the database is to be dropped. Only the first sessions of a database wait, for the first look.
+//! come, and leaves when the database is to be dropped. The first sessions of a database wait for the first look, and the first
+//! statements after a pause, for a moment, for the next one.
 
 use std::{
     collections::BTreeMap,
@@ -42,6 +43,10 @@ const REST: Duration = Duration::from_secs(10);
 
 /// How long the first sessions of a database wait for the first look.
 const FIRST_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the first statements after a rest wait for a look: with a server nearby it takes some milliseconds. Who goes on
+/// without goes to the primary.
+const AGAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Between two looks that failed, or that were asked for by calls of functions which do not exist.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -95,8 +100,8 @@ pub struct OwnCodeCensus {
     pub code: Arc<OwnCode>,
     /// Those as whom one may log in to look. Who cannot be upgraded is gone.
     users: Mutex<Vec<Weak<dyn CatalogReader>>>,
-    /// Whether somebody has looked.
-    looked: watch::Sender<bool>,
+    /// How often somebody has looked.
+    looks: watch::Sender<u64>,
     /// Where the task lives that keeps it, once there is one.
     scope: Scope,
 }
@@ -116,7 +121,7 @@ impl Censuses {
         let kept = Arc::new(OwnCodeCensus {
             code: Arc::default(),
             users: Mutex::default(),
-            looked: watch::Sender::new(false),
+            looks: watch::Sender::new(0),
             scope: self.scope.child(),
         });
         by_database.insert(database.to_owned(), Arc::downgrade(&kept));
@@ -153,12 +158,23 @@ impl OwnCodeCensus {
     /// Waits until somebody has looked, with whatever success, so that nothing is asked of a server in ignorance of the
     /// settings that it tells of only by their names. Only the first time it takes a moment.
     pub async fn looked(&self) {
-        if *self.looked.borrow() || self.scope.is_empty() {
+        if *self.looks.borrow() > 0 || self.scope.is_empty() {
             return;
         }
         self.code.hidden();
         // Whoever keeps it may be gone: then nobody expects anything.
-        let _ = timeout(FIRST_LIMIT, self.looked.subscribe().wait_for(|looked| *looked)).await;
+        let _ = timeout(FIRST_LIMIT, self.looks.subscribe().wait_for(|looks| *looks > 0)).await;
+    }
+
+    /// Waits for the look that ends a rest.
+    pub async fn looked_again(&self) {
+        let mut looks = self.looks.subscribe();
+        if self.code.is_at_rest() && !self.scope.is_empty() {
+            self.code.hidden();
+            if timeout(AGAIN_LIMIT, looks.changed()).await.is_err() {
+                self.code.end_rest();
+            }
+        }
     }
 
     fn user(&self) -> Option<Arc<dyn CatalogReader>> {
@@ -282,8 +298,9 @@ impl Keeper {
             }
             Err(failure) => {
                 self.server = None;
-                // No node is there yet: who begins a session waits for that, too.
-                if !matches!(failure, Failure::Route(_)) {
+                self.code.end_rest();
+                // No node is there yet: who begins the first sessions waits for that, too.
+                if self.known.is_some() || !matches!(failure, Failure::Route(_)) {
                     self.note_looked();
                 }
                 if !failed {
@@ -300,7 +317,7 @@ impl Keeper {
 
     fn note_looked(&self) {
         if let Some(kept) = self.kept.upgrade() {
-            kept.looked.send_if_modified(|looked| !std::mem::replace(looked, true));
+            kept.looks.send_modify(|looks| *looks += 1);
         }
     }
 

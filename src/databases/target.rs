@@ -173,6 +173,18 @@ impl Target {
         }
     }
 
+    /// Whether the statements that come now go to the primary only because the database's own code has not been looked at
+    /// for a while. Costs one load.
+    #[inline]
+    pub fn is_code_at_rest(&self) -> bool {
+        self.shared.code.is_at_rest() && self.shared.is_routed()
+    }
+
+    /// Waits for the next look, a moment at most.
+    pub async fn code_looked_at_again(&self) {
+        self.census.looked_again().await;
+    }
+
     /// The pool of one node.
     pub fn pool(&self, node: NodeId) -> &Arc<pool::Pool<ServerManager>> {
         self.pools[usize::from(node.0)]

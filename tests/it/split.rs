@@ -373,6 +373,37 @@ fn the_catalog_tells_what_no_replica_can_read() {
     wait_until("it is known that it is logged", PATIENCE, || explained(&mut client, "TABLE draft").0 == "read");
 }
 
+/// Nobody looks at the catalog any more: what is known of it is forgotten then.
+fn wait_for_rest(cluster: &Cluster) {
+    const LOOKERS: &str = "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+        AND (query = 'COMMIT' OR query LIKE '%hashint8%')";
+    wait_until("nobody looks any more", PATIENCE, || cluster.node(0).query(LOOKERS).unwrap().is_empty());
+}
+
+#[test]
+fn the_first_read_after_a_pause_reaches_a_replica_as_those_before() {
+    let cluster = replicated();
+    let owner = "CREATE UNLOGGED TABLE draft (number int); GRANT ALL ON draft TO app";
+    cluster.node(0).query(owner).unwrap();
+    cluster.catch_up().unwrap();
+    let pooler = in_front(&cluster, "pool.size", "4").start();
+    let mut client = login(pooler.port());
+    wait_for_replicas(&mut client, &cluster);
+    // On a machine that takes long to look, the statement has gone to the primary meanwhile: then once more.
+    let mut pauses = 0;
+    wait_until("a pause changes nothing", PATIENCE, || {
+        wait_for_rest(&cluster);
+        pauses += 1;
+        let view = format!("CREATE VIEW late{pauses} AS SELECT * FROM draft; GRANT SELECT ON late{pauses} TO app");
+        cluster.node(0).query(&view).unwrap();
+        cluster.catch_up().unwrap();
+        let (read, _) = explained(&mut client, PORT);
+        let (late, why) = explained(&mut client, &format!("TABLE late{pauses}"));
+        assert_eq!(late, "write", "what was made during the pause: {why}");
+        read == "read" && why.contains("unlogged") && port(&mut client, PORT) != cluster.node(0).port()
+    });
+}
+
 #[test]
 fn the_configuration_knows_functions_and_tables_better() {
     let cluster = replicated();

@@ -153,6 +153,8 @@ enum Wake {
     Canceled,
     LeaveOrder(LeaveOrder),
     Limit(Armed),
+    /// It becomes active when the database's own code has not been looked at for a while.
+    AfterRest,
     /// It becomes active, and is to be served by the thread of this number from now on.
     Move(usize),
 }
@@ -223,14 +225,24 @@ impl Client {
     async fn judge_front(&mut self) {
         let Some(text) = self.exchange.as_ref().and_then(|exchange| exchange.front_text()) else { return };
         let worker = self.worker.clone();
-        let mut judging = pin!(worker.judge_apart(text.clone()));
-        let verdict = poll_fn(|cx| {
-            // Others may wait for it meanwhile.
-            self.poll_parked(cx);
-            judging.as_mut().poll(cx)
-        });
-        let verdict = verdict.await;
+        let verdict = self.wait_aside(worker.judge_apart(text.clone())).await;
         self.prejudged = Some(Box::new((text, verdict)));
+    }
+
+    /// Lets the database's own code be looked at, so that what it says is judged by what there is now.
+    async fn wait_for_look(&mut self) {
+        let target = self.target.clone();
+        self.wait_aside(target.code_looked_at_again()).await;
+    }
+
+    /// Others may wait for what is parked meanwhile.
+    async fn wait_aside<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        poll_fn(|cx| {
+            self.poll_parked(cx);
+            what.as_mut().poll(cx)
+        })
+        .await
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
@@ -307,7 +319,7 @@ impl Client {
             return Poll::Ready(Wake::Move(to));
         }
         self.exchange = Some(self.worker.exchange());
-        Poll::Pending
+        if self.target.is_code_at_rest() { Poll::Ready(Wake::AfterRest) } else { Poll::Pending }
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

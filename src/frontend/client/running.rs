@@ -37,6 +37,8 @@ enum Aside {
     Prove(Acquired, Need),
     /// The long text at the front.
     Judge,
+    /// The database's own code is looked at after a rest.
+    Look,
     /// A cancel for the server connection is under way.
     GiveBack,
     CancelStatement,
@@ -145,6 +147,7 @@ impl Client {
             }
             Wake::Misplaced(need) if !self.lend_or_queue(need) => return Some(Aside::Lend(need)),
             Wake::Misplaced(_) => {}
+            Wake::AfterRest => return Some(Aside::Look),
             Wake::Canceled => self.refuse_front(&AcquireError::Canceled),
             Wake::Move(to) => return Some(Aside::Move(to)),
             Wake::LeaveOrder(order) => return Some(Aside::Obey(order)),
@@ -192,6 +195,7 @@ impl Client {
                 }
             }
             Aside::Judge => self.judge_front().await,
+            Aside::Look => self.wait_for_look().await,
             Aside::GiveBack => self.give_back_late().await,
             Aside::CancelStatement => self.cancel_statement().await,
             Aside::LoseServer(error) => {

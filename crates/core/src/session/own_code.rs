@@ -28,6 +28,8 @@ const HIDDEN_WRITES: u8 = 4;
 const PRIMARY_ONLY: u8 = 8;
 /// A session has asked for values of sequences, so others may. This is about clients, and stays.
 const ASKS_SEQUENCES: u8 = 16;
+/// What was known has been forgotten for want of statements, and a look is all that it takes to know again.
+const AT_REST: u8 = 32;
 
 /// What sessions know of their database's own code.
 #[derive(Debug, Default)]
@@ -189,7 +191,19 @@ impl OwnCode {
         }
         self.census.store(census);
         self.show(hidden, primary_only);
+        self.end_rest();
         true
+    }
+
+    /// Whether nothing is known only because no statement has come for a while: worth a moment's wait. Costs one load.
+    #[inline]
+    pub fn is_at_rest(&self) -> bool {
+        self.signs.load(Ordering::Relaxed) & AT_REST != 0
+    }
+
+    /// Nobody is to wait for the look that ends the rest: it has failed, or takes long.
+    pub fn end_rest(&self) {
+        self.signs.fetch_and(!AT_REST, Ordering::Relaxed);
     }
 
     /// Whether statements have come since the last call.
@@ -200,7 +214,7 @@ impl OwnCode {
     /// Forgets what is known, until the next statement comes.
     pub fn rest(&self) {
         self.forget(&self.state());
-        self.signs.fetch_or(UNUSED, Ordering::Relaxed);
+        self.signs.fetch_or(UNUSED | AT_REST, Ordering::Relaxed);
     }
 
     /// The first statement after a rest, or since the keeper looked.
@@ -225,7 +239,7 @@ impl OwnCode {
             | (u8::from(hidden.writes) * HIDDEN_WRITES)
             | (u8::from(primary_only) * PRIMARY_ONLY);
         let _ = self.signs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-            Some(before & (UNUSED | ASKS_SEQUENCES) | signs)
+            Some(before & (UNUSED | ASKS_SEQUENCES | AT_REST) | signs)
         });
     }
 
@@ -283,9 +297,26 @@ mod tests {
         assert!(code.was_used() && !code.was_used());
         code.vacate();
         assert_eq!((due(&code), due(&code)), (Some(Due::Vacated), None));
+        assert!(!code.is_at_rest());
         code.rest();
         assert_eq!((due(&code), code.census()), (None, None));
         assert_eq!((code.hidden(), due(&code)), (Hidden::ANYTHING, Some(Due::Changed)));
+    }
+
+    #[test]
+    fn a_rest_is_over_with_the_next_census_or_when_nobody_is_to_wait_for_it() {
+        let code = Arc::new(OwnCode::default());
+        code.keep();
+        assert!(!code.is_at_rest(), "the first look is waited for by sessions as they begin");
+        code.rest();
+        let change = code.change();
+        assert!(code.is_at_rest());
+        assert!(!code.publish(0, Some(Arc::default())) && code.is_at_rest());
+        drop(change);
+        assert!(code.publish(code.changes(), Some(Arc::default())) && !code.is_at_rest());
+        code.rest();
+        code.end_rest();
+        assert!(!code.is_at_rest() && code.hidden() == Hidden::ANYTHING);
     }
 
     #[test]
