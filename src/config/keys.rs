@@ -226,6 +226,11 @@ section! {
         mode(session.mode): MODES, NewSessions;
         /// Most server connections per database, user and node, {bounds}.
         size(lending.size): Whole(1, CONNECTIONS_MAX), Now;
+        /// Connections beyond `size`, {bounds}, for clients that have waited for `reserve_timeout` without that any connection
+        /// came back, while a session keeps one between its transactions (see `on_pin`); 0 has none.
+        reserve_size(lending.reserve_size): Whole(0, CONNECTIONS_MAX), Now;
+        /// After how long such a connection is opened, {bounds}.
+        reserve_timeout(lending.reserve_timeout): Time(WAIT_MIN, HOUR), Now;
         /// Connections that are kept open even when nobody uses them, {least} to `size`.
         min_idle(lending.min_idle): Whole(0, CONNECTIONS_MAX), Now;
         /// How long a client waits for a server connection before it gets SQLSTATE 53300; "0s" waits for ever.

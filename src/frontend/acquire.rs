@@ -164,12 +164,11 @@ pub async fn acquire_from(
                 continue;
             }
             Err(CheckoutError::Timeout) => {
-                let limit = target.checkout_timeout().unwrap_or_default();
                 // The pool would be larger if the server had let it.
                 let refusal = pool.trouble().and_then(|trouble| trouble.error);
                 return Err(match refusal {
                     Some(why) => AcquireError::connect(target, node, why),
-                    None => AcquireError::Full(limit),
+                    None => AcquireError::full(target, &pool),
                 });
             }
             Err(CheckoutError::Open(why)) => why,

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{backend::ConnectError, clients::LeaveOrder, databases::Target};
+use crate::{
+    backend::{ConnectError, ServerManager},
+    clients::LeaveOrder,
+    databases::Target,
+    pool::{Pool, PoolCounts},
+};
 use poolhouse_core::{
     topology::{NodeId, RouteError},
     wire::{
@@ -20,8 +25,8 @@ pub enum AcquireError {
     Health { node: String, cluster: String, user: String, error: ConnectError },
     /// Where the nodes should be, no server has been found yet.
     Absent { cluster: String, nodes: String },
-    /// All connections of the pool were busy for `checkout_timeout`.
-    Full(Duration),
+    /// All connections of the pool, that is `lent`, were busy for `checkout_timeout`; sessions keep `pinned` of them.
+    Full { limit: Duration, lent: usize, pinned: usize },
     /// A server connection could not be opened.
     Connect { node: String, error: ConnectError, hint: String },
     /// The client cancelled its statement while it waited.
@@ -37,6 +42,12 @@ impl AcquireError {
     pub fn connect(target: &Target, node: NodeId, error: ConnectError) -> AcquireError {
         let hint = login_hint(target, &error);
         AcquireError::Connect { node: target.cluster.node(node).name.clone(), error, hint }
+    }
+
+    /// All connections of this pool were busy for too long.
+    pub fn full(target: &Target, pool: &Pool<ServerManager>) -> AcquireError {
+        let PoolCounts { lent, pinned, .. } = pool.counts();
+        AcquireError::Full { limit: target.checkout_timeout().unwrap_or_default(), lent, pinned }
     }
 
     /// The words for the client. What a server said is passed on as it is, with a hint at our settings.
@@ -82,13 +93,7 @@ impl AcquireError {
                 );
                 refused(node, error, &hint)
             }
-            AcquireError::Full(limit) => Words::Ours(
-                Report::error(
-                    SqlState::TOO_MANY_CONNECTIONS,
-                    format!("all server connections of this pool were busy for {limit:?}"),
-                )
-                .hint("Raise pool.size or pool.checkout_timeout, or clusters.*.max_connections."),
-            ),
+            AcquireError::Full { limit, lent, pinned } => Words::Ours(full(*limit, *lent, *pinned)),
             AcquireError::Connect { node, error, hint } => refused(node, error, hint),
             AcquireError::Canceled => {
                 Words::Ours(Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request"))
@@ -194,6 +199,19 @@ pub fn waits(why: &str, nodes: String) -> Report {
 pub fn waits_for_login(node: &str, error: &ConnectError) -> Report {
     waiting(format!("waiting for a server connection: {node} does not let Poolhouse in"))
         .detail(format!("{error} (SQLSTATE {})", error.code()))
+}
+
+fn full(limit: Duration, lent: usize, pinned: usize) -> Report {
+    let text = format!("all server connections of this pool were busy for {limit:?}");
+    let report = Report::error(SqlState::TOO_MANY_CONNECTIONS, text);
+    if pinned == 0 {
+        return report.hint("Raise pool.size or pool.checkout_timeout, or clusters.*.max_connections.");
+    }
+    let whose = format!("Of {lent} connections, {pinned} are kept by sessions between their transactions.");
+    report.detail(whose).hint(
+        "SHOW PINS on the console says by whom and why; pool.pin_timeout ends such sessions, pool.size and \
+         pool.reserve_size make room beside them.",
+    )
 }
 
 /// The same, when other clients have all there are.

@@ -30,6 +30,8 @@ const PASSED_OVER_MAX: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolCounts {
     pub lent: usize,
+    /// Of those that are lent, what sessions keep between their transactions.
+    pub pinned: usize,
     pub idle: usize,
     pub opening: usize,
     pub waiting: usize,
@@ -38,6 +40,7 @@ pub struct PoolCounts {
 impl PoolCounts {
     pub fn merge(&mut self, other: PoolCounts) {
         self.lent += other.lent;
+        self.pinned += other.pinned;
         self.idle += other.idle;
         self.opening += other.opening;
         self.waiting += other.waiting;
@@ -52,6 +55,8 @@ pub(super) struct Held<C> {
     pub generation: u32,
     /// It has idled for so long that it is to be asked whether it still works.
     pub doubtful: bool,
+    /// The session that has it keeps it between transactions.
+    pub pinned: bool,
 }
 
 /// A place that is reserved for a connection being opened.
@@ -155,6 +160,10 @@ struct PoolLedger<M: Manager> {
     /// The one used last is at the end.
     idle: Vec<(Instant, Held<M::Connection>)>,
     lent: usize,
+    /// How many of these sessions keep between their transactions.
+    pinned: usize,
+    /// When a connection was lent to one who waits for the last time.
+    moved: Option<Instant>,
     opening: usize,
     waiting: Waiters,
     /// What those get, by their tickets, who wait no more and have not looked since.
@@ -196,10 +205,33 @@ impl<M: Manager> PoolLedger<M> {
         (self.connections() == 0 && !self.paused && !self.may_open()).then_some(error)
     }
 
+    /// Whether the size is no bound for one more connection that is needed: those who wait may wait for a session that waits
+    /// for them, as one that holds a lock on the connection that it keeps and works on another.
+    fn may_exceed(&self) -> bool {
+        self.pinned > 0 && self.connections() < self.settings.size + self.settings.reserve_size
+    }
+
+    /// When the first of those who wait gets a connection beyond the size, unless one comes back before.
+    fn reserve_due(&self) -> Option<Instant> {
+        let first = self.waiting.front()?.since;
+        let since = self.moved.map_or(first, |moved| moved.max(first));
+        let stands_still = self.idle.is_empty() && self.opening == 0 && self.connections() >= self.settings.size;
+        (stands_still && self.may_exceed()).then(|| since + self.settings.reserve_timeout)
+    }
+
+    fn has_room(&self) -> bool {
+        self.connections() < self.settings.size || self.reserve_due().is_some_and(|due| due <= Instant::now())
+    }
+
+    /// When the next thing is due that is done for those who wait, besides telling them that it has taken too long.
+    fn next_due(&self) -> Option<Instant> {
+        if self.paused { None } else { earlier(self.next_try(), self.reserve_due()) }
+    }
+
     /// When the try is due that those wait for who can get nothing else.
     fn next_try(&self) -> Option<Instant> {
         let trouble = self.trouble.as_ref().filter(|trouble| trouble.is_lasting())?;
-        let awaited = !self.waiting.is_empty() && self.connections() == 0 && !self.paused;
+        let awaited = !self.waiting.is_empty() && self.connections() == 0;
         awaited.then(|| trouble.due(Try::OnlyHope))
     }
 
@@ -290,6 +322,8 @@ impl<M: Manager> Ledger<M> {
             manager,
             idle: Vec::new(),
             lent: 0,
+            pinned: 0,
+            moved: None,
             opening: 0,
             waiting: Waiters::default(),
             answers: HashMap::default(),
@@ -323,6 +357,7 @@ impl<M: Manager> Ledger<M> {
     pub fn counts(&self, key: PoolKey) -> PoolCounts {
         self.pools.get(&key).map_or_else(PoolCounts::default, |pool| PoolCounts {
             lent: pool.lent,
+            pinned: pool.pinned,
             idle: pool.idle.len(),
             opening: pool.opening,
             waiting: pool.waiting.len(),
@@ -468,7 +503,7 @@ impl<M: Manager> Ledger<M> {
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.waiting.push(Waiter::new(ticket, worker, since));
             let limit = pool.settings.checkout_timeout.filter(|_| !pool.paused);
-            let deadline = earlier(limit.map(|limit| since + limit), pool.next_try());
+            let deadline = earlier(limit.map(|limit| since + limit), pool.next_due());
             outcome.watch(self.watch_for(deadline));
         }
         self.hand_out_idle(key, outcome);
@@ -538,6 +573,7 @@ impl<M: Manager> Ledger<M> {
     pub fn give_back(&mut self, key: PoolKey, mut held: Held<M::Connection>) -> Outcome<M> {
         let mut outcome = Outcome::default();
         held.doubtful = false;
+        let pinned = std::mem::take(&mut held.pinned);
         self.lent -= 1;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
@@ -545,18 +581,36 @@ impl<M: Manager> Ledger<M> {
             return outcome;
         };
         pool.lent -= 1;
+        pool.pinned -= usize::from(pinned);
         pool.settle(held.generation);
         self.place(key, held, &mut outcome);
         outcome
     }
 
+    /// The session that has a lent connection begins to keep it between transactions, or does so no more.
+    pub fn set_pinned(&mut self, key: PoolKey, pinned: bool) -> Outcome<M> {
+        let mut outcome = Outcome::default();
+        let Some(pool) = self.pools.get_mut(&key) else { return outcome };
+        if pinned {
+            pool.pinned += 1
+        } else {
+            pool.pinned -= 1
+        }
+        if pinned && !pool.waiting.is_empty() {
+            let due = self.next_deadline();
+            outcome.watch(self.watch_for(due));
+        }
+        outcome
+    }
+
     /// A lent connection of this generation was closed.
-    pub fn discarded(&mut self, key: PoolKey, generation: u32) -> Outcome<M> {
+    pub fn discarded(&mut self, key: PoolKey, generation: u32, pinned: bool) -> Outcome<M> {
         let mut outcome = Outcome::default();
         self.lent -= 1;
         self.open -= 1;
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.lent -= 1;
+            pool.pinned -= usize::from(pinned);
             pool.settle(generation);
         }
         self.open_for(key, &mut outcome);
@@ -571,7 +625,7 @@ impl<M: Manager> Ledger<M> {
         let Place { key, generation, .. } = place;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
-            outcome.work().retire.push(Held { connection, expires: None, generation, doubtful: false });
+            outcome.work().retire.push(Held { connection, expires: None, generation, doubtful: false, pinned: false });
             self.feed(&mut outcome);
             return outcome;
         };
@@ -583,7 +637,7 @@ impl<M: Manager> Ledger<M> {
         let is_current = generation == pool.generation && !pool.paused;
         let lifetime = pool.settings.max_lifetime.map(|lifetime| jittered(lifetime, serial));
         let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
-        let held = Held { connection, expires, generation, doubtful: false };
+        let held = Held { connection, expires, generation, doubtful: false, pinned: false };
         // It serves one that waits before it gives way: pools that take turns would otherwise open and close for ever.
         let left = if is_current { self.hand_out(key, held, &mut outcome) } else { Some(held) };
         if let Some(held) = left {
@@ -647,12 +701,12 @@ impl<M: Manager> Ledger<M> {
         self.wakes = None;
     }
 
-    /// Ends the waits that have lasted for `checkout_timeout`, makes the tries that somebody waits for, and tells when the
+    /// Ends the waits that have lasted for `checkout_timeout`, opens what is due for somebody who waits, and tells when the
     /// next one of either is due; `None` when nobody waits, and the next one that does has to start this again.
     pub fn expire(&mut self, now: Instant, outcome: &mut Outcome<M>) -> Option<Instant> {
         let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
         for key in keys {
-            if self.pools.get(&key).and_then(PoolLedger::next_try).is_some_and(|due| due <= now) {
+            if self.pools.get(&key).and_then(PoolLedger::next_due).is_some_and(|due| due <= now) {
                 self.open_for(key, outcome);
             }
             let Some(pool) = self.pools.get_mut(&key) else { continue };
@@ -668,15 +722,15 @@ impl<M: Manager> Ledger<M> {
         self.wakes
     }
 
-    /// When the first of all waits has lasted for `checkout_timeout`, or the first try is due that somebody waits for.
+    /// When the first of all waits has lasted for `checkout_timeout`, or something is due for somebody who waits.
     fn next_deadline(&self) -> Option<Instant> {
-        // A try that is due and was not made lacks room: it is looked at again after a pause, not at once for ever.
+        // What is due and was not done lacks room: it is looked at again after a pause, not at once for ever.
         let now = Instant::now();
         let after = |due| if due > now { due } else { now + ONLY_HOPE_PAUSE };
         let deadlines = self.pools.values().filter(|pool| !pool.paused).filter_map(|pool| {
             let first = pool.waiting.front()?;
             let limit = pool.settings.checkout_timeout.map(|limit| first.since + limit);
-            earlier(limit, pool.next_try().map(after))
+            earlier(limit, pool.next_due().map(after))
         });
         deadlines.min()
     }
@@ -748,7 +802,7 @@ impl<M: Manager> Ledger<M> {
         let wanted = if pool.paused { 0 } else { pool.settings.min_idle.min(pool.settings.size) };
         let missing = wanted.saturating_sub(pool.connections());
         for _ in 0..missing.min(self.connections_max.saturating_sub(self.open)) {
-            self.reserve(key, outcome);
+            self.begin_opening(key, outcome);
         }
     }
 
@@ -759,7 +813,7 @@ impl<M: Manager> Ledger<M> {
         let due = pool.trouble.as_ref().is_some_and(|trouble| trouble.due(Try::Unasked) <= now);
         let free = !pool.paused && pool.opening == 0 && pool.connections() < pool.settings.size;
         if due && free && room {
-            self.reserve(key, outcome);
+            self.begin_opening(key, outcome);
         }
     }
 
@@ -780,7 +834,10 @@ impl<M: Manager> Ledger<M> {
     /// Finds the place of a connection that nobody uses: a pool that needs the room more, the queue, or the idle ones.
     fn place(&mut self, key: PoolKey, held: Held<M::Connection>, outcome: &mut Outcome<M>) {
         let old = self.pools.get(&key).is_some_and(|pool| pool.generation != held.generation || pool.paused);
-        let excess = self.pools.get(&key).is_some_and(|pool| pool.connections() >= pool.settings.size);
+        let excess = self.pools.get(&key).is_some_and(|pool| {
+            // One of the reserve serves the next one, too, who would have to wait for another of it.
+            pool.connections() >= pool.settings.size && (pool.waiting.is_empty() || !pool.may_exceed())
+        });
         // The node's budget has become smaller.
         let excess = excess || self.open > self.connections_max;
         let expired = old || excess || held.expires.is_some_and(|expires| expires <= self.now);
@@ -806,6 +863,7 @@ impl<M: Manager> Ledger<M> {
         let Some(pool) = self.pools.get_mut(&key) else { return Some(held) };
         let Some(waiter) = next_waiter(&mut pool.waiting, M::home(&held.connection)) else { return Some(held) };
         pool.answer(waiter, Ok(held), outcome);
+        pool.moved = Some(Instant::now());
         pool.lent += 1;
         self.lent += 1;
         if pool.starves {
@@ -841,7 +899,7 @@ impl<M: Manager> Ledger<M> {
             let first = hungry.min_by_key(|(_, pool)| (pool.connections(), pool.first_ticket()));
             let Some(key) = first.map(|(key, _)| *key) else { return };
             if self.note_need(key) {
-                self.reserve(key, outcome);
+                self.begin_opening(key, outcome);
                 self.note_need(key);
             }
         }
@@ -863,7 +921,7 @@ impl<M: Manager> Ledger<M> {
     /// Finds out whether this pool starves.
     fn note_need(&mut self, key: PoolKey) -> bool {
         let Some(pool) = self.pools.get_mut(&key) else { return false };
-        let lacks = pool.opening < pool.waiting.len() && pool.connections() < pool.settings.size;
+        let lacks = pool.opening < pool.waiting.len() && pool.has_room();
         let starves = lacks && !pool.paused && pool.may_open();
         if pool.starves != starves {
             pool.starves = starves;
@@ -873,7 +931,7 @@ impl<M: Manager> Ledger<M> {
     }
 
     /// Takes a place of the budget for one more connection of this pool.
-    fn reserve(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
+    fn begin_opening(&mut self, key: PoolKey, outcome: &mut Outcome<M>) {
         let Some(pool) = self.pools.get_mut(&key) else { return };
         pool.opening += 1;
         self.open += 1;

@@ -40,6 +40,11 @@ pub use trouble::Trouble;
 pub struct Settings {
     /// Most server connections of this pool, at least 1.
     pub size: usize,
+    /// Connections beyond `size`, one at a time, for those who have waited for `reserve_timeout` without that any came back,
+    /// while a session keeps one of them between its transactions.
+    pub reserve_size: usize,
+    /// See `reserve_size`.
+    pub reserve_timeout: Duration,
     /// Connections kept open even when nobody uses them, at most `size`.
     pub min_idle: usize,
     /// How long a client waits for a connection before it gets SQLSTATE 53300; `None` waits for ever.
@@ -58,6 +63,8 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             size: 20,
+            reserve_size: 5,
+            reserve_timeout: Duration::from_secs(1),
             min_idle: 0,
             checkout_timeout: Some(Duration::from_secs(30)),
             wait_notice: Some(Duration::from_secs(5)),
@@ -444,6 +451,14 @@ impl<M: Manager> Lease<M> {
         self.held.as_ref().is_some_and(|held| held.doubtful)
     }
 
+    /// Notes whether the session that has it keeps it between transactions: the pool counts on its return no more.
+    pub fn set_pinned(&mut self, pinned: bool) {
+        let Some(held) = self.held.as_mut().filter(|held| held.pinned != pinned) else { return };
+        held.pinned = pinned;
+        let outcome = self.pool.node.lock().set_pinned(self.pool.key, pinned);
+        self.pool.node.carry_out(outcome);
+    }
+
     /// Closes the other connections of its pool that idle, and those that are lent once they come back.
     pub fn renew_pool(&self) {
         self.pool.renew();
@@ -475,9 +490,9 @@ impl<M: Manager> DerefMut for Lease<M> {
 impl<M: Manager> Drop for Lease<M> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            let generation = held.generation;
+            let (generation, pinned) = (held.generation, held.pinned);
             drop(held);
-            let outcome = self.pool.node.lock().discarded(self.pool.key, generation);
+            let outcome = self.pool.node.lock().discarded(self.pool.key, generation, pinned);
             self.pool.node.carry_out(outcome);
         }
     }

@@ -7,6 +7,7 @@ mod lifetimes;
 mod openings;
 mod pauses;
 mod random;
+mod reserve;
 mod threads;
 mod waits;
 
@@ -236,7 +237,7 @@ impl TestPool {
 
     /// Connections that are lent, idle, being opened, and clients that wait.
     fn has(&self) -> [usize; 4] {
-        let PoolCounts { lent, idle, opening, waiting } = self.counts();
+        let PoolCounts { lent, idle, opening, waiting, .. } = self.counts();
         [lent, idle, opening, waiting]
     }
 
@@ -269,6 +270,8 @@ impl TestPool {
 fn settings(size: usize) -> Settings {
     Settings {
         size,
+        reserve_size: 0,
+        reserve_timeout: ms(100),
         min_idle: 0,
         checkout_timeout: None,
         wait_notice: None,
@@ -357,7 +360,8 @@ impl Bench {
             let alive = state.alive.values().filter(|(number, _)| *number == pool.number).count();
             assert_eq!(counts.lent + counts.idle, alive, "pool {}: {counts:?}", pool.number);
             assert_eq!(counts.opening, opening, "pool {}: {counts:?}", pool.number);
-            assert!(alive + opening <= pool.settings.size, "pool {} exceeds its size: {counts:?}", pool.number);
+            let most = pool.settings.size + pool.settings.reserve_size;
+            assert!(alive + opening <= most, "pool {} exceeds its size: {counts:?}", pool.number);
             assert!(counts.idle == 0 || !pool.is_paused(), "pool {}: {counts:?}", pool.number);
             assert!(pool.outdated() <= counts.lent + counts.opening, "pool {}: {counts:?}", pool.number);
             assert!(counts.idle == 0 || counts.waiting == 0, "pool {}: {counts:?}", pool.number);

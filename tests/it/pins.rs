@@ -26,6 +26,46 @@ fn refused(client: &mut RawClient, sql: &str) -> Option<String> {
     answer.iter().find(|message| message.tag == b'E').map(|message| message.sqlstate())
 }
 
+/// Migration tools hold a lock of the session on one connection and work on another, several of them at the same time.
+#[test]
+fn who_holds_a_lock_gets_a_second_connection_while_others_wait_for_the_lock() {
+    let cluster = started();
+    cluster.node(0).query("CREATE TABLE v (i int); GRANT ALL ON v TO app").unwrap();
+    let pooler = config(&cluster).set("pool.size", "3").set("pool.reserve_timeout", "'50ms'").start();
+    let tools: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut lock, mut work) = (login(pooler.port()), login(pooler.port()));
+            thread::spawn(move || {
+                lock.value("SELECT pg_advisory_lock(31337)::text");
+                work.value("SELECT count(*) FROM v");
+                assert_eq!(refused(&mut work, "INSERT INTO v VALUES (1)"), None);
+                assert_eq!(lock.value("SELECT pg_advisory_unlock(31337)").as_deref(), Some("t"));
+            })
+        })
+        .collect();
+    tools.into_iter().for_each(|tool| tool.join().unwrap());
+    assert_eq!(login(pooler.port()).value("SELECT count(*) FROM v").as_deref(), Some("4"));
+}
+
+#[test]
+fn who_waits_in_vain_for_pinned_sessions_is_told_so() {
+    let cluster = started();
+    let config = config(&cluster).set("pool.size", "2").set("pool.reserve_size", "1");
+    let config = config.set("pool.reserve_timeout", "'50ms'").set("pool.checkout_timeout", "'500ms'");
+    let pooler = config.start();
+    let mut keepers: Vec<RawClient> = (0..3).map(|_| login(pooler.port())).collect();
+    for keeper in &mut keepers {
+        assert_eq!(refused(keeper, "CREATE TEMP TABLE kept (x int)"), None);
+    }
+    let answer = login(pooler.port()).query("SELECT 1");
+    let error = answer.iter().find(|message| message.tag == b'E').unwrap();
+    assert_eq!(error.sqlstate(), "53300");
+    let detail = error.field(b'D').unwrap();
+    assert_eq!(detail, "Of 3 connections, 3 are kept by sessions between their transactions.");
+    keepers.pop().unwrap().query("DROP TABLE kept");
+    assert_eq!(login(pooler.port()).value("SELECT 1").as_deref(), Some("1"));
+}
+
 #[test]
 fn a_pool_can_refuse_pins() {
     let cluster = started();

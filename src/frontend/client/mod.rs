@@ -501,7 +501,8 @@ impl Client {
             Err(CheckoutError::Slow) => return false,
             Err(CheckoutError::Timeout) => {
                 self.entry.slot.leave_queue();
-                self.refuse_front(&AcquireError::Full(self.target.checkout_timeout().unwrap_or_default()));
+                let full = AcquireError::full(&self.target, self.target.pool(node));
+                self.refuse_front(&full);
             }
         }
         true
@@ -843,6 +844,12 @@ impl Client {
                 self.pinned_since = None;
             }
             _ => {}
+        }
+        // In session mode nobody counts on a return.
+        if self.target.shared.mode != session::Mode::Session
+            && let Some((lease, _)) = &mut self.lent
+        {
+            lease.set_pinned(self.pinned_since.is_some());
         }
     }
 

@@ -13,6 +13,7 @@ enum Operation {
     Collect,
     GiveBack(usize),
     Break(usize),
+    Pin(usize, bool),
     Cancel(usize),
     Advance(u64),
     Keep,
@@ -38,6 +39,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => Just(Operation::Collect),
         6 => index.clone().prop_map(Operation::GiveBack),
         2 => index.clone().prop_map(Operation::Break),
+        4 => (index.clone(), any::<bool>()).prop_map(|(lease, pinned)| Operation::Pin(lease, pinned)),
         3 => index.clone().prop_map(Operation::Cancel),
         6 => (0_u64..40).prop_map(Operation::Advance),
         1 => Just(Operation::Advance(1_000)),
@@ -53,9 +55,11 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn pool_settings() -> impl Strategy<Value = Settings> {
     let limit = |range: std::ops::Range<u64>| prop::option::of(range.prop_map(ms));
-    (1_usize..=4, 0_usize..=3, limit(1..300), limit(0..2_000), limit(1..3_000)).prop_map(
-        |(size, min_idle, checkout_timeout, idle_timeout, max_lifetime)| Settings {
+    (1_usize..=4, 0_usize..=2, 0_usize..=3, limit(1..300), limit(0..2_000), limit(1..3_000)).prop_map(
+        |(size, reserve_size, min_idle, checkout_timeout, idle_timeout, max_lifetime)| Settings {
             size,
+            reserve_size,
+            reserve_timeout: ms(100),
             min_idle,
             checkout_timeout,
             wait_notice: None,
@@ -129,6 +133,11 @@ impl Clients {
             Operation::Collect => self.collect(),
             Operation::GiveBack(lease) => self.lease(lease).into_iter().for_each(Lease::give_back),
             Operation::Break(lease) => drop(self.lease(lease)),
+            Operation::Pin(lease, pinned) => {
+                if let Some(index) = lease.checked_rem(self.leases.len()) {
+                    self.leases[index].set_pinned(pinned);
+                }
+            }
             Operation::Cancel(wait) => {
                 if let Some(index) = wait.checked_rem(self.waits.len()) {
                     drop(self.waits.swap_remove(index));
