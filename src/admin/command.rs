@@ -6,7 +6,7 @@ use super::{
     words::Word,
 };
 use poolhouse_core::{
-    session::nearest,
+    session::nearest_word,
     wire::error::{Report, SqlState},
 };
 
@@ -703,7 +703,7 @@ fn unknown_command(word: &str) -> Report {
     if Show::named(word).is_some() {
         return report.hint(format!("Did you mean SHOW {upper}? SHOW HELP has all commands."));
     }
-    match nearest(&upper, COMMANDS) {
+    match nearest_word(&upper, COMMANDS) {
         _ if upper == "EXPLAIN" => {
             report.hint("EXPLAIN ROUTE is for sessions of a database: it says where their statements go.")
         }
@@ -715,7 +715,7 @@ fn unknown_command(word: &str) -> Report {
 fn unknown_table(name: &str) -> Report {
     let report = Report::error(SqlState::UNDEFINED_OBJECT, format!("there is nothing to show by the name \"{name}\""));
     let upper = name.to_ascii_uppercase();
-    match nearest(&upper, Show::ALL.iter().map(|show| show.name())) {
+    match nearest_word(&upper, Show::ALL.iter().map(|show| show.name())) {
         Some(meant) => report.hint(format!("Did you mean SHOW {meant}? SHOW HELP has all of them.")),
         None => report.hint("SHOW HELP has all of them."),
     }

@@ -22,7 +22,7 @@ use crate::{
 };
 use poolhouse_core::{
     auth::{self, Method, Secret, userlist},
-    session::nearest,
+    session::nearest_word,
 };
 
 const CLIENTS: usize = 10_000;
@@ -352,7 +352,7 @@ pub(super) fn stray_level(text: &str) -> Result<(), (String, String)> {
     let stray = text.split(',').map(str::trim).find(|word| !word.contains(['=', '[', ']']) && !is_level(word));
     let Some(word) = stray else { return Ok(()) };
     let known = LEVELS.join(" | ");
-    let mend = match nearest(word, LEVELS) {
+    let mend = match nearest_word(word, LEVELS) {
         Some(meant) => format!("did you mean \"{meant}\"? ({known})"),
         None => format!("write {known}, or for one target \"{word}=debug\""),
     };

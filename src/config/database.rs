@@ -10,7 +10,7 @@ use super::{
     value::Outside,
 };
 use crate::frontend::CONSOLES;
-use poolhouse_core::session::nearest;
+use poolhouse_core::session::nearest_word;
 
 /// What databases build upon.
 pub(super) struct Ground<'a> {
@@ -71,7 +71,7 @@ fn which_cluster(
     let text = named.text(findings)?;
     let found = names().position(|name| name == text);
     if found.is_none() {
-        let mend = match nearest(text, names()) {
+        let mend = match nearest_word(text, names()) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None if clusters.is_empty() => format!("add [clusters.{text}]"),
             None => format!("known are {}", known()),

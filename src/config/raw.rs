@@ -8,7 +8,7 @@ use super::{
     keys::SECTIONS,
     mistake::{Findings, Place},
 };
-use poolhouse_core::session::nearest;
+use poolhouse_core::session::nearest_word;
 
 /// One value of the file and where it stands.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ pub(super) fn unknown_key(entry: &Entry<'_>, section: &Place, known: &Section, f
     let elsewhere =
         || SECTIONS.iter().find(|other| !other.at.is_empty() && other.names().any(|name| name == entry.name));
     // Outside of any section are sections only: what is a key by its very name is no slip of the pen.
-    let near = || nearest(entry.name, known.names());
+    let near = || nearest_word(entry.name, known.names());
     let mend = if let Some(meant) = near().filter(|_| !at_top || elsewhere().is_none()) {
         format!("did you mean `{meant}`?")
     } else if let Some(other) = elsewhere() {

@@ -20,7 +20,7 @@ use crate::{
 };
 use poolhouse_core::{
     auth::{self, Method, Secret},
-    session::nearest,
+    session::nearest_word,
     topology::Routing,
 };
 
@@ -297,7 +297,7 @@ fn judge_choice(value: &str, accepted: &[&str], later: &[&str]) -> Result<(), Ju
 
 fn unknown(name: &str) -> Wrong {
     let known = USED.into_iter().chain(["connect_timeout", "sslmode", "target_session_attrs"]);
-    let mend = match nearest(name, known) {
+    let mend = match nearest_word(name, known) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => "remove it".to_owned(),
     };

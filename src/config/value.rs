@@ -13,7 +13,7 @@ use super::{
     mistake::{Findings, Place, Wrong},
     raw::Item,
 };
-use poolhouse_core::{auth::Secret, session::nearest, sql::Pattern};
+use poolhouse_core::{auth::Secret, session::nearest_word, sql::Pattern};
 
 /// The longest duration anything may have.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(365 * DAY);
@@ -158,7 +158,7 @@ impl<'d> Item<'d> {
             Some((_, None)) => findings.mistake(&self.place, format!("\"{text}\" is not available yet"), instead),
             None => {
                 let known = names().collect::<Vec<_>>().join(" | ");
-                let mend = match nearest(text, names()) {
+                let mend = match nearest_word(text, names()) {
                     Some(meant) => format!("did you mean \"{meant}\"? ({known})"),
                     None => format!("write {known}"),
                 };

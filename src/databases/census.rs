@@ -22,7 +22,7 @@ use crate::{
     tasks::Scope,
 };
 use poolhouse_core::{
-    session::{Due, OwnCode},
+    session::{DatabaseCode, Due},
     sql::{
         Catalog, Census,
         census::{BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
@@ -97,7 +97,7 @@ pub struct Censuses {
 /// The own code of one database, as long as somebody may use it.
 #[derive(Debug)]
 pub struct OwnCodeCensus {
-    pub code: Arc<OwnCode>,
+    pub code: Arc<DatabaseCode>,
     /// Those as whom one may log in to look. Who cannot be upgraded is gone.
     users: Mutex<Vec<Weak<dyn CatalogReader>>>,
     /// How often somebody has looked.
@@ -194,7 +194,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 struct Keeper {
     kept: Weak<OwnCodeCensus>,
-    code: Arc<OwnCode>,
+    code: Arc<DatabaseCode>,
     /// The last census, and the stamps of the catalog that it was made from.
     known: Option<(Stamps, Arc<Census>)>,
     /// The connection over which it looks, as long as statements come.

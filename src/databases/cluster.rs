@@ -21,7 +21,7 @@ use crate::{
     tasks::Scope,
 };
 use poolhouse_core::{
-    session::{NewDefaults, Roster},
+    session::{ClusterNodes, NewDefaults},
     topology::{Load, NODES_MAX, NodeId},
 };
 
@@ -33,7 +33,7 @@ pub struct Cluster {
     nodes: Box<[OnceLock<ClusterNode>]>,
     /// The node, if there is but one; otherwise [`SEVERAL`].
     only: AtomicU16,
-    pub roster: Arc<Roster>,
+    pub roster: Arc<ClusterNodes>,
     /// For the figures.
     pub names: NodeNames,
     pub connect_timeout: Duration,

@@ -24,7 +24,7 @@ use crate::{
     tasks::Scope,
 };
 use poolhouse_core::{
-    session::{Answer, Carried, Mode, Probe, Route},
+    session::{Carried, Mode, Probe, ProbeAnswer, Route},
     sql::Isolation,
     wire::{
         error::{Report, SqlState},
@@ -171,7 +171,7 @@ async fn begin_on(
     }
     if probe != Probe::Nothing {
         let rows = server.query(&probe.sql(wanted), BEGIN_LIMIT).await?;
-        let mut answer = Answer::default();
+        let mut answer = ProbeAnswer::default();
         for row in &rows {
             let columns: Vec<_> = row.iter().map(|column| column.as_deref().map(str::as_bytes)).collect();
             answer.row(&columns);

@@ -221,14 +221,20 @@ impl Counting {
 
     /// Whether what is counted is to be added up now, although the server connection stays.
     #[inline]
-    pub fn is_due(&self, session: &session::Tally) -> bool {
+    pub fn is_due(&self, session: &session::SessionCounts) -> bool {
         session.transactions > 0
             || self.own_transactions > 0
             || self.tally.durations() + self.ran.len() >= DURATIONS_MAX
     }
 
     /// Adds all to the account, for the worker of this number.
-    pub fn flush(&mut self, session: &mut session::Tally, account: &Arc<Account>, watch: &Watch, worker: usize) {
+    pub fn flush(
+        &mut self,
+        session: &mut session::SessionCounts,
+        account: &Arc<Account>,
+        watch: &Watch,
+        worker: usize,
+    ) {
         let session = std::mem::take(session);
         for (count, more) in [
             (Count::Queries, session.queries),

@@ -265,12 +265,12 @@ impl Exchange {
     /// Whether [`Exchange::count`] is to be called although the server connection stays.
     #[inline]
     pub fn is_count_due(&self) -> bool {
-        self.counting.is_due(&self.pipeline.tally)
+        self.counting.is_due(&self.pipeline.counts)
     }
 
     /// Adds what was counted to the account.
     pub fn count(&mut self, account: &Arc<Account>, worker: &Worker) {
-        self.counting.flush(&mut self.pipeline.tally, account, &worker.watch, worker.number);
+        self.counting.flush(&mut self.pipeline.counts, account, &worker.watch, worker.number);
     }
 
     /// What is in the client's outbox behind so many bytes is Poolhouse's own.
@@ -596,7 +596,7 @@ impl Exchange {
         turn: &mut Turn<'_, '_>,
     ) -> Option<Box<Report>> {
         self.held = false;
-        let before = self.pipeline.tally;
+        let before = self.pipeline.counts;
         // Messages that pass unchanged gather into one run, which is moved at once.
         let mut run = self.from_server.used;
         loop {
@@ -680,16 +680,16 @@ impl Exchange {
         {
             writes.note();
         }
-        if self.pipeline.tally.queries != before.queries || !self.pipeline.ended.is_empty() {
+        if self.pipeline.counts.queries != before.queries || !self.pipeline.ended.is_empty() {
             self.count_answers(before);
         }
         None
     }
 
     /// The server has answered queries since the tally was `before`.
-    fn count_answers(&mut self, before: session::Tally) {
+    fn count_answers(&mut self, before: session::SessionCounts) {
         let now = Instant::now();
-        let (tally, pipeline) = (self.pipeline.tally, &mut self.pipeline);
+        let (tally, pipeline) = (self.pipeline.counts, &mut self.pipeline);
         let more = !pipeline.owed.is_empty();
         self.counting.end_statements(&mut pipeline.ended, more, self.slow, now);
         if tally.queries == before.queries {

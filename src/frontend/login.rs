@@ -31,7 +31,7 @@ use crate::{
 };
 use poolhouse_core::{
     auth::{self, Challenge, Credential, Secret, md5, scram},
-    session::{Mode, OwnSettings, Route, RouteBy, Session},
+    session::{Mode, PoolhouseSettings, Route, RouteBy, Session},
     topology::{Preference, Rule, Who},
     wire::{
         self,
@@ -313,7 +313,7 @@ async fn start(
     known: Known,
 ) -> Result<Ready, Refusal> {
     let Known { minor, wanted, target, route, place } = known;
-    let (mut own, mut rule) = (OwnSettings::default(), None);
+    let (mut own, mut rule) = (PoolhouseSettings::default(), None);
     let (begun, told) = match wanted.purpose {
         Purpose::Session => {
             let mut settings = wanted.settings()?;
@@ -360,16 +360,16 @@ fn rule_for(target: &Target, wanted: &Wanted, settings: &[(String, String)]) -> 
 }
 
 /// What a session begins with before it says anything: the listener's route is stronger than a rule's.
-pub fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> OwnSettings {
+pub fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> PoolhouseSettings {
     let by_rule = rule.and_then(|rule| rule.route).map(|preference| match preference {
         Preference::Auto => Route::Auto,
         Preference::Primary => Route::Primary,
         Preference::Replica => Route::Replica,
     });
     match (listener, by_rule) {
-        (Some(route), _) => OwnSettings { route, by: RouteBy::Listener, ..OwnSettings::default() },
-        (None, Some(route)) => OwnSettings { route, by: RouteBy::Rule, ..OwnSettings::default() },
-        (None, None) => OwnSettings::default(),
+        (Some(route), _) => PoolhouseSettings { route, by: RouteBy::Listener, ..PoolhouseSettings::default() },
+        (None, Some(route)) => PoolhouseSettings { route, by: RouteBy::Rule, ..PoolhouseSettings::default() },
+        (None, None) => PoolhouseSettings::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! in `options` read as a server reads them (manual, "postgres", and libpq's parameter `options`).
 
 use crate::{clients::About, net::Ends};
-use poolhouse_core::session::{Carried, OwnSettings};
+use poolhouse_core::session::{Carried, PoolhouseSettings};
 use poolhouse_core::wire::{
     error::{Report, SqlState},
     reply,
@@ -77,7 +77,7 @@ impl Wanted {
         let options = Some(self.options.as_str()).filter(|options| !options.is_empty());
         let named = [("replication", replication), ("options", options)];
         let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
-        let plain = self.plain.iter().filter(|(name, _)| !OwnSettings::are_named_by(name));
+        let plain = self.plain.iter().filter(|(name, _)| !PoolhouseSettings::are_named_by(name));
         named.chain(plain.cloned()).collect()
     }
 }

@@ -10,8 +10,8 @@ use std::{cell::RefCell, env, hint::black_box, process::Command, sync::Arc};
 
 use poolhouse_core::{
     session::{
-        Carried, ClientStep, Judge, Mode, Need, NodeView, OnPin, Outboxes, OwnCode, Pipeline, Reported, Roster,
-        ServerState, ServerStep, Session, Shared, Shown, Statements,
+        Carried, ClientStep, ClusterNodes, DatabaseCode, Judge, Mode, Need, NodeView, OnPin, Outboxes, Pipeline,
+        Reported, ServerState, ServerStep, Session, Shared, Shown, Statements,
     },
     sql::{Cache, KnownText},
     wire::{
@@ -107,9 +107,9 @@ impl Conversation {
             on_pin: OnPin::Allow,
             reads_until_write: false,
             lists: None,
-            nodes: Arc::new(Roster::new([Some("a"), Some("b")].into_iter())),
+            nodes: Arc::new(ClusterNodes::new([Some("a"), Some("b")].into_iter())),
             statements: Arc::new(Statements::default()),
-            code: Arc::new(OwnCode::default()),
+            code: Arc::new(DatabaseCode::default()),
         };
         Conversation {
             verdicts: Verdicts(RefCell::new(Cache::new_seeded(1_000, 1 << 20, 7))),

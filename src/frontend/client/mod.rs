@@ -544,7 +544,7 @@ impl Client {
         self.turns = self.turns.wrapping_add(1);
         let seed = u64::from(self.turns) ^ (u64::from(self.entry.slot.process) << 32);
         let after = self.target.must_see(self.last_write);
-        Request { need, after, lsn: self.session.own_settings().lsn, rule: self.rule, seed }
+        Request { need, after, lsn: self.session.poolhouse_settings().lsn, rule: self.rule, seed }
     }
 
     /// The message at the front cannot be served: its error, and the session goes on.

@@ -364,7 +364,7 @@ impl Probe {
 
 /// What a server answered to a [`Probe`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Answer {
+pub struct ProbeAnswer {
     /// Name and value; `None` when there is no such setting (any more).
     pub settings: Vec<(String, Option<String>)>,
     /// Settings that were RESET and are not the session's any more.
@@ -378,9 +378,9 @@ pub struct Answer {
     pub cut_short: bool,
 }
 
-impl Answer {
+impl ProbeAnswer {
     pub fn is_empty(&self) -> bool {
-        let Answer { settings, reset, pin, prepared, channels, cut_short } = self;
+        let ProbeAnswer { settings, reset, pin, prepared, channels, cut_short } = self;
         let has_rows = !(settings.is_empty() && reset.is_empty() && prepared.is_empty() && channels.is_empty());
         !has_rows && pin.is_none() && !cut_short
     }
@@ -413,7 +413,7 @@ impl Prepared {
     }
 }
 
-impl Answer {
+impl ProbeAnswer {
     pub fn row(&mut self, columns: &[Option<&[u8]>]) {
         let text = |column: usize| {
             columns.get(column).copied().flatten().map(|value| String::from_utf8_lossy(value).into_owned())
@@ -554,11 +554,11 @@ mod tests {
         probe.add_setting("timezone");
         let before = carried(&[("work_mem", "1MB")]);
         assert_eq!(probe.sql(&before), "SELECT 's',E'timezone',pg_catalog.current_setting(E'timezone',true)");
-        let mut answer = Answer::default();
+        let mut answer = ProbeAnswer::default();
         answer.row(&[Some(b"s"), Some(b"timezone"), Some(b"UTC")]);
         assert_eq!(answer.apply(&probe, &before), carried(&[("timezone", "UTC"), ("work_mem", "1MB")]));
         assert!(probe.sql_after_reset(&before, &["timezone".into()].into()).ends_with("lower(name) IN (E'timezone')"));
-        let reset = Answer { reset: vec!["TimeZone".into()], ..answer.clone() };
+        let reset = ProbeAnswer { reset: vec!["TimeZone".into()], ..answer.clone() };
         assert_eq!(reset.apply(&probe, &before), before);
 
         let mut user = Probe::default();
@@ -579,13 +579,13 @@ mod tests {
     fn more_statements_than_are_told_of_are_noticed() {
         let question = Probe::Everything(BTreeSet::new()).question(&carried(&[]), &[].into(), &[].into(), &[]);
         assert!(question.ends_with(&format!(" LIMIT {})", STATEMENTS_ASKED_MAX + 1)), "{question}");
-        let mut answer = Answer::default();
+        let mut answer = ProbeAnswer::default();
         for number in 0..=STATEMENTS_ASKED_MAX {
             assert!(!answer.cut_short, "{number}");
             answer.row(&[Some(b"q"), Some(format!("s{number}").as_bytes()), Some(b"t{23} PREPARE s AS SELECT 1")]);
         }
         assert!(answer.cut_short);
-        let mut answer = Answer::default();
+        let mut answer = ProbeAnswer::default();
         answer.row(&[Some(b"q"), Some(b"s"), Some(b"nonsense")]);
         assert!(answer.cut_short, "one that is not understood is there all the same");
     }

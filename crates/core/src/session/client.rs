@@ -9,9 +9,9 @@ use super::{
     ask::Lent,
     effects::Effects,
     owed::Owed,
-    own_settings::{Here, POSITION_QUERY, asks_position},
     phase::Fate,
     pipeline::Judged,
+    poolhouse_settings::{Here, POSITION_QUERY, asks_position},
     sequences::may_draw,
     sql_names::SentBy,
     statements::Statement,
@@ -322,7 +322,7 @@ impl Session {
             return false;
         }
         let reads = self.note(verdict, pipeline);
-        pipeline.tally.add_statement(reads);
+        pipeline.counts.add_statement(reads);
         true
     }
 
@@ -406,7 +406,7 @@ impl Session {
         }
         // A function may touch anything, and only its oid is known.
         let reads = self.note(None, pipeline);
-        pipeline.tally.add_statement(reads);
+        pipeline.counts.add_statement(reads);
         pipeline.owed.push(Owed::Query { drops_unnamed: false, called: Called::default() });
         ClientStep::Forward
     }

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     Replies,
-    replies::Change,
+    replies::NameChange,
     shape::Shape,
     statements::{NAME_PREFIX, Statement},
     steps::{counted, step},
@@ -101,7 +101,7 @@ impl ClientStatements {
     }
 
     /// A message that changes one of the names has succeeded, which was sent at the moment `since`.
-    pub fn accept(&mut self, Change { name, statement }: Change, since: u64) {
+    pub fn accept(&mut self, NameChange { name, statement }: NameChange, since: u64) {
         match statement {
             statement if name.is_empty() => self.unnamed = statement,
             Some(statement) => self.names.insert(name, statement, since),

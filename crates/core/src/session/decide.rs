@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Mode, Need, OwnSettings, Pipeline, Route, RouteBy, Session};
+use super::{Mode, Need, Pipeline, PoolhouseSettings, Route, RouteBy, Session};
 use crate::sql::{Access, Hint, KnownText};
 
 /// What decided where a statement goes.
@@ -60,7 +60,7 @@ impl Session {
         if let Some(own) = &self.own
             && self.shared.mode != Mode::Session
         {
-            let OwnSettings { route, by, .. } = own.now();
+            let PoolhouseSettings { route, by, .. } = own.now();
             match route {
                 Route::Auto => {}
                 Route::Primary => return (Need::Write, Rule::Route(route, by)),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{carried::Probe, inquiry::Inquiry, own_code::Change as CodeChange};
+use super::{carried::Probe, database_code::CodeChange, inquiry::Inquiry};
 use crate::sql::PinSet;
 
 /// What the statements since the last release may have done. In the order written: see [`super::Pipeline`]

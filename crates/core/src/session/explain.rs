@@ -136,7 +136,7 @@ impl Session {
                 Some(if chosen { "yes" } else { "no" }.to_owned()),
             ]
         };
-        Ok(judge.nodes(need, self.own_settings().lsn).into_iter().map(row).collect())
+        Ok(judge.nodes(need, self.poolhouse_settings().lsn).into_iter().map(row).collect())
     }
 
     /// What a text needs and the rule that says so, seen from where the session is.

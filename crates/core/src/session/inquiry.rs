@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::own_code::OwnCode;
+use super::database_code::DatabaseCode;
 use crate::sql::{
     Catalog,
     census::{CUSTOMS_MAX, NAMED_MAX, Row, Version, array_of, functions_named, stamp, version_of},
@@ -112,7 +112,7 @@ impl Inquiry {
     }
 
     /// Decides what is asked next.
-    pub fn begin(&mut self, code: &OwnCode) {
+    pub fn begin(&mut self, code: &DatabaseCode) {
         if self.asked == Asked::Nothing {
             let known = code.census().filter(|_| !self.unknown);
             let known = known.and_then(|census| census.version(self.called.iter().map(|name| &**name)));
@@ -191,8 +191,8 @@ mod tests {
         columns.iter().map(|column| Some((*column).to_owned())).collect()
     }
 
-    fn known(rows: &[Row]) -> OwnCode {
-        let code = OwnCode::default();
+    fn known(rows: &[Row]) -> DatabaseCode {
+        let code = DatabaseCode::default();
         let mut catalog = Catalog::default();
         catalog.take(rows);
         code.publish(code.changes(), Some(Arc::new(Census::of(&catalog))));
@@ -211,7 +211,7 @@ mod tests {
         vec![Some("v".into()), Some(oid.into()), Some(xmin.into())]
     }
 
-    fn question(inquiry: &mut Inquiry, code: &OwnCode) -> String {
+    fn question(inquiry: &mut Inquiry, code: &DatabaseCode) -> String {
         inquiry.begin(code);
         inquiry.text(true)
     }
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_the_census_lacks_is_read_at_once() {
-        for code in [known(&[]), OwnCode::default()] {
+        for code in [known(&[]), DatabaseCode::default()] {
             let mut inquiry = inquiry(&["f"], code.census().is_some());
             assert!(question(&mut inquiry, &code).starts_with("SELECT 'f'"));
             answer(&mut inquiry, &[function("20001", "f", "SELECT set_config('a.b', '', false)", "1")]);

@@ -107,7 +107,7 @@ pub enum Move {
 
 /// Who delivers the session's notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Deliverer {
     /// The server connection, which stays lent.
     Server,
     /// Moving to the hub.
@@ -127,7 +127,7 @@ enum Place {
 /// What a session that listens keeps.
 #[derive(Debug)]
 pub(super) struct Listening {
-    place: Place,
+    place: Deliverer,
     /// As the server named them last, sorted.
     channels: Arc<[Channel]>,
     encoding: Box<str>,
@@ -162,7 +162,7 @@ pub(super) struct Listening {
 impl Listening {
     fn new(channels: Arc<[Channel]>, encoding: Box<str>) -> Listening {
         let mut listening = Listening {
-            place: Place::Server,
+            place: Deliverer::Server,
             channels,
             encoding,
             version: 0,
@@ -196,7 +196,7 @@ impl Listening {
 
     /// Whether the server connection cannot be lent to others, since it listens.
     fn holds_server(&self) -> bool {
-        self.place != Place::Hub && !self.channels.is_empty()
+        self.place != Deliverer::Hub && !self.channels.is_empty()
     }
 
     /// The query that sends a marker through the queue of notifications; limits and durability of the client's own do not
@@ -228,17 +228,21 @@ impl Listening {
     fn on_notification(&mut self, body: &[u8]) -> ServerStep {
         let marker = self.marker(body);
         match &mut self.place {
-            Place::Leaving { server_passed } | Place::Returning { server_passed, .. } if marker == Some(true) => {
+            Deliverer::Leaving { server_passed } | Deliverer::Returning { server_passed, .. }
+                if marker == Some(true) =>
+            {
                 *server_passed = true;
                 ServerStep::Swallow
             }
             _ if marker.is_some() => ServerStep::Swallow,
-            Place::Server | Place::Hub | Place::Leaving { server_passed: false } => ServerStep::Forward,
-            Place::Leaving { server_passed: true } | Place::Returning { server_passed: false, .. } => {
+            Deliverer::Server | Deliverer::Hub | Deliverer::Leaving { server_passed: false } => ServerStep::Forward,
+            Deliverer::Leaving { server_passed: true } | Deliverer::Returning { server_passed: false, .. } => {
                 ServerStep::Swallow
             }
-            Place::Returning { .. } if self.late.len() + body.len() > LATE_BYTES_MAX => ServerStep::fail(overflow()),
-            Place::Returning { .. } => {
+            Deliverer::Returning { .. } if self.late.len() + body.len() > LATE_BYTES_MAX => {
+                ServerStep::fail(overflow())
+            }
+            Deliverer::Returning { .. } => {
                 request::begin(b'A', body.len(), &mut self.late);
                 self.late.extend_from_slice(body);
                 ServerStep::Swallow
@@ -248,8 +252,8 @@ impl Listening {
 
     /// The move to the server connection is complete once both sides have passed the marker.
     fn finish_return(&mut self, pipeline: &mut Pipeline, to_client: &mut Vec<u8>) {
-        if self.place == (Place::Returning { server_passed: true, hub_passed: true, unmarked: true }) {
-            self.place = Place::Server;
+        if self.place == (Deliverer::Returning { server_passed: true, hub_passed: true, unmarked: true }) {
+            self.place = Deliverer::Server;
             self.awaited = true;
             self.hub_started = false;
             pipeline.owed.end_move();
@@ -274,15 +278,15 @@ impl Listening {
     fn lose_hub(&mut self, pipeline: &mut Pipeline, to_client: &mut Vec<u8>) {
         self.hub_node = None;
         match &mut self.place {
-            Place::Server => {}
-            Place::Hub if self.hub_started => self.gap = true,
+            Deliverer::Server => {}
+            Deliverer::Hub if self.hub_started => self.gap = true,
             // Nobody can tell whether the hub listened again before the marker was sent, or has missed it.
-            Place::Hub => {
+            Deliverer::Hub => {
                 self.gap = true;
                 self.subscribe(true);
             }
-            Place::Leaving { .. } => self.lost_on_the_way = true,
-            Place::Returning { hub_passed, .. } => {
+            Deliverer::Leaving { .. } => self.lost_on_the_way = true,
+            Deliverer::Returning { hub_passed, .. } => {
                 self.gap |= !*hub_passed;
                 *hub_passed = true;
                 self.finish_return(pipeline, to_client);
@@ -379,35 +383,37 @@ impl Session {
         match (mail, &mut listening.place) {
             // The server connection delivers them, or has.
             (Mail::Notifications(_), _) if !listening.hub_started => {}
-            (Mail::Notifications(bytes), Place::Hub) if delivery == Delivery::Quiet => {
+            (Mail::Notifications(bytes), Deliverer::Hub) if delivery == Delivery::Quiet => {
                 to_client.extend_from_slice(&bytes)
             }
-            (Mail::Notifications(bytes), Place::Returning { hub_passed: false, .. }) if delivery != Delivery::Full => {
+            (Mail::Notifications(bytes), Deliverer::Returning { hub_passed: false, .. })
+                if delivery != Delivery::Full =>
+            {
                 to_client.extend_from_slice(&bytes);
             }
             // After the end of what is before the marker they are the server connection's.
-            (Mail::Notifications(_), Place::Returning { hub_passed: true, .. }) => {}
+            (Mail::Notifications(_), Deliverer::Returning { hub_passed: true, .. }) => {}
             (mail @ Mail::Notifications(_), _) => return Some(mail),
             (Mail::Started(number), place) => {
-                listening.hub_started |= number == listening.move_to_hub && *place != Place::Server;
+                listening.hub_started |= number == listening.move_to_hub && *place != Deliverer::Server;
             }
-            (Mail::Ended(number), Place::Returning { hub_passed, .. }) if number == listening.moves => {
+            (Mail::Ended(number), Deliverer::Returning { hub_passed, .. }) if number == listening.moves => {
                 *hub_passed = true;
                 listening.finish_return(pipeline, to_client);
             }
             (Mail::Ended(_), _) => {}
             (Mail::Lost, _) => listening.lose_hub(pipeline, to_client),
-            (mail @ Mail::Listening { .. }, Place::Leaving { .. }) if listening.gap => return Some(mail),
-            (mail @ Mail::Listening { .. }, Place::Hub) if listening.gap && delivery != Delivery::Quiet => {
+            (mail @ Mail::Listening { .. }, Deliverer::Leaving { .. }) if listening.gap => return Some(mail),
+            (mail @ Mail::Listening { .. }, Deliverer::Hub) if listening.gap && delivery != Delivery::Quiet => {
                 return Some(mail);
             }
             (Mail::Listening { version, node }, place) => {
-                let in_hub = *place == Place::Hub;
+                let in_hub = *place == Deliverer::Hub;
                 if version != listening.version {
                     return None;
                 }
                 listening.hub_node = Some(node);
-                listening.hub_started |= std::mem::take(&mut listening.deliver) && *place != Place::Server;
+                listening.hub_started |= std::mem::take(&mut listening.deliver) && *place != Deliverer::Server;
                 if in_hub {
                     listening.tell_gap(to_client);
                 }
@@ -432,7 +438,7 @@ impl Session {
             None if channels.is_empty() => {}
             None => self.listen = Some(Box::new(Listening::new(channels.into(), self.reported.encoding()))),
             // Code that was not seen has listened on a connection that did not: it stays with this session.
-            Some(listening) if listening.place == Place::Hub => {
+            Some(listening) if listening.place == Deliverer::Hub => {
                 if !channels.is_empty() {
                     self.pins.keep();
                 }
@@ -464,12 +470,12 @@ impl Session {
         let pinned = self.is_pinned_otherwise();
         let Some(listening) = &mut self.listen else { return false };
         let at_hub = listening.hub_node == Some(server.node) && listening.errand.is_none();
-        if listening.place != Place::Server || pinned || listening.awaited || listening.stays || !at_hub {
+        if listening.place != Deliverer::Server || pinned || listening.awaited || listening.stays || !at_hub {
             return false;
         }
         let idle = pipeline.owed.is_quiet() && !pipeline.owed.is_holding() && pipeline.effects.probe == Probe::Nothing;
         let Some(sql) = (if idle { listening.marker_query(true) } else { None }) else { return false };
-        listening.place = Place::Leaving { server_passed: false };
+        listening.place = Deliverer::Leaving { server_passed: false };
         (listening.move_to_hub, listening.hub_started) = (listening.moves, false);
         ask_ours(&sql, Owed::Move { step: Move::Mark }, pipeline, server, out);
         true
@@ -486,7 +492,7 @@ impl Session {
         let Said { request, shown: message, judge, .. } = *said;
         let listening = self.listen.as_mut()?;
         listening.awaited = false;
-        if listening.place != Place::Hub || !self.message_touches(request, message, pipeline, judge) {
+        if listening.place != Deliverer::Hub || !self.message_touches(request, message, pipeline, judge) {
             return None;
         }
         let Some(server) = server else { return Some(ClientStep::NeedServer(Need::Write)) };
@@ -502,7 +508,7 @@ impl Session {
         let marker = listening.address.as_ref()?.marker.clone();
         let hub_passed = listening.hub_node != Some(server.node);
         listening.gap |= hub_passed;
-        listening.place = Place::Returning { server_passed: false, hub_passed, unmarked: false };
+        listening.place = Deliverer::Returning { server_passed: false, hub_passed, unmarked: false };
         ask_ours(&sql, Owed::Move { step: Move::Listen }, pipeline, server, out);
         let mut sql = Vec::new();
         unlisten(marker.as_bytes(), &mut sql);
@@ -566,18 +572,18 @@ impl Session {
         let words = pipeline.take(|seldom| &mut seldom.last_words);
         let Some(listening) = &mut self.listen else { return out_of_step() };
         match (step, listening.place) {
-            (Move::Mark, Place::Leaving { server_passed: true }) if !failed => {
+            (Move::Mark, Deliverer::Leaving { server_passed: true }) if !failed => {
                 ask_ours(b"UNLISTEN *", Owed::Move { step: Move::Unlisten }, pipeline, server, out);
                 ServerStep::Swallow
             }
-            (Move::Mark, Place::Leaving { .. }) if failed => {
-                listening.place = Place::Server;
+            (Move::Mark, Deliverer::Leaving { .. }) if failed => {
+                listening.place = Deliverer::Server;
                 (listening.stays, listening.lost_on_the_way) = (true, false);
                 pipeline.owed.end_move();
                 ServerStep::Swallow
             }
-            (Move::Unlisten, Place::Leaving { .. }) if !failed => {
-                listening.place = Place::Hub;
+            (Move::Unlisten, Deliverer::Leaving { .. }) if !failed => {
+                listening.place = Deliverer::Hub;
                 if std::mem::take(&mut listening.lost_on_the_way) {
                     listening.gap = true;
                     listening.subscribe(true);
@@ -585,15 +591,15 @@ impl Session {
                 pipeline.owed.end_move();
                 if self.is_pinned() { ServerStep::Swallow } else { ServerStep::Release }
             }
-            (Move::Listen, Place::Returning { server_passed: true, .. }) if !failed => ServerStep::Swallow,
-            (Move::Listen, Place::Returning { .. }) if failed => {
-                listening.place = Place::Hub;
+            (Move::Listen, Deliverer::Returning { server_passed: true, .. }) if !failed => ServerStep::Swallow,
+            (Move::Listen, Deliverer::Returning { .. }) if failed => {
+                listening.place = Deliverer::Hub;
                 listening.refused = Some(words.unwrap_or_default());
                 ServerStep::Swallow
             }
-            (Move::Unmark, Place::Hub) => self.refuse_return(pipeline),
-            (Move::Unmark, Place::Returning { server_passed, hub_passed, .. }) if !failed => {
-                listening.place = Place::Returning { server_passed, hub_passed, unmarked: true };
+            (Move::Unmark, Deliverer::Hub) => self.refuse_return(pipeline),
+            (Move::Unmark, Deliverer::Returning { server_passed, hub_passed, .. }) if !failed => {
+                listening.place = Deliverer::Returning { server_passed, hub_passed, unmarked: true };
                 listening.finish_return(pipeline, out.to_client);
                 ServerStep::Swallow
             }
@@ -633,7 +639,7 @@ impl Session {
     pub(super) fn lose_listening_server(&mut self) {
         let Some(listening) = &mut self.listen else { return };
         if listening.holds_server() {
-            listening.place = Place::Hub;
+            listening.place = Deliverer::Hub;
             (listening.gap, listening.lost_on_the_way) = (true, false);
             listening.late = Vec::new();
             listening.subscribe(true);

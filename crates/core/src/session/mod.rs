@@ -17,7 +17,7 @@
 //! | transaction block, and where it runs             | `transaction_block`; where anything runs: `decide`           |
 //! | listening                                        | `listen`                                                     |
 //! | values of sequences                              | `sequences`                                                  |
-//! | Poolhouse's own settings                         | `own_settings`                                               |
+//! | Poolhouse's own settings                         | `poolhouse_settings`                                               |
 //! | what statements may have done since the release  | `effects`                                                    |
 //! | a server connection that is lost                 | `loss`                                                       |
 //!
@@ -62,6 +62,9 @@ mod ask;
 mod carried;
 mod client;
 mod client_statements;
+mod cluster_nodes;
+mod counts;
+mod database_code;
 mod date_style;
 mod decide;
 mod effects;
@@ -71,13 +74,11 @@ mod inquiry;
 mod keyed_queue;
 mod listen;
 mod loss;
-mod nearest;
 mod owed;
-mod own_code;
-mod own_settings;
 mod phase;
 mod pins;
 mod pipeline;
+mod poolhouse_settings;
 mod prepare_again;
 mod prepared;
 mod probe;
@@ -85,16 +86,15 @@ mod replay;
 mod replies;
 mod reported;
 mod restore;
-mod roster;
 mod sequences;
 mod server;
 mod server_statements;
 mod shape;
+mod similar_words;
 mod sql_names;
 mod statements;
 mod statements_under_way;
 mod steps;
-mod tally;
 #[cfg(test)]
 mod tests;
 mod transaction_block;
@@ -102,26 +102,26 @@ mod verbatim;
 
 use std::{sync::Arc, time::Duration};
 
-pub use carried::{Answer, Carried, Probe, Replay};
+pub use carried::{Carried, Probe, ProbeAnswer, Replay};
 pub use client::long_text;
+pub use cluster_nodes::ClusterNodes;
+pub use counts::SessionCounts;
+pub use database_code::{CodeChange, DatabaseCode, Due};
 pub use decide::Rule;
 pub use explain::{NodeView, ROUTE_COLUMNS, RouteRow};
 pub use listen::{Channel, Delivery, Errand, HubAddress, Mail, listen_to, overflow, read_marker, unlisten};
 pub use loss::{AfterLoss, Ending, Loss};
-pub use nearest::nearest;
-pub use own_code::{Change as CodeChange, Due, OwnCode};
-pub use own_settings::{OwnSettings, Route, RouteBy, truth};
 pub use phase::Phase;
 pub use pins::{OnPin, Pinned};
 pub use pipeline::{Ended, EndedOnes, NewDefaults, Pipeline};
+pub use poolhouse_settings::{PoolhouseSettings, Route, RouteBy, truth};
 pub use replies::Replies;
 pub use reported::{ParameterError, Reported};
-pub use roster::Roster;
 pub use sequences::Drawn;
 pub use server_statements::ServerStatements;
 pub use shape::Shape;
+pub use similar_words::nearest_word;
 pub use statements::{Statement, Statements};
-pub use tally::Tally;
 
 use self::{client_statements::ClientStatements, pins::Pins, sequences::Draws};
 use crate::{
@@ -265,10 +265,10 @@ pub struct Shared {
     /// What the configuration says of functions and tables, if anything.
     pub lists: Option<Arc<Lists>>,
     /// Of the cluster.
-    pub nodes: Arc<Roster>,
+    pub nodes: Arc<ClusterNodes>,
     pub statements: Arc<Statements>,
     /// Shared with all users of the same database.
-    pub code: Arc<OwnCode>,
+    pub code: Arc<DatabaseCode>,
 }
 
 impl Shared {
@@ -372,7 +372,7 @@ pub struct Session {
     /// What ParameterStatus has told the client.
     reported: Arc<Reported>,
     /// Poolhouse's own settings, when they are not what they are for most.
-    own: Option<Box<own_settings::Own>>,
+    own: Option<Box<poolhouse_settings::Own>>,
     /// The transaction block that the client has opened, when it was not opened on a server at once.
     block: Option<Box<transaction_block::Block>>,
     /// What the client listens to, if anything.

@@ -61,11 +61,11 @@ pub enum Owed {
     /// A Close of ours: room for another statement, or for the same one anew; the unnamed one without an id.
     OurClose { id: Option<u64> },
     /// A Parse of ours under the client's own name, for SQL.
-    OwnParse { name: Box<[u8]>, id: u64, since: u64 },
+    ParseForSql { name: Box<[u8]>, id: u64, since: u64 },
     /// A Close of ours of a client's own name: perhaps a stranger's.
-    OwnClose { name: Box<[u8]> },
+    CloseForSql { name: Box<[u8]> },
     /// A query of ours that prepares a statement by SQL, under the client's own name.
-    OwnPrepare { name: Box<[u8]>, id: u64, since: u64 },
+    PrepareForSql { name: Box<[u8]>, id: u64, since: u64 },
     /// A Sync of ours, for messages of ours in front of a simple query.
     OurSync,
     /// A Sync of ours in the place of the client's, after an error in a batch that it has not ended yet.
@@ -150,9 +150,9 @@ impl Owed {
             Owed::OurParse { .. }                => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
             Owed::OurDescribe { .. }             => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
             Owed::OurClose { .. }                => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
-            Owed::OwnParse { .. }                => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
-            Owed::OwnClose { .. }                => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
-            Owed::OwnPrepare { .. }              => Row(Whose::Ours,    End::Query,   Halt::Nothing),
+            Owed::ParseForSql { .. }                => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
+            Owed::CloseForSql { .. }                => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
+            Owed::PrepareForSql { .. }              => Row(Whose::Ours,    End::Query,   Halt::Nothing),
             Owed::OurSync                        => Row(Whose::Ours,    End::Sync,    Halt::Nothing),
             Owed::EarlySync                      => Row(Whose::Ours,    End::Sync,    Halt::Client),
             Owed::Again                          => Row(Whose::Ours,    End::Sync,    Halt::Client),

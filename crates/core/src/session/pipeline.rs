@@ -6,8 +6,8 @@ use std::{cell::OnceCell, sync::Arc};
 use smallvec::SmallVec;
 
 use super::{
-    Need, OwnCode, carried::Answer, effects::Effects, identity::Identity, owed::Owed, replies::Replies,
-    restore::LoginValues, statements::Statement, statements_under_way::Presence, tally::Tally,
+    DatabaseCode, Need, carried::ProbeAnswer, counts::SessionCounts, effects::Effects, identity::Identity, owed::Owed,
+    replies::Replies, restore::LoginValues, statements::Statement, statements_under_way::Presence,
 };
 use crate::{
     sql::{Called, Census, DefaultsOf, Fact, KnownText, Normal, Verdict},
@@ -61,7 +61,7 @@ pub struct Pipeline {
     pub lent_for: Need,
     unnamed: UnnamedSent,
     /// Not reset: whoever adds it up takes it.
-    pub tally: Tally,
+    pub counts: SessionCounts,
     /// All prepared statements may be gone once what was sent has run.
     pub deallocating: bool,
     /// An error has been seen since the last ReadyForQuery.
@@ -106,7 +106,7 @@ enum Long {
 pub struct Seldom {
     /// The names in the ParameterStatus messages that are withheld, in their order.
     pub withheld: Vec<Box<str>>,
-    pub answer: Answer,
+    pub answer: ProbeAnswer,
     /// What the server said before it closed the connection.
     pub last_words: Option<ErrorFields>,
     /// The warning of a server process that ends, most likely: it waits for what follows, for the client need not see it
@@ -165,7 +165,7 @@ impl Pipeline {
     }
 
     /// What was known when it was first asked for since a server connection was lent or wanted.
-    pub fn census(&self, code: &OwnCode) -> Option<&Census> {
+    pub fn census(&self, code: &DatabaseCode) -> Option<&Census> {
         self.census.get_or_init(|| code.census()).as_deref()
     }
 

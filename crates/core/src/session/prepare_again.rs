@@ -65,7 +65,7 @@ impl Session {
         }
         let parse = Parse { name: &statement.name, sql: &statement.sql, types: &statement.types };
         parse.write(&statement.name, out.to_server);
-        pipeline.tally.server_parses += 1;
+        pipeline.counts.server_parses += 1;
         pipeline.owed.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
         pipeline.owed.push(Owed::OurParse { id: Some(statement.id) });
     }

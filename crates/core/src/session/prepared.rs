@@ -7,8 +7,8 @@ use super::{
     ask::Lent,
     client::{BatchAhead, JUDGED_BYTES_MAX, Said, violation},
     owed::Owed,
-    own_settings::{Here, POSITION_QUERY, asks_position},
     pipeline::Judged,
+    poolhouse_settings::{Here, POSITION_QUERY, asks_position},
     prepare_again::{Fit, drop_held, drop_strange_unnamed},
     sql_names::SentBy,
     statements::{NAME_PREFIX, Statement},
@@ -116,14 +116,14 @@ impl Session {
         if pipeline.effects.uses_name(parse.name) {
             // Its own name is the server's, until it has been asked.
             self.prepared.note_passed(parse.name, self.called(&statement, pipeline));
-            pipeline.tally.add_passed_parse();
+            pipeline.counts.add_passed_parse();
             pipeline.owed.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
         if !self.renames() {
             self.prepared.note_passed(parse.name, self.called(&statement, pipeline));
             pipeline.effects.pins.insert(Pin::Prepare);
-            pipeline.tally.add_passed_parse();
+            pipeline.counts.add_passed_parse();
             pipeline.owed.push(Owed::Parse { id: None, names: false });
             return pass(&parse, replaced, out);
         }
@@ -156,7 +156,7 @@ impl Session {
             return reserved_name();
         } else {
             pipeline.effects.pins.insert(Pin::Prepare);
-            pipeline.tally.add_passed_parse();
+            pipeline.counts.add_passed_parse();
         }
         pipeline.owed.push(Owed::Parse { id: None, names: false });
         ClientStep::Forward
@@ -174,7 +174,7 @@ impl Session {
             // The server has to refuse it, so that its transaction fails as it would on a direct connection.
             self.ensure(&taken, 0, &mut Lent { pipeline, server, out });
             parse.write(&taken.name, out.to_server);
-            pipeline.tally.add_passed_parse();
+            pipeline.counts.add_passed_parse();
             pipeline.owed.push(Owed::ParseTaken { name: parse.name.into() });
             return ClientStep::Answered;
         }
@@ -184,7 +184,7 @@ impl Session {
             Presence::Lacking => self.make_room(statement.sql.len(), pipeline, server, out),
         }
         parse.write(&statement.name, out.to_server);
-        pipeline.tally.add_passed_parse();
+        pipeline.counts.add_passed_parse();
         pipeline.owed.note_prepared(statement.id, self.shared.statements.next_moment(), statement.sql.len());
         pipeline.owed.push_change(Owed::Parse { id: Some(statement.id), names: true }, parse.name, Some(statement));
         ClientStep::Answered
@@ -300,8 +300,8 @@ impl Session {
                 false
             }
         };
-        pipeline.tally.add_statement(reads);
-        pipeline.tally.binds += u32::from(!names.statement.is_empty());
+        pipeline.counts.add_statement(reads);
+        pipeline.counts.binds += u32::from(!names.statement.is_empty());
         match statement {
             Some(statement) if names.statement.is_empty() => {
                 self.ensure_unnamed(&statement, pipeline, server, out);

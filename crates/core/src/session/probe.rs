@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     ask::{Lent, ask_ours},
-    carried::{Answer, Carried, Probe, creates_temporary},
+    carried::{Carried, Probe, ProbeAnswer, creates_temporary},
     effects::Effects,
     inquiry::Outcome,
     owed::Owed,
@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// What the session has become, by the server's answer.
-    fn take_answer(&mut self, probe: &Probe, effects: &Effects, answer: &Answer, server: &mut ServerState) {
+    fn take_answer(&mut self, probe: &Probe, effects: &Effects, answer: &ProbeAnswer, server: &mut ServerState) {
         let mut carried = answer.apply(probe, &self.settings);
         // Custom settings are listed nowhere; without a default of the database, RESET leaves an empty text, which one
         // that was asked for without being the session's has from another client.

@@ -76,7 +76,7 @@ enum Copied {
 
 /// What a name of the client will mean once the message under way has succeeded; nothing when it is closed.
 #[derive(Debug)]
-pub struct Change {
+pub struct NameChange {
     pub name: Box<[u8]>,
     pub statement: Option<Arc<Statement>>,
 }
@@ -92,7 +92,7 @@ struct Meaning {
 #[derive(Debug)]
 pub struct Done {
     pub owed: Owed,
-    pub change: Option<Change>,
+    pub change: Option<NameChange>,
     pub sent: Option<StatementSent>,
 }
 
@@ -111,7 +111,7 @@ impl Replies {
             Owed::CopyEnd => {}
             Owed::Begin => self.status = Status::Transaction,
             Owed::FailedBegin => self.status = Status::Failed,
-            Owed::OwnParse { name, .. } | Owed::OwnClose { name } | Owed::OwnPrepare { name, .. } => {
+            Owed::ParseForSql { name, .. } | Owed::CloseForSql { name } | Owed::PrepareForSql { name, .. } => {
                 self.ours.get_or_insert_default().names.push(name.clone(), ());
             }
             Owed::OurDescribe { id } => self.ours.get_or_insert_default().asked.push(*id, ()),
@@ -174,7 +174,7 @@ impl Replies {
         }
         match &owed {
             Owed::Query { .. } | Owed::Execute { .. } => self.runs -= 1,
-            Owed::OwnParse { .. } | Owed::OwnClose { .. } | Owed::OwnPrepare { .. } => {
+            Owed::ParseForSql { .. } | Owed::CloseForSql { .. } | Owed::PrepareForSql { .. } => {
                 self.ours.as_mut().and_then(|ours| ours.names.pop());
             }
             Owed::OurDescribe { .. } => {
@@ -190,7 +190,7 @@ impl Replies {
             self.entries.pop_front();
         }
         let change = if owed.changes_a_name() { self.changes.pop() } else { None };
-        let change = change.map(|(name, Meaning { statement, .. })| Change { name, statement });
+        let change = change.map(|(name, Meaning { statement, .. })| NameChange { name, statement });
         let sent = if owed.changes_the_held() { self.sent.pop() } else { None };
         Some(Done { owed, change, sent })
     }

@@ -6,7 +6,9 @@
 //! Nobody is ever told a stranger's value, or one of its own that it has drawn elsewhere since: who asks gets a connection
 //! on which such values are forgotten.
 
-use super::{Need, Outboxes, OwnCode, Pipeline, ServerState, Session, ask::ask_ours, owed::Owed, pipeline::Judged};
+use super::{
+    DatabaseCode, Need, Outboxes, Pipeline, ServerState, Session, ask::ask_ours, owed::Owed, pipeline::Judged,
+};
 use crate::{
     sql::{Fact, Pin, Verdict},
     wire::reply::Status,
@@ -90,7 +92,7 @@ impl Draws {
     }
 
     /// The session asks for values.
-    pub fn ask(&mut self, code: &OwnCode) {
+    pub fn ask(&mut self, code: &DatabaseCode) {
         self.asking = Asking::Yes;
         code.note_asks_sequences();
     }
@@ -101,7 +103,7 @@ impl Draws {
 
     /// The session meets what was `drawn` on a server connection, and may draw there itself. Whether all of that has to be
     /// forgotten before anything else is sent.
-    fn meet(&mut self, session: u64, may_draw: impl FnOnce() -> bool, drawn: &mut Drawn, code: &OwnCode) -> bool {
+    fn meet(&mut self, session: u64, may_draw: impl FnOnce() -> bool, drawn: &mut Drawn, code: &DatabaseCode) -> bool {
         let draws_here = *drawn == Drawn::Of { session, draw: self.count };
         if self.are_asked_for() && draws_here && self.count > 0 {
             // They are here still, and are kept from now on.
@@ -123,7 +125,7 @@ impl Draws {
     }
 
     /// A transaction has ended. Whether what it has drawn keeps the server connection.
-    fn settle(&mut self, session: u64, wrote: bool, drawn: &mut Drawn, code: &OwnCode) -> bool {
+    fn settle(&mut self, session: u64, wrote: bool, drawn: &mut Drawn, code: &DatabaseCode) -> bool {
         if self.now {
             self.count = self.count.wrapping_add(1).max(1);
         }
@@ -139,7 +141,7 @@ impl Draws {
         false
     }
 
-    fn may_ask(&self, code: &OwnCode) -> bool {
+    fn may_ask(&self, code: &DatabaseCode) -> bool {
         self.unasked < UNASKED_MAX || code.asks_sequences()
     }
 

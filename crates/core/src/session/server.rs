@@ -100,7 +100,7 @@ impl Session {
                 false
             }
             (Owed::Query { .. }, _) => false,
-            (Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::OwnPrepare { .. } | Owed::Leave, _) => {
+            (Owed::Replay { .. } | Owed::Restore | Owed::Move { .. } | Owed::PrepareForSql { .. } | Owed::Leave, _) => {
                 return ServerStep::Swallow;
             }
             (Owed::Begin, Reply::CloseComplete) => true,
@@ -132,7 +132,7 @@ impl Session {
                 true
             }
             (Owed::Close { .. } | Owed::OurClose { .. }, Reply::CloseComplete) => true,
-            (Owed::OwnParse { .. }, Reply::ParseComplete) | (Owed::OwnClose { .. }, Reply::CloseComplete) => true,
+            (Owed::ParseForSql { .. }, Reply::ParseComplete) | (Owed::CloseForSql { .. }, Reply::CloseComplete) => true,
             (Owed::Execute { .. }, Reply::EmptyQueryResponse | Reply::PortalSuspended) => true,
             (Owed::Execute { .. }, Reply::DataRow | Reply::CopyOutResponse | Reply::CopyData | Reply::CopyDone) => {
                 false
@@ -153,8 +153,8 @@ impl Session {
         }
         match &mut done.owed {
             Owed::Execute { called } => pipeline.end_statement(std::mem::take(called), false),
-            Owed::OwnParse { name, id, since } => server.statements.set_own(name, Some((*id, *since))),
-            Owed::OwnClose { name } => server.statements.remove_own(name),
+            Owed::ParseForSql { name, id, since } => server.statements.set_own(name, Some((*id, *since))),
+            Owed::CloseForSql { name } => server.statements.remove_own(name),
             _ => {}
         }
         if done.owed.is_ours() {
@@ -233,7 +233,7 @@ impl Session {
                 pipeline.seldom_mut().last_words = Some(fields);
                 return ServerStep::Swallow;
             }
-            Some(Owed::OwnPrepare { .. } | Owed::OurSync | Owed::EarlySync) => return ServerStep::Swallow,
+            Some(Owed::PrepareForSql { .. } | Owed::OurSync | Owed::EarlySync) => return ServerStep::Swallow,
             Some(Owed::Refused { report }) => {
                 report.write(out.to_client);
                 self.skip(pipeline, server);
@@ -446,7 +446,7 @@ impl Session {
             Owed::EarlySync => self.on_synced_early(before, pipeline, server, out),
             Owed::Leave => self.on_left(before, pipeline),
             Owed::Again => ServerStep::Repeat,
-            Owed::OwnPrepare { name, id, since } => {
+            Owed::PrepareForSql { name, id, since } => {
                 server.statements.set_own(&name, (!failed).then_some((id, since)));
                 ServerStep::Swallow
             }
@@ -458,8 +458,8 @@ impl Session {
                 if let Some(own) = &mut self.own {
                     own.on_ready(failed, before, status);
                 }
-                pipeline.tally.queries += 1;
-                pipeline.tally.transactions += u32::from(status == Status::Idle);
+                pipeline.counts.queries += 1;
+                pipeline.counts.transactions += u32::from(status == Status::Idle);
                 self.settle_block(status);
                 if let Some(change) = done.change {
                     self.prepared.accept(change, 0);

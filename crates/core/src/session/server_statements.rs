@@ -21,7 +21,7 @@ pub struct ServerStatements {
     /// Whose its unnamed statement surely is, once what was sent has run.
     unnamed: Option<Unnamed>,
     /// By the statement's id.
-    used: HashMap<u64, Held, RandomState>,
+    used: HashMap<u64, HeldStatement, RandomState>,
     tick: u64,
     /// Of all texts.
     bytes: usize,
@@ -55,7 +55,7 @@ const LEAVING_SHARE: usize = 8;
 
 /// One statement on a server connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldStatement {
     /// When it was used last.
     tick: u64,
     /// What its parameters and its result look like, when the server has said.
@@ -95,7 +95,7 @@ impl ServerStatements {
     }
 
     /// What is known of it, if the connection holds it; marks it as used.
-    pub fn touch(&mut self, id: u64) -> Option<Held> {
+    pub fn touch(&mut self, id: u64) -> Option<HeldStatement> {
         self.tick += 1;
         let held = self.used.get_mut(&id)?;
         held.tick = self.tick;
@@ -142,7 +142,7 @@ impl ServerStatements {
 
     pub fn insert(&mut self, id: u64, since: u64) {
         self.tick += 1;
-        let held = Held { tick: self.tick, shape: None, stale: false, since, bytes: 0 };
+        let held = HeldStatement { tick: self.tick, shape: None, stale: false, since, bytes: 0 };
         let before = self.used.insert(id, held);
         self.bytes -= before.map_or(0, |before| before.bytes);
     }

@@ -106,7 +106,7 @@ impl Session {
         if verdict.does(Fact::ListsStatements) {
             if server.statements.set_asks_functions(false) {
                 request::about_statement(b'C', FUNCTIONS_NAME, out.to_server);
-                pipeline.owed.push(Owed::OwnClose { name: FUNCTIONS_NAME.into() });
+                pipeline.owed.push(Owed::CloseForSql { name: FUNCTIONS_NAME.into() });
             }
             self.bring_all(pipeline, server, out);
         }
@@ -138,8 +138,8 @@ impl Session {
                 let parse = Parse { name, sql: &statement.sql, types: &statement.types };
                 parse.write(name, out.to_server);
                 let since = self.shared.statements.next_moment();
-                pipeline.tally.server_parses += 1;
-                pipeline.owed.push(Owed::OwnParse { name: name.into(), id: statement.id, since });
+                pipeline.counts.server_parses += 1;
+                pipeline.owed.push(Owed::ParseForSql { name: name.into(), id: statement.id, since });
             }
             None => self.close_stranger(name, pipeline, server, out),
         }
@@ -195,7 +195,7 @@ impl Session {
             request::sync(out.to_server);
             pipeline.owed.push(Owed::OurSync);
             let since = self.shared.statements.next_moment();
-            let owed = Owed::OwnPrepare { name: name.into(), id: named.statement.id, since };
+            let owed = Owed::PrepareForSql { name: name.into(), id: named.statement.id, since };
             ask_ours(text, owed, pipeline, server, out);
         }
     }
@@ -267,5 +267,5 @@ fn close_own(name: &[u8], pipeline: &mut Pipeline, server: &mut ServerState, out
     // Until the reply has come, it may be there or not.
     server.statements.set_own(name, None);
     request::about_statement(b'C', name, out.to_server);
-    pipeline.owed.push(Owed::OwnClose { name: name.into() });
+    pipeline.owed.push(Owed::CloseForSql { name: name.into() });
 }

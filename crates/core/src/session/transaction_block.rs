@@ -45,13 +45,13 @@ pub(super) struct Block {
     /// BEGIN and what SET TRANSACTION followed, as the client wrote them, with their final NUL.
     texts: Vec<Box<[u8]>>,
     modes: Modes,
-    state: State,
+    state: BlockState,
     /// Statements of it have run already, on a server that it has left.
     begun: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BlockState {
     /// No server knows of it.
     Waiting,
     /// And an error has been answered in it, so that it has to fail on the server, too.
@@ -64,7 +64,7 @@ enum State {
 
 impl Block {
     fn waits(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Failed)
+        matches!(self.state, BlockState::Waiting | BlockState::Failed)
     }
 }
 
@@ -77,16 +77,16 @@ impl Session {
     /// The transaction's status as the client knows it while no server connection is lent.
     pub(super) fn status_outside(&self) -> Status {
         match self.block.as_ref().map(|block| block.state) {
-            None | Some(State::Coming | State::Sent) => Status::Idle,
-            Some(State::Waiting) => Status::Transaction,
-            Some(State::Failed) => Status::Failed,
+            None | Some(BlockState::Coming | BlockState::Sent) => Status::Idle,
+            Some(BlockState::Waiting) => Status::Transaction,
+            Some(BlockState::Failed) => Status::Failed,
         }
     }
 
     /// An error is answered while no server connection is lent.
     pub(super) fn fail_outside(&mut self) {
         if let Some(block) = &mut self.block {
-            block.state = State::Failed;
+            block.state = BlockState::Failed;
         }
     }
 
@@ -99,11 +99,11 @@ impl Session {
         let tag = match (verdict.transaction, &mut self.block) {
             (TransactionControl::Begin { modes, start }, None) if may_defer && cannot_fail(modes) => {
                 self.block =
-                    Some(Box::new(Block { texts: vec![text.into()], modes, state: State::Waiting, begun: false }));
+                    Some(Box::new(Block { texts: vec![text.into()], modes, state: BlockState::Waiting, begun: false }));
                 if start { "START TRANSACTION" } else { "BEGIN" }
             }
             (TransactionControl::SetTransaction(Some(modes)), Some(block))
-                if block.state == State::Waiting
+                if block.state == BlockState::Waiting
                     && !block.begun
                     && block.texts.len() <= MORE_MAX
                     && cannot_fail(modes) =>
@@ -114,7 +114,7 @@ impl Session {
                 "SET"
             }
             (TransactionControl::Commit { chain: false }, Some(block)) => {
-                let tag = if block.state == State::Waiting { "COMMIT" } else { "ROLLBACK" };
+                let tag = if block.state == BlockState::Waiting { "COMMIT" } else { "ROLLBACK" };
                 self.block = None;
                 tag
             }
@@ -150,13 +150,13 @@ impl Session {
             request::run_unnamed(out.to_server);
             pipeline.owed.push(Owed::Begin);
         }
-        if block.state == State::Failed {
+        if block.state == BlockState::Failed {
             Parse { name: b"", sql: b"refused by Poolhouse", types: b"\0\0" }.write(b"", out.to_server);
             request::sync(out.to_server);
             pipeline.owed.push(Owed::FailedBegin);
         }
         server.statements.forget_unnamed();
-        block.state = State::Sent;
+        block.state = BlockState::Sent;
     }
 
     /// The isolation of transactions that do not say theirs, if it is known.
@@ -182,7 +182,7 @@ impl Session {
     /// What the first statement after BEGIN needs; `None` when no block waits.
     pub(super) fn need_of_block(&self, reads: bool) -> Option<Need> {
         let block = self.block.as_ref().filter(|block| block.waits())?;
-        let roams = block.state == State::Waiting && reads && self.may_roam(block.modes);
+        let roams = block.state == BlockState::Waiting && reads && self.may_roam(block.modes);
         Some(if roams { Need::Read } else { Need::Write })
     }
 
@@ -203,7 +203,7 @@ impl Session {
 
     /// Whether a block is on a replica, and held there by nothing.
     pub(super) fn can_leave(&self, pipeline: &Pipeline) -> bool {
-        let sent = || self.block.as_ref().is_some_and(|block| block.state == State::Sent);
+        let sent = || self.block.as_ref().is_some_and(|block| block.state == BlockState::Sent);
         pipeline.is_read_only() && pipeline.owed.status() != Status::Idle && sent()
     }
 
@@ -241,12 +241,12 @@ impl Session {
         let Some(block) = &mut self.block else { return };
         match block.state {
             // Its BEGIN comes again.
-            State::Coming => self.block = None,
-            State::Sent => {
-                block.state = if status == Status::Failed { State::Failed } else { State::Waiting };
+            BlockState::Coming => self.block = None,
+            BlockState::Sent => {
+                block.state = if status == Status::Failed { BlockState::Failed } else { BlockState::Waiting };
                 block.begun = true;
             }
-            State::Waiting | State::Failed => {}
+            BlockState::Waiting | BlockState::Failed => {}
         }
     }
 
@@ -280,7 +280,8 @@ impl Session {
             && pipeline.owed.status() == Status::Idle
             && self.block.is_none()
         {
-            self.block = Some(Box::new(Block { texts: vec![text.into()], modes, state: State::Coming, begun: true }));
+            self.block =
+                Some(Box::new(Block { texts: vec![text.into()], modes, state: BlockState::Coming, begun: true }));
         }
     }
 
@@ -289,7 +290,7 @@ impl Session {
         let Some(block) = &mut self.block else { return };
         match status {
             Status::Idle => self.block = None,
-            Status::Transaction | Status::Failed if block.state == State::Coming => block.state = State::Sent,
+            Status::Transaction | Status::Failed if block.state == BlockState::Coming => block.state = BlockState::Sent,
             Status::Transaction | Status::Failed => {}
         }
     }

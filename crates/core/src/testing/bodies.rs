@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     session::{
-        Carried, ClientStep, Loss, Mode, OnPin, Outboxes, Pipeline, Reported, Roster, ServerState, ServerStep, Session,
-        Shared, Shown, Statements,
+        Carried, ClientStep, ClusterNodes, Loss, Mode, OnPin, Outboxes, Pipeline, Reported, ServerState, ServerStep,
+        Session, Shared, Shown, Statements,
     },
     wire::{
         self, ErrorFields,
@@ -75,7 +75,7 @@ fn wild(mode: u8, bytes: &[u8]) {
         statements_max: choices.take() % 4,
         reads_until_write: false,
         lists: None,
-        nodes: Arc::new(Roster::new(["a", "b"][..1 + choices.take() % 2].iter().map(|name| Some(*name)))),
+        nodes: Arc::new(ClusterNodes::new(["a", "b"][..1 + choices.take() % 2].iter().map(|name| Some(*name)))),
         statements: Arc::new(Statements::default()),
         on_pin: OnPin::Allow,
         code: Arc::default(),

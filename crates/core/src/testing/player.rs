@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     session::{
-        AfterLoss, Carried, ClientStep, Judge, Loss, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported, Roster,
-        ServerState, ServerStep, Session, Shared, Shown, Statements,
+        AfterLoss, Carried, ClientStep, ClusterNodes, Judge, Loss, Mode, Need, NodeView, OnPin, Outboxes, Pipeline,
+        Reported, ServerState, ServerStep, Session, Shared, Shown, Statements,
     },
     sql::{self, Isolation, KnownText},
     wire::{frame::HEADER_BYTES, frame::Reply, header, reply::Status},
@@ -116,7 +116,9 @@ impl World {
             statements_max,
             reads_until_write: false,
             lists: None,
-            nodes: Arc::new(Roster::new(names[..if replicas > 0 { 9 } else { 1 }].iter().map(|name| Some(&**name)))),
+            nodes: Arc::new(ClusterNodes::new(
+                names[..if replicas > 0 { 9 } else { 1 }].iter().map(|name| Some(&**name)),
+            )),
             statements,
             on_pin: OnPin::Allow,
             code: Arc::default(),

@@ -7,8 +7,8 @@ use std::{cell::Cell, sync::Arc};
 use super::message::{Message, frame};
 use crate::{
     session::{
-        Carried, ClientStep, Judge, Mode, Need, NodeView, OnPin, Outboxes, OwnCode, Pipeline, Reported, Roster,
-        ServerState, ServerStep, Session, Shared, Shown, Statements,
+        Carried, ClientStep, ClusterNodes, DatabaseCode, Judge, Mode, Need, NodeView, OnPin, Outboxes, Pipeline,
+        Reported, ServerState, ServerStep, Session, Shared, Shown, Statements,
     },
     sql::{self, Deallocate, KnownText, NameUse, SettingChange, Verdict},
     wire::{frame::HEADER_BYTES, header},
@@ -85,9 +85,9 @@ impl Stage {
             on_pin: OnPin::Allow,
             reads_until_write: false,
             lists: None,
-            nodes: Arc::new(Roster::new([Some("n1"), Some("n2")].into_iter())),
+            nodes: Arc::new(ClusterNodes::new([Some("n1"), Some("n2")].into_iter())),
             statements: Arc::new(Statements::default()),
-            code: Arc::new(OwnCode::default()),
+            code: Arc::new(DatabaseCode::default()),
         };
         let session = Session::new(Arc::new(shared), Arc::new(Carried::default()), Arc::new(Reported::default()));
         let mut stage = Stage {
@@ -169,8 +169,8 @@ impl Stage {
         use crate::session::owed::Owed;
         while let Some(owed) = self.pipeline.owed.front() {
             let tag = match owed {
-                Owed::Parse { .. } | Owed::OurParse { .. } | Owed::OwnParse { .. } => b'1',
-                Owed::OurClose { .. } | Owed::Close { .. } | Owed::OwnClose { .. } => b'3',
+                Owed::Parse { .. } | Owed::OurParse { .. } | Owed::ParseForSql { .. } => b'1',
+                Owed::OurClose { .. } | Owed::Close { .. } | Owed::CloseForSql { .. } => b'3',
                 Owed::Bind { .. } => b'2',
                 Owed::Sync | Owed::OurSync => b'Z',
                 _ => return,

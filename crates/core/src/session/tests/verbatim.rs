@@ -5,8 +5,8 @@ use std::{cell::RefCell, sync::Arc};
 use super::message::frame;
 use crate::{
     session::{
-        Carried, ClientStep, Judge, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported, Roster, ServerState,
-        Session, Shared, Shown, Statements, owed::Owed,
+        Carried, ClientStep, ClusterNodes, Judge, Mode, Need, NodeView, OnPin, Outboxes, Pipeline, Reported,
+        ServerState, Session, Shared, Shown, Statements, owed::Owed,
     },
     sql::{Cache, KnownText},
     wire::{frame::HEADER_BYTES, header},
@@ -47,7 +47,7 @@ impl Talk {
             statements_max: 100,
             reads_until_write: false,
             lists: None,
-            nodes: Arc::new(Roster::new([Some("n")].into_iter())),
+            nodes: Arc::new(ClusterNodes::new([Some("n")].into_iter())),
             statements: Arc::new(Statements::default()),
             on_pin: OnPin::Allow,
             code: Arc::default(),

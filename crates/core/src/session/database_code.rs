@@ -33,16 +33,16 @@ const AT_REST: u8 = 32;
 
 /// What sessions know of their database's own code.
 #[derive(Debug, Default)]
-pub struct OwnCode {
+pub struct DatabaseCode {
     signs: AtomicU8,
     census: ArcSwapOption<Census>,
     /// Settings that the server is to be asked for by their names. They are kept when the census is forgotten.
     customs: ArcSwap<Vec<Box<str>>>,
-    state: Mutex<State>,
+    state: Mutex<CodeState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CodeState {
     /// How often code has begun to change, or has changed.
     changes: u64,
     /// How many changes are on their way to the server.
@@ -67,9 +67,9 @@ pub enum Due {
 /// A change of code that may have been committed by now, or will be. Nothing is known until it is dropped, and looked
 /// at anew then.
 #[derive(Debug)]
-pub struct Change(Arc<OwnCode>);
+pub struct CodeChange(Arc<DatabaseCode>);
 
-impl OwnCode {
+impl DatabaseCode {
     /// What statements may run without naming it. Costs one load.
     #[inline]
     pub fn hidden(&self) -> Hidden {
@@ -117,7 +117,7 @@ impl OwnCode {
         self.customs.load_full()
     }
 
-    /// As [`OwnCode::customs`], by code that is new.
+    /// As [`DatabaseCode::customs`], by code that is new.
     pub fn learn_customs(&self, names: &[Box<str>]) {
         let known = self.customs.load();
         let news: Vec<_> = names.iter().filter(|name| !known.contains(name)).cloned().collect();
@@ -141,12 +141,12 @@ impl OwnCode {
     }
 
     /// A statement that changes code is sent, which may be committed at once.
-    pub fn change(self: &Arc<Self>) -> Change {
+    pub fn change(self: &Arc<Self>) -> CodeChange {
         let mut state = self.state();
         state.under_way += 1;
         state.changes += 1;
         self.forget(&state);
-        Change(self.clone())
+        CodeChange(self.clone())
     }
 
     /// Somebody keeps it from now on. Nothing is known yet.
@@ -172,7 +172,7 @@ impl OwnCode {
         Poll::Pending
     }
 
-    /// Call before the server is asked; the number goes to [`OwnCode::publish`].
+    /// Call before the server is asked; the number goes to [`DatabaseCode::publish`].
     pub fn changes(&self) -> u64 {
         self.state().changes
     }
@@ -229,7 +229,7 @@ impl OwnCode {
     }
 
     /// Shows that nothing is known. The lock is held.
-    fn forget(&self, _: &State) {
+    fn forget(&self, _: &CodeState) {
         self.show(Hidden::ANYTHING, false);
         self.census.store(None);
     }
@@ -243,12 +243,12 @@ impl OwnCode {
         });
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CodeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl CodeState {
     fn wake(&mut self) {
         if let Some(keeper) = self.keeper.take() {
             keeper.wake();
@@ -256,7 +256,7 @@ impl State {
     }
 }
 
-impl Drop for Change {
+impl Drop for CodeChange {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.under_way -= 1;
@@ -270,7 +270,7 @@ impl Drop for Change {
 mod tests {
     use super::*;
 
-    fn due(code: &OwnCode) -> Option<Due> {
+    fn due(code: &DatabaseCode) -> Option<Due> {
         match code.poll_due(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(due) => Some(due),
             Poll::Pending => None,
@@ -279,13 +279,13 @@ mod tests {
 
     #[test]
     fn nothing_is_expected_when_nobody_keeps_it() {
-        let code = OwnCode::default();
+        let code = DatabaseCode::default();
         assert_eq!((code.hidden(), code.census()), (Hidden::default(), None));
     }
 
     #[test]
     fn it_is_wanted_with_the_first_statement_and_anything_may_be_hidden_until_then() {
-        let code = OwnCode::default();
+        let code = DatabaseCode::default();
         code.keep();
         assert_eq!(due(&code), None);
         assert_eq!(code.hidden(), Hidden::ANYTHING);
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_rest_is_over_with_the_next_census_or_when_nobody_is_to_wait_for_it() {
-        let code = Arc::new(OwnCode::default());
+        let code = Arc::new(DatabaseCode::default());
         code.keep();
         assert!(!code.is_at_rest(), "the first look is waited for by sessions as they begin");
         code.rest();
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_change_makes_everything_unknown_until_it_has_been_looked_at() {
-        let code = Arc::new(OwnCode::default());
+        let code = Arc::new(DatabaseCode::default());
         code.keep();
         let before = code.changes();
         assert!(code.publish(before, Some(Arc::default())));
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn that_values_of_sequences_are_asked_for_is_not_forgotten_with_the_census() {
-        let code = OwnCode::default();
+        let code = DatabaseCode::default();
         code.keep();
         assert!(!code.asks_sequences());
         code.note_asks_sequences();
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_census_that_is_not_to_be_had_is_not_waited_for() {
-        let code = OwnCode::default();
+        let code = DatabaseCode::default();
         code.keep();
         assert!(code.publish(code.changes(), None));
         assert_eq!((code.hidden(), code.census()), (Hidden::default(), None));

@@ -13,8 +13,8 @@ use super::{
     ask::Lent,
     client::{Said, violation},
     explain::{self, Explained},
-    nearest::nearest,
     owed::Owed,
+    similar_words::nearest_word,
     statements::Statement,
 };
 use crate::{
@@ -87,7 +87,7 @@ pub enum RouteBy {
 
 /// The values of all settings of Poolhouse's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OwnSettings {
+pub struct PoolhouseSettings {
     pub route: Route,
     pub by: RouteBy,
     /// A notice after each statement says where it ran, and why.
@@ -115,7 +115,7 @@ impl Name {
             let names = Name::ALL.map(|(name, _)| name);
             let report =
                 Report::error(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""));
-            match nearest(name, names) {
+            match nearest_word(name, names) {
                 Some(meant) => report.hint(format!("Perhaps you meant \"{meant}\".")),
                 None => report.hint(format!("Poolhouse has these: {}.", names.join(", "))),
             }
@@ -127,7 +127,7 @@ impl Name {
     }
 }
 
-impl OwnSettings {
+impl PoolhouseSettings {
     /// Whether a setting, in any case, is one of these, or would be if there were one of that name.
     pub fn are_named_by(name: &str) -> bool {
         is_own_setting(name)
@@ -140,7 +140,7 @@ impl OwnSettings {
     /// One is unknown, or has a value that it cannot have.
     pub fn take(&mut self, startup: &mut Vec<(String, String)>) -> Result<(), Report> {
         let before = *self;
-        for (name, value) in startup.extract_if(.., |(name, _)| OwnSettings::are_named_by(name)) {
+        for (name, value) in startup.extract_if(.., |(name, _)| PoolhouseSettings::are_named_by(name)) {
             let set = Name::of(&name).and_then(|name| self.set(name, &value));
             set.map_err(|report| Report { fatal: true, ..report })?;
         }
@@ -190,7 +190,7 @@ impl OwnSettings {
     }
 
     /// Takes one value from others.
-    fn copy(&mut self, name: Name, from: &OwnSettings) {
+    fn copy(&mut self, name: Name, from: &PoolhouseSettings) {
         match name {
             Name::Route => (self.route, self.by) = (from.route, from.by),
             Name::Explain => self.explain = from.explain,
@@ -244,11 +244,11 @@ pub fn truth(value: &str) -> Option<bool> {
 #[derive(Debug, Default)]
 pub(super) struct Own {
     /// RESET returns to these.
-    startup: OwnSettings,
-    now: OwnSettings,
+    startup: PoolhouseSettings,
+    now: PoolhouseSettings,
     /// Something was changed in the transaction that is open.
-    transaction: Option<Box<Transaction>>,
-    portals: Vec<Portal>,
+    transaction: Option<Box<SettingsTransaction>>,
+    portals: Vec<SettingsPortal>,
     /// Where what is under way runs, and why.
     explanation: Option<String>,
     /// What else is to be said of it.
@@ -257,20 +257,20 @@ pub(super) struct Own {
 
 /// A transaction that has changed settings.
 #[derive(Debug)]
-struct Transaction {
+struct SettingsTransaction {
     /// The settings when it began to change them.
-    before: OwnSettings,
+    before: PoolhouseSettings,
     /// Those that stay when it is committed: without what SET LOCAL did.
-    kept: OwnSettings,
+    kept: PoolhouseSettings,
     /// Those at each savepoint made since then, now and to be kept.
-    savepoints: Vec<(Box<str>, OwnSettings, OwnSettings)>,
+    savepoints: Vec<(Box<str>, PoolhouseSettings, PoolhouseSettings)>,
     /// What was sent and does something to the transaction, until its CommandComplete comes.
     steps: VecDeque<BlockStep>,
 }
 
 /// A command of our own that was bound.
 #[derive(Debug)]
-struct Portal {
+struct SettingsPortal {
     name: Box<[u8]>,
     statement: Arc<Statement>,
     /// The format of its column, if it has one.
@@ -289,15 +289,15 @@ impl Own {
     }
 
     /// The values of the moment.
-    pub fn now(&self) -> OwnSettings {
+    pub fn now(&self) -> PoolhouseSettings {
         self.now
     }
 
     /// Changes settings in the transaction that is open, be it an implicit one.
-    fn change(&mut self, local: bool, change: impl Fn(&mut OwnSettings)) {
+    fn change(&mut self, local: bool, change: impl Fn(&mut PoolhouseSettings)) {
         let now = self.now;
         let transaction = self.transaction.get_or_insert_with(|| {
-            Box::new(Transaction { before: now, kept: now, savepoints: Vec::new(), steps: VecDeque::new() })
+            Box::new(SettingsTransaction { before: now, kept: now, savepoints: Vec::new(), steps: VecDeque::new() })
         });
         change(&mut self.now);
         if !local {
@@ -510,15 +510,15 @@ pub(super) struct Here<'a, 'o> {
 
 impl Session {
     /// Lets the session begin with these settings.
-    pub fn steer(&mut self, startup: OwnSettings) {
-        if startup != OwnSettings::default() {
+    pub fn steer(&mut self, startup: PoolhouseSettings) {
+        if startup != PoolhouseSettings::default() {
             self.own = Some(Box::new(Own { startup, now: startup, ..Own::default() }));
         }
     }
 
     /// Poolhouse's own settings of the moment.
-    pub fn own_settings(&self) -> OwnSettings {
-        self.own.as_ref().map_or_else(OwnSettings::default, |own| own.now())
+    pub fn poolhouse_settings(&self) -> PoolhouseSettings {
+        self.own.as_ref().map_or_else(PoolhouseSettings::default, |own| own.now())
     }
 
     /// A simple query that names settings of our own, with the node of the server connection if there is one.
@@ -651,7 +651,7 @@ impl Session {
         match format {
             Ok(format) => {
                 own.portals.retain(|portal| *portal.name != *names.portal);
-                own.portals.push(Portal { name: names.portal.into(), statement, format });
+                own.portals.push(SettingsPortal { name: names.portal.into(), statement, format });
                 out.to_client.extend_from_slice(&reply::BIND_COMPLETE);
                 ClientStep::Answered
             }
@@ -725,7 +725,7 @@ impl Session {
         })
     }
 
-    fn own_portal(&self, name: &[u8]) -> Option<&Portal> {
+    fn own_portal(&self, name: &[u8]) -> Option<&SettingsPortal> {
         self.own.as_ref()?.portals.iter().find(|portal| *portal.name == *name)
     }
 
@@ -934,7 +934,8 @@ mod tests {
 
     #[test]
     fn a_fixed_route_stays() {
-        let startup = OwnSettings { route: Route::Replica, by: RouteBy::Listener, ..OwnSettings::default() };
+        let startup =
+            PoolhouseSettings { route: Route::Replica, by: RouteBy::Listener, ..PoolhouseSettings::default() };
         let own = &mut Own { startup, now: startup, ..Own::default() };
         assert_eq!(try_run(own, "SET poolhouse.route = 'auto'").unwrap_err().code.0, "55P02");
         assert_eq!(
@@ -947,7 +948,7 @@ mod tests {
     fn startup_parameters() {
         let mut startup =
             vec![("application_name".to_owned(), "a".to_owned()), ("poolhouse.route".to_owned(), "REPLICA".to_owned())];
-        let mut settings = OwnSettings::default();
+        let mut settings = PoolhouseSettings::default();
         settings.take(&mut startup).unwrap();
         assert_eq!((settings.route, startup.len()), (Route::Replica, 1));
         startup.push(("poolhouse.root".to_owned(), "x".to_owned()));

@@ -10,18 +10,18 @@ use arc_swap::ArcSwap;
 
 /// Shared by all sessions of a cluster.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct ClusterNodes {
     /// By their index; `None` for one that is gone. None is ever another's.
     nodes: ArcSwap<Vec<Option<Arc<str>>>>,
     routed: AtomicBool,
 }
 
-impl Roster {
+impl ClusterNodes {
     /// `None` stands for a node that is gone.
-    pub fn new<'a>(nodes: impl Iterator<Item = Option<&'a str>>) -> Roster {
-        let roster = Roster::default();
-        roster.set(nodes);
-        roster
+    pub fn new<'a>(nodes: impl Iterator<Item = Option<&'a str>>) -> ClusterNodes {
+        let names = ClusterNodes::default();
+        names.set(nodes);
+        names
     }
 
     /// These are the nodes from now on.
@@ -54,12 +54,12 @@ mod tests {
 
     #[test]
     fn nodes_keep_their_places_when_others_go() {
-        let roster = Roster::new([Some("a")].into_iter());
-        assert_eq!((roster.is_routed(), roster.find("a"), roster.find("b")), (false, Some(0), None));
-        roster.set([Some("a"), Some("b")].into_iter());
-        assert_eq!((roster.is_routed(), roster.find("b"), &*roster.name(1)), (true, Some(1), "b"));
-        roster.set([None, Some("b")].into_iter());
-        assert_eq!((roster.is_routed(), roster.find("a"), roster.find("b")), (false, None, Some(1)));
-        assert_eq!((&*roster.name(0), &*roster.name(7)), ("", ""));
+        let names = ClusterNodes::new([Some("a")].into_iter());
+        assert_eq!((names.is_routed(), names.find("a"), names.find("b")), (false, Some(0), None));
+        names.set([Some("a"), Some("b")].into_iter());
+        assert_eq!((names.is_routed(), names.find("b"), &*names.name(1)), (true, Some(1), "b"));
+        names.set([None, Some("b")].into_iter());
+        assert_eq!((names.is_routed(), names.find("a"), names.find("b")), (false, None, Some(1)));
+        assert_eq!((&*names.name(0), &*names.name(7)), ("", ""));
     }
 }

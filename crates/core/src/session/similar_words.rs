@@ -5,7 +5,7 @@ const LENGTH_MAX: usize = 64;
 
 /// The known word that is closest to `word`, if it is close enough for a slip of the fingers: one edit for each three
 /// letters, where swapping two neighbours is one.
-pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest_word<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let allowed = (word.chars().count() / 3).max(1);
     known
         .into_iter()
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn slips_of_the_fingers_are_recognised() {
         let known = ["size", "min_idle", "checkout_timeout", "idle_timeout", "query_timeout"];
-        let check = |word, expected| assert_eq!(nearest(word, known), expected, "{word}");
+        let check = |word, expected| assert_eq!(nearest_word(word, known), expected, "{word}");
         check("checkout_timout", Some("checkout_timeout"));
         check("checkout-timeout", Some("checkout_timeout"));
         check("SIZE", Some("size"));

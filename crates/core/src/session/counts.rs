@@ -2,7 +2,7 @@
 
 /// Numbers since they were taken last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct SessionCounts {
     /// The client's ReadyForQuery messages that the server has sent.
     pub queries: u32,
     /// Those of them outside of a transaction.
@@ -19,7 +19,7 @@ pub struct Tally {
     pub binds: u32,
 }
 
-impl Tally {
+impl SessionCounts {
     /// A Parse message of the client for a named statement is sent, under its name or ours.
     pub fn add_passed_parse(&mut self) {
         self.client_parses += 1;
