@@ -1,5 +1,7 @@
 //! ErrorResponse and NoticeResponse: fields, severities, and the SQLSTATEs that Poolhouse itself answers with.
 
+use bytes::BufMut;
+
 use super::{frame::split_text, request::begin};
 
 /// A SQLSTATE: five upper-case letters and digits (manual, appendix "PostgreSQL Error Codes").
@@ -222,11 +224,11 @@ fn write_fields<'a>(tag: u8, fields: impl Iterator<Item = (u8, &'a [u8])> + Clon
     let body = 1 + fields.clone().map(|(_, text)| text.len() + 2).sum::<usize>();
     begin(tag, body, out);
     for (field, text) in fields {
-        out.push(field);
-        out.extend_from_slice(text);
-        out.push(0);
+        out.put_u8(field);
+        out.put_slice(text);
+        out.put_u8(0);
     }
-    out.push(0);
+    out.put_u8(0);
 }
 
 #[cfg(test)]

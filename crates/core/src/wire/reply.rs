@@ -1,5 +1,7 @@
 //! What servers send: writing the messages that Poolhouse answers itself, and reading the few that it looks into.
 
+use bytes::{Buf, BufMut};
+
 use super::{
     Error,
     frame::{HEADER_BYTES, split_text},
@@ -33,7 +35,7 @@ impl Status {
 
 /// Writes a ReadyForQuery message.
 pub fn ready_for_query(status: Status, out: &mut Vec<u8>) {
-    out.extend_from_slice(match status {
+    out.put_slice(match status {
         Status::Idle => b"Z\0\0\0\x05I",
         Status::Transaction => b"Z\0\0\0\x05T",
         Status::Failed => b"Z\0\0\0\x05E",
@@ -77,12 +79,12 @@ pub struct Notification<'a> {
 ///
 /// # Errors
 /// [`Error::Malformed`] when a part is missing.
-pub fn notification_parts(body: &[u8]) -> Result<Notification<'_>, Error> {
+pub fn notification_parts(mut body: &[u8]) -> Result<Notification<'_>, Error> {
     const MALFORMED: Error = Error::Malformed("NotificationResponse");
-    let (process, rest) = body.split_first_chunk::<4>().ok_or(MALFORMED)?;
-    let (channel, rest) = split_text(rest).ok_or(MALFORMED)?;
+    let process = body.try_get_u32().map_err(|_| MALFORMED)?;
+    let (channel, rest) = split_text(body).ok_or(MALFORMED)?;
     let (payload, _) = split_text(rest).ok_or(MALFORMED)?;
-    Ok(Notification { process: u32::from_be_bytes(*process), channel, payload })
+    Ok(Notification { process, channel, payload })
 }
 
 /// Names another process as the sender in a whole NotificationResponse message.
@@ -94,22 +96,22 @@ pub fn set_notification_process(message: &mut [u8], process: u32) {
 pub fn parameter_status(name: &str, value: &str, out: &mut Vec<u8>) {
     begin(b'S', name.len() + value.len() + 2, out);
     for part in [name.as_bytes(), b"\0", value.as_bytes(), b"\0"] {
-        out.extend_from_slice(part);
+        out.put_slice(part);
     }
 }
 
 /// Writes a BackendKeyData message. `secret` is 4 bytes in protocol 3.0 and up to 256 in 3.2.
 pub fn backend_key_data(process: u32, secret: &[u8], out: &mut Vec<u8>) {
     begin(b'K', 4 + secret.len(), out);
-    out.extend_from_slice(&process.to_be_bytes());
-    out.extend_from_slice(secret);
+    out.put_u32(process);
+    out.put_slice(secret);
 }
 
 /// Writes a CommandComplete message.
 pub fn command_complete(tag: &str, out: &mut Vec<u8>) {
     begin(b'C', tag.len() + 1, out);
-    out.extend_from_slice(tag.as_bytes());
-    out.push(0);
+    out.put_slice(tag.as_bytes());
+    out.put_u8(0);
 }
 
 /// Writes a RowDescription message for columns of the type `text`, all of one format.
@@ -118,10 +120,10 @@ pub fn text_columns<const N: usize>(names: [&str; N], format: u16, out: &mut Vec
     const TEXT: &[u8] = b"\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff";
     let body = names.iter().map(|name| name.len() + 1 + TEXT.len() + 2).sum::<usize>();
     begin(b'T', 2 + body, out);
-    out.extend_from_slice(&(N as u16).to_be_bytes());
+    out.put_u16(N as u16);
     for name in names {
         for part in [name.as_bytes(), b"\0", TEXT, &format.to_be_bytes()] {
-            out.extend_from_slice(part);
+            out.put_slice(part);
         }
     }
 }
@@ -129,11 +131,11 @@ pub fn text_columns<const N: usize>(names: [&str; N], format: u16, out: &mut Vec
 /// Writes a DataRow message; `None` is NULL.
 pub fn text_row<const N: usize>(values: [Option<&str>; N], out: &mut Vec<u8>) {
     begin(b'D', 2 + values.iter().map(|value| 4 + value.map_or(0, str::len)).sum::<usize>(), out);
-    out.extend_from_slice(&(N as u16).to_be_bytes());
+    out.put_u16(N as u16);
     for value in values {
         let length = value.map_or(u32::MAX, |value| value.len() as u32);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(value.unwrap_or_default().as_bytes());
+        out.put_u32(length);
+        out.put_slice(value.unwrap_or_default().as_bytes());
     }
 }
 
@@ -165,10 +167,9 @@ pub enum Authentication<'a> {
 impl<'a> Authentication<'a> {
     /// # Errors
     /// [`Error::Malformed`] when the body is too short for its kind.
-    pub fn read(body: &'a [u8]) -> Result<Authentication<'a>, Error> {
+    pub fn read(mut rest: &'a [u8]) -> Result<Authentication<'a>, Error> {
         const MALFORMED: Error = Error::Malformed("Authentication");
-        let (&kind, rest) = body.split_first_chunk::<4>().ok_or(MALFORMED)?;
-        Ok(match u32::from_be_bytes(kind) {
+        Ok(match rest.try_get_u32().map_err(|_| MALFORMED)? {
             0 => Authentication::Ok,
             3 => Authentication::Cleartext,
             5 => Authentication::Md5 { salt: rest.try_into().map_err(|_| MALFORMED)? },
@@ -191,8 +192,8 @@ impl<'a> Authentication<'a> {
             Authentication::Other(kind) => (*kind, &[]),
         };
         begin(b'R', 4 + rest.len(), out);
-        out.extend_from_slice(&kind.to_be_bytes());
-        out.extend_from_slice(rest);
+        out.put_u32(kind);
+        out.put_slice(rest);
     }
 }
 
@@ -200,11 +201,11 @@ impl<'a> Authentication<'a> {
 pub fn negotiate_protocol_version(minor: u32, unknown: &[&str], out: &mut Vec<u8>) {
     let body = 8 + unknown.iter().map(|name| name.len() + 1).sum::<usize>();
     begin(b'v', body, out);
-    out.extend_from_slice(&minor.to_be_bytes());
-    out.extend_from_slice(&(unknown.len() as u32).to_be_bytes());
+    out.put_u32(minor);
+    out.put_u32(unknown.len() as u32);
     for name in unknown {
-        out.extend_from_slice(name.as_bytes());
-        out.push(0);
+        out.put_slice(name.as_bytes());
+        out.put_u8(0);
     }
 }
 
@@ -212,24 +213,20 @@ pub fn negotiate_protocol_version(minor: u32, unknown: &[&str], out: &mut Vec<u8
 ///
 /// # Errors
 /// [`Error::Malformed`] when lengths and body do not agree.
-pub fn data_row(body: &[u8]) -> Result<Vec<Option<&[u8]>>, Error> {
+pub fn data_row(mut rest: &[u8]) -> Result<Vec<Option<&[u8]>>, Error> {
     const MALFORMED: Error = Error::Malformed("DataRow");
-    let (&count, mut rest) = body.split_first_chunk::<2>().ok_or(MALFORMED)?;
-    let mut columns = Vec::with_capacity(usize::from(u16::from_be_bytes(count)));
-    for _ in 0..u16::from_be_bytes(count) {
-        let (&length, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
-        match i32::from_be_bytes(length) {
-            -1 => {
-                columns.push(None);
-                rest = after;
-            }
+    let count = rest.try_get_u16().map_err(|_| MALFORMED)?;
+    let mut columns = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        columns.push(match rest.try_get_i32().map_err(|_| MALFORMED)? {
+            -1 => None,
             length => {
                 let length = usize::try_from(length).map_err(|_| MALFORMED)?;
-                let (value, after) = after.split_at_checked(length).ok_or(MALFORMED)?;
-                columns.push(Some(value));
+                let (value, after) = rest.split_at_checked(length).ok_or(MALFORMED)?;
                 rest = after;
+                Some(value)
             }
-        }
+        });
     }
     Ok(columns)
 }

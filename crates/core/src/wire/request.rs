@@ -1,5 +1,7 @@
 //! What clients send: reading the parts that Poolhouse looks into, and writing messages of its own to servers.
 
+use bytes::{Buf, BufMut};
+
 use super::{
     Error,
     frame::{HEADER_BYTES, split_text},
@@ -23,8 +25,9 @@ impl<'a> Parse<'a> {
         const MALFORMED: Error = Error::Malformed("Parse");
         let (name, rest) = split_text(body).ok_or(MALFORMED)?;
         let (sql, types) = split_text(rest).ok_or(MALFORMED)?;
-        let (count, oids) = types.split_first_chunk::<2>().ok_or(MALFORMED)?;
-        if oids.len() != 4 * usize::from(u16::from_be_bytes(*count)) {
+        let mut oids = types;
+        let count = oids.try_get_u16().map_err(|_| MALFORMED)?;
+        if oids.len() != 4 * usize::from(count) {
             return Err(MALFORMED);
         }
         Ok(Parse { name, sql, types })
@@ -35,7 +38,7 @@ impl<'a> Parse<'a> {
         let body = name.len() + 1 + self.sql.len() + 1 + self.types.len();
         begin(b'P', body, out);
         for part in [name, b"\0", self.sql, b"\0", self.types] {
-            out.extend_from_slice(part);
+            out.put_slice(part);
         }
     }
 }
@@ -65,7 +68,7 @@ impl<'a> BindNames<'a> {
         let body = body - self.statement.len() + statement.len();
         begin(b'B', body, out);
         for part in [self.portal, b"\0", statement, b"\0"] {
-            out.extend_from_slice(part);
+            out.put_slice(part);
         }
     }
 }
@@ -95,29 +98,30 @@ pub enum BindValue<'a> {
 
 impl<'a> BindValues<'a> {
     /// From what follows the names of a Bind message.
-    pub fn read(rest: &'a [u8]) -> BindValues<'a> {
-        let read = || {
-            let (count, rest) = rest.split_first_chunk::<2>()?;
-            let (formats, rest) = rest.split_at_checked(2 * usize::from(u16::from_be_bytes(*count)))?;
-            let (left, rest) = rest.split_first_chunk::<2>()?;
-            Some(BindValues { formats, left: u16::from_be_bytes(*left), rest })
+    pub fn read(mut rest: &'a [u8]) -> BindValues<'a> {
+        let mut read = || {
+            let count = rest.try_get_u16().ok()?;
+            let (formats, mut rest) = rest.split_at_checked(2 * usize::from(count))?;
+            let left = rest.try_get_u16().ok()?;
+            Some(BindValues { formats, left, rest })
         };
         // Whoever asks for the first value is told that it is not there.
         read().unwrap_or(BindValues { formats: &[], left: 1, rest: &[] })
     }
 
     fn is_next_binary(&mut self) -> bool {
-        let Some((format, others)) = self.formats.split_first_chunk::<2>() else { return false };
+        let mut others = self.formats;
+        let Ok(format) = others.try_get_u16() else { return false };
         if !others.is_empty() {
             self.formats = others;
         }
-        *format != [0, 0]
+        format != 0
     }
 
     fn value(&mut self) -> Option<BindValue<'a>> {
         let binary = self.is_next_binary();
-        let (length, rest) = self.rest.split_first_chunk::<4>()?;
-        let length = i32::from_be_bytes(*length);
+        let mut rest = self.rest;
+        let length = rest.try_get_i32().ok()?;
         if length == -1 {
             self.rest = rest;
             return Some(BindValue::Null);
@@ -188,8 +192,8 @@ pub fn query_text(body: &[u8]) -> Result<&[u8], Error> {
 /// Writes a message's header.
 pub fn begin(tag: u8, body: usize, out: &mut Vec<u8>) {
     out.reserve(HEADER_BYTES + body);
-    out.push(tag);
-    out.extend_from_slice(&(body as u32 + 4).to_be_bytes());
+    out.put_u8(tag);
+    out.put_u32(body as u32 + 4);
 }
 
 /// Writes a Query message.
@@ -200,8 +204,8 @@ pub fn query(sql: &str, out: &mut Vec<u8>) {
 /// Writes a Query message with a text in any encoding; it must not hold a zero.
 pub fn query_bytes(sql: &[u8], out: &mut Vec<u8>) {
     begin(b'Q', sql.len() + 1, out);
-    out.extend_from_slice(sql);
-    out.push(0);
+    out.put_slice(sql);
+    out.put_u8(0);
 }
 
 /// Writes a Flush message.
@@ -212,21 +216,21 @@ pub fn flush(out: &mut Vec<u8>) {
 /// Writes what runs the unnamed statement, which has no parameters, by way of the unnamed portal, and closes that.
 pub fn run_unnamed(out: &mut Vec<u8>) {
     begin(b'B', 8, out);
-    out.extend_from_slice(&[0; 8]);
+    out.put_slice(&[0; 8]);
     begin(b'E', 5, out);
-    out.extend_from_slice(&[0; 5]);
+    out.put_slice(&[0; 5]);
     begin(b'C', 2, out);
-    out.extend_from_slice(b"P\0");
+    out.put_slice(b"P\0");
 }
 
 /// Writes what runs a prepared statement with one parameter, in text form, by way of the unnamed portal.
 pub fn run_with(statement: &[u8], value: &[u8], out: &mut Vec<u8>) {
     begin(b'B', statement.len() + value.len() + 12, out);
     for part in [b"\0", statement, b"\0\0\0\0\x01", &(value.len() as u32).to_be_bytes(), value, b"\0\0"] {
-        out.extend_from_slice(part);
+        out.put_slice(part);
     }
     begin(b'E', 5, out);
-    out.extend_from_slice(&[0; 5]);
+    out.put_slice(&[0; 5]);
 }
 
 /// Writes a Sync message.
@@ -237,22 +241,22 @@ pub fn sync(out: &mut Vec<u8>) {
 /// Writes a CopyFail message.
 pub fn copy_fail(why: &str, out: &mut Vec<u8>) {
     begin(b'f', why.len() + 1, out);
-    out.extend_from_slice(why.as_bytes());
-    out.push(0);
+    out.put_slice(why.as_bytes());
+    out.put_u8(0);
 }
 
 /// Writes a Close or Describe (`tag`) message about a prepared statement.
 pub fn about_statement(tag: u8, name: &[u8], out: &mut Vec<u8>) {
     begin(tag, name.len() + 2, out);
-    out.push(b'S');
-    out.extend_from_slice(name);
-    out.push(0);
+    out.put_u8(b'S');
+    out.put_slice(name);
+    out.put_u8(0);
 }
 
 /// Writes a password message: PasswordMessage, SASLResponse.
 pub fn password(body: &[u8], out: &mut Vec<u8>) {
     begin(b'p', body.len(), out);
-    out.extend_from_slice(body);
+    out.put_slice(body);
 }
 
 /// A Terminate message.

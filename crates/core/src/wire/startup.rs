@@ -1,5 +1,7 @@
 //! The packets that open a connection: they have a length but no type byte.
 
+use bytes::{Buf, BufMut};
+
 use super::{Error, frame::split_text};
 
 /// PostgreSQL's bound on a startup packet (`MAX_STARTUP_PACKET_LENGTH`), in bytes with its length word.
@@ -50,9 +52,8 @@ impl Parameters {
 ///
 /// # Errors
 /// [`Error::StartupLength`] when no packet is that long.
-pub fn packet_length(bytes: &[u8]) -> Result<Option<usize>, Error> {
-    let Some(length) = bytes.first_chunk::<4>() else { return Ok(None) };
-    let length = u32::from_be_bytes(*length);
+pub fn packet_length(mut bytes: &[u8]) -> Result<Option<usize>, Error> {
+    let Ok(length) = bytes.try_get_u32() else { return Ok(None) };
     match usize::try_from(length) {
         Ok(bytes) if (8..=STARTUP_BYTES_MAX).contains(&bytes) => Ok(Some(bytes)),
         _ => Err(Error::StartupLength(length)),
@@ -68,10 +69,9 @@ pub fn read(packet: &[u8]) -> Result<Startup, Error> {
     if packet_length(packet)? != Some(packet.len()) {
         return Err(LAYOUT);
     }
-    let (&code, body) = packet[4..].split_first_chunk::<4>().ok_or(LAYOUT)?;
-    let major = u16::from_be_bytes([code[0], code[1]]);
-    let minor = u16::from_be_bytes([code[2], code[3]]);
-    match (major, minor) {
+    let mut body = &packet[4..];
+    let mut number = || body.try_get_u16().map_err(|_| LAYOUT);
+    match (number()?, number()?) {
         (1234, 5678) => cancel_key(body).map(Startup::Cancel),
         (1234, 5679) => Ok(Startup::Tls),
         (1234, 5680) => Ok(Startup::Gss),
@@ -80,12 +80,12 @@ pub fn read(packet: &[u8]) -> Result<Startup, Error> {
     }
 }
 
-fn cancel_key(body: &[u8]) -> Result<CancelKey, Error> {
-    let (&process, secret) = body.split_first_chunk::<4>().ok_or(Error::StartupLayout)?;
+fn cancel_key(mut secret: &[u8]) -> Result<CancelKey, Error> {
+    let process = secret.try_get_u32().map_err(|_| Error::StartupLayout)?;
     if !(4..=256).contains(&secret.len()) {
         return Err(Error::StartupLayout);
     }
-    Ok(CancelKey { process: u32::from_be_bytes(process), secret: secret.to_vec() })
+    Ok(CancelKey { process, secret: secret.to_vec() })
 }
 
 /// Names and values up to an empty name, which must end the packet.
@@ -107,21 +107,21 @@ fn pairs(mut body: &[u8]) -> Result<Vec<(String, String)>, Error> {
 /// Writes a StartupMessage of protocol 3.0.
 pub fn session(pairs: &[(&str, &str)], out: &mut Vec<u8>) {
     let length = 9 + pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
-    out.extend_from_slice(&(length as u32).to_be_bytes());
-    out.extend_from_slice(&[0, 3, 0, 0]);
+    out.put_u32(length as u32);
+    out.put_slice(&[0, 3, 0, 0]);
     for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
-        out.extend_from_slice(text.as_bytes());
-        out.push(0);
+        out.put_slice(text.as_bytes());
+        out.put_u8(0);
     }
-    out.push(0);
+    out.put_u8(0);
 }
 
 /// Writes a CancelRequest.
 pub fn cancel(key: &CancelKey, out: &mut Vec<u8>) {
-    out.extend_from_slice(&(12 + key.secret.len() as u32).to_be_bytes());
-    out.extend_from_slice(&[0x04, 0xd2, 0x16, 0x2e]);
-    out.extend_from_slice(&key.process.to_be_bytes());
-    out.extend_from_slice(&key.secret);
+    out.put_u32(12 + key.secret.len() as u32);
+    out.put_slice(&[0x04, 0xd2, 0x16, 0x2e]);
+    out.put_u32(key.process);
+    out.put_slice(&key.secret);
 }
 
 #[cfg(test)]
