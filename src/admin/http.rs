@@ -23,7 +23,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use serde_json::{Map, Value as Json};
+use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -31,7 +31,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Desk, Show, Table, Value, metrics};
+use super::{Desk, Show, metrics};
 use crate::{
     net::{Admission, Admitted, Crowd},
     tasks::{self, Scope},
@@ -164,9 +164,14 @@ fn is_shown(headers: &HeaderMap, token: &str) -> bool {
     scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token.as_bytes()))
 }
 
+/// What is wrong with a request.
+#[derive(Serialize)]
+struct Problem<'a> {
+    error: &'a str,
+}
+
 fn problem(code: StatusCode, words: &str) -> Response {
-    let body = serde_json::json!({ "error": words });
-    (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+    (code, [(header::CONTENT_TYPE, "application/json")], json(&Problem { error: words })).into_response()
 }
 
 async fn metrics_page(State(service): State<Service>) -> Response {
@@ -176,9 +181,7 @@ async fn metrics_page(State(service): State<Service>) -> Response {
 /// One of the console's tables, by its name in lower case: a list of objects.
 async fn table(State(service): State<Service>, Path(name): Path<String>) -> Response {
     match Show::named(&name) {
-        Some(show) if name == path(show) => {
-            service.make(move |desk| format!("{}\n", json(desk.table(show))), "application/json").await
-        }
+        Some(show) if name == path(show) => service.make(move |desk| json(&desk.table(show)), "application/json").await,
         _ => problem(StatusCode::NOT_FOUND, "there is no such table; / lists what there is"),
     }
 }
@@ -187,19 +190,9 @@ fn path(show: Show) -> String {
     show.name().to_ascii_lowercase()
 }
 
-fn json(table: Table) -> Json {
-    let Table { columns, rows } = table;
-    let value = |value: Value| match value {
-        Value::Null => Json::Null,
-        Value::Text(text) => text.into(),
-        Value::Int(number) => number.into(),
-        Value::Float(number) => number.into(),
-    };
-    let row = |row: Vec<Value>| -> Json {
-        let named = columns.iter().zip(row).map(|(column, cell)| (column.name.to_string(), value(cell)));
-        named.collect::<Map<_, _>>().into()
-    };
-    rows.into_iter().map(row).collect()
+/// A line of JSON. What is handed in are texts, numbers, lists and objects, of which every one can be written.
+fn json(answer: &impl Serialize) -> String {
+    serde_json::to_string(answer).map_or_else(|error| error.to_string(), |text| text + "\n")
 }
 
 /// Whether Poolhouse can serve writes, or with `?reads` reads.
@@ -234,7 +227,7 @@ async fn index() -> Html<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::table::{Column, Type};
+    use crate::admin::table::{Column, Table, Type, Value};
 
     #[test]
     fn a_token_is_shown_as_a_bearer() {
@@ -262,6 +255,8 @@ mod tests {
     fn tables_become_lists_of_objects() {
         let mut table = Table::new(vec![Column::new("name", Type::Text), Column::new("count", Type::Int8)]);
         table.rows = vec![vec!["a\"b".into(), 3_u64.into()], vec![Value::Null, Value::Float(1.5)]];
-        assert_eq!(json(table).to_string(), r#"[{"count":3,"name":"a\"b"},{"count":1.5,"name":null}]"#);
+        let text = "[{\"name\":\"a\\\"b\",\"count\":3},{\"name\":null,\"count\":1.5}]\n";
+        assert_eq!(json(&table), text);
+        assert_eq!(json(&Problem { error: "no" }), "{\"error\":\"no\"}\n");
     }
 }

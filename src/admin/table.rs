@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
+use serde::{Serialize, Serializer};
+
 /// A column's type, as a driver is told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
@@ -55,8 +57,9 @@ impl Column {
 }
 
 /// One value. A column's values are `Null` or of the column's type: `Text` for text, `Float` for float8, `Int` for all
-/// others.
-#[derive(Debug, Clone, PartialEq)]
+/// others. As JSON, that is what it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Value {
     Null,
     Text(String),
@@ -153,7 +156,7 @@ macro_rules! row {
 
 pub(super) use row;
 
-/// Columns and rows; each row has a value for each column.
+/// Columns and rows; each row has a value for each column. As JSON it is a list of objects, with the columns in their order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     pub columns: Vec<Column>,
@@ -168,5 +171,24 @@ impl Table {
     /// Where a column is, whatever the case of its name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+    }
+}
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = |row| Named { columns: &self.columns, row };
+        serializer.collect_seq(self.rows.iter().map(|row| named(row)))
+    }
+}
+
+/// A row, as JSON.
+struct Named<'t> {
+    columns: &'t [Column],
+    row: &'t [Value],
+}
+
+impl Serialize for Named<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.columns.iter().map(|column| &column.name).zip(self.row))
     }
 }
