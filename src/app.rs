@@ -33,7 +33,7 @@ use crate::{
     clients::LeaveOrder,
     config::{self, Database, PoolOverride, Pooling, Settings},
     databases::{self, Cluster, DatabaseSettings, Databases},
-    frontend::{self, Arrivals, Door, Frontend, Live, Visitor, Worker, Workers},
+    frontend::{self, Arrivals, Frontend, Live, Operators, Visitor, Worker, Workers},
     net::{
         Listen,
         listener::{self, Bound},
@@ -333,7 +333,7 @@ fn live(settings: &Settings, directory: Directory, clusters: &[Arc<Cluster>]) ->
         by_name.insert(name.clone(), databases::Database { settings: plain, by_user: by_user.collect() });
     }
     let admin::Settings { users, stats_users, reserved, .. } = settings.admin.clone();
-    Live { directory, databases: Databases { by_name }, door: Door { users, stats_users, reserved } }
+    Live { directory, databases: Databases { by_name }, operators: Operators { users, stats_users, reserved } }
 }
 
 fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Option<Pooling>) -> DatabaseSettings {
@@ -368,7 +368,8 @@ fn start_workers(
         getrandom::fill(&mut seed)?;
         let (frontend, workers, clients) = (frontend.clone(), workers.clone(), clients.clone());
         let serve = async move {
-            let worker = Arc::new(Worker::new(&arrivals, u64::from_ne_bytes(seed), clients, frontend.watch.clone()));
+            let worker =
+                Arc::new(Worker::new(arrivals.post.clone(), u64::from_ne_bytes(seed), clients, frontend.watch.clone()));
             frontend::serve(arrivals, frontend, worker, workers).await;
         };
         if number == 0 {

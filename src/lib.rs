@@ -25,14 +25,17 @@
 //!
 //! # The life of a query
 //!
-//! `frontend::relay` reads bytes from the client, `wire::frame` recognises messages by their five-byte header,
-//! `session` says what each one means as a `Step`. When the step needs a server, `topology::route` names a node and
-//! `pool` lends one of its connections. Both directions are then moved by the client's own task until `session` says
-//! that the server is free, and the connection goes back to its pool. Nothing else runs on this way: no channel, no
-//! second task, and the pool is touched twice per transaction.
+//! `frontend::relay` is the life of a client that is logged in. Its `exchange` reads bytes from the client and recognises
+//! messages by their five-byte header (`wire::frame`); `session` says what each one means as a `ClientStep`. When that is
+//! `NeedServer`, `relay::lending` has `topology::route` name a node and `pool` lend one of its connections. Both directions
+//! are then moved by the client's own task until a `ServerStep` says that the server is free, and the connection goes back
+//! to its pool. Nothing else runs on this way: no channel, no second task, and the pool is touched twice per transaction.
 //!
-//! The one thing that reaches a client from elsewhere are notifications: `frontend::listen` has a task with a connection
-//! for each database that somebody listens to, and a mailbox for each client that does.
+//! The one thing that reaches a client from elsewhere are notifications: `frontend::listening` has a task with a connection
+//! for each database that somebody listens to, and each client that does has a mailbox (`databases::Mailbox`), which
+//! `relay::mail` looks into.
+//!
+//! docs/architecture.md tells it at length.
 
 // Tests have threads and tasks of their own.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]

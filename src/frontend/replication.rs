@@ -20,11 +20,8 @@ use tokio::{
 };
 
 use super::{
-    Worker,
-    acquire::{Acquired, acquire_from},
-    begin::Begun,
-    login::Refusal,
-    report,
+    errors::{self, AcquireError},
+    relay::{Acquired, Worker, acquire_from},
 };
 use crate::{
     backend,
@@ -49,10 +46,13 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Opens a server connection for one client that replicates: to the primary, or while there is none to a replica, which
 /// can be streamed from as well.
-pub async fn begin(target: &Arc<Target>, worker: &Worker, parameters: Vec<(String, String)>) -> Result<Begun, Refusal> {
+pub async fn connect(
+    target: &Arc<Target>,
+    worker: &Worker,
+    parameters: Vec<(String, String)>,
+) -> Result<(Beginning, Acquired), AcquireError> {
     let pool = |node| target.own_pool(node, parameters.clone());
-    let acquired = acquire_from(target, worker, request_any(target, Route::Auto), &pool).await;
-    let acquired = acquired.map_err(|error| Refusal::Told(error.report()))?;
+    let acquired = acquire_from(target, worker, request_any(target, Route::Auto), &pool).await?;
     let server = &acquired.0;
     let beginning = Beginning {
         settings: Arc::default(),
@@ -61,12 +61,12 @@ pub async fn begin(target: &Arc<Target>, worker: &Worker, parameters: Vec<(Strin
         greeting: server.greeting.clone(),
         isolation: None,
     };
-    Ok(Begun { beginning, held: Some(acquired) })
+    Ok((beginning, acquired))
 }
 
 /// A client that replicates, and its server connection.
 #[derive(Debug)]
-pub struct Relay {
+pub struct Replication {
     client: Stream,
     lent: Acquired,
     target: Arc<Target>,
@@ -101,11 +101,11 @@ struct Flow {
     ended: bool,
 }
 
-impl Relay {
-    pub fn new(client: Stream, lent: Acquired, target: Arc<Target>, entry: Entry, place: Place) -> Box<Relay> {
+impl Replication {
+    pub fn new(client: Stream, lent: Acquired, target: Arc<Target>, entry: Entry, place: Place) -> Box<Replication> {
         // Nothing of a client that has just logged in waits.
         let _ = entry.slot.attach(lent.0.canceler.clone(), false, Instant::now());
-        Box::new(Relay {
+        Box::new(Replication {
             client,
             lent,
             target,
@@ -130,11 +130,11 @@ impl Relay {
         let _ = self.entry.slot.detach();
         let last_words = match end {
             End::ClientGone => return,
-            End::Ordered => Some(report::ordered(self.entry.slot.order().unwrap_or(LeaveOrder::Abort))),
+            End::Ordered => Some(errors::ordered(self.entry.slot.order().unwrap_or(LeaveOrder::Abort))),
             End::ServerGone => self.server_gone().await,
             End::Fenced => {
                 self.lent.0.stream.reset_at_close();
-                Some(report::server_lost(&self.target.cluster.node(self.lent.1).name))
+                Some(errors::server_lost(&self.target.cluster.node(self.lent.1).name))
             }
         };
         if let Some(report) = last_words.filter(|_| self.to_client.frames.is_between()) {
@@ -149,7 +149,7 @@ impl Relay {
         // A client that does not read its last message goes without it.
         let farewell = self.client.write_all(&self.to_client.bytes[self.to_client.written..]);
         if let Ok(Ok(())) = timeout(FAREWELL_LIMIT, farewell).await {
-            let Relay { mut client, mut place, entry, lent, .. } = *self;
+            let Replication { mut client, mut place, entry, lent, .. } = *self;
             drop((entry, lent));
             place.leave();
             client.part().await;
@@ -169,7 +169,7 @@ impl Relay {
             let reason = "a replication connection was closed, and the node takes no logins".to_owned();
             self.target.cluster.monitor.report(node, NodeReport::ServerLost { reason });
         }
-        Some(report::server_lost(name))
+        Some(errors::server_lost(name))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {

@@ -48,7 +48,7 @@ impl Served {
         for (runtime, arrivals) in runtimes.drain(..).zip(arrivals) {
             let (workers, frontend, clients) = (workers.clone(), frontend.clone(), clients.clone());
             threads.push(thread::spawn(move || {
-                let worker = Arc::new(Worker::new(&arrivals, 7, clients, frontend.watch.clone()));
+                let worker = Arc::new(Worker::new(arrivals.post.clone(), 7, clients, frontend.watch.clone()));
                 runtime.block_on(serve(arrivals, frontend, worker, workers));
             }));
         }

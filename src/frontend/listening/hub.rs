@@ -51,21 +51,21 @@ struct Subscriber {
 
 /// What the hub of one database works with.
 #[derive(Debug)]
-pub struct Hub {
-    pub cluster: Arc<Cluster>,
+struct Hub {
+    cluster: Arc<Cluster>,
     /// For the log.
-    pub database: String,
+    database: String,
     /// The channel on which sessions mark their moves.
-    pub marker: Arc<str>,
-    pub commands: UnboundedReceiver<HubCommand>,
-    pub scope: Scope,
-    pub audience: Audience,
-    pub writes: Arc<LastWrite>,
+    marker: Arc<str>,
+    commands: UnboundedReceiver<HubCommand>,
+    scope: Scope,
+    audience: Audience,
+    writes: Arc<LastWrite>,
 }
 
 /// Who listens to what.
 #[derive(Debug, Default)]
-pub struct Audience {
+struct Audience {
     subscribers: HashMap<u64, Subscriber>,
     channels: HashMap<Channel, BTreeSet<u64>>,
 }
@@ -78,9 +78,29 @@ enum End {
     Lost(io::Error),
 }
 
+/// Starts the hub of a database (its name on the server), below `scope`.
+pub fn start(
+    cluster: &Arc<Cluster>,
+    database: &str,
+    marker: Arc<str>,
+    commands: UnboundedReceiver<HubCommand>,
+    scope: &Scope,
+) {
+    let hub = Hub {
+        cluster: cluster.clone(),
+        database: database.to_owned(),
+        marker,
+        commands,
+        scope: scope.clone(),
+        audience: Audience::default(),
+        writes: cluster.writes.of(database),
+    };
+    scope.spawn("listen for clients", hub.run());
+}
+
 impl Hub {
     /// Serves until the scope is asked to stop.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let mut failures = 0;
         loop {
             while self.audience.subscribers.is_empty() {

@@ -10,13 +10,11 @@ use std::{
 
 use tokio::time::{Sleep, sleep};
 
-use super::{
-    exchange::Exchange,
-    report::{self, AcquireError},
-};
+use super::exchange::Exchange;
 use crate::{
     backend::ConnectError,
     databases::{Request, Target, choose},
+    frontend::errors::{self, AcquireError},
     net::Stream,
 };
 use poolhouse_core::{
@@ -57,12 +55,12 @@ pub fn reason(target: &Target, request: Request) -> Report {
     let refusal = |node| Some((target.cluster.node(node).name.as_str(), target.refusal(node)?));
     match choose(target, request, NodeSet::NONE) {
         Err(RouteError::NoReplica | RouteError::NodeUnfit) => {
-            report::waits("no replica is fit to serve", target.cluster.how_nodes_are())
+            errors::waits("no replica is fit to serve", target.cluster.how_nodes_are())
         }
-        Err(RouteError::NoPrimary) => report::waits("no primary is known", target.cluster.how_nodes_are()),
-        Err(RouteError::NoNode) => report::waits("no server is reachable", target.cluster.how_nodes_are()),
+        Err(RouteError::NoPrimary) => errors::waits("no primary is known", target.cluster.how_nodes_are()),
+        Err(RouteError::NoNode) => errors::waits("no server is reachable", target.cluster.how_nodes_are()),
         Ok(choice) => match refusal(choice.node) {
-            Some((node, error)) => report::waits_for_login(node, &error),
+            Some((node, error)) => errors::waits_for_login(node, &error),
             None => in_queue(target),
         },
     }
@@ -70,21 +68,21 @@ pub fn reason(target: &Target, request: Request) -> Report {
 
 /// The same for one that waits in a pool's queue, and no server is in its way.
 pub fn in_queue(target: &Target) -> Report {
-    if target.is_paused() { report::waits_for_resume() } else { report::waits_for_others() }
+    if target.is_paused() { errors::waits_for_resume() } else { errors::waits_for_others() }
 }
 
 /// When a client is to be told what it waits for. Pends for ever when it is not.
 #[derive(Debug, Default)]
-pub struct Notice {
+pub struct WaitNotice {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Notice {
+impl WaitNotice {
     /// For a client that has waited `since` then.
-    pub fn new(target: &Target, since: Instant) -> Notice {
+    pub fn new(target: &Target, since: Instant) -> WaitNotice {
         let after = target.wait_notice().map(|notice| notice.checked_sub(since.elapsed()));
         // It has been told before when the time has passed already.
-        Notice { sleep: after.flatten().map(|after| Box::pin(sleep(after))) }
+        WaitNotice { sleep: after.flatten().map(|after| Box::pin(sleep(after))) }
     }
 
     /// What it is told, once.

@@ -20,20 +20,20 @@ use tokio::{
 };
 
 use super::{
-    acquire::{Acquired, FirstTry, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
     counting::{News, Slow},
     exchange::{Event, Exchange},
-    guide::{Guide, Prejudged},
-    listen::{Attended, Listener, Subscription},
-    parked::Parked,
-    report::{self, AcquireError},
-    waits,
+    judge::{ClientJudge, Prejudged},
+    kept_back::KeptBack,
+    lending::{Acquired, FirstTry, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
+    mail::{Attended, MailRound, Subscription},
+    waiting,
     worker::Worker,
 };
 use crate::{
     backend::{self, ConnectError, ServerManager},
     clients::{self, Entry, LeaveOrder, Place},
     databases::{Request, Target, stays},
+    frontend::errors::{self, AcquireError},
     metrics::{Account, Count},
     monitor::Report as NodeReport,
     net::Stream,
@@ -57,7 +57,7 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 #[repr(C, align(64))]
 pub struct Client {
     /// In sessions that may ask for values of sequences.
-    parked: Option<Box<Parked>>,
+    kept_back: Option<Box<KeptBack>>,
     /// It is to look whether both ends of its server connection are there.
     looks: bool,
     /// It waits for the primary to be proven.
@@ -162,21 +162,26 @@ enum Wake {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(exchange) = &mut self.exchange {
-            exchange.count(&self.target.account, &self.worker);
+            exchange.count(self.worker.counts_for(&self.target.account));
         }
     }
 }
 
+/// What a client begins with.
+pub struct ClientParts {
+    pub stream: Stream,
+    pub session: Session,
+    pub target: Arc<Target>,
+    pub worker: Arc<Worker>,
+    pub entry: Entry,
+    /// The rule of the configuration that it is under.
+    pub rule: Option<u16>,
+    pub place: Place,
+}
+
 impl Client {
-    pub fn new(
-        stream: Stream,
-        session: Session,
-        target: Arc<Target>,
-        worker: Arc<Worker>,
-        entry: Entry,
-        rule: Option<u16>,
-        place: Place,
-    ) -> Box<Client> {
+    pub fn new(parts: ClientParts) -> Box<Client> {
+        let ClientParts { stream, session, target, worker, entry, rule, place } = parts;
         let timer = Timer::new(&target.limits);
         Box::new(Client {
             stream,
@@ -189,7 +194,7 @@ impl Client {
             place: Some(place),
             exchange: None,
             lent: None,
-            parked: None,
+            kept_back: None,
             looks: false,
             proof: None,
             queued: None,
@@ -235,19 +240,19 @@ impl Client {
         self.wait_aside(target.code_looked_at_again()).await;
     }
 
-    /// Others may wait for what is parked meanwhile.
+    /// Others may wait for what is kept back meanwhile.
     async fn wait_aside<T>(&mut self, what: impl Future<Output = T>) -> T {
         let mut what = pin!(what);
         poll_fn(|cx| {
-            self.poll_parked(cx);
+            self.poll_kept_back(cx);
             what.as_mut().poll(cx)
         })
         .await
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        if self.parked.is_some() {
-            self.poll_parked(cx);
+        if self.kept_back.is_some() {
+            self.poll_kept_back(cx);
         }
         let order = self.entry.slot.order();
         if let Some(order) = order
@@ -278,9 +283,9 @@ impl Client {
     }
 
     #[cold]
-    fn poll_parked(&mut self, cx: &mut Context<'_>) {
-        if let Some(parked) = &mut self.parked {
-            parked.poll(cx);
+    fn poll_kept_back(&mut self, cx: &mut Context<'_>) {
+        if let Some(kept_back) = &mut self.kept_back {
+            kept_back.poll(cx);
         }
     }
 
@@ -290,7 +295,7 @@ impl Client {
         // Of one that has left nothing is moved to the hub any more.
         let stays = self.exchange.as_ref().is_some_and(|exchange| exchange.is_deserted());
         loop {
-            let mut listener = Listener {
+            let mut round = MailRound {
                 target: &self.target,
                 slot: &self.entry.slot,
                 worker: &self.worker,
@@ -299,7 +304,7 @@ impl Client {
                 exchange: &mut self.exchange,
                 server: self.lent.as_mut().filter(|_| !stays).map(|(lease, _)| &mut ***lease),
             };
-            match listener.attend() {
+            match round.attend() {
                 Attended::Nothing => return Poll::Pending,
                 Attended::Moved => {}
                 Attended::Failed(report) => return Poll::Ready(Event::Failed(report)),
@@ -342,7 +347,7 @@ impl Client {
         let seed = u64::from(self.turns);
         let (last_write, rule, prejudged) = (self.last_write, self.rule, self.prejudged.as_deref());
         let apart = !exchange.is_deserted();
-        let guide = Guide {
+        let judge = ClientJudge {
             worker: &self.worker,
             target: &self.target,
             apart,
@@ -353,7 +358,7 @@ impl Client {
             effort: Cell::default(),
         };
         let event = loop {
-            let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &guide);
+            let event = exchange.poll(cx, &mut self.stream, &mut self.session, server.as_deref_mut(), &judge);
             if let Some(new) = exchange.pipeline.take(|seldom| &mut seldom.new_defaults) {
                 // Before the client hears that it is done.
                 self.target.cluster.take_defaults(&new);
@@ -375,7 +380,7 @@ impl Client {
         }
         let Some(exchange) = &mut self.exchange else { return event };
         if event.is_pending() && exchange.is_count_due() {
-            exchange.count(&self.target.account, &self.worker);
+            exchange.count(self.worker.counts_for(&self.target.account));
         }
         let asks = exchange.pipeline.owed.asks();
         if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
@@ -441,15 +446,15 @@ impl Client {
         let is_long = |notice| queued.waiting.since.elapsed() >= notice;
         if !queued.told && self.target.wait_notice().is_some_and(is_long) {
             queued.told = true;
-            waits::say(exchange, &waits::in_queue(&self.target));
+            waiting::say(exchange, &waiting::in_queue(&self.target));
         }
-        if queued.told { waits::poll_said(exchange, cx, &mut self.stream) } else { Poll::Pending }
+        if queued.told { waiting::poll_said(exchange, cx, &mut self.stream) } else { Poll::Pending }
     }
 
     /// Takes a connection that is there at once, or a place in the queue; false when no node can serve the statement.
     fn lend_or_queue(&mut self, need: Need) -> bool {
         let request = self.request(need);
-        if let Some(acquired) = self.unpark(need) {
+        if let Some(acquired) = self.take_kept_back(need) {
             self.attach(acquired, need);
             return true;
         }
@@ -465,10 +470,10 @@ impl Client {
         true
     }
 
-    /// The connection that was parked, if the statement is one for which it was; otherwise it goes back: whoever waits for a
+    /// The connection that was kept back, if the statement is one for which it was; otherwise it goes back: whoever waits for a
     /// connection keeps none, or it might wait for itself.
-    fn unpark(&mut self, need: Need) -> Option<Acquired> {
-        let (lease, node) = self.parked.as_mut()?.take()?;
+    fn take_kept_back(&mut self, need: Need) -> Option<Acquired> {
+        let (lease, node) = self.kept_back.as_mut()?.take()?;
         let is_primary = || self.target.cluster.monitor.topology().primary == Some(node);
         if self.session.asks_sequences() && need == Need::Write && is_primary() {
             return at_home(lease, node);
@@ -511,7 +516,7 @@ impl Client {
     /// Waits for a connection. An error is answered in the place of the statement; `Err` is for a client that is gone.
     async fn lend(&mut self, need: Need) -> Result<(), ()> {
         let request = self.request(need);
-        if let Some(acquired) = self.unpark(need) {
+        if let Some(acquired) = self.take_kept_back(need) {
             self.attach(acquired, need);
             return Ok(());
         }
@@ -528,7 +533,7 @@ impl Client {
             }
             Err(AcquireError::ClientGone) => Err(()),
             Err(AcquireError::Ordered) => {
-                report::ordered(slot.order().unwrap_or(LeaveOrder::Abort)).write(exchange.client_outbox());
+                errors::ordered(slot.order().unwrap_or(LeaveOrder::Abort)).write(exchange.client_outbox());
                 self.flush().await;
                 Err(())
             }
@@ -585,7 +590,7 @@ impl Client {
         let now = Instant::now();
         if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded, now) {
             let waited = queued.map(|since| now.duration_since(since));
-            exchange.count_assignment(acquired.1, now, waited, &self.target.account, &self.worker);
+            exchange.count_assignment(acquired.1, now, waited, self.worker.counts_for(&self.target.account));
             if let Some(sender) = &server.sender {
                 sender.lend(process);
             }
@@ -650,7 +655,7 @@ impl Client {
                 "closed a server connection that refused, or may not have lost, what is a session's"
             );
         } else if fit && self.session.lingers() {
-            self.parked.get_or_insert_default().park((lease, node));
+            self.kept_back.get_or_insert_default().keep((lease, node));
         } else if fit {
             lease.give_back();
         } else {
@@ -662,7 +667,7 @@ impl Client {
     fn rest(&mut self) {
         self.prejudged = None;
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.count(&self.target.account, &self.worker);
+            exchange.count(self.worker.counts_for(&self.target.account));
             exchange.end();
             self.worker.put_back(exchange);
         }
@@ -829,7 +834,7 @@ impl Client {
                 if let Some(exchange) = &mut self.exchange {
                     exchange.counting.add(Count::Pins, 1);
                     // The client may idle for long now.
-                    exchange.count(&self.target.account, &self.worker);
+                    exchange.count(self.worker.counts_for(&self.target.account));
                 }
             }
             (None, Some(since)) => {

@@ -17,11 +17,11 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{counting::Counting, worker::Worker};
+use super::counting::{CountedFor, Counting};
 use crate::{
     backend::Server,
     databases::{LastWrite, Latency},
-    metrics::{Account, Count},
+    metrics::Count,
     net::Stream,
 };
 use poolhouse_core::{
@@ -246,19 +246,12 @@ impl Exchange {
     }
 
     /// A server connection was lent `now`. What was done on another one before is added up.
-    pub fn count_assignment(
-        &mut self,
-        node: NodeId,
-        now: Instant,
-        waited: Option<Duration>,
-        account: &Arc<Account>,
-        worker: &Worker,
-    ) {
+    pub fn count_assignment(&mut self, node: NodeId, now: Instant, waited: Option<Duration>, counted: CountedFor<'_>) {
         if self.counting.has_node() {
-            self.count(account, worker);
+            self.count(counted);
         }
-        self.slow = worker.watch.slow();
-        self.pipeline.verbatim = self.slow.is_some() && worker.watch.tells_values();
+        self.slow = counted.watch.slow();
+        self.pipeline.verbatim = self.slow.is_some() && counted.watch.tells_values();
         self.counting.attach(node, now, waited);
     }
 
@@ -268,9 +261,9 @@ impl Exchange {
         self.counting.is_due(&self.pipeline.counts)
     }
 
-    /// Adds what was counted to the account.
-    pub fn count(&mut self, account: &Arc<Account>, worker: &Worker) {
-        self.counting.flush(&mut self.pipeline.counts, account, &worker.watch, worker.number);
+    /// Adds up what was counted.
+    pub fn count(&mut self, counted: CountedFor<'_>) {
+        self.counting.flush(&mut self.pipeline.counts, counted);
     }
 
     /// What is in the client's outbox behind so many bytes is Poolhouse's own.

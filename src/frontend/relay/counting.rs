@@ -7,8 +7,10 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::watch::Watch;
-use crate::metrics::{self, Account, Class, Count, Tally};
+use crate::{
+    frontend::watch::Watch,
+    metrics::{self, Account, Class, Count, Tally},
+};
 use poolhouse_core::{
     session::{self, Ended, EndedOnes},
     sql::Normal,
@@ -21,6 +23,14 @@ use poolhouse_core::{
 
 /// Durations that may wait to be added up, in a transaction that does not end.
 const DURATIONS_MAX: usize = 64;
+
+/// Where it is added up what a client has done: at its account, by the thread that served it.
+#[derive(Debug, Clone, Copy)]
+pub struct CountedFor<'a> {
+    pub account: &'a Arc<Account>,
+    pub watch: &'a Watch,
+    pub worker: usize,
+}
 
 #[derive(Debug, Default)]
 pub struct Counting {
@@ -228,13 +238,8 @@ impl Counting {
     }
 
     /// Adds all to the account, for the worker of this number.
-    pub fn flush(
-        &mut self,
-        session: &mut session::SessionCounts,
-        account: &Arc<Account>,
-        watch: &Watch,
-        worker: usize,
-    ) {
+    pub fn flush(&mut self, session: &mut session::SessionCounts, counted: CountedFor<'_>) {
+        let CountedFor { account, watch, worker } = counted;
         let session = std::mem::take(session);
         for (count, more) in [
             (Count::Queries, session.queries),

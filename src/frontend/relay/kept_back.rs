@@ -1,7 +1,7 @@
 //! A server connection on which a session has just drawn from sequences, kept back from its pool for a moment: the next
 //! statement may ask for the values, and another session would draw over them.
 //!
-//! It is kept for [`PARKED_MAX`] at most, not when others wait for one, and until the session's next statement: one that
+//! It is kept for [`KEPT_MAX`] at most, not when others wait for one, and until the session's next statement: one that
 //! does not ask gives it back first, so that a session which writes without pause gets its connections in turn, as all
 //! others do. A session that never asks has kept connections idle for [`IN_VAIN_MAX`] in all.
 
@@ -14,34 +14,34 @@ use std::{
 
 use tokio::time::{Sleep, sleep};
 
-use super::acquire::Acquired;
+use super::lending::Acquired;
 
 /// Clients that ask at all do so at once, and who comes meanwhile may have to wait for it.
-const PARKED_MAX: Duration = Duration::from_millis(10);
+const KEPT_MAX: Duration = Duration::from_millis(10);
 const IN_VAIN_MAX: Duration = Duration::from_secs(1);
 
-/// What a session has parked, if anything, and for how long it has done so.
+/// What a session has kept back, if anything, and for how long it has done so.
 #[derive(Debug, Default)]
-pub struct Parked {
-    held: Option<Held>,
+pub struct KeptBack {
+    held: Option<KeptConnection>,
     in_vain: Duration,
 }
 
 #[derive(Debug)]
-struct Held {
+struct KeptConnection {
     acquired: Acquired,
     since: Instant,
     limit: Pin<Box<Sleep>>,
 }
 
-impl Parked {
+impl KeptBack {
     /// Keeps a connection that could go back to its pool, or gives it back. Needs a runtime.
-    pub fn park(&mut self, acquired: Acquired) {
+    pub fn keep(&mut self, acquired: Acquired) {
         self.end();
         if self.in_vain >= IN_VAIN_MAX || acquired.0.is_wanted() {
             acquired.0.give_back();
         } else {
-            self.held = Some(Held { acquired, since: Instant::now(), limit: Box::pin(sleep(PARKED_MAX)) });
+            self.held = Some(KeptConnection { acquired, since: Instant::now(), limit: Box::pin(sleep(KEPT_MAX)) });
         }
     }
 
@@ -69,7 +69,7 @@ impl Parked {
     }
 }
 
-impl Drop for Parked {
+impl Drop for KeptBack {
     fn drop(&mut self) {
         self.end();
     }

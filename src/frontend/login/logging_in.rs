@@ -2,7 +2,6 @@
 //! gets.
 
 use std::{
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,26 +12,28 @@ use tokio::{
 };
 
 use super::{
-    Frontend, Worker,
-    acquire::Acquired,
-    begin::{self, Begun, begin, unless_gone},
-    client::Client,
-    door::{CONSOLES, Visitor},
-    replication::{self, Relay},
-    report::{self, Words},
-    startup::{Purpose, Wanted, negotiate},
+    beginning::{self, Begun, begin, unless_gone},
+    refusal::Refusal,
+    startup_packet::{Purpose, Wanted, negotiate},
 };
 use crate::{
     clients::{About, Entry, Place, SECRET_BYTES},
     databases::Target,
+    frontend::{
+        errors::{self, Words},
+        operators::{CONSOLES, Visitor},
+        relay::{Acquired, Client, ClientParts, Worker, begins_with},
+        replication::{self, Replication},
+        shared::Frontend,
+    },
     metrics::Account,
     net::{Admitted, Stream},
     tasks::{self, Length, Scope},
 };
 use poolhouse_core::{
-    auth::{self, Challenge, Credential, Secret, md5, scram},
+    auth::{Challenge, Credential, Secret, md5, scram},
     session::{Mode, PoolhouseSettings, Route, RouteBy, Session},
-    topology::{Preference, Rule, Who},
+    topology::Who,
     wire::{
         self,
         error::{Report, SqlState},
@@ -48,42 +49,10 @@ const PASSWORD_BYTES_MAX: usize = 4 << 10;
 /// How long a client may take to accept the reason why it is not let in.
 const TELL_LIMIT: Duration = Duration::from_secs(1);
 
-/// Why a login ends.
-pub enum Refusal {
-    /// The client is told.
-    Told(Words),
-    /// It has not proved who it is, and is told so; only the log says why it cannot, if that is known.
-    Unproved(Words, Option<auth::Refusal>),
-    /// It is not there any more, or was never meant to become a session.
-    Gone,
-}
-
-impl From<io::Error> for Refusal {
-    fn from(_: io::Error) -> Self {
-        Refusal::Gone
-    }
-}
-
-impl From<Report> for Refusal {
-    fn from(report: Report) -> Self {
-        Refusal::Told(Words::Ours(report))
-    }
-}
-
-impl From<wire::Error> for Refusal {
-    fn from(error: wire::Error) -> Self {
-        let code = match error {
-            wire::Error::Version { .. } => SqlState::FEATURE_NOT_SUPPORTED,
-            _ => SqlState::PROTOCOL_VIOLATION,
-        };
-        Report::fatal(code, error.to_string()).into()
-    }
-}
-
 /// One that is logged in.
 pub enum Served {
     Client(Box<Client>),
-    Relay(Box<Relay>),
+    Replication(Box<Replication>),
 }
 
 /// Logs a client in; `None` when that failed, and the client has been told.
@@ -102,9 +71,9 @@ pub async fn log_in(
     let proved = tokio::select! {
         biased;
         proved = timeout(limit, prove_all(&mut stream, &frontend, &scope)) => {
-            proved.unwrap_or_else(|_| Err(report::login_timeout(limit).into()))
+            proved.unwrap_or_else(|_| Err(errors::login_timeout(limit).into()))
         }
-        () = stranger.gives_way() => Err(report::crowded_out().into()),
+        () = stranger.gives_way() => Err(errors::crowded_out().into()),
     };
     let refusal = match proved {
         // A server may take longer to come than a client may take to log in; the wait for it has limits of its own.
@@ -190,13 +159,23 @@ impl Ready {
         }
         match self.life {
             Life::Session(session, held) => {
-                let mut client = Client::new(stream, session, self.target, worker, self.entry, self.rule, self.place);
+                let mut client = Client::new(ClientParts {
+                    stream,
+                    session,
+                    target: self.target,
+                    worker,
+                    entry: self.entry,
+                    rule: self.rule,
+                    place: self.place,
+                });
                 if let Some(held) = held {
                     client.keep(held);
                 }
                 Served::Client(client)
             }
-            Life::Replication(lent) => Served::Relay(Relay::new(stream, lent, self.target, self.entry, self.place)),
+            Life::Replication(lent) => {
+                Served::Replication(Replication::new(stream, lent, self.target, self.entry, self.place))
+            }
         }
     }
 }
@@ -256,7 +235,7 @@ async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope)
         Startup::Tls | Startup::Gss => return Err(wire::Error::StartupLayout.into()),
     };
     if scope.is_stopping() {
-        return Err(report::shutting_down().into());
+        return Err(errors::shutting_down().into());
     }
     let wanted = Wanted::read(&parameters)?;
     let negotiation = negotiate(&parameters);
@@ -267,26 +246,29 @@ async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope)
     let max = frontend.settings().max_clients;
     let place = |reserved: usize| {
         let place = frontend.registry.place(max.saturating_add(reserved));
-        place.ok_or_else(|| report::too_many_clients(max))
+        place.ok_or_else(|| errors::too_many_clients(max))
     };
     if CONSOLES.contains(&wanted.database.as_str()) {
         if wanted.purpose != Purpose::Session {
-            return Err(report::no_replication().into());
+            return Err(errors::no_replication().into());
         }
-        let door = &frontend.live().door;
-        let (may_change, place) = (door.may_change(&wanted.user)?, place(door.reserved)?);
+        let operators = &frontend.live().operators;
+        let (may_change, place) = (operators.may_change(&wanted.user)?, place(operators.reserved)?);
         return Ok(Proved::Operator(Operator { minor: parameters.minor, wanted, may_change, place }));
     }
     let place = place(0)?;
     if frontend.gates.of(&wanted.database).is_disabled() {
-        return Err(report::disabled(&wanted.database).into());
+        return Err(errors::disabled(&wanted.database).into());
     }
     let target = match wanted.purpose {
         Purpose::Session => {
             let target = frontend.target(&wanted.database, &wanted.user, credential);
-            target.ok_or_else(|| report::unknown_database(&wanted.database))?
+            target.ok_or_else(|| errors::unknown_database(&wanted.database))?
         }
-        Purpose::Physical | Purpose::Logical => frontend.target_alone(&wanted, credential)?,
+        Purpose::Physical | Purpose::Logical => {
+            let whole_server = wanted.purpose == Purpose::Physical;
+            frontend.target_alone(&wanted.database, &wanted.user, whole_server, credential)?
+        }
     };
     Ok(Proved::Known(Box::new(Known { minor: parameters.minor, wanted, target, route: None, place })))
 }
@@ -326,7 +308,11 @@ async fn start(
         }
         Purpose::Physical | Purpose::Logical => {
             let parameters = wanted.own_parameters();
-            let begin = replication::begin(&target, worker, parameters);
+            let begin = async {
+                let connected = replication::connect(&target, worker, parameters).await;
+                let (beginning, acquired) = connected.map_err(|error| Refusal::Told(error.report()))?;
+                Ok(Begun { beginning, held: Some(acquired) })
+            };
             unless_gone(stream, scope, &target, Route::Auto, begin).await?
         }
     };
@@ -335,7 +321,7 @@ async fn start(
     let Begun { beginning, held } = begun;
     let (process, secret) = (entry.slot.process, entry.slot.secret());
     let replicas = own.by == RouteBy::Listener && own.route == Route::Replica;
-    let welcome = begin::welcome(&beginning, process, secret, held.is_some(), replicas, told);
+    let welcome = beginning::welcome(&beginning, process, secret, held.is_some(), replicas, told);
     stream.write_all(&welcome).await?;
     let (client, database, user) = (stream.peer(), &wanted.database, &wanted.user);
     target.account.add_login();
@@ -357,20 +343,6 @@ fn rule_for(target: &Target, wanted: &Wanted, settings: &[(String, String)]) -> 
     let named = settings.iter().find(|(name, _)| name == "application_name");
     let application_name = named.map_or("", |(_, value)| value);
     target.routing.rule_for(Who { user: &wanted.user, database: &wanted.database, application_name })
-}
-
-/// What a session begins with before it says anything: the listener's route is stronger than a rule's.
-pub fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> PoolhouseSettings {
-    let by_rule = rule.and_then(|rule| rule.route).map(|preference| match preference {
-        Preference::Auto => Route::Auto,
-        Preference::Primary => Route::Primary,
-        Preference::Replica => Route::Replica,
-    });
-    match (listener, by_rule) {
-        (Some(route), _) => PoolhouseSettings { route, by: RouteBy::Listener, ..PoolhouseSettings::default() },
-        (None, Some(route)) => PoolhouseSettings { route, by: RouteBy::Rule, ..PoolhouseSettings::default() },
-        (None, None) => PoolhouseSettings::default(),
-    }
 }
 
 /// Reads packets until one says what the connection is for. Encryption is not to be had yet.
@@ -427,7 +399,7 @@ async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<C
             None => None,
         },
     };
-    proved.ok_or_else(|| Refusal::Unproved(Words::Ours(report::wrong_password(user)), directory.refusal(user)))
+    proved.ok_or_else(|| Refusal::Unproved(Words::Ours(errors::wrong_password(user)), directory.refusal(user)))
 }
 
 async fn prove_md5(stream: &mut Stream, secret: Option<&Secret>, user: &str) -> Result<bool, Refusal> {

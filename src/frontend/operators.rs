@@ -1,7 +1,7 @@
-//! Where clients go that ask for the console instead of a database: who is let in, and how they are handed over to those
-//! who serve them, whom this module does not know.
+//! Clients that ask for the console instead of a database: who is let in, and how they are handed over to those who serve
+//! them, whom this module does not know.
 
-use super::report;
+use super::errors;
 use crate::{
     clients::{Entry, Place},
     net::Stream,
@@ -13,7 +13,7 @@ pub const CONSOLES: [&str; 2] = ["poolhouse", "pgbouncer"];
 
 /// Who may use the console.
 #[derive(Debug, Default)]
-pub struct Door {
+pub struct Operators {
     /// May change things.
     pub users: Vec<String>,
     /// May look.
@@ -36,7 +36,7 @@ pub struct Visitor {
     pub place: Place,
 }
 
-impl Door {
+impl Operators {
     /// Whether the user may change things.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Door {
         match (is_in(&self.users), is_in(&self.stats_users)) {
             (true, _) => Ok(true),
             (false, true) => Ok(false),
-            (false, false) => Err(report::no_operator(user)),
+            (false, false) => Err(errors::no_operator(user)),
         }
     }
 }

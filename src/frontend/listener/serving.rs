@@ -1,11 +1,11 @@
 //! The threads that serve clients: how each takes clients in, from the accepting task and from other threads, and how as
-//! few of them as suffice are kept busy. `spread` decides; here its orders are carried out.
+//! few of them as suffice are kept busy. `workers::balance` decides; here its orders are carried out.
 
 use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -16,13 +16,13 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{
-    Frontend, Worker,
-    client::{Client, Leave},
-    login::{self, Served},
-    spread::{ALL, BUSY, Load, MoveOrder, Spread},
-};
 use crate::{
+    frontend::{
+        login::{Served, log_in},
+        relay::{Client, Leave, Worker},
+        shared::Frontend,
+        workers::{ALL, BUSY, Load, MoveOrder, Post, Spread},
+    },
     net::{Admitted, listener::Accepted},
     tasks::{Scope, Token},
 };
@@ -51,80 +51,22 @@ struct Intake {
 pub struct Arrivals {
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     pub post: Arc<Post>,
-    /// The number of the thread, from 0 on.
-    pub number: usize,
 }
 
 /// A client on its way to a thread.
 #[derive(Debug)]
 struct Arrival {
-    client: Who,
+    client: Arriving,
     /// Whoever waits for the clients to end waits for this one, too.
     _token: Token,
 }
 
 #[derive(Debug)]
-enum Who {
+enum Arriving {
     /// With the route of the listener, if that has one.
     New(Accepted, Option<Route>, Admitted),
     /// One that has been served by another thread.
     Moved(Box<Client>),
-}
-
-/// What a thread and those who steer it tell each other.
-#[derive(Debug, Default)]
-pub struct Post {
-    clients: AtomicUsize,
-    /// What the thread used of a core of late, in thousandths.
-    busy: AtomicU32,
-    /// The order that stands: its number, to whom, and the share; 0 for none.
-    order: AtomicU64,
-    /// Clients that it has been put to.
-    asked: AtomicU32,
-}
-
-impl Post {
-    fn load(&self) -> Load {
-        Load { busy: self.busy.load(Ordering::Relaxed), clients: self.clients.load(Ordering::Relaxed) }
-    }
-
-    /// `number` tells this order from earlier ones, unless it is the same as the one that stands.
-    fn put_order(&self, order: Option<MoveOrder>, number: u32) {
-        let standing = self.order.load(Ordering::Relaxed);
-        let Some(MoveOrder { to, share, .. }) = order else {
-            if standing != 0 {
-                self.order.store(0, Ordering::Relaxed);
-            }
-            return;
-        };
-        let what = (to as u64 & 0xffff) << 16 | u64::from(share);
-        if standing & 0xffff_ffff != what {
-            self.asked.store(0, Ordering::Relaxed);
-            self.order.store(u64::from(number) << 32 | what, Ordering::Relaxed);
-        }
-    }
-
-    /// The thread to which a client that becomes active is to go. `answered` is the number of the last order that has
-    /// been put to this client: each is put once, and of those in a row a share goes that is exact.
-    #[inline]
-    pub fn destination(&self, answered: &mut u32) -> Option<usize> {
-        match self.order.load(Ordering::Relaxed) {
-            0 => None,
-            order => self.answer(order, answered),
-        }
-    }
-
-    fn answer(&self, order: u64, answered: &mut u32) -> Option<usize> {
-        let number = (order >> 32) as u32;
-        if *answered == number {
-            return None;
-        }
-        *answered = number;
-        let (to, share) = ((order >> 16 & 0xffff) as usize, order & 0xffff);
-        let turn = u64::from(self.asked.fetch_add(1, Ordering::Relaxed));
-        let all = u64::from(ALL);
-        ((turn + 1) * share / all > turn * share / all).then_some(to)
-    }
 }
 
 impl Workers {
@@ -132,8 +74,8 @@ impl Workers {
     pub fn new(count: usize, clients: Scope) -> (Workers, Vec<Arrivals>) {
         let pair = |number| {
             let (sender, arrivals) = mpsc::unbounded_channel();
-            let post = Arc::<Post>::default();
-            (Intake { arrivals: sender, post: post.clone() }, Arrivals { arrivals, post, number })
+            let post = Arc::new(Post::of(number));
+            (Intake { arrivals: sender, post: post.clone() }, Arrivals { arrivals, post })
         };
         let (intakes, arrivals): (Vec<Intake>, _) = (0..count).map(pair).unzip();
         let in_use = Arc::new(AtomicUsize::new(1));
@@ -146,11 +88,11 @@ impl Workers {
         let loads = in_use.iter().map(|intake| intake.post.load()).enumerate();
         let fewest = loads.min_by_key(|(_, load)| (load.busy >= BUSY, load.clients));
         if let Some((to, _)) = fewest {
-            self.hand_over(Who::New(client, route, stranger), to);
+            self.hand_over(Arriving::New(client, route, stranger), to);
         }
     }
 
-    fn hand_over(&self, client: Who, to: usize) {
+    fn hand_over(&self, client: Arriving, to: usize) {
         let intake = &self.intakes[to];
         intake.post.clients.fetch_add(1, Ordering::Relaxed);
         // Fails only when all clients have been waited for long enough: the client sees its socket closed.
@@ -203,7 +145,7 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
     let post = arrivals.post.clone();
     let several = workers.intakes.len() > 1;
     let clients = workers.clients.clone();
-    let desk = Arc::new(Desk { post: post.clone(), frontend, worker, workers });
+    let thread = Arc::new(Thread { post: post.clone(), frontend, worker, workers });
     let mut meter = several.then(Meter::new);
     let mut looks = looks();
     let mut ended = pin!(async {
@@ -216,7 +158,7 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
         tokio::select! {
             arrival = arrivals.arrivals.recv() => {
                 let Some(arrival) = arrival else { return };
-                clients.spawn("client", serve_one(Box::new(arrival), desk.clone()));
+                clients.spawn("client", serve_one(Box::new(arrival), thread.clone()));
             }
             _ = looks.tick(), if metered => {
                 let busy = match &mut meter {
@@ -231,7 +173,7 @@ pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<
 }
 
 /// What the calling thread has for each of its clients.
-struct Desk {
+struct Thread {
     post: Arc<Post>,
     frontend: Arc<Frontend>,
     worker: Arc<Worker>,
@@ -240,34 +182,34 @@ struct Desk {
 
 /// All that an idle client needs beside itself is here: what the future holds counts for each of thousands. Hence one
 /// pointer to what all share, and the login apart.
-async fn serve_one(arrival: Box<Arrival>, desk: Arc<Desk>) {
-    let _leaving = Leaving { post: &desk.post };
-    let Some(client) = Box::pin(take_in(arrival, &desk)).await else { return };
+async fn serve_one(arrival: Box<Arrival>, thread: Arc<Thread>) {
+    let _counted = CountedOut { post: &thread.post };
+    let Some(client) = Box::pin(take_in(arrival, &thread)).await else { return };
     if let Leave::ToMove(client, to) = client.run().await {
-        desk.workers.hand_over(Who::Moved(client), to);
+        thread.workers.hand_over(Arriving::Moved(client), to);
     }
 }
 
 /// The client, logged in and at home on the calling thread; `None` when it has left, or was something else than a client.
-async fn take_in(arrival: Box<Arrival>, desk: &Desk) -> Option<Box<Client>> {
+async fn take_in(arrival: Box<Arrival>, thread: &Thread) -> Option<Box<Client>> {
     match arrival.client {
-        Who::New(accepted, route, stranger) => {
+        Arriving::New(accepted, route, stranger) => {
             let stream = accepted
-                .open(desk.frontend.settings().tcp)
+                .open(thread.frontend.settings().tcp)
                 .inspect_err(|error| tracing::debug!(%error, "a client had gone before it was served"))
                 .ok()?;
-            let (frontend, worker) = (desk.frontend.clone(), desk.worker.clone());
-            match login::log_in(stream, route, stranger, frontend, worker, desk.workers.clients.clone()).await? {
+            let (frontend, worker) = (thread.frontend.clone(), thread.worker.clone());
+            match log_in(stream, route, stranger, frontend, worker, thread.workers.clients.clone()).await? {
                 Served::Client(client) => Some(client),
-                Served::Relay(relay) => {
-                    relay.run().await;
+                Served::Replication(replication) => {
+                    replication.run().await;
                     None
                 }
             }
         }
-        Who::Moved(mut client) => {
+        Arriving::Moved(mut client) => {
             client
-                .arrive(desk.worker.clone())
+                .arrive(thread.worker.clone())
                 .inspect_err(
                     |error| tracing::warn!(%error, "closed a client that could not be moved to another thread"),
                 )
@@ -304,11 +246,11 @@ fn thread_time() -> Duration {
 }
 
 /// Counts a client out of its thread.
-struct Leaving<'a> {
+struct CountedOut<'a> {
     post: &'a Post,
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for CountedOut<'_> {
     fn drop(&mut self) {
         self.post.clients.fetch_sub(1, Ordering::Relaxed);
     }
@@ -317,44 +259,6 @@ impl Drop for Leaving<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// How many of so many clients go, each of which becomes active several times.
-    fn gone(post: &Post, answered: &mut [u32]) -> usize {
-        let mut gone = 0;
-        for _ in 0..3 {
-            gone += answered.iter_mut().filter_map(|answered| post.destination(answered)).count();
-        }
-        gone
-    }
-
-    #[test]
-    fn the_share_of_an_order_is_exact_and_each_client_is_asked_once() {
-        let post = Post::default();
-        for (number, share, clients, expected) in
-            [(1, 500, 2, 1), (2, 500, 10, 5), (3, 250, 10, 2), (4, 1000, 7, 7), (5, 1, 999, 0), (6, 1, 1000, 1)]
-        {
-            let mut answered = vec![0; clients];
-            post.put_order(Some(MoveOrder { from: 0, to: 1, share }), number);
-            assert_eq!(gone(&post, &mut answered), expected, "{share} of {clients}");
-        }
-    }
-
-    #[test]
-    fn an_order_that_stands_is_not_put_again_and_one_that_fell_is_not_followed() {
-        let post = Post::default();
-        let order = Some(MoveOrder { from: 0, to: 3, share: 500 });
-        let mut answered = [0; 4];
-        post.put_order(order, 7);
-        assert_eq!(gone(&post, &mut answered[..2]), 1);
-        post.put_order(order, 8);
-        assert_eq!(gone(&post, &mut answered), 1, "the other two");
-        post.put_order(None, 9);
-        assert_eq!(gone(&post, &mut [0; 4]), 0);
-        post.put_order(order, 10);
-        assert_eq!(gone(&post, &mut answered), 2, "a new one is put to all");
-        assert_eq!(post.destination(&mut 0), None);
-        assert_eq!(post.destination(&mut 0), Some(3), "to whom it says");
-    }
 
     #[test]
     fn a_meter_tells_sleep_from_work() {

@@ -10,15 +10,15 @@ use std::{
 
 use super::{
     super::{
-        acquire::{Acquired, prove},
         exchange::Event,
-        report::{AcquireError, Words},
+        lending::{Acquired, prove},
     },
     Armed, Client, Leave, Wake,
 };
 use crate::{
     clients::{LeaveOrder, Slot},
     databases::stays,
+    frontend::errors::{AcquireError, Words},
 };
 use poolhouse_core::{
     session::{AfterLoss, Need},
@@ -211,7 +211,7 @@ impl Client {
                 return After::Leaves(Leave::Ended);
             }
             Aside::Move(to) => {
-                self.parked = None;
+                self.kept_back = None;
                 return After::Leaves(Leave::ToMove(self, to));
             }
             Aside::Obey(order) => {

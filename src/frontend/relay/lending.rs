@@ -11,11 +11,12 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 
-use super::{exchange::Exchange, report::AcquireError, waits, worker::Worker};
+use super::{exchange::Exchange, waiting, worker::Worker};
 use crate::{
     backend::{ConnectError, ServerManager},
     clients::{LeaveOrder, Slot},
     databases::{Choice, Request, Target, choose, choose_first, stays},
+    frontend::errors::AcquireError,
     monitor::Report,
     net::Stream,
     pool::{Asked, CheckoutError, Lease, Pool, Waiting},
@@ -134,7 +135,7 @@ pub async fn acquire_from(
             }
             Ok(Choice { node, .. }) => node,
             Err(error) => {
-                if let Some(told) = waits::told_of_unknown(target) {
+                if let Some(told) = waiting::told_of_unknown(target) {
                     return Err(told);
                 }
                 let left = hold.saturating_sub(since.elapsed());
@@ -270,7 +271,7 @@ pub async fn acquire_for_client(
     slot.enter_queue(Instant::now());
     let result = {
         let mut acquiring = pin!(acquire(target, worker, request));
-        let mut notice = waits::Notice::new(target, slot.waits_since());
+        let mut notice = waiting::WaitNotice::new(target, slot.waits_since());
         poll_fn(|cx| {
             if slot.take_canceled() {
                 return Poll::Ready(Err(AcquireError::Canceled));
@@ -282,9 +283,9 @@ pub async fn acquire_for_client(
                 return Poll::Ready(Err(AcquireError::Ordered));
             }
             if let Poll::Ready(report) = notice.poll(cx, target, || request) {
-                waits::say(exchange, &report);
+                waiting::say(exchange, &report);
             }
-            if waits::poll_said(exchange, cx, client).is_ready() {
+            if waiting::poll_said(exchange, cx, client).is_ready() {
                 return Poll::Ready(Err(AcquireError::ClientGone));
             }
             exchange.poll_gone(cx, client).map(|()| Err(AcquireError::ClientGone))

@@ -2,12 +2,12 @@
 
 use std::{cell::Cell, sync::Arc, time::Instant};
 
-use super::Worker;
+use super::worker::Worker;
 use crate::databases::{Request, Target, choose_first, wish};
 use poolhouse_core::{
-    session::{Judge, Need, NodeView},
+    session::{Judge, Need, NodeView, PoolhouseSettings, Route, RouteBy},
     sql::KnownText,
-    topology::{Node, NodeId, Role, Topology, standing},
+    topology::{Node, NodeId, Preference, Role, Rule, Topology, standing},
 };
 
 /// What it costs to parse a text, and so many bytes of it, when a message that is only looked at costs 1.
@@ -18,7 +18,7 @@ const BYTES_PER_EFFORT: usize = 16;
 pub type Prejudged = (Arc<[u8]>, Arc<KnownText>);
 
 /// For one client.
-pub struct Guide<'a> {
+pub struct ClientJudge<'a> {
     pub worker: &'a Worker,
     pub target: &'a Target,
     /// Somebody waits until long texts have been judged apart.
@@ -34,7 +34,7 @@ pub struct Guide<'a> {
     pub effort: Cell<u32>,
 }
 
-impl Judge for Guide<'_> {
+impl Judge for ClientJudge<'_> {
     fn verdict(&self, sql: &[u8]) -> Arc<KnownText> {
         match self.prejudged {
             Some((text, verdict)) if **text == *sql => verdict.clone(),
@@ -65,12 +65,12 @@ impl Judge for Guide<'_> {
 }
 
 /// For operators, who have no session and no thread of clients.
-pub struct Outsider<'a> {
+pub struct OperatorJudge<'a> {
     pub target: &'a Target,
     pub rule: Option<u16>,
 }
 
-impl Judge for Outsider<'_> {
+impl Judge for OperatorJudge<'_> {
     fn verdict(&self, sql: &[u8]) -> Arc<KnownText> {
         Arc::new(poolhouse_core::sql::judge_bytes(sql).into())
     }
@@ -129,4 +129,18 @@ fn trouble(target: &Target, node: NodeId) -> String {
 fn lag_bytes(topology: &Topology, node: &Node) -> Option<u64> {
     let primary = topology.node(topology.primary?)?;
     (node.lsn > 0).then(|| primary.lsn.saturating_sub(node.lsn))
+}
+
+/// What a session begins with before it says anything: the listener's route is stronger than a rule's.
+pub fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> PoolhouseSettings {
+    let by_rule = rule.and_then(|rule| rule.route).map(|preference| match preference {
+        Preference::Auto => Route::Auto,
+        Preference::Primary => Route::Primary,
+        Preference::Replica => Route::Replica,
+    });
+    match (listener, by_rule) {
+        (Some(route), _) => PoolhouseSettings { route, by: RouteBy::Listener, ..PoolhouseSettings::default() },
+        (None, Some(route)) => PoolhouseSettings { route, by: RouteBy::Rule, ..PoolhouseSettings::default() },
+        (None, None) => PoolhouseSettings::default(),
+    }
 }

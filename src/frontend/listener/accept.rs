@@ -5,8 +5,8 @@ use std::{io, sync::Arc, time::Duration};
 use rustix::io::Errno;
 use tokio::time::sleep;
 
-use super::{Frontend, Workers};
-use crate::{net::Listener, tasks::Scope};
+use super::serving::Workers;
+use crate::{frontend::shared::Frontend, net::Listener, tasks::Scope};
 use poolhouse_core::session::Route;
 
 /// Pause after an accept that failed for want of a resource, such as file descriptors.

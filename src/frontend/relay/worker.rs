@@ -8,14 +8,12 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{
-    exchange::Exchange,
-    intake::{Arrivals, Post},
-    watch::Watch,
-};
+use super::{counting::CountedFor, exchange::Exchange};
 use crate::{
     backend::{self, Canceler},
     clients::Canceling,
+    frontend::{watch::Watch, workers::Post},
+    metrics::Account,
     tasks::{self, Scope},
 };
 use poolhouse_core::sql::{self, Cache, KnownText};
@@ -54,20 +52,25 @@ pub struct Worker {
 
 impl Worker {
     /// For the calling thread. `seed` keeps others from making statements collide in the cache.
-    pub fn new(arrivals: &Arrivals, seed: u64, cancels: Scope, watch: Arc<Watch>) -> Worker {
+    pub fn new(post: Arc<Post>, seed: u64, cancels: Scope, watch: Arc<Watch>) -> Worker {
         let verdicts = Cache::new_seeded(VERDICTS_MAX, VERDICT_BYTES_MAX, seed);
         let verdicts = Arc::new(Mutex::new(verdicts));
         watch.add_cache(verdicts.clone());
         Worker {
             id: std::thread::current().id(),
-            number: arrivals.number,
+            number: post.number,
             watch,
-            post: arrivals.post.clone(),
+            post,
             exchanges: Mutex::default(),
             verdicts,
             judging: tokio::sync::Mutex::default(),
             cancels,
         }
+    }
+
+    /// Where it is added up what a client of this thread has done.
+    pub fn counts_for<'a>(&'a self, account: &'a Arc<Account>) -> CountedFor<'a> {
+        CountedFor { account, watch: &self.watch, worker: self.number }
     }
 
     /// Asks a server for a cancel. What is returned resolves when nothing can be hit by it any more; it goes on when that is

@@ -6,16 +6,13 @@ use std::{future::poll_fn, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    super::{
-        acquire::cancels_done,
-        exchange::Event,
-        report::{self, Words},
-    },
+    super::{exchange::Event, lending::cancels_done},
     Armed, CANCEL_LIMIT, Client,
 };
 use crate::{
     backend::{self, Mess},
     clients::{LeaveOrder, Place},
+    frontend::errors::{self, Words},
     net::Stream,
 };
 use poolhouse_core::{
@@ -130,7 +127,7 @@ impl Client {
         if order.is_at_once() {
             self.cancel_statement().await;
         }
-        self.fail(Words::Ours(report::ordered(order))).await;
+        self.fail(Words::Ours(errors::ordered(order))).await;
     }
 
     /// Asks the server to stop what it does for this client.
@@ -144,10 +141,10 @@ impl Client {
     pub(super) async fn end_by_limit(mut self: Box<Self>, armed: Armed) {
         let limits = self.target.limits.clone();
         let (limit, report): (_, fn(Duration) -> Report) = match armed {
-            Armed::Query(_) | Armed::Nothing => (limits.query_timeout, report::query_timeout),
-            Armed::IdleTransaction(_) => (limits.idle_transaction_timeout, report::idle_transaction_timeout),
-            Armed::ClientIdle(_) => (limits.client_idle_timeout, report::client_idle_timeout),
-            Armed::Pin(_) => (limits.pin_timeout, report::pin_timeout),
+            Armed::Query(_) | Armed::Nothing => (limits.query_timeout, errors::query_timeout),
+            Armed::IdleTransaction(_) => (limits.idle_transaction_timeout, errors::idle_transaction_timeout),
+            Armed::ClientIdle(_) => (limits.client_idle_timeout, errors::client_idle_timeout),
+            Armed::Pin(_) => (limits.pin_timeout, errors::pin_timeout),
         };
         // A server connection that idles must not be cancelled: that would hit its cleaning.
         if matches!(armed, Armed::Query(_)) {
@@ -195,7 +192,7 @@ impl Client {
 
     pub(super) async fn flush(&mut self) {
         // Who waits for the client must not keep others waiting.
-        self.parked = None;
+        self.kept_back = None;
         let Some(exchange) = &mut self.exchange else { return };
         let stream = &mut self.stream;
         // A client that does not read its last message goes without it.

@@ -10,16 +10,14 @@ use std::{
 
 use tokio::{io::AsyncWriteExt, time::timeout};
 
-use super::{
-    Worker,
-    acquire::{Acquired, acquire},
-    login::Refusal,
-    report::{self, AcquireError, Words},
-    waits::Notice,
-};
+use super::refusal::Refusal;
 use crate::{
     backend::{self, Greeting, Login, QueryError},
     databases::{Beginning, Request, Target, request_any},
+    frontend::{
+        errors::{self, AcquireError, Words},
+        relay::{Acquired, WaitNotice, Worker, acquire},
+    },
     net::Stream,
     tasks::Scope,
 };
@@ -214,13 +212,13 @@ pub async fn unless_gone<T>(
     wait: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<(T, bool), Refusal> {
     let (mut wait, mut told) = (pin!(wait), false);
-    let mut notice = Notice::new(target, Instant::now());
+    let mut notice = WaitNotice::new(target, Instant::now());
     loop {
         let report = tokio::select! {
             biased;
             result = &mut wait => return Ok((result?, told)),
             () = poll_fn(|cx| stream.poll_gone(cx)) => return Err(Refusal::Gone),
-            () = scope.stopping() => return Err(report::shutting_down().into()),
+            () = scope.stopping() => return Err(errors::shutting_down().into()),
             report = poll_fn(|cx| notice.poll(cx, target, || request_any(target, route))) => report,
         };
         let mut out = Vec::new();

@@ -1,18 +1,16 @@
-//! LISTEN for clients that hold no server connection: one connection per database listens for all of them.
+//! LISTEN for clients that hold no server connection: one connection per database listens for all of them, its hub.
 //!
-//! `hub` is that connection, [`Mailbox`] what it has for one client. Here is what a client's own task does about both; what
-//! mail means, and when channels move between a server connection and the hub, is the session's business.
-
-mod hub;
+//! Here is what a client's own task does about it; what mail means, and when channels move between a server connection and
+//! the hub, is the session's business.
 
 use std::sync::Arc;
 
-use self::hub::{Audience, Hub};
 use super::{exchange::Exchange, worker::Worker};
 use crate::{
     backend::Server,
     clients::Slot,
     databases::{HubCommand, HubContact, Listening, Mailbox, Target},
+    frontend::listening,
 };
 use poolhouse_core::{
     session::{self, Delivery, Errand, HubAddress, Session},
@@ -46,7 +44,7 @@ pub enum Attended {
 }
 
 /// What a client's task has at hand for its session that listens.
-pub struct Listener<'a> {
+pub struct MailRound<'a> {
     pub target: &'a Arc<Target>,
     pub slot: &'a Arc<Slot>,
     pub worker: &'a Worker,
@@ -56,7 +54,7 @@ pub struct Listener<'a> {
     pub server: Option<&'a mut Server>,
 }
 
-impl Listener<'_> {
+impl MailRound<'_> {
     /// Runs the session's errands, takes its mail in, and begins to move its channels when that is possible.
     pub fn attend(&mut self) -> Attended {
         while let Some(errand) = self.session.errand() {
@@ -111,16 +109,7 @@ impl Listener<'_> {
         cluster.senders.want();
         let database = self.target.server_database();
         let contact = cluster.hubs.contact(database, &encoding, |marker, commands, scope| {
-            let hub = Hub {
-                cluster: cluster.clone(),
-                database: database.to_owned(),
-                marker,
-                commands,
-                scope: scope.clone(),
-                audience: Audience::default(),
-                writes: cluster.writes.of(database),
-            };
-            scope.spawn("listen for clients", hub.run());
+            listening::start(cluster, database, marker, commands, scope);
         })?;
         let subscriber = cluster.hubs.next_subscriber();
         let mailbox = Arc::new(Mailbox::new(self.slot.clone()));
