@@ -6,8 +6,12 @@ use std::{future::poll_fn, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    super::{exchange::Event, lending::cancels_done},
-    Armed, CANCEL_LIMIT, Client,
+    super::{
+        exchange::Event,
+        lending::cancels_done,
+        limits::{CANCEL_LIMIT, ClientLimit},
+    },
+    Client,
 };
 use crate::{
     backend::{self, Mess},
@@ -138,19 +142,19 @@ impl Client {
         }
     }
 
-    pub(super) async fn end_by_limit(mut self: Box<Self>, armed: Armed) {
+    pub(super) async fn end_by_limit(mut self: Box<Self>, limit: ClientLimit) {
         let limits = self.target.limits.clone();
-        let (limit, report): (_, fn(Duration) -> Report) = match armed {
-            Armed::Query(_) | Armed::Nothing => (limits.query_timeout, errors::query_timeout),
-            Armed::IdleTransaction(_) => (limits.idle_transaction_timeout, errors::idle_transaction_timeout),
-            Armed::ClientIdle(_) => (limits.client_idle_timeout, errors::client_idle_timeout),
-            Armed::Pin(_) => (limits.pin_timeout, errors::pin_timeout),
+        let (lasts, report): (_, fn(Duration) -> Report) = match limit {
+            ClientLimit::Query(_) | ClientLimit::Nothing => (limits.query_timeout, errors::query_timeout),
+            ClientLimit::IdleTransaction(_) => (limits.idle_transaction_timeout, errors::idle_transaction_timeout),
+            ClientLimit::ClientIdle(_) => (limits.client_idle_timeout, errors::client_idle_timeout),
+            ClientLimit::Pin(_) => (limits.pin_timeout, errors::pin_timeout),
         };
         // A server connection that idles must not be cancelled: that would hit its cleaning.
-        if matches!(armed, Armed::Query(_)) {
+        if matches!(limit, ClientLimit::Query(_)) {
             self.cancel_statement().await;
         }
-        self.fail(Words::Ours(report(limit.unwrap_or_default()))).await;
+        self.fail(Words::Ours(report(lasts.unwrap_or_default()))).await;
     }
 
     /// Tells the client why it is disconnected. A server connection in use is not used again, unless it idles cleanly.

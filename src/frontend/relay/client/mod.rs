@@ -14,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::futures::OwnedNotified,
-    time::{Sleep, sleep},
-};
+use tokio::sync::futures::OwnedNotified;
 
 use super::{
     counting::{News, Slow},
@@ -25,6 +22,7 @@ use super::{
     judge::{ClientJudge, Prejudged},
     kept_back::KeptBack,
     lending::{Acquired, FirstTry, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
+    limits::{ClientLimit, LimitTimer},
     mail::{Attended, MailRound, Subscription},
     waiting,
     worker::Worker,
@@ -40,16 +38,13 @@ use crate::{
     pool::{CheckoutError, Lease, Waiting},
 };
 use poolhouse_core::{
-    session::{self, AfterLoss, Ending, Loss, Need, Phase, RefusedRead, Session},
+    session::{AfterLoss, Ending, Loss, Mode, Need, Phase, RefusedRead, Session},
     topology::{Balance, NodeId},
     wire::reply::Status,
 };
 
 /// How long a server may take to show whether it still takes logins.
 const KNOCK_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long a cancel of our own may take.
-const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// One client. Thousands of these are idle at once, so what only a busy one needs is in `exchange` and `lent`. In the order
 /// written, so that what each turn of its task looks at lies together.
@@ -63,7 +58,8 @@ pub struct Client {
     /// It waits for the primary to be proven.
     proof: Option<Pin<Box<OwnedNotified>>>,
     exchange: Option<Box<Exchange>>,
-    timer: Option<Box<Timer>>,
+    /// If the pool has limits.
+    timer: Option<Box<LimitTimer>>,
     worker: Arc<Worker>,
     target: Arc<Target>,
     entry: Entry,
@@ -72,12 +68,7 @@ pub struct Client {
     stream: Stream,
     lent: Option<Acquired>,
     queued: Option<Queued>,
-    /// Statements so far, for the timer and as the seed of choices.
-    turns: u32,
-    /// The rule of the configuration that it is under.
-    rule: Option<u16>,
-    /// When its last write was answered; its reads must see it.
-    last_write: Option<Instant>,
+    choosing: Choosing,
     session: Session,
     /// Since when the session keeps its server connection between transactions.
     pinned_since: Option<Instant>,
@@ -93,6 +84,17 @@ pub struct Client {
 
 // Every idle client holds one.
 const _: () = assert!(size_of::<Client>() <= 448);
+
+/// What decides between nodes for a client, beside its session.
+#[derive(Debug)]
+struct Choosing {
+    /// Statements so far, as the seed of choices, and for the timer.
+    turns: u32,
+    /// The rule of the configuration that the client is under.
+    rule: Option<u16>,
+    /// When its last write was answered; its reads must see it.
+    last_write: Option<Instant>,
+}
 
 /// A place in a pool's queue.
 #[derive(Debug)]
@@ -113,35 +115,6 @@ pub enum Leave {
     ToMove(Box<Client>, usize),
 }
 
-/// The limit that is running, if the pool has any.
-#[derive(Debug)]
-struct Timer {
-    sleep: Pin<Box<Sleep>>,
-    armed: Armed,
-    /// The statement that has been cancelled already; it has a little time to end.
-    canceled: Option<u32>,
-}
-
-impl Timer {
-    /// Belongs to the calling thread; `None` when there are no limits.
-    fn new(limits: &session::Settings) -> Option<Box<Timer>> {
-        let limit = limits.query_timeout.or(limits.idle_transaction_timeout);
-        let limit = limit.or(limits.client_idle_timeout).or(limits.pin_timeout)?;
-        Some(Box::new(Timer { sleep: Box::pin(sleep(limit)), armed: Armed::Nothing, canceled: None }))
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Armed {
-    Nothing,
-    /// A statement runs; the number tells one from the next.
-    Query(u32),
-    IdleTransaction(u32),
-    ClientIdle(u32),
-    /// It keeps its server connection.
-    Pin(u32),
-}
-
 /// What the client's task waits for.
 enum Wake {
     Event(Event),
@@ -152,7 +125,7 @@ enum Wake {
     /// The statement was cancelled while it waited.
     Canceled,
     LeaveOrder(LeaveOrder),
-    Limit(Armed),
+    Limit(ClientLimit),
     /// It becomes active when the database's own code has not been looked at for a while.
     AfterRest,
     /// It becomes active, and is to be served by the thread of this number from now on.
@@ -182,14 +155,14 @@ pub struct ClientParts {
 impl Client {
     pub fn new(parts: ClientParts) -> Box<Client> {
         let ClientParts { stream, session, target, worker, entry, rule, place } = parts;
-        let timer = Timer::new(&target.limits);
+        let timer = LimitTimer::new(&target.limits);
         Box::new(Client {
             stream,
             session,
             target,
             worker,
             entry,
-            rule,
+            choosing: Choosing { turns: 0, rule, last_write: None },
             prejudged: None,
             place: Some(place),
             exchange: None,
@@ -198,11 +171,9 @@ impl Client {
             looks: false,
             proof: None,
             queued: None,
-            last_write: None,
             timer,
             pinned_since: None,
             subscription: None,
-            turns: 0,
             order_answered: 0,
             was_gone: false,
         })
@@ -222,7 +193,7 @@ impl Client {
         self.stream.rehome()?;
         self.worker = worker;
         // A timer belongs to its thread, too.
-        self.timer = Timer::new(&self.target.limits);
+        self.timer = LimitTimer::new(&self.target.limits);
         Ok(())
     }
 
@@ -344,8 +315,8 @@ impl Client {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let server = self.lent.as_mut().map(|(lease, _)| &mut ***lease);
         let mut server = server;
-        let seed = u64::from(self.turns);
-        let (last_write, rule, prejudged) = (self.last_write, self.rule, self.prejudged.as_deref());
+        let seed = u64::from(self.choosing.turns);
+        let (last_write, rule, prejudged) = (self.choosing.last_write, self.choosing.rule, self.prejudged.as_deref());
         let apart = !exchange.is_deserted();
         let judge = ClientJudge {
             worker: &self.worker,
@@ -546,10 +517,10 @@ impl Client {
     }
 
     fn request(&mut self, need: Need) -> Request {
-        self.turns = self.turns.wrapping_add(1);
-        let seed = u64::from(self.turns) ^ (u64::from(self.entry.slot.process) << 32);
-        let after = self.target.must_see(self.last_write);
-        Request { need, after, lsn: self.session.poolhouse_settings().lsn, rule: self.rule, seed }
+        self.choosing.turns = self.choosing.turns.wrapping_add(1);
+        let seed = u64::from(self.choosing.turns) ^ (u64::from(self.entry.slot.process) << 32);
+        let after = self.target.must_see(self.choosing.last_write);
+        Request { need, after, lsn: self.session.poolhouse_settings().lsn, rule: self.choosing.rule, seed }
     }
 
     /// The message at the front cannot be served: its error, and the session goes on.
@@ -630,7 +601,7 @@ impl Client {
 
     fn let_go(&mut self, mut fit: bool) {
         if self.session.wrote() {
-            self.last_write = Some(Instant::now());
+            self.choosing.last_write = Some(Instant::now());
         }
         let mut refused = false;
         if let Some(exchange) = &mut self.exchange {
@@ -714,7 +685,7 @@ impl Client {
         exchange.note_own(before);
         exchange.lose_server();
         if self.session.wrote() {
-            self.last_write = Some(Instant::now());
+            self.choosing.last_write = Some(Instant::now());
         }
         after
     }
@@ -780,39 +751,15 @@ impl Client {
     }
 
     #[inline(never)]
-    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<Armed> {
-        let wanted = self.limit_wanted();
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<ClientLimit> {
+        let (limit, lasts) = self.limit_wanted();
         let Some(timer) = &mut self.timer else { return Poll::Pending };
-        let (armed, limit) = wanted;
-        let Some(limit) = limit else {
-            timer.armed = Armed::Nothing;
-            return Poll::Pending;
-        };
-        if timer.armed != armed {
-            timer.armed = armed;
-            timer.sleep.as_mut().reset(tokio::time::Instant::now() + limit);
-        }
-        timer.sleep.as_mut().poll(cx).map(|()| armed)
+        timer.poll(cx, limit, lasts)
     }
 
     /// A statement is over its time. Notes that it is being cancelled; false when it was before, in vain.
     fn has_time_to_cancel(&mut self, turn: u32) -> bool {
-        let Some(timer) = &mut self.timer else { return false };
-        let first = timer.canceled != Some(turn);
-        timer.canceled = Some(turn);
-        timer.sleep.as_mut().reset(tokio::time::Instant::now() + CANCEL_LIMIT);
-        first
-    }
-
-    /// A client that idles, and keeps its server connection meanwhile: the limit that ends first.
-    fn idle_limit(&self, turn: u32) -> (Armed, Option<Duration>) {
-        let limits = &self.target.limits;
-        let pinned = limits.pin_timeout.zip(self.pinned_since);
-        let left = pinned.map(|(limit, since)| limit.saturating_sub(since.elapsed()));
-        match (left, limits.client_idle_timeout) {
-            (Some(left), idle) if idle.is_none_or(|idle| left < idle) => (Armed::Pin(turn), Some(left)),
-            (_, idle) => (Armed::ClientIdle(turn), idle),
-        }
+        self.timer.as_mut().is_some_and(|timer| timer.has_time_to_cancel(turn))
     }
 
     /// Notes when the session begins to keep its server connection, and when it does no more.
@@ -851,32 +798,32 @@ impl Client {
             _ => {}
         }
         // In session mode nobody counts on a return.
-        if self.target.shared.mode != session::Mode::Session
+        if self.target.shared.mode != Mode::Session
             && let Some((lease, _)) = &mut self.lent
         {
             lease.set_pinned(self.pinned_since.is_some());
         }
     }
 
-    fn limit_wanted(&self) -> (Armed, Option<Duration>) {
+    fn limit_wanted(&self) -> (ClientLimit, Option<Duration>) {
         let limits = &self.target.limits;
         match (&self.lent, &self.exchange) {
             (Some(_), Some(exchange)) => {
                 let turn = exchange.pipeline.owed.turns();
                 if exchange.pipeline.owed.ready_owed() > 0 || exchange.is_held() {
-                    (Armed::Query(turn), limits.query_timeout)
+                    (ClientLimit::Query(turn), limits.query_timeout)
                 } else if exchange.pipeline.owed.status() != Status::Idle
                     || exchange.pipeline.owed.phase() != Phase::Ready
                 {
-                    (Armed::IdleTransaction(turn), limits.idle_transaction_timeout)
+                    (ClientLimit::IdleTransaction(turn), limits.idle_transaction_timeout)
                 } else {
-                    self.idle_limit(turn)
+                    ClientLimit::of_idle(turn, limits, self.pinned_since)
                 }
             }
             _ if self.session.in_waiting_block() => {
-                (Armed::IdleTransaction(self.turns), limits.idle_transaction_timeout)
+                (ClientLimit::IdleTransaction(self.choosing.turns), limits.idle_transaction_timeout)
             }
-            _ => (Armed::ClientIdle(self.turns), limits.client_idle_timeout),
+            _ => (ClientLimit::ClientIdle(self.choosing.turns), limits.client_idle_timeout),
         }
     }
 }

@@ -12,8 +12,9 @@ use super::{
     super::{
         exchange::Event,
         lending::{Acquired, prove},
+        limits::ClientLimit,
     },
-    Armed, Client, Leave, Wake,
+    Client, Leave, Wake,
 };
 use crate::{
     clients::{LeaveOrder, Slot},
@@ -48,7 +49,7 @@ enum Aside {
     /// These end it.
     Move(usize),
     Obey(LeaveOrder),
-    EndByLimit(Armed),
+    EndByLimit(ClientLimit),
     Desert,
     Fail(Box<Report>),
 }
@@ -152,8 +153,10 @@ impl Client {
             Wake::Move(to) => return Some(Aside::Move(to)),
             Wake::LeaveOrder(order) => return Some(Aside::Obey(order)),
             // The server's own error follows, and the session goes on.
-            Wake::Limit(Armed::Query(turn)) if self.has_time_to_cancel(turn) => return Some(Aside::CancelStatement),
-            Wake::Limit(armed) => return Some(Aside::EndByLimit(armed)),
+            Wake::Limit(ClientLimit::Query(turn)) if self.has_time_to_cancel(turn) => {
+                return Some(Aside::CancelStatement);
+            }
+            Wake::Limit(limit) => return Some(Aside::EndByLimit(limit)),
         }
         None
     }
@@ -218,8 +221,8 @@ impl Client {
                 self.obey(order).await;
                 return After::Leaves(Leave::Ended);
             }
-            Aside::EndByLimit(armed) => {
-                self.end_by_limit(armed).await;
+            Aside::EndByLimit(limit) => {
+                self.end_by_limit(limit).await;
                 return After::Leaves(Leave::Ended);
             }
             Aside::Desert => {
