@@ -352,6 +352,7 @@ fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Op
         pool,
         session,
         routing: database.routing.clone(),
+        defaults: database.defaults.clone(),
     }
 }
 

@@ -6,22 +6,26 @@ use super::{EXIT_USAGE, log};
 use crate::app::ReadAgain;
 use crate::config::{self, Loaded, Overrides};
 
-/// Where the connection string comes from when nothing else says it, as for many applications.
-const UPSTREAM_VARIABLE: &str = "DATABASE_URL";
+/// Where the connection string comes from when no flag says it: the second is what many applications have, and may name
+/// Poolhouse itself, for them.
+const UPSTREAM_VARIABLES: [&str; 2] = ["POOLHOUSE_UPSTREAM", "DATABASE_URL"];
 
 /// Run Poolhouse until SIGTERM or SIGINT.
 ///
 /// With CONFIG everything comes from that file. Without it, the servers come from --upstream or from the environment
-/// variable DATABASE_URL: clients log in with the user and password of that URL and find its database under the same
-/// name.
+/// variable POOLHOUSE_UPSTREAM, else DATABASE_URL: clients log in with the user and password of that URL and find its
+/// database under the same name. Applications get the same URL with Poolhouse's address, like
+/// postgres://app:secret@127.0.0.1:6432/app.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The configuration file (TOML).
     config: Option<PathBuf>,
-    /// The servers, as a PostgreSQL URL or keyword string; several hosts are allowed [default: $DATABASE_URL].
+    /// The servers, as a PostgreSQL URL or keyword string; several hosts are allowed [env: POOLHOUSE_UPSTREAM, else
+    /// DATABASE_URL].
     ///
-    /// The list of processes shows what stands here, a password too: prefer DATABASE_URL for one. TLS to servers is
-    /// not available yet: sslmode=prefer goes without, sslmode=require is refused.
+    /// It may be the application's own URL: what is for its driver or pool is ignored. The list of processes shows what
+    /// stands here, a password too: prefer the environment for one. TLS to servers is not available yet: sslmode=prefer
+    /// goes without, sslmode=require is refused.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     upstream: Option<String>,
     /// Where to listen, in place of what the file says; may be given several times [default: 127.0.0.1:6432].
@@ -44,6 +48,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(set_level) => set_level,
         Err(problem) => return wrong_usage(&problem),
     };
+    for note in &loaded.notes {
+        tracing::info!("{note}");
+    }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -63,10 +70,12 @@ fn load(arguments: &Arguments) -> Result<(Loaded, ReadAgain), String> {
         (Some(path), _) => Box::new(move || config::load(&path, &over)),
         (None, Some(upstream)) => Box::new(move || config::from_upstream(&upstream, "--upstream", &over)),
         (None, None) => {
-            let upstream = env::var(UPSTREAM_VARIABLE).map_err(|_| {
-                format!("poolhouse serve: name a configuration file, give --upstream URL or set {UPSTREAM_VARIABLE}")
+            let set = |name: &'static str| Some((name, env::var(name).ok().filter(|text| !text.is_empty())?));
+            let [first, second] = UPSTREAM_VARIABLES;
+            let (variable, upstream) = set(first).or_else(|| set(second)).ok_or_else(|| {
+                format!("poolhouse serve: name a configuration file, give --upstream URL, or set {first} or {second}")
             })?;
-            Box::new(move || config::from_upstream(&upstream, UPSTREAM_VARIABLE, &over))
+            Box::new(move || config::from_upstream(&upstream, variable, &over))
         }
     };
     let loaded = read().map_err(|mistakes| mistakes.to_string())?;

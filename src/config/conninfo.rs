@@ -4,7 +4,7 @@
 //! The text holds a password, and a slip in it (an `@` that should be `%40`) can move the password anywhere. So no
 //! message repeats any of the text, but for parameter names that are plain words.
 
-use super::mistake::Wrong;
+use super::{mistake::Wrong, parameters::is_plain as is_word};
 
 /// A parameter, its percent signs and backslashes undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +16,12 @@ pub(super) struct Parameter {
 /// Reads a URL or a keyword string. In a URL with several hosts, `host` and `port` are lists with commas as in a
 /// keyword string.
 pub(super) fn parse(text: &str) -> Result<Vec<Parameter>, Vec<Wrong>> {
-    let text = text.trim();
-    for scheme in ["postgresql://", "postgres://"] {
-        if let Some(rest) = text.strip_prefix(scheme) {
-            return url(rest);
-        }
+    let text = unquoted(text.trim());
+    if let Some(rest) = after_scheme(text) {
+        return url(rest);
+    }
+    if let Some(rest) = text.strip_prefix("jdbc:postgresql:") {
+        return jdbc(rest);
     }
     let is_keywords = text.split_once('=').is_some_and(|(first, _)| is_word(first.trim()));
     if is_keywords {
@@ -30,9 +31,38 @@ pub(super) fn parse(text: &str) -> Result<Vec<Parameter>, Vec<Wrong>> {
     Err(vec![Wrong::new("is neither a PostgreSQL URL nor a keyword string", mend)])
 }
 
-/// Whether a name can be shown: no part of a password, unless that is a plain word in the place of a name.
-fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+/// Without the quotes that files of environment variables may leave around a value.
+fn unquoted(text: &str) -> &str {
+    let within = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(text)
+}
+
+/// Names of PostgreSQL in URLs: libpq's, and those that object mappers have for their adapters. A driver may be named behind
+/// a plus sign, as SQLAlchemy does.
+const SCHEMES: [&str; 9] =
+    ["postgres", "postgresql", "postgis", "pgsql", "psql", "pg", "ecto", "timescaledb", "timescalegis"];
+
+/// What follows the scheme of a URL.
+fn after_scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (name, driver) = scheme.split_once('+').unwrap_or((scheme, "none"));
+    let is_driver = !driver.is_empty() && driver.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let is_known = SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(name));
+    (is_known && is_driver).then_some(rest)
+}
+
+/// As pgjdbc has it: without a host, or even without slashes, the server is on this machine.
+fn jdbc(rest: &str) -> Result<Vec<Parameter>, Vec<Wrong>> {
+    let mut parameters = url(rest.strip_prefix("//").unwrap_or(&format!("/{}", rest.trim_start_matches('/'))))?;
+    if !parameters.iter().any(|parameter| matches!(&*parameter.name, "host" | "hostaddr")) {
+        parameters.push(Parameter { name: "host".to_owned(), value: "localhost".to_owned() });
+    }
+    Ok(parameters)
+}
+
+/// A name in a URL, also of a driver that has dashes or brackets in it.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte))
 }
 
 const ENCODE: &str = "write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25 in user and password";
@@ -56,7 +86,7 @@ fn url(rest: &str) -> Result<Vec<Parameter>, Vec<Wrong>> {
     parts.add("dbname", database);
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            Some((name, value)) if is_word(name) => parts.add_any(name, value),
+            Some((name, value)) if is_name(name) => parts.add_any(name, value),
             _ => parts.wrong.push(Wrong::new("has a parameter after ? that is no name=value", ENCODE)),
         }
     }
@@ -195,6 +225,23 @@ mod tests {
         check("postgres://%2Frun%2Fpg/d", &[("host", "/run/pg"), ("dbname", "d")]);
         check("postgres://h?user=u%20v&password=", &[("host", "h"), ("user", "u v"), ("password", "")]);
         check(" postgres://h/d?a=b=c&\n", &[("host", "h"), ("dbname", "d"), ("a", "b=c")]);
+        for scheme in [
+            "postgresql+psycopg2",
+            "postgresql+asyncpg",
+            "postgresql+psycopg",
+            "postgres+pg8000",
+            "postgis",
+            "POSTGRESQL",
+            "ecto",
+            "pgsql",
+            "jdbc:postgresql",
+        ] {
+            check(&format!("{scheme}://u@h:1/d"), &[("user", "u"), ("host", "h"), ("port", "1"), ("dbname", "d")]);
+            check(&format!("\"{scheme}://h/d\""), &[("host", "h"), ("dbname", "d")]);
+        }
+        check("jdbc:postgresql:d?user=u", &[("dbname", "d"), ("user", "u"), ("host", "localhost")]);
+        check("jdbc:postgresql:///d", &[("dbname", "d"), ("host", "localhost")]);
+        check("postgres://h?x-a=1&options[b]=2", &[("host", "h"), ("x-a", "1"), ("options[b]", "2")]);
     }
 
     #[test]
@@ -215,7 +262,9 @@ mod tests {
             "",
             "sesame",
             "mysql://u:sesame@h/d",
-            "jdbc:postgresql://h/d?password=sesame",
+            "jdbc:mysql://h/d?password=sesame",
+            "prisma+postgres://sesame@h",
+            "postgres+://u:sesame@h/d",
             "postgres:/h",
             "postgres://u:sesame@ses@h/d",
             "postgres://u:se/same@h/d",

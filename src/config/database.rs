@@ -41,6 +41,7 @@ pub(super) fn read(name: &str, item: &Item<'_>, ground: &Ground<'_>, findings: &
         pool: pooling.lending,
         session: pooling.session,
         routing: cluster::routing(raw.routing.as_ref(), &base, nodes, findings),
+        defaults: Vec::new(),
     }
 }
 

@@ -34,7 +34,7 @@ const CLIENTS_MAX: usize = 1_000_000;
 const CONNECTIONS_MAX: usize = 100_000;
 const FAILURES_MAX: usize = 1000;
 const STATEMENTS_MAX: usize = 100_000;
-const KEEPALIVES_MAX: usize = 127;
+pub(super) const KEEPALIVES_MAX: usize = 127;
 /// Most places for operators.
 const RESERVED_MAX: usize = 1_000;
 pub(super) const WEIGHT_MAX: f64 = 1000.0;

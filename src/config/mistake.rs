@@ -87,6 +87,7 @@ pub(super) struct Findings {
     line_starts: Vec<usize>,
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
+    notes: Vec<Mistake>,
 }
 
 impl Findings {
@@ -98,6 +99,7 @@ impl Findings {
             line_starts: std::iter::once(0).chain(ends).collect(),
             mistakes: Vec::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -127,6 +129,12 @@ impl Findings {
         }
     }
 
+    /// Nothing is wrong, and somebody may want to know.
+    pub fn note(&mut self, place: &Place, what: impl Into<String>) {
+        let note = self.at(place, what.into(), String::new());
+        self.notes.push(note);
+    }
+
     fn at(&self, place: &Place, what: String, mend: String) -> Mistake {
         Mistake { source: self.source.clone(), line: place.line, key: place.key.clone(), what, mend }
     }
@@ -135,7 +143,7 @@ impl Findings {
     pub fn finish(mut self, settings: Settings) -> Result<Loaded, Mistakes> {
         self.warnings.sort_by_key(|warning| warning.line);
         if self.mistakes.is_empty() {
-            return Ok(Loaded { settings, warnings: self.warnings });
+            return Ok(Loaded { settings, warnings: self.warnings, notes: self.notes });
         }
         Err(self.refuse())
     }

@@ -28,6 +28,7 @@ mod keys;
 mod kind;
 mod listing;
 mod mistake;
+mod parameters;
 mod pooling;
 mod raw;
 mod reference;
@@ -112,6 +113,9 @@ pub struct Database {
     pub session: session::Settings,
     /// Already merged from the cluster's and the database's own.
     pub routing: topology::Routing,
+    /// Settings with which sessions begin that do not say so themselves, as in a startup packet. Only a connection string
+    /// has some.
+    pub defaults: Vec<(String, String)>,
 }
 
 /// Who logs in to the servers of a database, whoever the client is.
@@ -161,6 +165,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is odd about it, for the log.
     pub warnings: Vec<Mistake>,
+    /// What is not, and may still surprise somebody.
+    pub notes: Vec<Mistake>,
 }
 
 /// What the command line says in place of the file.

@@ -783,7 +783,8 @@ fn upstream(text: &str, listen: &[&str]) -> Result<Loaded, Mistakes> {
 #[test]
 fn upstreams_that_are_right() {
     let check = |text: &str, addresses: &[&str], user: &str, password: Option<&str>, database: &str| {
-        let Loaded { settings, warnings } = upstream(text, &[]).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+        let Loaded { settings, warnings, .. } =
+            upstream(text, &[]).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
         let cluster = &settings.clusters[0];
         let shown: Vec<_> = cluster.addresses.iter().map(ToString::to_string).collect();
         let names: Vec<_> = cluster.topology.nodes.iter().map(|node| node.name.clone()).collect();
@@ -833,6 +834,71 @@ fn upstreams_that_are_right() {
     assert_eq!((settings.workers, settings.listen.len()), (1, 1));
 }
 
+/// What is said of a connection string that is right: notes, and then warnings.
+fn said(text: &str) -> Vec<String> {
+    let Loaded { notes, warnings, .. } = upstream(text, &[]).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+    notes.iter().chain(&warnings).map(ToString::to_string).collect()
+}
+
+#[test]
+fn applications_may_give_their_own_urls() {
+    let client = "for the application's own driver or pool, ignored here";
+    let check = |url: &str, names: &str| {
+        let note = format!("--upstream: {names}: {client}");
+        assert_eq!(said(&format!("{url}://u:p@h/d")), Vec::<String>::new(), "{url}");
+        let query: Vec<_> = names.split(", ").map(|name| format!("{name}=1")).collect();
+        assert_eq!(said(&format!("{url}://u:p@h/d?{}", query.join("&"))), [note], "{names}");
+    };
+    check("postgresql", "schema, connection_limit, pgbouncer, pool_timeout, socket_timeout, statement_cache_size");
+    check("postgis", "pool, prepared_statements, reaping_frequency, checkout_timeout, encoding, adapter");
+    check("postgresql+asyncpg", "prepared_statement_cache_size, command_timeout, client_encoding");
+    check("postgresql+psycopg2", "conn_max_age, load_balance_hosts, max_protocol_version");
+    check("jdbc:postgresql", "prepareThreshold, reWriteBatchedInserts, tcpKeepAlive, stringtype, loginTimeout");
+    check("postgres", "pool_max_conns, binary_parameters, x-migrations-table, serverVersion");
+    let both = said("postgres://u:p@h/d?sslmode=prefer&sslrootcert=x&schema=s&ssl=false&sslcert=y&pool=5");
+    let encryption = "about encryption, of which there is none to servers yet, ignored";
+    assert_eq!(
+        both,
+        [format!("--upstream: schema, pool: {client}"), format!("--upstream: sslrootcert, sslcert: {encryption}"),]
+    );
+    let unknown = said("postgres://u:p@h/d?colour=red&statement_timout=1");
+    assert_eq!(unknown.len(), 2);
+    assert!(unknown[0].starts_with("--upstream: colour: is no connection parameter of PostgreSQL or of a driver"));
+    assert!(unknown[1].ends_with("did you mean `statement_timeout`?"), "{unknown:?}");
+}
+
+#[test]
+fn parameters_of_libpq_are_honoured() {
+    let settings = |query: &str| {
+        let url = format!("postgres://u:p@h/d?{query}");
+        assert_eq!(said(&url), Vec::<String>::new());
+        upstream(&url, &[]).unwrap().settings
+    };
+    let begins = |query: &str| settings(query).databases["d"].defaults.clone();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(begins("application_name=a&fallback_application_name=b"), [pair("application_name", "a")]);
+    assert_eq!(begins("fallback_application_name=b"), [pair("application_name", "b")]);
+    assert_eq!(begins("options=-c%20search_path%3Ds"), [pair("options", "-c search_path=s")]);
+    assert_eq!(begins("currentSchema=s&options[jit]=off"), [pair("jit", "off"), pair("search_path", "s")]);
+    let tcp = |query: &str| settings(query).clusters[0].tcp;
+    let to_servers = crate::net::Tcp::TO_SERVERS;
+    assert_eq!(tcp("keepalives=1&keepalives_idle=0&tcp_user_timeout=0"), to_servers);
+    assert_eq!(tcp("keepalives=0"), crate::net::Tcp { keepalive_idle: None, ..to_servers });
+    let all = tcp("keepalives_idle=7&keepalives_interval=3&keepalives_count=2&tcp_user_timeout=9000");
+    let seconds = Duration::from_secs;
+    assert_eq!((all.keepalive_idle, all.keepalive_interval, all.keepalive_count), (Some(seconds(7)), seconds(3), 2));
+    assert_eq!(all.user_timeout, Some(seconds(9)));
+    for (text, limit) in [("0", None), ("-1", None), ("7", Some(seconds(7)))] {
+        let usual = settings("").clusters[0].connect_timeout;
+        let limit = limit.unwrap_or(usual);
+        assert_eq!(settings(&format!("connect_timeout={text}")).clusters[0].connect_timeout, limit, "{text}");
+    }
+    for (value, only) in [("any", 0), ("primary", 0), ("prefer-standby", 0), ("standby", 1), ("read-only", 1)] {
+        let routing = &settings(&format!("target_session_attrs={value}")).databases["d"].routing;
+        assert_eq!(routing.rules.len(), only, "{value}");
+    }
+}
+
 #[test]
 fn upstreams_that_are_wrong() {
     let check = |text: &str, listen: &[&str], expected: &[&str]| {
@@ -859,20 +925,15 @@ fn upstreams_that_are_wrong() {
         &["sslmode: verify-full is not available yet: there is no TLS to servers; write disable | allow | prefer"],
     );
     wrong("postgres://u@h/d?sslmode=on", &["sslmode: has an unknown value"]);
-    wrong("postgres://u@h/d?ssl=true&sslrootcert=x", &["ssl: not available yet", "sslrootcert: not available yet"]);
+    wrong("postgres://u@h/d?ssl=true&sslrootcert=x", &["ssl: true is not available yet"]);
+    wrong("postgres://u@h/d?sslrootcert=system", &["sslrootcert: asks for TLS"]);
+    wrong("postgres://u@h/d?require_auth=none&requirepeer=x", &["require_auth: is not", "requirepeer: is not"]);
+    wrong("postgres://u@h/d?passfile=x&service=y", &["passfile: is not read", "service: is not read"]);
     wrong("postgres://u@h/d?channel_binding=require", &["channel_binding: require is not available yet"]);
-    wrong("postgres://u@h/d?target_session_attrs=standby", &["target_session_attrs: can only be any or read-write"]);
-    wrong("postgres://u@h/d?load_balance_hosts=random", &["load_balance_hosts: is not needed"]);
-    wrong(
-        "postgres://u@h/d?application_name=x&options=-c",
-        &["application_name: is the client's to say", "options: is the client's"],
-    );
-    wrong("postgres://u@h/d?connect_timeout=0", &["connect_timeout: write whole seconds from 1 to 3600"]);
-    wrong("postgres://u@h/d?keepalives=1", &["keepalives: is not available here; remove it"]);
-    wrong(
-        "postgres://u@h/d?pgbouncer=true&schema=x",
-        &["pgbouncer: is no connection parameter of PostgreSQL; remove it", "schema: is no"],
-    );
+    wrong("postgres://u@h/d?target_session_attrs=x", &["target_session_attrs: has an unknown value; write any"]);
+    wrong("postgres://u@h/d?connect_timeout=x", &["connect_timeout: write whole seconds from 0 to 3600"]);
+    wrong("postgres://u@h/d?keepalives_count=128", &["keepalives_count: write a whole number from 0 to 127"]);
+    wrong("postgres://u@h/d?pa55word=sesame", &["--upstream -: has a parameter after ? that is no name=value"]);
     wrong("host=h user=u pasword=sesame", &["pasword: did you mean `password`?"]);
     wrong(
         "host=h user=u password=x sesame=y",
@@ -886,11 +947,7 @@ fn upstreams_that_are_wrong() {
         &["0.0.0.0:1"],
         &["password: is missing, so everyone who reaches 0.0.0.0:1 would be let in"],
     );
-    check(
-        "postgres://h?x=1",
-        &["y"],
-        &["x: is no connection parameter", "user: is missing", "--listen -: is a host name"],
-    );
+    check("postgres://h?x=1", &["y"], &["user: is missing", "--listen -: is a host name"]);
 }
 
 #[test]

@@ -10,21 +10,23 @@ use super::{
     cluster,
     conninfo::{self, Parameter},
     database::reserved,
+    keys::KEEPALIVES_MAX,
     mistake::{Findings, Place, Wrong},
+    parameters::{self, Ignored, Meaning},
     value::Outside,
 };
 use crate::{
     admin::Settings as Console,
     monitor,
-    net::{Address, Listen},
+    net::{Address, Listen, Tcp},
 };
 use poolhouse_core::{
     auth::{self, Method, Secret},
-    session::nearest_word,
-    topology::Routing,
+    sql::Pattern,
+    topology::{Preference, Routing, Rule},
 };
 
-const CONNECT_SECONDS_MAX: u64 = 3600;
+const CONNECT_SECONDS_MAX: i64 = 3600;
 const HOSTS_MAX: usize = 100;
 
 /// What the connection string says, checked.
@@ -35,6 +37,11 @@ struct Target {
     password: Option<Secret>,
     database: String,
     connect_timeout: Option<Duration>,
+    tcp: Tcp,
+    /// Settings with which sessions begin that do not say so themselves.
+    defaults: Vec<(String, String)>,
+    /// The application wants a server that only reads.
+    reads_only: bool,
 }
 
 /// Settings for `text`, which came from the flag or variable `source`.
@@ -66,7 +73,8 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
         login: Some(login),
         pool: pooling.lending,
         session: pooling.session,
-        routing: Routing::default(),
+        routing: routing(&target),
+        defaults: target.defaults.clone(),
     };
     let user = target.user.clone();
     let settings = Settings {
@@ -101,6 +109,19 @@ fn auth(target: &Target, listen: &[Listen], findings: &mut Findings) -> auth::Se
     auth::Settings { method: Method::Trust, users: BTreeMap::new() }
 }
 
+/// Everything goes to replicas if the application asks for a server that only reads.
+fn routing(target: &Target) -> Routing {
+    let all = Rule {
+        user: Some(Pattern::Name(target.user.as_str().into())),
+        database: None,
+        application_name: None,
+        route: Some(Preference::Replica),
+        weights: None,
+    };
+    let rules = if target.reads_only { vec![all] } else { Vec::new() };
+    Routing { rules: rules.into(), ..Routing::default() }
+}
+
 fn main_cluster(target: Target) -> monitor::Settings {
     let nodes = target.addresses.iter().map(cluster::node).collect();
     let mut settings = cluster::defaults("main", target.addresses, nodes);
@@ -108,26 +129,13 @@ fn main_cluster(target: Target) -> monitor::Settings {
     settings.health.password = target.password;
     settings.health.database = target.database;
     settings.connect_timeout = target.connect_timeout.unwrap_or(settings.connect_timeout);
+    settings.tcp = target.tcp;
     settings
 }
 
 fn target(parameters: &[Parameter], findings: &mut Findings) -> Target {
-    // Later ones count, as for libpq: what follows `?` in a URL goes over what stands before.
-    let values: BTreeMap<&str, &str> = parameters.iter().map(|p| (p.name.as_str(), p.value.as_str())).collect();
-    let value = |name: &str| values.get(name).copied().filter(|value| !value.is_empty());
-    let mut before = "";
-    for Parameter { name, value } in parameters {
-        match judge(name, value) {
-            // The second half of a password with a space must not be shown as the name of a parameter.
-            Err(Judged::Unknown(_)) if before == "password" => {
-                let what = "is followed by something that is no parameter";
-                findings.mistake(&Place::absent(before), what, "put a password with spaces in single quotes");
-            }
-            Err(Judged::Unknown(wrong) | Judged::Refused(wrong)) => findings.wrong(&Place::absent(name), wrong),
-            Ok(()) => {}
-        }
-        before = name;
-    }
+    let (values, defaults) = sort(parameters, findings);
+    let value = |name: &str| values.get(name).map(String::as_str).filter(|value| !value.is_empty());
     for (name, value) in values.iter().filter(|(_, value)| value.contains('\0')) {
         findings.mistake(
             &Place::absent(name),
@@ -149,8 +157,75 @@ fn target(parameters: &[Parameter], findings: &mut Findings) -> Target {
         user: user.to_owned(),
         password: value("password").map(|password| Secret::Plain(password.to_owned())),
         database: database.to_owned(),
-        connect_timeout: value("connect_timeout").and_then(connect_timeout),
+        connect_timeout: connect_timeout(&value, findings),
+        tcp: tcp(&value, findings),
+        defaults,
+        reads_only: value("target_session_attrs").and_then(parameters::target).unwrap_or(false),
     }
+}
+
+/// What says where to go, and settings for sessions, each by its name. Later ones count, as for libpq: what follows `?` in
+/// a URL goes over what stands before.
+fn sort(parameters: &[Parameter], findings: &mut Findings) -> (BTreeMap<String, String>, Vec<(String, String)>) {
+    let (mut values, mut settings) = (BTreeMap::new(), BTreeMap::new());
+    let mut ignored: BTreeMap<Ignored, Vec<&str>> = BTreeMap::new();
+    let mut before = "";
+    for Parameter { name, value } in parameters {
+        match parameters::meaning(name, value) {
+            // The second half of a password with a space must not be shown as the name of a parameter.
+            Meaning::Unknown(_) | Meaning::Refused(_) if before == "password" && !parameters::is_known(name) => {
+                let what = "is followed by something that is no parameter";
+                findings.mistake(&Place::absent(before), what, "put a password with spaces in single quotes");
+            }
+            Meaning::Followed(name) => _ = values.insert(name, value.clone()),
+            Meaning::Setting(name) => _ = settings.insert(name, value.clone()),
+            Meaning::Ignored(why) => ignored.entry(why).or_default().push(name),
+            Meaning::Unknown(wrong) => findings.warning(&Place::absent(name), wrong.what, wrong.mend),
+            Meaning::Refused(wrong) => {
+                let shown = if parameters::is_plain(name) { name } else { "" };
+                findings.wrong(&Place::absent(shown), wrong);
+            }
+        }
+        before = name;
+    }
+    for why in Ignored::ALL {
+        if let Some(names) = ignored.get(&why) {
+            findings.note(&Place::absent(&names.join(", ")), why.words());
+        }
+    }
+    if let Some(fallback) = settings.remove("fallback_application_name") {
+        settings.entry("application_name".to_owned()).or_insert(fallback);
+    }
+    settings.retain(|_, value| !value.is_empty());
+    (values, settings.into_iter().collect())
+}
+
+/// libpq's parameters for the connections' keepalive; 0 leaves what Poolhouse does without a word on it.
+fn tcp<'a>(value: &impl Fn(&str) -> Option<&'a str>, findings: &mut Findings) -> Tcp {
+    let mut tcp = Tcp::TO_SERVERS;
+    let mut number = |name: &str, most: u64| {
+        let text = value(name)?;
+        let number = text.parse().ok().filter(|number| *number <= most);
+        if number.is_none() {
+            findings.mistake(&Place::absent(name), "is out of range", format!("write a whole number from 0 to {most}"));
+        }
+        number.filter(|number| *number > 0)
+    };
+    const SECONDS_MAX: u64 = 3600;
+    let idle = number("keepalives_idle", SECONDS_MAX);
+    tcp.keepalive_idle = idle.map(Duration::from_secs).or(tcp.keepalive_idle);
+    if let Some(seconds) = number("keepalives_interval", SECONDS_MAX) {
+        tcp.keepalive_interval = Duration::from_secs(seconds);
+    }
+    let count = number("keepalives_count", KEEPALIVES_MAX as u64);
+    tcp.keepalive_count = count.and_then(|count| u32::try_from(count).ok()).unwrap_or(tcp.keepalive_count);
+    if let Some(milliseconds) = number("tcp_user_timeout", SECONDS_MAX * 1000) {
+        tcp.user_timeout = Some(Duration::from_millis(milliseconds.max(1000)));
+    }
+    if value("keepalives") == Some("0") {
+        tcp.keepalive_idle = None;
+    }
+    tcp
 }
 
 /// Hosts and ports: as many ports as hosts, or one for all, or none. A host that begins with `/` is a directory with
@@ -203,103 +278,16 @@ fn address(name: &str, port: u16) -> Result<Address, Wrong> {
     Ok(Address::Tcp { host: address::host_name(name).map_err(unreadable)?, port })
 }
 
-fn connect_timeout(text: &str) -> Option<Duration> {
-    let seconds = text.parse().ok().filter(|seconds| (1..=CONNECT_SECONDS_MAX).contains(seconds))?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// Parameters that say where to go and who logs in; used elsewhere.
-const USED: [&str; 6] = ["host", "hostaddr", "port", "user", "password", "dbname"];
-
-/// Parameters that belong into the client's own connection string.
-const CLIENTS: [&str; 5] =
-    ["application_name", "fallback_application_name", "client_encoding", "options", "replication"];
-
-/// Parameters of libpq that are about TLS.
-const TLS: [&str; 11] = [
-    "ssl",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "sslpassword",
-    "sslcrl",
-    "sslcrldir",
-    "sslsni",
-    "sslcompression",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
-];
-
-/// Parameters of libpq that are understood but not followed.
-const OTHERS: [&str; 16] = [
-    "passfile",
-    "service",
-    "servicefile",
-    "require_auth",
-    "requirepeer",
-    "krbsrvname",
-    "gsslib",
-    "gssdelegation",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "tcp_user_timeout",
-    "sslnegotiation",
-    "min_protocol_version",
-    "max_protocol_version",
-];
-
-/// Why a parameter is an error.
-enum Judged {
-    Unknown(Wrong),
-    Refused(Wrong),
-}
-
-/// Whether a parameter can be honoured. What is not is an error, lest somebody relies on it.
-fn judge(name: &str, value: &str) -> Result<(), Judged> {
-    const REMOVE: &str = "remove it";
-    let refuse = |what: &str, mend: &str| Err(Judged::Refused(Wrong::new(what, mend)));
-    match name {
-        _ if USED.contains(&name) => Ok(()),
-        "connect_timeout" if connect_timeout(value).is_some() => Ok(()),
-        "connect_timeout" => refuse("is out of range", &format!("write whole seconds from 1 to {CONNECT_SECONDS_MAX}")),
-        "sslmode" => judge_choice(value, &["disable", "allow", "prefer"], &["require", "verify-ca", "verify-full"]),
-        "channel_binding" | "gssencmode" => judge_choice(value, &["disable", "prefer"], &["require"]),
-        "target_session_attrs" if ["any", "read-write"].contains(&value) => Ok(()),
-        "target_session_attrs" => refuse(
-            "can only be any or read-write: Poolhouse finds out the roles and sends reads to replicas itself",
-            REMOVE,
-        ),
-        "load_balance_hosts" if value == "disable" => Ok(()),
-        "load_balance_hosts" => refuse("is not needed: Poolhouse balances reads itself", REMOVE),
-        _ if CLIENTS.contains(&name) => {
-            refuse("is the client's to say: what clients ask for is passed on", "move it to the client's own URL")
+/// For libpq 0 and less stand for no limit; here they leave it at what it is without a word on it.
+fn connect_timeout<'a>(value: &impl Fn(&str) -> Option<&'a str>, findings: &mut Findings) -> Option<Duration> {
+    let text = value("connect_timeout")?;
+    match text.trim().parse::<i64>() {
+        Ok(seconds) if seconds <= 0 => None,
+        Ok(seconds) if seconds <= CONNECT_SECONDS_MAX => Some(Duration::from_secs(seconds.unsigned_abs())),
+        _ => {
+            let mend = format!("write whole seconds from 0 to {CONNECT_SECONDS_MAX}");
+            findings.mistake(&Place::absent("connect_timeout"), "is out of range", mend);
+            None
         }
-        _ if TLS.contains(&name) => refuse("is not available yet: there is no TLS to servers", REMOVE),
-        _ if OTHERS.contains(&name) => refuse("is not available here", REMOVE),
-        _ => Err(Judged::Unknown(unknown(name))),
     }
-}
-
-fn judge_choice(value: &str, accepted: &[&str], later: &[&str]) -> Result<(), Judged> {
-    let known = accepted.join(" | ");
-    if accepted.contains(&value) {
-        return Ok(());
-    }
-    if let Some(later) = later.iter().find(|later| **later == value) {
-        let what = format!("{later} is not available yet: there is no TLS to servers");
-        let mend = format!("write {known} if the servers accept connections without TLS");
-        return Err(Judged::Refused(Wrong::new(what, mend)));
-    }
-    Err(Judged::Refused(Wrong::new("has an unknown value", format!("write {known}"))))
-}
-
-fn unknown(name: &str) -> Wrong {
-    let known = USED.into_iter().chain(["connect_timeout", "sslmode", "target_session_attrs"]);
-    let mend = match nearest_word(name, known) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => "remove it".to_owned(),
-    };
-    Wrong::new("is no connection parameter of PostgreSQL", mend)
 }

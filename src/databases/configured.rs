@@ -17,6 +17,8 @@ pub struct DatabaseSettings {
     pub pool: pool::Settings,
     pub session: session::Settings,
     pub routing: Routing,
+    /// Settings with which sessions begin that do not say so themselves.
+    pub defaults: Vec<(String, String)>,
 }
 
 impl DatabaseSettings {
@@ -24,7 +26,7 @@ impl DatabaseSettings {
     pub fn serves_like(&self, other: &DatabaseSettings) -> bool {
         Arc::ptr_eq(&self.cluster, &other.cluster)
             && (&self.database, &self.login) == (&other.database, &other.login)
-            && (&self.session, &self.routing) == (&other.session, &other.routing)
+            && (&self.session, &self.routing, &self.defaults) == (&other.session, &other.routing, &other.defaults)
     }
 }
 

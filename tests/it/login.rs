@@ -347,18 +347,23 @@ fn a_login_that_takes_too_long_is_told_so() {
 fn one_command_makes_a_sidecar() {
     let cluster = users();
     let port = poolhouse_lab::throwaway::free_port().unwrap();
-    let url = format!("postgres://s:secret@127.0.0.1:{}/postgres", cluster.node(0).port());
+    let port_of_server = cluster.node(0).port();
+    let url = format!("postgresql+psycopg2://s:secret@127.0.0.1:{port_of_server}/postgres?application_name=app&pool=5");
     for by_environment in [false, true] {
         let program = Program::start(env!("CARGO_BIN_EXE_poolhouse"), |command, _| {
             command.arg("serve").args(["--listen", &format!("127.0.0.1:{port}")]);
             match by_environment {
-                true => command.env("DATABASE_URL", &url),
+                // What applications have may be Poolhouse's own address.
+                true => command
+                    .env("POOLHOUSE_UPSTREAM", &url)
+                    .env("DATABASE_URL", format!("postgres://x@127.0.0.1:{port}/x")),
                 false => command.args(["--upstream", &url]),
             };
         });
         wait_until("it listens", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         let mut client = RawClient::login(port, "postgres", "s", "secret");
         assert_eq!(client.value("SELECT current_user").as_deref(), Some("s"));
+        assert_eq!(client.value("SHOW application_name").as_deref(), Some("app"));
         assert_eq!(refusal(port, "postgres", "s", "wrong").unwrap().0, "28P01");
         drop(program);
         wait_until("the port is free", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).is_err());

@@ -203,7 +203,7 @@ impl Operator {
         let account = frontend.accounts.of(CONSOLES[1], &wanted.user, None);
         account.add_login();
         let entry = enter(frontend, &account, wanted.about(stream.ends()), None, minor)?;
-        let parameters = wanted.settings()?;
+        let parameters = wanted.settings(&[])?;
         tracing::info!(user = wanted.user, may_change, "an operator logged in to the console");
         Ok(move |stream| Visitor {
             stream,
@@ -298,7 +298,7 @@ async fn start(
     let (mut own, mut rule) = (PoolhouseSettings::default(), None);
     let (begun, told) = match wanted.purpose {
         Purpose::Session => {
-            let mut settings = wanted.settings()?;
+            let mut settings = wanted.settings(&target.settings.defaults)?;
             rule = rule_for(&target, &wanted, &settings);
             own = begins_with(target.routing.rule(rule), route);
             own.take(&mut settings)?;

@@ -50,13 +50,20 @@ impl Wanted {
         })
     }
 
-    /// Every setting once, by its name in lower case. Those in `options` are weaker, as in PostgreSQL.
+    /// Every setting once, by its name in lower case. Those in `options` are weaker, as in PostgreSQL, and `defaults` are
+    /// weaker than both.
     ///
     /// # Errors
     /// A switch in `options` that no server understands.
-    pub fn settings(&self) -> Result<Vec<(String, String)>, Report> {
+    pub fn settings(&self, defaults: &[(String, String)]) -> Result<Vec<(String, String)>, Report> {
+        let (options, plain): (Vec<_>, Vec<_>) = defaults.iter().partition(|(name, _)| name == "options");
+        let mut weaker = Vec::new();
+        for (_, options) in options {
+            weaker.extend(switches(options)?);
+        }
         let switches = switches(&self.options)?;
-        let named = switches.iter().chain(&self.plain).map(|(name, value)| (name.as_str(), value.as_str()));
+        let named = weaker.iter().chain(plain).chain(&switches).chain(&self.plain);
+        let named = named.map(|(name, value)| (name.as_str(), value.as_str()));
         Ok(Carried::new(named).iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
@@ -281,7 +288,10 @@ mod tests {
         let options = "-c x.y=1 -c timezone=CET";
         let wanted = read(&[("user", "a"), ("TimeZone", "UTC"), ("options", options), ("_pq_.z", "1")]).unwrap();
         assert_eq!((wanted.user.as_str(), wanted.database.as_str()), ("a", "a"));
-        assert_eq!(wanted.settings().unwrap(), pairs(&[("timezone", "UTC"), ("x.y", "1")]));
+        assert_eq!(wanted.settings(&[]).unwrap(), pairs(&[("timezone", "UTC"), ("x.y", "1")]));
+        let defaults = pairs(&[("options", "-c x.y=2 -c a.b=3"), ("timezone", "CET"), ("search_path", "s")]);
+        let expected = pairs(&[("a.b", "3"), ("search_path", "s"), ("timezone", "UTC"), ("x.y", "1")]);
+        assert_eq!(wanted.settings(&defaults).unwrap(), expected);
         assert_eq!(wanted.own_parameters(), pairs(&[("options", options), ("TimeZone", "UTC")]));
         assert_eq!(read(&[]).unwrap_err().code, SqlState::INVALID_AUTHORIZATION);
     }
