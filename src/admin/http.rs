@@ -174,8 +174,10 @@ fn problem(code: StatusCode, words: &str) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], json(&Problem { error: words })).into_response()
 }
 
-async fn metrics_page(State(service): State<Service>) -> Response {
-    service.make(metrics::page, "text/plain; version=0.0.4; charset=utf-8").await
+async fn metrics_page(State(service): State<Service>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = metrics::Format::accepted(accepted.unwrap_or_default());
+    service.make(move |desk| metrics::page(desk, format), format.content_type()).await
 }
 
 /// One of the console's tables, by its name in lower case: a list of objects.
@@ -212,7 +214,7 @@ async fn index() -> Html<String> {
     let item = |path: &str, about: &str| format!("<li><a href=\"{path}\">{path}</a>: {about}</li>\n");
     let tables: String = Show::ALL.iter().map(|show| item(&format!("/api/{}", path(*show)), show.about())).collect();
     let pages = [
-        item("/metrics", "metrics for Prometheus"),
+        item("/metrics", "metrics, in Prometheus' text format or, when asked for, OpenMetrics"),
         item("/healthz", "whether the process is alive"),
         item("/readyz", "whether it can serve writes; /readyz?reads for reads"),
     ]

@@ -1,4 +1,4 @@
-//! Metrics in Prometheus' text format: what there is, in base units, with bounded labels. Each is declared once, with how it
+//! Metrics in Prometheus' text format and in OpenMetrics: what there is, in base units, with bounded labels. Each is declared once, with how it
 //! is read, here or in `metrics::counts`; docs/metrics.md lists the same, and a test compares the two. Everything is read
 //! when it is asked for; nothing is counted for this alone.
 
@@ -9,6 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use super::Desk;
 use crate::metrics::{COUNTED, Errors, Figures, Kind, Metric, TIMED};
+pub use format::Format;
 use format::Page;
 use poolhouse_core::topology::{Role, State};
 use view::{Seen, View};
@@ -147,7 +148,7 @@ const SHOWN: &[Shown] = metrics! {
         |view, to| to.add(&[], view.prepared.0 as f64);
     Gauge "poolhouse_prepared_statements_bytes" [] "What their texts take, in bytes." =>
         |view, to| to.add(&[], view.prepared.1 as f64);
-    Gauge "poolhouse_held_statements" ["cluster"] "Statements that wait for a server that can run them." =>
+    Gauge "poolhouse_statements_on_hold" ["cluster"] "Statements that wait for a server that can run them." =>
         |view, to| for cluster in &view.clusters {
             to.add(&[&cluster.name], cluster.held.now.load(Ordering::Relaxed) as f64);
         };
@@ -218,8 +219,8 @@ const STATES: [State; 7] = [
 ];
 
 /// The whole page.
-pub fn page(desk: &Desk) -> String {
-    let (view, mut page) = (View::of(desk), Page::default());
+pub fn page(desk: &Desk, format: Format) -> String {
+    let (view, mut page) = (View::of(desk), Page::new(format));
     for Shown { metric, read } in SHOWN {
         page.head(metric);
         read(&view, &mut Samples { metric, page: &mut page });
@@ -236,7 +237,7 @@ pub fn page(desk: &Desk) -> String {
             }
         });
     }
-    page.0
+    page.end()
 }
 
 /// The figures of each database and user, by node if the metric has that label.
@@ -271,6 +272,8 @@ mod tests {
     fn names_follow_the_conventions() {
         let names: BTreeSet<_> = all().iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), all().len());
+        let families: BTreeSet<_> = all().iter().map(|metric| metric.family()).collect();
+        assert_eq!(families.len(), all().len(), "OpenMetrics knows counters without `_total`");
         for metric in all() {
             assert!(metric.name.starts_with("poolhouse_") || metric.name.starts_with("process_"), "{}", metric.name);
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
@@ -295,14 +298,15 @@ mod tests {
 
     #[test]
     fn lines_are_as_the_format_wants_them() {
-        let mut page = Page::default();
+        let mut page = Page::new(Format::Prometheus);
         page.head(named("poolhouse_ready"));
         page.sample(named("poolhouse_ready"), &["a\"b\\c\nd"], 1.0);
         page.sample(named("poolhouse_clients_connected"), &[], 2.5);
         let held = crate::metrics::histogram::Histogram::default();
         held.add(Duration::from_millis(2), 3, crate::metrics::counter::Writers::One);
         page.histogram(named("poolhouse_checkout_wait_seconds"), &["app", "alice"], &held.read());
-        let lines: Vec<_> = page.0.lines().collect();
+        let page = page.end();
+        let lines: Vec<_> = page.lines().collect();
         assert_eq!(lines[1], "# TYPE poolhouse_ready gauge");
         assert_eq!(lines[2], "poolhouse_ready{for=\"a\\\"b\\\\c\\\\u{a}d\"} 1");
         assert_eq!(lines[3], "poolhouse_clients_connected 2.5");
@@ -314,5 +318,32 @@ mod tests {
         assert!(lines.contains(&format!("poolhouse_checkout_wait_seconds_bucket{{{labels},le=\"+Inf\"}} 3").as_str()));
         assert!(lines.contains(&format!("poolhouse_checkout_wait_seconds_sum{{{labels}}} 0.006").as_str()));
         assert!(lines.contains(&format!("poolhouse_checkout_wait_seconds_count{{{labels}}} 3").as_str()));
+    }
+
+    #[test]
+    fn open_metrics_has_families_and_an_end() {
+        let mut page = Page::new(Format::OpenMetrics);
+        page.head(named("poolhouse_logins_total"));
+        page.sample(named("poolhouse_logins_total"), &["app", "alice"], 3.0);
+        let page = page.end();
+        let lines: Vec<_> = page.lines().skip(1).collect();
+        let sample = "poolhouse_logins_total{database=\"app\",user=\"alice\"} 3";
+        assert_eq!(lines, ["# TYPE poolhouse_logins counter", sample, "# EOF"]);
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_is_asked_for() {
+        for asks in [
+            "application/openmetrics-text",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6, text/plain;version=0.0.4;q=0.4, */*;q=0.1",
+            "text/html, Application/OpenMetrics-Text; Version=1.0.0",
+        ] {
+            assert_eq!(Format::accepted(asks), Format::OpenMetrics, "{asks}");
+        }
+        for other in
+            ["", "*/*", "text/plain", "application/openmetrics-text;q=0", "application/openmetrics-text;version=0.0.1"]
+        {
+            assert_eq!(Format::accepted(other), Format::Prometheus, "{other}");
+        }
     }
 }

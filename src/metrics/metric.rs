@@ -28,3 +28,13 @@ pub struct Metric {
     pub help: &'static str,
     pub labels: &'static [&'static str],
 }
+
+impl Metric {
+    /// What it is called together with its kin, by OpenMetrics: a counter without `_total`.
+    pub fn family(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            Kind::Gauge | Kind::Histogram => self.name,
+        }
+    }
+}

@@ -63,6 +63,30 @@ pub fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 
 }
 
 #[test]
+fn open_metrics_come_to_who_asks_for_them() {
+    let cluster = started(0);
+    let (_pooler, http) = in_front(&cluster);
+    let accepting = |accept: &str| {
+        let (code, page) =
+            ask(http, &format!("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"));
+        assert_eq!(code, 200);
+        page
+    };
+    let open = accepting("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2");
+    assert!(open.ends_with("\n# EOF\n"), "{open}");
+    assert!(open.contains("\n# TYPE poolhouse_logins counter\n"), "{open}");
+    let plain = accepting("text/plain");
+    assert!(plain.contains("\n# TYPE poolhouse_logins_total counter\n") && !plain.contains("# EOF"), "{plain}");
+    // Each family is declared once, and its samples follow it.
+    let mut families = BTreeMap::new();
+    for line in open.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            assert!(families.insert(family.split(' ').next().unwrap(), ()).is_none(), "{family} is there twice");
+        }
+    }
+}
+
+#[test]
 fn metrics_and_tables_say_what_happened() {
     let cluster = started(0);
     let (pooler, http) = in_front(&cluster);
@@ -334,12 +358,12 @@ fn rare_events_are_counted_too() {
     cluster.node(0).kill9().unwrap();
     wait_until("the loss is noticed", PATIENCE, || get(http, "/readyz").0 == 503);
     other.send(&messages::query("CREATE TABLE later (number int)"));
-    wait_until("it is held", PATIENCE, || count("poolhouse_held_statements", &[]) == 1.0);
+    wait_until("it is held", PATIENCE, || count("poolhouse_statements_on_hold", &[]) == 1.0);
     cluster.node(1).promote().unwrap();
     let answer = other.read_until_ready();
     assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
     wait_until("the failover is counted", PATIENCE, || count("poolhouse_failovers_total", &["main"]) == 1.0);
-    assert_eq!(count("poolhouse_held_statements", &[]), 0.0);
+    assert_eq!(count("poolhouse_statements_on_hold", &[]), 0.0);
     assert!(count("poolhouse_held_statements_total", &["end=\"served\""]) >= 1.0);
     assert_eq!(count("poolhouse_held_statements_total", &["end=\"failed\""]), 0.0);
 

@@ -1,4 +1,4 @@
-//! Prometheus' text format.
+//! The two text formats: Prometheus' own, and OpenMetrics.
 
 use std::fmt::Write;
 
@@ -7,14 +7,66 @@ use crate::{
     text::plain,
 };
 
+/// In which of them a page is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a client that sends this header (RFC 9110, "Accept") can read: OpenMetrics when it says so, else Prometheus'.
+    pub fn accepted(header: &str) -> Format {
+        let is_meant = |range: &str| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"))
+                && parts.all(|part| match part.split_once('=') {
+                    Some((name, weight)) if name.eq_ignore_ascii_case("q") => {
+                        weight.parse().is_ok_and(|q: f32| q > 0.0)
+                    }
+                    Some((name, version)) if name.eq_ignore_ascii_case("version") => version.starts_with("1."),
+                    _ => true,
+                })
+        };
+        if header.split(',').any(is_meant) { Format::OpenMetrics } else { Format::Prometheus }
+    }
+
+    /// The Content-Type of such a page.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
 /// The page while it is written.
-#[derive(Default)]
-pub struct Page(pub String);
+pub struct Page {
+    format: Format,
+    text: String,
+}
 
 impl Page {
+    pub fn new(format: Format) -> Page {
+        Page { format, text: String::new() }
+    }
+
+    /// The whole text.
+    pub fn end(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
+        self.text
+    }
+
     pub fn head(&mut self, metric: &Metric) {
-        let Metric { name, kind, help, .. } = metric;
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.name());
+        let Metric { kind, help, .. } = metric;
+        // OpenMetrics, "MetricFamily": a counter's samples end with `_total`, its family does not.
+        let name = match self.format {
+            Format::Prometheus => metric.name,
+            Format::OpenMetrics => metric.family(),
+        };
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.name());
     }
 
     pub fn sample(&mut self, metric: &Metric, values: &[&str], value: f64) {
@@ -22,14 +74,14 @@ impl Page {
     }
 
     fn line(&mut self, metric: &Metric, suffix: &str, values: &[&str], bound: Option<&str>, value: f64) {
-        let _ = write!(self.0, "{}{suffix}", metric.name);
+        let _ = write!(self.text, "{}{suffix}", metric.name);
         let bound = bound.map(|bound| ("le", bound));
         let labels = metric.labels.iter().copied().zip(values.iter().copied()).chain(bound);
         for (at, (label, value)) in labels.enumerate() {
-            let _ = write!(self.0, "{}{label}=\"{}\"", if at == 0 { '{' } else { ',' }, escaped(value));
+            let _ = write!(self.text, "{}{label}=\"{}\"", if at == 0 { '{' } else { ',' }, escaped(value));
         }
         let close = if values.is_empty() && bound.is_none() { "" } else { "}" };
-        let _ = writeln!(self.0, "{close} {value}");
+        let _ = writeln!(self.text, "{close} {value}");
     }
 
     pub fn histogram(&mut self, metric: &Metric, values: &[&str], held: &Distribution) {
