@@ -5,15 +5,15 @@
 //! statements after a pause, for a moment, for the next one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -25,7 +25,10 @@ use poolhouse_core::{
     session::{DatabaseCode, Due},
     sql::{
         Catalog, Census,
-        census::{BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, functions_after, references},
+        census::{
+            BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, before_login, functions_after,
+            references,
+        },
     },
     topology::{NodeId, RouteError},
     wire::request::TERMINATE,
@@ -47,6 +50,15 @@ const FIRST_LIMIT: Duration = Duration::from_secs(5);
 /// How long the first statements after a rest wait for a look: with a server nearby it takes some milliseconds. Who goes on
 /// without goes to the primary.
 const AGAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a login waits for a look at what sessions begin with. Who goes on without begins as sessions did before.
+const LOGIN_LIMIT: Duration = Duration::from_millis(250);
+
+/// Logins that come within this time share such a look, so that a storm of them costs a server next to nothing.
+const LOGIN_INTERVAL: Duration = Duration::from_millis(5);
+
+/// So many users can be asked for by one look; of more, the others are not looked at.
+const LOGIN_USERS_MAX: usize = 1_000;
 
 /// Between two looks that failed, or that were asked for by calls of functions which do not exist.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -83,8 +95,11 @@ pub trait CatalogReader: std::fmt::Debug + Send + Sync {
     /// There is code that was not known: connections that may have run it are not to be lent again.
     fn renew_connections(&self);
 
-    /// Sessions begin with other settings from now on.
-    fn take_defaults(&self);
+    /// Sessions begin with other settings from now on, or as another role: those of one user, or all.
+    fn take_defaults(&self, user: Option<&str>);
+
+    /// The server has read its configuration again.
+    fn take_configuration(&self);
 }
 
 /// The own code of all databases of one cluster.
@@ -92,6 +107,57 @@ pub trait CatalogReader: std::fmt::Debug + Send + Sync {
 pub struct Censuses {
     by_database: Mutex<BTreeMap<String, Weak<OwnCodeCensus>>>,
     scope: Scope,
+}
+
+/// Logins that want to know whether sessions begin as they did before.
+#[derive(Debug, Default)]
+struct Logins {
+    state: Mutex<LoginState>,
+    /// Wakes the keeper.
+    wanted: Notify,
+    /// The number of the last look that is done.
+    done: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct LoginState {
+    /// How many looks have begun.
+    begun: u64,
+    /// The users who wait for the next one.
+    users: BTreeSet<String>,
+    /// One was not there in time, and none has been since: nobody waits.
+    late: bool,
+}
+
+impl Logins {
+    /// Waits for a look that begins after this call, a moment at most.
+    async fn looked(&self, user: &str) {
+        let (next, waits) = {
+            let mut state = lock(&self.state);
+            if state.users.len() < LOGIN_USERS_MAX && !state.users.contains(user) {
+                state.users.insert(user.to_owned());
+            }
+            (state.begun + 1, !state.late)
+        };
+        self.wanted.notify_one();
+        if waits && timeout(LOGIN_LIMIT, self.done.subscribe().wait_for(|done| *done >= next)).await.is_err() {
+            lock(&self.state).late = true;
+        }
+    }
+
+    /// A look begins: its number, and the users whom it is for.
+    fn begin(&self) -> (u64, BTreeSet<String>) {
+        let mut state = lock(&self.state);
+        state.begun += 1;
+        (state.begun, std::mem::take(&mut state.users))
+    }
+
+    fn end(&self, number: u64, good: bool) {
+        if good {
+            lock(&self.state).late = false;
+        }
+        self.done.send_replace(number);
+    }
 }
 
 /// The own code of one database, as long as somebody may use it.
@@ -102,6 +168,7 @@ pub struct OwnCodeCensus {
     users: Mutex<Vec<Weak<dyn CatalogReader>>>,
     /// How often somebody has looked.
     looks: watch::Sender<u64>,
+    logins: Arc<Logins>,
     /// Where the task lives that keeps it, once there is one.
     scope: Scope,
 }
@@ -122,6 +189,7 @@ impl Censuses {
             code: Arc::default(),
             users: Mutex::default(),
             looks: watch::Sender::new(0),
+            logins: Arc::default(),
             scope: self.scope.child(),
         });
         by_database.insert(database.to_owned(), Arc::downgrade(&kept));
@@ -144,7 +212,16 @@ impl OwnCodeCensus {
         users.push(reader);
         if self.scope.is_empty() {
             self.code.keep();
-            let keeper = Keeper { kept: Arc::downgrade(self), code: self.code.clone(), known: None, server: None };
+            let keeper = Keeper {
+                kept: Arc::downgrade(self),
+                code: self.code.clone(),
+                logins: self.logins.clone(),
+                known: None,
+                server: None,
+                roles: BTreeMap::new(),
+                configured: None,
+                login_look: None,
+            };
             let stopping = self.scope.clone();
             self.scope.spawn("keep a census", async move {
                 tokio::select! {
@@ -177,6 +254,14 @@ impl OwnCodeCensus {
         }
     }
 
+    /// Waits for a look at what sessions of this user begin with, a moment at most: somebody may have changed that just now.
+    pub async fn defaults_looked(&self, user: &str) {
+        if !self.scope.is_empty() {
+            self.code.hidden();
+            self.logins.looked(user).await;
+        }
+    }
+
     fn user(&self) -> Option<Arc<dyn CatalogReader>> {
         lock(&self.users).iter().find_map(Weak::upgrade)
     }
@@ -199,6 +284,13 @@ struct Keeper {
     known: Option<(Stamps, Arc<Census>)>,
     /// The connection over which it looks, as long as statements come.
     server: Option<(NodeId, Server)>,
+    logins: Arc<Logins>,
+    /// The oids of roles that have logged in.
+    roles: BTreeMap<String, String>,
+    /// When the server process has read its configuration.
+    configured: Option<String>,
+    /// When the last look for logins began.
+    login_look: Option<Instant>,
 }
 
 /// What tells whether something has changed.
@@ -235,7 +327,7 @@ impl Keeper {
                 let started = Instant::now();
                 failed = !self.look(failed).await;
                 let took = started.elapsed();
-                sleep((took * SHARE).min(PAUSE)).await;
+                self.serve_logins(Instant::now() + (took * SHARE).min(PAUSE)).await;
                 let next = started + if failed { PAUSE } else { INTERVAL.max(took * STAMP_SHARE).min(REST) };
                 self.wait(next).await;
                 if self.code.was_used() {
@@ -257,16 +349,77 @@ impl Keeper {
     async fn wait(&mut self, next: Instant) {
         let mut until = next;
         loop {
-            match timeout_at(until, self.due()).await {
-                Ok(Due::Changed) | Err(_) => return,
+            let due = tokio::select! {
+                due = timeout_at(until, self.due()) => due.ok(),
+                () = self.logins.wanted.notified() => {
+                    self.look_for_logins().await;
+                    continue;
+                }
+            };
+            match due {
+                Some(Due::Changed) | None => return,
                 // More doubts may come while this one waits.
-                Ok(Due::Doubted) => until = until.min(Instant::now() + PAUSE),
-                Ok(Due::Vacated) => {
+                Some(Due::Doubted) => until = until.min(Instant::now() + PAUSE),
+                Some(Due::Vacated) => {
                     self.leave();
                     until = Instant::now() + PAUSE;
                 }
             }
         }
+    }
+
+    /// Until then, whoever logs in has its look.
+    async fn serve_logins(&mut self, until: Instant) {
+        let logins = self.logins.clone();
+        while timeout_at(until, logins.wanted.notified()).await.is_ok() {
+            self.look_for_logins().await;
+        }
+    }
+
+    /// Looks at what sessions begin with, for those who log in now. Without a connection nobody waits for one.
+    async fn look_for_logins(&mut self) {
+        let now = Instant::now();
+        if let Some(last) = self.login_look.filter(|last| *last + LOGIN_INTERVAL > now) {
+            sleep_until(last + LOGIN_INTERVAL).await;
+        }
+        self.login_look = Some(Instant::now());
+        let (number, users) = self.logins.begin();
+        let looked = self.look_at_beginnings(&users).await;
+        self.logins.end(number, looked.is_some());
+    }
+
+    async fn look_at_beginnings(&mut self, users: &BTreeSet<String>) -> Option<()> {
+        let reader = self.kept.upgrade()?.user()?;
+        let (_, server) = self.server.as_mut()?;
+        let asked = server.query(&before_login(users.iter().map(String::as_str)), LOGIN_LIMIT).await;
+        let Ok(rows) = asked else {
+            self.server = None;
+            return None;
+        };
+        let mut single = Vec::new();
+        for row in rows {
+            match <[Option<String>; 2]>::try_from(row) {
+                Ok([Some(name), Some(oid)]) => {
+                    if self.roles.insert(name.clone(), oid.clone()).is_some_and(|before| before != oid) {
+                        reader.take_defaults(Some(&name));
+                    }
+                }
+                Ok(_) => {}
+                Err(mut row) => single.push(row.pop().flatten().unwrap_or_default()),
+            }
+        }
+        let configured = single.pop();
+        if let (Some(stamp), Some((known, _))) = (single.pop(), &mut self.known)
+            && known.defaults != stamp
+        {
+            known.defaults = stamp;
+            reader.take_defaults(None);
+        }
+        if self.configured.is_some() && self.configured != configured {
+            reader.take_configuration();
+        }
+        self.configured = configured;
+        Some(())
     }
 
     /// Closes the connection. A server that does not take the goodbye finds out by the end of the stream.
@@ -289,7 +442,7 @@ impl Keeper {
                         user.renew_connections();
                     }
                     if stamps.defaults != before.defaults {
-                        user.take_defaults();
+                        user.take_defaults(None);
                     }
                 }
                 self.known = Some((stamps, census));

@@ -40,8 +40,12 @@ impl CatalogReader for Target {
         self.cluster.renew(self.server_database());
     }
 
-    fn take_defaults(&self) {
-        let database = Some(self.server_database().into());
-        self.cluster.take_defaults(&NewDefaults::Of(Box::new(DefaultsOf { database, user: None })));
+    fn take_defaults(&self, user: Option<&str>) {
+        let database = user.is_none().then(|| self.server_database().into());
+        self.cluster.take_defaults(&NewDefaults::Of(Box::new(DefaultsOf { database, user: user.map(Into::into) })));
+    }
+
+    fn take_configuration(&self) {
+        self.cluster.take_defaults(&NewDefaults::Reloaded);
     }
 }

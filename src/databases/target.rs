@@ -1,7 +1,7 @@
 //! What the clients of one database and user share: their pools, one for each node, and what a login has found out.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -97,6 +97,8 @@ pub struct Target {
     beginnings: Mutex<HashMap<Vec<(String, String)>, Remembered>>,
     /// Told of by its connections.
     defaults: Arc<Defaults>,
+    /// What its sessions begin with, by node, in session mode.
+    stamps: Mutex<BTreeMap<u16, String>>,
     /// What the nodes do to its logins.
     pub logins: Arc<Logins>,
     /// What is known of the database's own code is kept as long as this is.
@@ -152,6 +154,7 @@ impl Target {
             cluster,
             beginnings: Mutex::default(),
             defaults: Arc::default(),
+            stamps: Mutex::default(),
             logins: Arc::default(),
             census,
         }
@@ -171,6 +174,25 @@ impl Target {
         if self.shared.mode != Mode::Session {
             self.census.looked().await;
         }
+    }
+
+    /// Waits until somebody has looked, from now on, whether sessions of this user begin as they did before.
+    pub async fn defaults_looked_at(&self) {
+        if self.shared.mode != Mode::Session {
+            self.census.defaults_looked(self.login_user()).await;
+        }
+    }
+
+    /// What sessions begin with on a node, as a server connection that is there has just told. False when the connections
+    /// that are there have begun otherwise.
+    pub fn begins_as_before(&self, node: NodeId, stamp: String) -> bool {
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = stamps.insert(node.0, stamp.clone());
+        let same = before.is_none_or(|before| before == stamp);
+        if !same {
+            self.defaults.change();
+        }
+        same
     }
 
     /// Whether the statements that come now go to the primary only because the database's own code has not been looked at

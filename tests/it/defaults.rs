@@ -1,6 +1,6 @@
 //! Settings with which sessions begin, when they change: sessions that begin later have the new ones.
 
-use super::kit::{Cluster, Config, Pooler, RawClient, cluster, messages};
+use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// A cluster, and a pool of one server connection for a superuser.
 fn started() -> (Cluster, Pooler) {
@@ -53,15 +53,65 @@ fn what_is_set_for_a_role_or_database_is_there_at_the_next_login() {
 }
 
 #[test]
-fn a_server_connection_that_begins_otherwise_tells_of_new_defaults() {
+fn new_defaults_are_there_when_the_old_connections_are_gone() {
     let (cluster, pooler) = started();
     let before = found(&pooler);
     cluster.node(0).query("ALTER ROLE app SET TimeZone = 'Asia/Tokyo'").unwrap();
     let sessions = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app'";
     cluster.node(0).query(sessions).unwrap();
-    // What is remembered is believed until a server says otherwise.
-    let (mut client, told) = login(&pooler);
-    assert_eq!(told, before[1]);
-    assert_eq!(client.value("SHOW TimeZone").as_deref(), Some("Asia/Tokyo"));
-    assert_eq!(login(&pooler).1, "Asia/Tokyo");
+    let with = |zone: &str| [before[0].clone(), zone.to_owned(), zone.to_owned()];
+    assert_eq!(found(&pooler), with("Asia/Tokyo"));
+}
+
+#[test]
+fn what_is_set_beside_the_pool_is_there_at_the_next_login() {
+    for mode in ["'transaction'", "'session'"] {
+        let cluster = cluster().trust_user("app").start().unwrap();
+        let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.mode", mode).start();
+        let before = found(&pooler);
+        let direct = |sql: &str| cluster.node(0).query(sql).unwrap();
+        let with = |work_mem: &str, zone: &str| [work_mem.to_owned(), zone.to_owned(), zone.to_owned()];
+        for round in 1..4 {
+            let memory = format!("{round}MB");
+            direct(&format!("ALTER ROLE app SET work_mem = '{memory}'"));
+            assert_eq!(found(&pooler), with(&memory, &before[1]), "{mode}");
+            direct("ALTER DATABASE postgres SET TimeZone = 'Asia/Tokyo'");
+            assert_eq!(found(&pooler), with(&memory, "Asia/Tokyo"), "{mode}");
+            direct("ALTER ROLE app IN DATABASE postgres SET TimeZone = 'CET'");
+            assert_eq!(found(&pooler), with(&memory, "CET"), "{mode}");
+            direct("ALTER ROLE app RESET ALL; ALTER DATABASE postgres RESET ALL");
+            direct("ALTER ROLE app IN DATABASE postgres RESET ALL");
+            assert_eq!(found(&pooler), before, "{mode}");
+        }
+    }
+}
+
+#[test]
+fn a_role_that_is_dropped_and_made_anew_is_another_one() {
+    for mode in ["'transaction'", "'session'"] {
+        let cluster = cluster().trust_user("app").start().unwrap();
+        let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.mode", mode).start();
+        for _ in 0..3 {
+            let (mut client, _) = login(&pooler);
+            assert_eq!(client.value("SELECT current_user").as_deref(), Some("app"), "{mode}");
+            drop(client);
+            cluster.node(0).query("DROP ROLE app").unwrap();
+            cluster.node(0).query("CREATE ROLE app LOGIN").unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_reload_of_the_configuration_changes_is_told_at_the_next_login() {
+    let (cluster, pooler) = started();
+    let before = found(&pooler);
+    let (mut old, _) = login(&pooler);
+    assert_eq!(old.value("SHOW TimeZone").as_deref(), Some(&*before[1]));
+    cluster.node(0).query("ALTER SYSTEM SET TimeZone = 'Asia/Tokyo'").unwrap();
+    cluster.node(0).query("SELECT pg_reload_conf()").unwrap();
+    // The server's processes take it in at their next command.
+    wait_until("the next login has it", PATIENCE, || found(&pooler)[1..] == ["Asia/Tokyo", "Asia/Tokyo"]);
+    cluster.node(0).query("ALTER SYSTEM RESET TimeZone").unwrap();
+    cluster.node(0).query("SELECT pg_reload_conf()").unwrap();
+    wait_until("and has it no more", PATIENCE, || found(&pooler) == before);
 }

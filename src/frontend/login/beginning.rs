@@ -23,7 +23,7 @@ use crate::{
 };
 use poolhouse_core::{
     session::{Carried, Mode, Probe, ProbeAnswer, Route},
-    sql::Isolation,
+    sql::{Isolation, census::before_login},
     wire::{
         error::{Report, SqlState},
         reply::{self, Authentication, Status},
@@ -36,6 +36,9 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to take in a NOTICE while it waits.
 const NOTICE_LIMIT: Duration = Duration::from_secs(1);
+
+/// So many connections are looked at for one that begins as a new one would.
+const CURRENT_TRIES: usize = 3;
 
 /// A session that can begin.
 pub struct Begun {
@@ -63,13 +66,14 @@ pub async fn begin(
 ) -> Result<Begun, Refusal> {
     let keeps = target.shared.mode == Mode::Session;
     target.code_looked_at().await;
+    target.defaults_looked_at().await;
     let (as_of, known) = (target.as_of(), target.beginning(&startup));
     if let Some(beginning) = known.clone().filter(|_| !keeps) {
         return Ok(Begun { beginning, held: None });
     }
     let request = request_any(target, route);
     let acquired =
-        if keeps { acquire_to_keep(target, worker, request).await } else { acquire(target, worker, request).await };
+        if keeps { acquire_current(target, worker, request).await } else { acquire(target, worker, request).await };
     let mut acquired = acquired.map_err(|error| Refusal::Told(error.report()))?;
     let mut wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if known.is_none() && wanted.leaves_open(DATE_STYLE) {
@@ -130,6 +134,31 @@ WHERE (setdatabase = 0 OR setdatabase = (SELECT oid FROM pg_catalog.pg_database
  WHERE datname = pg_catalog.current_database()))
 AND (setrole = 0 OR setrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = SESSION_USER))
 AND pg_catalog.lower(of) LIKE 'datestyle=%'";
+
+/// A server connection that becomes the client's own, and begins as one would that is opened now: what the role or the
+/// database has for defaults may have changed since it was opened, or the role may be another one of the same name.
+async fn acquire_current(target: &Arc<Target>, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {
+    let question = before_login([target.login_user()].into_iter());
+    for _ in 0..CURRENT_TRIES {
+        let mut acquired = acquire_to_keep(target, worker, request).await?;
+        let (lease, node) = &mut acquired;
+        match lease.query(&question, BEGIN_LIMIT).await {
+            Ok(mut rows) => {
+                // The last row is about the server process.
+                rows.pop();
+                if target.begins_as_before(*node, format!("{rows:?}")) {
+                    return Ok(acquired);
+                }
+                // This one is closed, too.
+                lease.renew_pool();
+            }
+            // Whoever cannot be asked does not know of a change either.
+            Err(QueryError::Server { .. }) => return Ok(acquired),
+            Err(_) => {}
+        }
+    }
+    acquire_to_keep(target, worker, request).await
+}
 
 /// A server connection that becomes the client's own: the client waits for it as others do for a transaction's.
 async fn acquire_to_keep(target: &Arc<Target>, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {

@@ -25,8 +25,8 @@ use foldhash::fast::RandomState;
 
 pub(in crate::sql) use assumed::touches_session;
 pub use question::{
-    BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, NAMES, PRIMARY_ONLY, STAMP, VERSION, array_of, functions_after,
-    functions_named, references, version_of,
+    BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, NAMES, PRIMARY_ONLY, STAMP, VERSION, array_of, before_login,
+    functions_after, functions_named, references, version_of,
 };
 
 use super::{

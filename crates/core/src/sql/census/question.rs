@@ -44,6 +44,14 @@ SELECT pg_catalog.count(*) || ':' || coalesce(pg_catalog.sum(pg_catalog.hashint8
 FROM pg_catalog.pg_db_role_setting WHERE setdatabase = 0 OR setdatabase = (SELECT oid FROM pg_catalog.pg_database
  WHERE datname = pg_catalog.current_database())";
 
+/// Three kinds of rows: the one of [`DEFAULTS_STAMP`]; a row of name and oid for each of these roles that there is, since one
+/// that is dropped and made anew is another; and when the server process that answers has read its configuration.
+pub fn before_login<'u>(users: impl Iterator<Item = &'u str>) -> String {
+    let names: Vec<_> = users.map(|name| format!("E'{}'", name.replace('\\', "\\\\").replace('\'', "''"))).collect();
+    let roles = "SELECT rolname, oid FROM pg_catalog.pg_roles WHERE rolname IN";
+    format!("{DEFAULTS_STAMP}; {roles} ({}); SELECT pg_catalog.pg_conf_load_time()", names.join(","))
+}
+
 /// The functions that are not PostgreSQL's own. Those of its information schema are among them, since they are not in
 /// `pg_catalog`.
 const OWN: &str = "(p.oid >= 16384 OR p.pronamespace = pg_catalog.to_regnamespace('information_schema'))";
