@@ -238,6 +238,7 @@ impl Frontend {
         }
         targets.retain(|_, target| Arc::strong_count(target) > 1 || !target.is_empty());
         drop(targets);
+        self.accounts.keep();
         self.gates.keep();
     }
 }

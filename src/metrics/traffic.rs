@@ -230,7 +230,7 @@ type Shards = [OnceLock<Box<Traffic>>; SHARDS];
 /// Most nodes and SQLSTATEs by which logins that failed are counted.
 const LOGIN_FAILURES_MAX: usize = 500;
 
-/// The figures of one database and user, as clients call them, on one cluster. They last as long as the process, also when
+/// The figures of one database and user, as clients call them, on one cluster. Once a client has got in, they last as long as the process, also when
 /// nobody uses the pool any more, or a RELOAD moves the database to another cluster: a total must not fall.
 #[derive(Debug)]
 pub struct Account {
@@ -329,6 +329,25 @@ impl Account {
         })
     }
 
+    /// Whether any client has ever got in: what is asked for in vain leaves nothing to look at.
+    fn was_of_use(&self) -> bool {
+        self.logins() > 0
+    }
+
+    /// Takes over what another one has counted, but for durations: no client of that one has had a server.
+    fn absorb(&self, other: &Account) {
+        let figures = other.figures();
+        let traffic = self.traffic(None, None);
+        for (counter, count) in traffic.counts.iter().zip(figures.counts) {
+            counter.add(count, traffic.writers);
+        }
+        traffic.server_errors.merge(&figures.server_errors);
+        traffic.own_errors.merge(&figures.own_errors);
+        for ((node, code), count) in other.login_failures() {
+            self.add_login_failures(&node, &code, count);
+        }
+    }
+
     /// All of them together.
     pub fn figures(&self) -> Figures {
         self.by_node().fold(Figures::default(), |mut sum, (_, figures)| {
@@ -384,6 +403,29 @@ impl Accounts {
         account
     }
 
+    /// Forgets those whom nobody uses and no client has ever got into, such as of databases that do not exist: the shared
+    /// one has their figures from then on. To be called now and then.
+    pub fn keep(&self) {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vain = Vec::new();
+        by_name.retain(|(database, _), accounts| {
+            if **database != *OTHERS {
+                vain.extend(
+                    accounts.extract_if(.., |account| Arc::strong_count(account) == 1 && !account.was_of_use()),
+                );
+            }
+            !accounts.is_empty()
+        });
+        if vain.is_empty() {
+            return;
+        }
+        let others = by_name.entry((OTHERS.into(), OTHERS.into())).or_default();
+        if others.is_empty() {
+            others.push(Arc::new(Account::new(OTHERS, OTHERS, None)));
+        }
+        vain.iter().for_each(|account| others[0].absorb(account));
+    }
+
     /// In the order of their names. There may be several of one database and user.
     pub fn all(&self) -> Vec<Arc<Account>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
@@ -420,6 +462,31 @@ mod tests {
         assert_eq!((all.queries.count(), all.queries.sum()), (3, Duration::from_millis(6)));
         assert_eq!((all.transactions.count(), all.waits.count()), (1, 1));
         assert_eq!((all.server_errors.total(), all.own_errors.total()), (1, 1));
+    }
+
+    #[test]
+    fn what_was_asked_for_in_vain_is_forgotten_and_its_errors_are_not() {
+        let accounts = Accounts::default();
+        let nodes = NodeNames::of("main");
+        nodes.extend(["a"]);
+        accounts.of("real", "alice", Some(&nodes)).add_login();
+        let in_use = accounts.of("slow", "alice", Some(&nodes));
+        for number in 0..3 {
+            let vain = accounts.of(&format!("vain{number}"), "alice", Some(&nodes));
+            vain.add_login_failures("a", "3D000", 2);
+            vain.traffic(None, None).add_own_error(Class::of("3D000"));
+            vain.traffic(Some(0), None).add(Count::ClientSent, 7);
+        }
+        accounts.keep();
+        let names = |accounts: &Accounts| accounts.all().iter().map(|it| it.database.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&accounts), [OTHERS, "real", "slow"]);
+        let others = accounts.all()[0].clone();
+        assert_eq!(others.login_failures().into_values().sum::<u64>(), 6);
+        assert_eq!((others.figures().own_errors.total(), others.figures().count(Count::ClientSent)), (3, 21));
+        drop(in_use);
+        accounts.keep();
+        assert_eq!(names(&accounts), [OTHERS, "real"]);
+        assert!(Arc::ptr_eq(&others, &accounts.all()[0]), "it is kept, whoever uses it");
     }
 
     #[test]
