@@ -48,6 +48,13 @@ use poolhouse_core::{
 /// The signal to read the configuration again.
 const HANG_UP: &str = "SIGHUP";
 
+/// PgBouncer's signals for PAUSE and RESUME.
+const PAUSE: &str = "SIGUSR1";
+const RESUME: &str = "SIGUSR2";
+
+/// The signal that ends everything at once.
+const QUIT: &str = "SIGQUIT";
+
 /// What aborted clients may still take.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -149,6 +156,9 @@ async fn serve(
         tokio::select! {
             signal = signals.next() => match signal {
                 HANG_UP => drop(reload(&mut reloader, HANG_UP)),
+                PAUSE => order(&desk, admin::Action::Pause(None), PAUSE, &operators),
+                RESUME => order(&desk, admin::Action::Resume(None), RESUME, &operators),
+                QUIT => break (QUIT, Shutdown::Now),
                 signal => break (signal, Shutdown::WaitForServers),
             },
             Some(request) = ordered.recv() => match request {
@@ -191,6 +201,17 @@ async fn serve(
     Ok(())
 }
 
+/// Carries out a command of the console that came as a signal. Nothing waits for its end; an impossible one is logged as all are.
+fn order(desk: &Arc<Desk>, action: admin::Action, signal: &'static str, operators: &Scope) {
+    let (desk, stopping) = (desk.clone(), operators.clone());
+    operators.spawn("a signal's command", async move {
+        tokio::select! {
+            _ = desk.act(&action, signal, 0) => {}
+            () = stopping.stopping() => {}
+        }
+    });
+}
+
 /// Binds the address of HTTP, if there is one.
 ///
 /// # Errors
@@ -201,7 +222,8 @@ fn bind_http(http: Option<&Http>) -> Result<Option<std::net::TcpListener>, Error
     match listener::bind(&listen) {
         Ok(Bound::Tcp(socket)) => Ok(Some(socket)),
         Err(error) if *by_default => {
-            tracing::info!(%address, %error, "no HTTP: its address is not free; see admin.http");
+            let mend = "set admin.http (--http, POOLHOUSE_HTTP) to another address, or to \"\" for none";
+            tracing::warn!(%address, %error, mend, "no metrics and no HTTP: the default address is not free");
             Ok(None)
         }
         Err(error) => Err(Error::Listen { address: listen, error }),
@@ -409,6 +431,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    quit: Signal,
+    pause: Signal,
+    resume: Signal,
 }
 
 impl Signals {
@@ -417,6 +442,9 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -426,11 +454,17 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.hang_up.recv() => HANG_UP,
+            _ = self.quit.recv() => QUIT,
+            _ = self.pause.recv() => PAUSE,
+            _ = self.resume.recv() => RESUME,
         }
     }
 
     /// A second one that says: now.
     async fn second(&mut self) {
-        self.interrupt.recv().await;
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::kit::{Config, PATIENCE, cluster};
+use super::kit::{Config, PATIENCE, RawClient, cluster, wait_until};
 
 #[test]
 fn the_service_manager_hears_how_things_stand() {
@@ -35,4 +35,23 @@ fn the_service_manager_hears_how_things_stand() {
     assert_eq!(hear_else(), "READY=1");
     assert!(pooler.terminate(PATIENCE).success());
     assert_eq!(hear_else(), "STOPPING=1");
+}
+
+#[test]
+fn signals_pause_and_resume_as_pgbouncers_do() {
+    let cluster = cluster().trust_user("app").start().unwrap();
+    let pooler = Config::of_cluster(&cluster).user("app", "secret").start();
+    let mut client = RawClient::login(pooler.port(), "postgres", "app", "secret");
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    for (signal, words) in
+        [(Signal::USR1, "user=\"SIGUSR1\" command=\"PAUSE\""), (Signal::USR2, "user=\"SIGUSR2\" command=\"RESUME\"")]
+    {
+        pooler.signal(signal);
+        wait_until("the signal is obeyed", PATIENCE, || pooler.logs(words));
+    }
+    assert_eq!(client.value("SELECT 2").as_deref(), Some("2"));
+    client.query("BEGIN; SELECT 3");
+    pooler.signal(Signal::QUIT);
+    assert!(pooler.wait_for_exit(PATIENCE).success());
+    assert!(client.read_to_end().iter().any(|message| message.tag == b'E' && message.sqlstate() == "57P01"));
 }

@@ -204,7 +204,7 @@ impl Operator {
         account.add_login();
         let entry = enter(frontend, &account, wanted.about(stream.ends()), None, minor)?;
         let parameters = wanted.settings(&[])?;
-        tracing::info!(user = wanted.user, may_change, "an operator logged in to the console");
+        tracing::debug!(user = wanted.user, may_change, "an operator logged in to the console");
         Ok(move |stream| Visitor {
             stream,
             user: wanted.user,
