@@ -28,15 +28,55 @@ pub struct Arguments {
     /// goes without, sslmode=require is refused.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     upstream: Option<String>,
-    /// Where to listen, in place of what the file says; may be given several times [default: 127.0.0.1:6432].
+    /// Where to listen, in place of what the file says; may be given several times [env: POOLHOUSE_LISTEN]
+    /// [default: 127.0.0.1:6432].
     ///
-    /// `127.0.0.1:6432`, `[::1]:6432`, or `unix:/run/poolhouse` for a socket in that directory.
+    /// `127.0.0.1:6432`, `[::1]:6432`, or `unix:/run/poolhouse` for a socket in that directory. Several stand in
+    /// POOLHOUSE_LISTEN with commas between them.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Threads that serve clients, in place of what the file says; 0 is one per core.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    /// Threads that serve clients, in place of what the file says; 0 is one per core [env: POOLHOUSE_WORKERS].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=i64::from(WORKERS_MAX)))]
     workers: Option<u16>,
+    /// Where metrics and the console's tables are served by HTTP, in place of what the file says; "" is nowhere [env:
+    /// POOLHOUSE_HTTP] [default: 127.0.0.1:6433].
+    ///
+    /// Any other address than one of loopback needs a token.
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// What those show over HTTP who are not on this machine, or `file:PATH` [env: POOLHOUSE_TOKEN].
+    ///
+    /// The list of processes shows what stands here: prefer the environment.
+    #[arg(long, value_name = "SECRET")]
+    token: Option<String>,
 }
+
+impl Arguments {
+    /// What the command line says, and where it is silent the environment.
+    fn overrides(&self) -> Result<Overrides, String> {
+        let variable = |name: &str| env::var(name).ok();
+        let listed = || variable("POOLHOUSE_LISTEN").filter(|text| !text.is_empty());
+        let listen = match &self.listen[..] {
+            [] => listed().map(|text| text.split(',').map(|address| address.trim().to_owned()).collect()),
+            given => Some(given.to_vec()),
+        };
+        let workers = match (self.workers, variable("POOLHOUSE_WORKERS").filter(|text| !text.is_empty())) {
+            (None, Some(text)) => {
+                let number = text.parse().ok().filter(|number| *number <= WORKERS_MAX);
+                Some(number.ok_or(format!("POOLHOUSE_WORKERS: write a whole number from 0 to {WORKERS_MAX}"))?)
+            }
+            (given, _) => given,
+        };
+        Ok(Overrides {
+            listen: listen.unwrap_or_default(),
+            workers: workers.map(usize::from),
+            http: self.http.clone().or_else(|| variable("POOLHOUSE_HTTP")),
+            token: self.token.clone().or_else(|| variable("POOLHOUSE_TOKEN")).filter(|text| !text.is_empty()),
+        })
+    }
+}
+
+const WORKERS_MAX: u16 = 1024;
 
 /// Runs until it is told to stop.
 pub fn run(arguments: &Arguments) -> ExitCode {
@@ -65,7 +105,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 
 /// The configuration, and how to read it again.
 fn load(arguments: &Arguments) -> Result<(Loaded, ReadAgain), String> {
-    let over = Overrides { listen: arguments.listen.clone(), workers: arguments.workers.map(usize::from) };
+    let over = arguments.overrides()?;
     let read: ReadAgain = match (arguments.config.clone(), arguments.upstream.clone()) {
         (Some(path), _) => Box::new(move || config::load(&path, &over)),
         (None, Some(upstream)) => Box::new(move || config::from_upstream(&upstream, "--upstream", &over)),

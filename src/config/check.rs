@@ -50,7 +50,7 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
     let listeners = listeners(&file, &listen, outside, &mut findings);
     let (auth, user_pools) = auth(&file, &databases, outside, &mut findings);
     let everywhere: Vec<_> = listen.iter().chain(listeners.iter().map(|listener| &listener.address)).cloned().collect();
-    let admin = admin::read(&file, &auth, outside, &mut findings);
+    let admin = admin::read(&file, &auth, outside, over, &mut findings);
     warn_of_trust(&auth, &everywhere, &file, &mut findings);
     let clusters = finish_clusters(clusters, &everywhere, &databases, &mut findings);
     let mut settings = Settings {

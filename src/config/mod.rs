@@ -176,6 +176,10 @@ pub struct Overrides {
     pub listen: Vec<String>,
     /// As in `server.workers`: 0 = one per core.
     pub workers: Option<usize>,
+    /// As in `admin.http`.
+    pub http: Option<String>,
+    /// As in `admin.token`.
+    pub token: Option<String>,
 }
 
 /// A configuration file of more bytes is none; so is a users file or a secret.

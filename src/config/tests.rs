@@ -763,7 +763,11 @@ fn the_health_user_is_borrowed_from_the_first_database_with_one() {
 
 #[test]
 fn the_command_line_goes_over_the_file() {
-    let over = |listen: &[&str], workers| Overrides { listen: listen.iter().map(|l| l.to_string()).collect(), workers };
+    let over = |listen: &[&str], workers| Overrides {
+        listen: listen.iter().map(|l| l.to_string()).collect(),
+        workers,
+        ..Overrides::default()
+    };
     let text = whole("[server]\nlisten = [\"127.0.0.1:1\"]\nworkers = 3");
     let listen = |over: &Overrides| load(&text, over).unwrap().settings;
     assert_eq!(listen(&over(&[], None)).workers, 3);
@@ -775,8 +779,40 @@ fn the_command_line_goes_over_the_file() {
     compare(&mistakes.mistakes, &["--listen -: is a host name"], "--listen");
 }
 
+#[test]
+fn flags_say_where_http_is_served() {
+    let over = |http: Option<&str>, token: Option<&str>| Overrides {
+        http: http.map(str::to_owned),
+        token: token.map(str::to_owned),
+        ..Overrides::default()
+    };
+    let text = whole("[admin]\nhttp = \"127.0.0.1:1\"\ntoken = \"a\"");
+    let both = |over: &Overrides| {
+        let upstream = outside(|outside| super::upstream::settings("postgres://u:p@h/d", "--upstream", outside, over));
+        let loaded = [load(&text, over).unwrap(), upstream.unwrap()];
+        loaded.map(|loaded| loaded.settings.admin.http.map(|http| (http.address.to_string(), http.token.is_some())))
+    };
+    let at = |address: &str, token| Some((address.to_owned(), token));
+    assert_eq!(both(&over(None, None)), [at("127.0.0.1:1", true), at("127.0.0.1:6433", false)]);
+    assert_eq!(both(&over(Some(""), None)), [None, None]);
+    let open = both(&over(Some("0.0.0.0:7"), Some("sesame")));
+    assert_eq!(open, [at("0.0.0.0:7", true), at("0.0.0.0:7", true)]);
+    let bare = |over: &Overrides| outside(|o| super::upstream::settings("postgres://u:p@h/d", "--upstream", o, over));
+    let mistakes = bare(&over(Some("0.0.0.0:7"), None)).unwrap_err().mistakes;
+    compare(
+        &mistakes,
+        &[
+            "--upstream - --http: is asked for a token, and there is none; add admin.token, or listen on loopback only; without a file: --token",
+        ],
+        "",
+    );
+    let mistakes = bare(&over(Some("x"), Some("md55f4dcc3b5aa765d61d8327deb882cf99"))).unwrap_err().mistakes;
+    compare(&mistakes, &["--upstream - --token: is a hash", "--upstream - --http: is no address"], "");
+}
+
 fn upstream(text: &str, listen: &[&str]) -> Result<Loaded, Mistakes> {
-    let over = Overrides { listen: listen.iter().map(|l| l.to_string()).collect(), workers: Some(1) };
+    let listen = listen.iter().map(|l| l.to_string()).collect();
+    let over = Overrides { listen, workers: Some(1), ..Overrides::default() };
     outside(|outside| super::upstream::settings(text, "--upstream", outside, &over))
 }
 

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use super::{
     Database, Loaded, Login, Mistakes, Overrides, Pooling, Settings,
     address::{self, SERVER_PORT},
+    admin,
     check::{cores_for, listen_flags, refuse_own},
     cluster,
     conninfo::{self, Parameter},
@@ -77,13 +78,14 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
         defaults: target.defaults.clone(),
     };
     let user = target.user.clone();
+    let http = admin::flagged_http(outside, over, &mut findings);
     let settings = Settings {
         listen,
         workers: cores_for(over.workers.unwrap_or(0), outside.cores),
         auth,
         databases: BTreeMap::from([(target.database.clone(), database)]),
         clusters: vec![main_cluster(target)],
-        admin: Console { users: vec![user], ..Settings::default().admin },
+        admin: Console { users: vec![user], http, ..Settings::default().admin },
         ..Settings::default()
     };
     findings.finish(settings)

@@ -185,10 +185,7 @@ impl<'d> Item<'d> {
     /// show what it is.
     pub fn secret(&self, outside: &Outside<'_>, findings: &mut Findings) -> Option<Secret> {
         let text = self.text(findings)?;
-        fetch(text, outside)
-            .and_then(|text| parse_secret(&text))
-            .map_err(|wrong| findings.wrong(&self.place, wrong))
-            .ok()
+        secret(text, outside).map_err(|wrong| findings.wrong(&self.place, wrong)).ok()
     }
 
     /// A secret with which Poolhouse can log in to a server.
@@ -312,6 +309,11 @@ fn unfit(text: &str) -> Option<Wrong> {
         return Some(Wrong::new("is empty", "give it a value or remove the key"));
     }
     text.contains('\0').then(|| Wrong::new("holds a NUL byte", "remove it"))
+}
+
+/// What stands for a secret, made one.
+pub(super) fn secret(text: &str, outside: &Outside<'_>) -> Result<Secret, Wrong> {
+    fetch(text, outside).and_then(|text| parse_secret(&text))
 }
 
 fn fetch(text: &str, outside: &Outside<'_>) -> Result<String, Wrong> {

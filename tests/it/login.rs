@@ -351,7 +351,11 @@ fn one_command_makes_a_sidecar() {
     let url = format!("postgresql+psycopg2://s:secret@127.0.0.1:{port_of_server}/postgres?application_name=app&pool=5");
     for by_environment in [false, true] {
         let program = Program::start(env!("CARGO_BIN_EXE_poolhouse"), |command, _| {
-            command.arg("serve").args(["--listen", &format!("127.0.0.1:{port}")]);
+            let listen = format!("127.0.0.1:{port}");
+            match by_environment {
+                true => command.arg("serve").envs([("POOLHOUSE_LISTEN", listen.as_str()), ("POOLHOUSE_HTTP", "")]),
+                false => command.args(["serve", "--listen", &listen, "--http", ""]),
+            };
             match by_environment {
                 // What applications have may be Poolhouse's own address.
                 true => command

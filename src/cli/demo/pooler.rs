@@ -49,6 +49,7 @@ pub enum Log {
 pub struct Pooler {
     child: Child,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     log: Option<PathBuf>,
 }
 
@@ -60,7 +61,8 @@ impl Pooler {
     pub fn start(cluster: &Cluster, address: SocketAddr, log: Log) -> Result<Pooler, DemoError> {
         let directory = cluster.socket_directory();
         let path = directory.join("poolhouse.toml");
-        write_private(&path, &configuration(cluster, address)).map_err(DemoError::io("write poolhouse.toml"))?;
+        let http = http_address(log)?;
+        write_private(&path, &configuration(cluster, address, http)).map_err(DemoError::io("write poolhouse.toml"))?;
         let log = (log == Log::Kept).then(|| directory.join("poolhouse.log"));
         let output = match &log {
             Some(log) => File::create(log).map(Stdio::from).map_err(DemoError::io("make a log file"))?,
@@ -71,7 +73,7 @@ impl Pooler {
         command.arg("serve").arg(&path).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         // A group of its own: Ctrl-C is for us, and we end it when everything else is over.
         let child = command.process_group(0).spawn().map_err(DemoError::io("start `poolhouse serve`"))?;
-        let mut pooler = Pooler { child, address, log };
+        let mut pooler = Pooler { child, address, http, log };
         cluster.watch(pooler.child.id()).map_err(DemoError::io("have Poolhouse watched"))?;
         pooler.wait_for_listener()?;
         Ok(pooler)
@@ -79,6 +81,11 @@ impl Pooler {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves HTTP.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// What it logged last, when that is kept.
@@ -140,8 +147,22 @@ pub fn listen_address(asked: Option<SocketAddr>, log: Log) -> Result<SocketAddr,
     Ok(SocketAddr::new(DEFAULT_LISTEN.ip(), port))
 }
 
+/// The usual port if it is free, else any; a check needs none.
+fn http_address(log: Log) -> Result<Option<SocketAddr>, DemoError> {
+    let usual = SocketAddr::new(DEFAULT_LISTEN.ip(), DEFAULT_LISTEN.port() + 1);
+    match log {
+        Log::Kept => Ok(None),
+        Log::Shown if TcpListener::bind(usual).is_ok() => Ok(Some(usual)),
+        Log::Shown => {
+            let port = throwaway::free_port().map_err(DemoError::io("find a free port"))?;
+            Ok(Some(SocketAddr::new(usual.ip(), port)))
+        }
+    }
+}
+
 /// Short intervals, so that a failover is a matter of a second; few server connections, so that clients share them.
-fn configuration(cluster: &Cluster, address: SocketAddr) -> String {
+fn configuration(cluster: &Cluster, address: SocketAddr, http: Option<SocketAddr>) -> String {
+    let http = http.map(|http| http.to_string()).unwrap_or_default();
     let nodes: Vec<String> = cluster.nodes().iter().map(|node| node.address()).collect();
     let password = cluster.superuser_password();
     format!(
@@ -170,6 +191,7 @@ password = "{DEMO}"
 
 [admin]
 users = ["{DEMO}"]
+http = "{http}"
 "#,
         superuser = data::SUPERUSER,
     )

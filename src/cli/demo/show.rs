@@ -52,6 +52,7 @@ Try:
   CREATE TABLE t (x int); INSERT INTO t VALUES (1); SELECT * FROM t;   you read what you wrote
   EXPLAIN ROUTE SELECT 1;                   where a statement would go, and why
   psql {console} -c 'SHOW NODES'   the console
+  {http}/   the console's tables and metrics, in a browser
   {kill}   kills the primary: another one takes over within a second, and you stay connected
 
 Ctrl-C ends it and removes everything. Its log and what becomes of the servers follow.
@@ -59,6 +60,7 @@ Ctrl-C ends it and removes everything. Its log and what becomes of the servers f
         nodes = nodes.collect::<String>(),
         address = stage.pooler.address(),
         console = format_args!("postgres://{DEMO}:{DEMO}@{}/poolhouse", stage.pooler.address()),
+        http = stage.pooler.http().map(|http| format!("http://{http}")).unwrap_or_default(),
         kill = kill_command(stage.cluster.node(0)),
     )
 }
