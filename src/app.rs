@@ -26,7 +26,7 @@ use tokio::{
     time::timeout,
 };
 
-use notify::Manager;
+use notify::ServiceManager;
 
 use crate::{
     admin::{self, Catalog, Desk, Http, Request, SetLevel, Shutdown, User},
@@ -143,7 +143,7 @@ async fn serve(
     accepting.spawn("balance", async move { frontend::balance(workers, balancing).await });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = threads.len() + 1, "Poolhouse runs");
 
-    let manager = Manager::of_environment();
+    let manager = ServiceManager::of_environment();
     manager.ready();
     let mut watchdog = pin!(manager.keep_watchdog());
     let reload = |reloader: &mut Reloader, why| {
@@ -156,8 +156,8 @@ async fn serve(
         tokio::select! {
             signal = signals.next() => match signal {
                 HANG_UP => drop(reload(&mut reloader, HANG_UP)),
-                PAUSE => order(&desk, admin::Action::Pause(None), PAUSE, &operators),
-                RESUME => order(&desk, admin::Action::Resume(None), RESUME, &operators),
+                PAUSE => order(&desk, admin::OperatorAction::Pause(None), PAUSE, &operators),
+                RESUME => order(&desk, admin::OperatorAction::Resume(None), RESUME, &operators),
                 QUIT => break (QUIT, Shutdown::Now),
                 signal => break (signal, Shutdown::WaitForServers),
             },
@@ -202,7 +202,7 @@ async fn serve(
 }
 
 /// Carries out a command of the console that came as a signal. Nothing waits for its end; an impossible one is logged as all are.
-fn order(desk: &Arc<Desk>, action: admin::Action, signal: &'static str, operators: &Scope) {
+fn order(desk: &Arc<Desk>, action: admin::OperatorAction, signal: &'static str, operators: &Scope) {
     let (desk, stopping) = (desk.clone(), operators.clone());
     operators.spawn("a signal's command", async move {
         tokio::select! {
@@ -352,7 +352,7 @@ fn live(settings: &Settings, directory: Directory, clusters: &[Arc<Cluster>]) ->
             changes.apply(&mut pooling);
             (user.clone(), database_settings(database, clusters, Some(pooling)))
         });
-        by_name.insert(name.clone(), databases::Database { settings: plain, by_user: by_user.collect() });
+        by_name.insert(name.clone(), databases::ConfiguredDatabase { settings: plain, by_user: by_user.collect() });
     }
     let admin::Settings { users, stats_users, reserved, .. } = settings.admin.clone();
     Live { directory, databases: Databases { by_name }, operators: Operators { users, stats_users, reserved } }

@@ -23,7 +23,7 @@ pub struct Scope {
 
 /// Counts as a task of its branch for as long as it lives: for what is between two tasks.
 #[derive(Debug)]
-pub struct Token {
+pub struct TaskToken {
     _token: TaskTrackerToken,
 }
 
@@ -44,8 +44,8 @@ impl Scope {
         self.tracker.spawn_on(Noted { name, future }, &runtime);
     }
 
-    pub fn token(&self) -> Token {
-        Token { _token: self.tracker.token() }
+    pub fn token(&self) -> TaskToken {
+        TaskToken { _token: self.tracker.token() }
     }
 
     /// Asks every task of this branch and below to end.

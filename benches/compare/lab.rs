@@ -9,7 +9,7 @@ use std::{
 };
 
 use poolhouse_lab::{
-    cluster::Cluster,
+    cluster::LabCluster,
     postgres::Postgres,
     throwaway::{Throwaway, free_port},
 };
@@ -44,7 +44,7 @@ const PREPARED_SINCE: (u32, u32) = (1, 21);
 /// The servers and programs of a run.
 pub struct Lab {
     // Dropped in this order: first the servers, then the directory of the configurations.
-    cluster: Cluster,
+    cluster: LabCluster,
     scratch: Throwaway,
     postgres: Postgres,
     pgbouncer: PathBuf,
@@ -64,7 +64,7 @@ impl Lab {
         let scratch = Throwaway::new()?;
         postgres.own(scratch.path())?;
         let builder =
-            Cluster::primary().replicas(replicas).postgres(postgres.clone()).trust_user(USER).database(DATABASE);
+            LabCluster::primary().replicas(replicas).postgres(postgres.clone()).trust_user(USER).database(DATABASE);
         let settings = [
             ("max_connections", SERVER_CONNECTIONS),
             ("shared_buffers", "256MB"),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{Desk, Request, command::Action};
+use super::{Desk, Request, command::OperatorAction};
 use crate::{clients::LeaveOrder, databases::Gate, frontend::CONSOLES};
 use poolhouse_core::wire::error::{Report, SqlState};
 
@@ -20,7 +20,7 @@ impl Desk {
     ///
     /// # Errors
     /// It is impossible.
-    pub async fn act(&self, action: &Action, who: &str, client: u64) -> Result<Vec<String>, Report> {
+    pub async fn act(&self, action: &OperatorAction, who: &str, client: u64) -> Result<Vec<String>, Report> {
         let result = self.carry_out(action, client).await;
         let why = result.as_ref().err().map(|report| report.message.clone()).unwrap_or_default();
         let what = shown(action);
@@ -29,40 +29,40 @@ impl Desk {
         result
     }
 
-    async fn carry_out(&self, action: &Action, client: u64) -> Result<Vec<String>, Report> {
+    async fn carry_out(&self, action: &OperatorAction, client: u64) -> Result<Vec<String>, Report> {
         let gates = &self.frontend.gates;
         match action {
-            Action::Pause(None) => {
+            OperatorAction::Pause(None) => {
                 if !gates.pause_all() {
                     return Err(state("already suspended/paused"));
                 }
                 self.until_closed(&self.all_gates()).await;
             }
-            Action::Pause(Some(database)) => {
+            OperatorAction::Pause(Some(database)) => {
                 let gate = self.gate(database, "pause")?;
                 gate.pause();
                 self.until_closed(&[gate]).await;
             }
-            Action::Resume(None) => {
+            OperatorAction::Resume(None) => {
                 if !gates.resume_all() {
                     return Err(state("pooler is not paused/suspended"));
                 }
             }
-            Action::Resume(Some(database)) => self.gate(database, "resume")?.resume(),
-            Action::Disable(database) => self.gate(database, "disable")?.set_disabled(true),
-            Action::Enable(database) => self.gate(database, "enable")?.set_disabled(false),
-            Action::Reconnect(database) => {
+            OperatorAction::Resume(Some(database)) => self.gate(database, "resume")?.resume(),
+            OperatorAction::Disable(database) => self.gate(database, "disable")?.set_disabled(true),
+            OperatorAction::Enable(database) => self.gate(database, "enable")?.set_disabled(false),
+            OperatorAction::Reconnect(database) => {
                 self.some_gates(database.as_deref(), "reconnect")?.iter().for_each(|gate| gate.reconnect())
             }
-            Action::WaitClose(database) => {
+            OperatorAction::WaitClose(database) => {
                 let gates = self.some_gates(database.as_deref(), "wait for")?;
                 while gates.iter().any(|gate| gate.outdated() > 0) {
                     sleep(LOOK).await;
                 }
             }
-            Action::Kill(database) => self.kill(database.as_deref()).await?,
-            Action::KillClient(id) => self.kill_client(*id)?,
-            Action::Suspend => {
+            OperatorAction::Kill(database) => self.kill(database.as_deref()).await?,
+            OperatorAction::KillClient(id) => self.kill_client(*id)?,
+            OperatorAction::Suspend => {
                 if gates.suspended.send_replace(true) {
                     return Err(state("already suspended/paused"));
                 }
@@ -70,16 +70,16 @@ impl Desk {
                 gates.pause_all();
                 self.until_closed(&self.all_gates()).await;
             }
-            Action::Shutdown(how) => {
+            OperatorAction::Shutdown(how) => {
                 // Nobody is there to hear it only when it has begun already.
                 let _ = self.orders.send(Request::Shutdown(*how));
             }
-            Action::Reload { dry } => return self.reload(*dry).await,
-            Action::Set { name, value } if name.eq_ignore_ascii_case(LOG_LEVEL) => {
+            OperatorAction::Reload { dry } => return self.reload(*dry).await,
+            OperatorAction::Set { name, value } if name.eq_ignore_ascii_case(LOG_LEVEL) => {
                 let set = self.set_log_level(value);
                 set.map_err(|why| Report::error(SqlState::INVALID_PARAMETER_VALUE, why))?;
             }
-            Action::Set { name, .. } => {
+            OperatorAction::Set { name, .. } => {
                 let what = format!("parameter \"{name}\" cannot be changed now");
                 return Err(Report::error(SqlState::CANNOT_CHANGE_PARAMETER, what)
                     .hint("Change it in the configuration. SHOW CONFIG says which can be changed here."));
@@ -185,19 +185,23 @@ fn state(what: &str) -> Report {
 }
 
 /// The command as it could have been typed.
-fn shown(action: &Action) -> String {
+fn shown(action: &OperatorAction) -> String {
     let tag = action.tag();
     match action {
-        Action::Pause(database)
-        | Action::Resume(database)
-        | Action::Reconnect(database)
-        | Action::WaitClose(database)
-        | Action::Kill(database) => database.as_ref().map_or(tag.to_owned(), |database| format!("{tag} {database}")),
-        Action::Disable(database) | Action::Enable(database) => format!("{tag} {database}"),
-        Action::KillClient(id) => format!("{tag} {id}"),
-        Action::Shutdown(super::Shutdown::WaitForServers) => format!("{tag} WAIT_FOR_SERVERS"),
-        Action::Shutdown(super::Shutdown::WaitForClients) => format!("{tag} WAIT_FOR_CLIENTS"),
-        Action::Set { name, value } => format!("{tag} {name} = '{value}'"),
-        Action::Shutdown(super::Shutdown::Now) | Action::Suspend | Action::Reload { .. } => tag.to_owned(),
+        OperatorAction::Pause(database)
+        | OperatorAction::Resume(database)
+        | OperatorAction::Reconnect(database)
+        | OperatorAction::WaitClose(database)
+        | OperatorAction::Kill(database) => {
+            database.as_ref().map_or(tag.to_owned(), |database| format!("{tag} {database}"))
+        }
+        OperatorAction::Disable(database) | OperatorAction::Enable(database) => format!("{tag} {database}"),
+        OperatorAction::KillClient(id) => format!("{tag} {id}"),
+        OperatorAction::Shutdown(super::Shutdown::WaitForServers) => format!("{tag} WAIT_FOR_SERVERS"),
+        OperatorAction::Shutdown(super::Shutdown::WaitForClients) => format!("{tag} WAIT_FOR_CLIENTS"),
+        OperatorAction::Set { name, value } => format!("{tag} {name} = '{value}'"),
+        OperatorAction::Shutdown(super::Shutdown::Now) | OperatorAction::Suspend | OperatorAction::Reload { .. } => {
+            tag.to_owned()
+        }
     }
 }

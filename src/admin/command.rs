@@ -34,7 +34,7 @@ pub enum Command {
     Deallocate(Option<String>),
     /// What drivers say to clean a session, which has nothing to clean here; with the answer's tag.
     Nothing(&'static str),
-    Act(Action),
+    Act(OperatorAction),
     /// Where a statement would go.
     Explain(Explain),
 }
@@ -51,7 +51,7 @@ pub struct Explain {
 
 /// What changes something outside of the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum OperatorAction {
     /// `None` for all databases, here and below.
     Pause(Option<String>),
     Resume(Option<String>),
@@ -106,23 +106,23 @@ pub enum Asked {
     Null,
 }
 
-impl Action {
+impl OperatorAction {
     /// The tag of the answer, which is the command itself.
     pub fn tag(&self) -> &'static str {
         match self {
-            Action::Pause(_) => "PAUSE",
-            Action::Resume(_) => "RESUME",
-            Action::Disable(_) => "DISABLE",
-            Action::Enable(_) => "ENABLE",
-            Action::Reconnect(_) => "RECONNECT",
-            Action::WaitClose(_) => "WAIT_CLOSE",
-            Action::Kill(_) => "KILL",
-            Action::KillClient(_) => "KILL_CLIENT",
-            Action::Suspend => "SUSPEND",
-            Action::Shutdown(_) => "SHUTDOWN",
-            Action::Reload { dry: false } => "RELOAD",
-            Action::Reload { dry: true } => "RELOAD DRY RUN",
-            Action::Set { .. } => "SET",
+            OperatorAction::Pause(_) => "PAUSE",
+            OperatorAction::Resume(_) => "RESUME",
+            OperatorAction::Disable(_) => "DISABLE",
+            OperatorAction::Enable(_) => "ENABLE",
+            OperatorAction::Reconnect(_) => "RECONNECT",
+            OperatorAction::WaitClose(_) => "WAIT_CLOSE",
+            OperatorAction::Kill(_) => "KILL",
+            OperatorAction::KillClient(_) => "KILL_CLIENT",
+            OperatorAction::Suspend => "SUSPEND",
+            OperatorAction::Shutdown(_) => "SHUTDOWN",
+            OperatorAction::Reload { dry: false } => "RELOAD",
+            OperatorAction::Reload { dry: true } => "RELOAD DRY RUN",
+            OperatorAction::Set { .. } => "SET",
         }
     }
 }
@@ -305,28 +305,28 @@ impl<'a> Words<'a> {
         })
     }
 
-    fn action(&mut self, first: &str) -> Result<Action, Report> {
+    fn action(&mut self, first: &str) -> Result<OperatorAction, Report> {
         Ok(match first.to_ascii_uppercase().as_str() {
-            "PAUSE" => Action::Pause(self.name_or_none()?),
-            "RESUME" => Action::Resume(self.name_or_none()?),
-            "DISABLE" => Action::Disable(self.database(first)?),
-            "ENABLE" => Action::Enable(self.database(first)?),
-            "RECONNECT" => Action::Reconnect(self.name_or_none()?),
-            "WAIT_CLOSE" => Action::WaitClose(self.name_or_none()?),
-            "KILL" => Action::Kill(self.name_or_none()?),
-            "KILL_CLIENT" => Action::KillClient(self.client()?),
-            "SUSPEND" => Action::Suspend,
-            "SHUTDOWN" if self.takes("wait_for_servers") => Action::Shutdown(Shutdown::WaitForServers),
-            "SHUTDOWN" if self.takes("wait_for_clients") => Action::Shutdown(Shutdown::WaitForClients),
-            "SHUTDOWN" => Action::Shutdown(Shutdown::Now),
+            "PAUSE" => OperatorAction::Pause(self.name_or_none()?),
+            "RESUME" => OperatorAction::Resume(self.name_or_none()?),
+            "DISABLE" => OperatorAction::Disable(self.database(first)?),
+            "ENABLE" => OperatorAction::Enable(self.database(first)?),
+            "RECONNECT" => OperatorAction::Reconnect(self.name_or_none()?),
+            "WAIT_CLOSE" => OperatorAction::WaitClose(self.name_or_none()?),
+            "KILL" => OperatorAction::Kill(self.name_or_none()?),
+            "KILL_CLIENT" => OperatorAction::KillClient(self.client()?),
+            "SUSPEND" => OperatorAction::Suspend,
+            "SHUTDOWN" if self.takes("wait_for_servers") => OperatorAction::Shutdown(Shutdown::WaitForServers),
+            "SHUTDOWN" if self.takes("wait_for_clients") => OperatorAction::Shutdown(Shutdown::WaitForClients),
+            "SHUTDOWN" => OperatorAction::Shutdown(Shutdown::Now),
             "RELOAD" if self.takes("dry") => match self.takes("run") {
-                true => Action::Reload { dry: true },
+                true => OperatorAction::Reload { dry: true },
                 false => {
                     let what = "RELOAD DRY needs the word RUN";
                     return Err(Report::error(SqlState::SYNTAX_ERROR, what).hint("Write RELOAD DRY RUN."));
                 }
             },
-            "RELOAD" => Action::Reload { dry: false },
+            "RELOAD" => OperatorAction::Reload { dry: false },
             _ => return Err(unknown_command(first)),
         })
     }
@@ -424,7 +424,7 @@ impl<'a> Words<'a> {
         }
         let value = self.values()?;
         let is_session = SESSION_SETTINGS.iter().any(|known| known.eq_ignore_ascii_case(&name));
-        Ok(if is_session { Command::Set { name, value } } else { Command::Act(Action::Set { name, value }) })
+        Ok(if is_session { Command::Set { name, value } } else { Command::Act(OperatorAction::Set { name, value }) })
     }
 
     /// The rest as a value: words and numbers, with commas between them.
@@ -739,25 +739,25 @@ mod tests {
     #[test]
     fn commands() {
         for (text, expected) in [
-            ("pause", Action::Pause(None)),
-            ("PAUSE app;", Action::Pause(some("app"))),
-            ("Pause \"My db\"", Action::Pause(some("My db"))),
-            ("resume 'app'", Action::Resume(some("app"))),
-            ("DISABLE app", Action::Disable("app".into())),
-            ("ENABLE app", Action::Enable("app".into())),
-            ("RECONNECT", Action::Reconnect(None)),
-            ("WAIT_CLOSE app", Action::WaitClose(some("app"))),
-            ("KILL", Action::Kill(None)),
-            ("kill app", Action::Kill(some("app"))),
-            ("KILL_CLIENT 7", Action::KillClient(7)),
-            ("KILL_CLIENT '7'", Action::KillClient(7)),
-            ("SUSPEND", Action::Suspend),
-            ("SHUTDOWN", Action::Shutdown(Shutdown::Now)),
-            ("shutdown wait_for_servers", Action::Shutdown(Shutdown::WaitForServers)),
-            ("SHUTDOWN WAIT_FOR_CLIENTS", Action::Shutdown(Shutdown::WaitForClients)),
-            ("RELOAD", Action::Reload { dry: false }),
-            ("reload dry run;", Action::Reload { dry: true }),
-            ("SET pool.size = 5", Action::Set { name: "pool.size".into(), value: "5".into() }),
+            ("pause", OperatorAction::Pause(None)),
+            ("PAUSE app;", OperatorAction::Pause(some("app"))),
+            ("Pause \"My db\"", OperatorAction::Pause(some("My db"))),
+            ("resume 'app'", OperatorAction::Resume(some("app"))),
+            ("DISABLE app", OperatorAction::Disable("app".into())),
+            ("ENABLE app", OperatorAction::Enable("app".into())),
+            ("RECONNECT", OperatorAction::Reconnect(None)),
+            ("WAIT_CLOSE app", OperatorAction::WaitClose(some("app"))),
+            ("KILL", OperatorAction::Kill(None)),
+            ("kill app", OperatorAction::Kill(some("app"))),
+            ("KILL_CLIENT 7", OperatorAction::KillClient(7)),
+            ("KILL_CLIENT '7'", OperatorAction::KillClient(7)),
+            ("SUSPEND", OperatorAction::Suspend),
+            ("SHUTDOWN", OperatorAction::Shutdown(Shutdown::Now)),
+            ("shutdown wait_for_servers", OperatorAction::Shutdown(Shutdown::WaitForServers)),
+            ("SHUTDOWN WAIT_FOR_CLIENTS", OperatorAction::Shutdown(Shutdown::WaitForClients)),
+            ("RELOAD", OperatorAction::Reload { dry: false }),
+            ("reload dry run;", OperatorAction::Reload { dry: true }),
+            ("SET pool.size = 5", OperatorAction::Set { name: "pool.size".into(), value: "5".into() }),
         ] {
             assert_eq!(one(text), Ok(Command::Act(expected)), "{text}");
         }

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     Desk,
     averages::PERIOD,
-    conversation::{Conversation, Identity, Next, Outcome, Wanted},
+    conversation::{CommandResult, Conversation, Identity, Next, Wanted},
     rows,
 };
 use crate::{
@@ -124,16 +124,16 @@ async fn note_changes(desk: &Desk, cluster: &Cluster) {
 }
 
 /// The end of a visit.
-enum End {
+enum VisitEnd {
     /// The client has left, or is to be left.
     Gone,
     /// It is told why.
     Told(Report),
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for VisitEnd {
     fn from(_: io::Error) -> Self {
-        End::Gone
+        VisitEnd::Gone
     }
 }
 
@@ -157,13 +157,13 @@ async fn visit(desk: Arc<Desk>, visitor: Visitor, scope: Scope) {
     };
     let end = tokio::select! {
         end = visit.run() => end.err(),
-        () = scope.stopping() => Some(End::Told(shutting_down())),
+        () = scope.stopping() => Some(VisitEnd::Told(shutting_down())),
         () = ordered(&slot) => {
             let what = "terminating connection due to administrator command";
-            Some(End::Told(Report::fatal(SqlState::ADMIN_SHUTDOWN, what)))
+            Some(VisitEnd::Told(Report::fatal(SqlState::ADMIN_SHUTDOWN, what)))
         }
     };
-    if let Some(End::Told(report)) = end {
+    if let Some(VisitEnd::Told(report)) = end {
         let mut out = Vec::new();
         report.write(&mut out);
         // A client that does not take the reason goes without it.
@@ -200,15 +200,15 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    async fn run(&mut self) -> Result<(), End> {
+    async fn run(&mut self) -> Result<(), VisitEnd> {
         Authentication::Ok.write(&mut self.out);
         self.conversation.greet(&mut self.out);
         backend_key_data(self.slot.process, self.slot.secret(), &mut self.out);
         self.conversation.ready(&mut self.out);
         loop {
             self.flush().await?;
-            self.stream.read_buf(&mut self.read).await.map_err(End::from).and_then(|count| match count {
-                0 => Err(End::Gone),
+            self.stream.read_buf(&mut self.read).await.map_err(VisitEnd::from).and_then(|count| match count {
+                0 => Err(VisitEnd::Gone),
                 _ => Ok(()),
             })?;
             let mut at = 0;
@@ -221,18 +221,18 @@ impl Visit<'_> {
     }
 
     /// The tag of the message that begins at `at`, and where its body is; `None` when it is not all there.
-    fn message(&self, at: usize) -> Result<Option<(u8, usize, usize)>, End> {
+    fn message(&self, at: usize) -> Result<Option<(u8, usize, usize)>, VisitEnd> {
         let head = header(&self.read[at..]).map_err(|error| violation(&error.to_string()))?;
         let Some(head) = head else { return Ok(None) };
         if head.body > MESSAGE_BYTES_MAX {
             let what = format!("a message of {} bytes is too long for the console", head.body);
-            return Err(End::Told(Report::fatal(SqlState::LIMIT_EXCEEDED, what)));
+            return Err(VisitEnd::Told(Report::fatal(SqlState::LIMIT_EXCEEDED, what)));
         }
         let to = at + head.message();
         Ok((to <= self.read.len()).then_some((head.tag, at + HEADER_BYTES, to)))
     }
 
-    async fn converse(&mut self, tag: u8, from: usize, to: usize) -> Result<(), End> {
+    async fn converse(&mut self, tag: u8, from: usize, to: usize) -> Result<(), VisitEnd> {
         if matches!(tag, b'Q' | b'S') {
             let traffic = self.slot.account.traffic(None, None);
             traffic.add(Count::Queries, 1);
@@ -247,12 +247,12 @@ impl Visit<'_> {
                 Next::Message => return Ok(()),
                 Next::End => {
                     self.flush().await?;
-                    return Err(End::Gone);
+                    return Err(VisitEnd::Gone);
                 }
                 Next::Run(wanted) => {
                     let outcome = match wanted {
-                        Wanted::Table(show) => Ok(Outcome::Table(self.desk.table(show))),
-                        Wanted::Explain(explain) => self.desk.explain(&explain, self.user).map(Outcome::Table),
+                        Wanted::Table(show) => Ok(CommandResult::Table(self.desk.table(show))),
+                        Wanted::Explain(explain) => self.desk.explain(&explain, self.user).map(CommandResult::Table),
                         Wanted::Act(action) => {
                             // What was answered before is not to wait for it.
                             self.flush().await?;
@@ -261,7 +261,7 @@ impl Visit<'_> {
                             for note in notes.iter().flatten() {
                                 Report::error(SqlState::SUCCESS, note).write_notice("NOTICE", &mut self.out);
                             }
-                            notes.map(|_| Outcome::Done)
+                            notes.map(|_| CommandResult::Done)
                         }
                     };
                     next = self.conversation.resume(outcome, &mut self.out);
@@ -270,17 +270,17 @@ impl Visit<'_> {
         }
     }
 
-    async fn flush(&mut self) -> Result<(), End> {
+    async fn flush(&mut self) -> Result<(), VisitEnd> {
         if !self.out.is_empty() {
-            timeout(WRITE_LIMIT, self.stream.write_all(&self.out)).await.map_err(|_| End::Gone)??;
+            timeout(WRITE_LIMIT, self.stream.write_all(&self.out)).await.map_err(|_| VisitEnd::Gone)??;
             self.out.clear();
         }
         Ok(())
     }
 }
 
-fn violation(what: &str) -> End {
-    End::Told(Report::fatal(SqlState::PROTOCOL_VIOLATION, what))
+fn violation(what: &str) -> VisitEnd {
+    VisitEnd::Told(Report::fatal(SqlState::PROTOCOL_VIOLATION, what))
 }
 
 /// Waits for a command, unless the client cancels that or leaves. What it has ordered stands.
@@ -288,7 +288,7 @@ async fn until_left_or_canceled(
     slot: &Slot,
     stream: &Stream,
     acting: impl Future<Output = Result<Vec<String>, Report>>,
-) -> Result<Result<Vec<String>, Report>, End> {
+) -> Result<Result<Vec<String>, Report>, VisitEnd> {
     slot.enter_queue(std::time::Instant::now());
     let canceled = poll_fn(|cx| {
         slot.set_waker(cx.waker().clone());
@@ -301,7 +301,7 @@ async fn until_left_or_canceled(
             let what = "canceling statement due to user request";
             Ok(Err(Report::error(SqlState::QUERY_CANCELED, what).hint("The command itself is not taken back.")))
         }
-        () = poll_fn(|cx| stream.poll_gone(cx)) => Err(End::Gone),
+        () = poll_fn(|cx| stream.poll_gone(cx)) => Err(VisitEnd::Gone),
     };
     slot.leave_queue();
     result

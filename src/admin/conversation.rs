@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
-    command::{Action, Asked, Command, Explain, bind, parameters, read},
+    command::{Asked, Command, Explain, OperatorAction, bind, parameters, read},
     encode::{Formats, data_rows, row_description},
     help,
     show::Show,
@@ -40,13 +40,13 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     Table(Show),
-    Act(Action),
+    Act(OperatorAction),
     Explain(Explain),
 }
 
 /// What comes back for it.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum CommandResult {
     Table(Table),
     Done,
 }
@@ -102,7 +102,7 @@ enum Running {
 }
 
 /// What a command without rows says when it is done, or rows and what is said after them.
-enum Answer {
+enum CommandAnswer {
     Rows(Table, String),
     Tag(String),
 }
@@ -188,7 +188,7 @@ impl Conversation {
     }
 
     /// What was wanted is done.
-    pub fn resume(&mut self, outcome: Result<Outcome, Report>, out: &mut Vec<u8>) -> Next {
+    pub fn resume(&mut self, outcome: Result<CommandResult, Report>, out: &mut Vec<u8>) -> Next {
         match self.running.take() {
             Some(Running::Simple(command)) => {
                 let answer = outcome.and_then(|outcome| answer(&command, outcome));
@@ -205,7 +205,7 @@ impl Conversation {
                 let command = portal.as_ref().and_then(|portal| portal.command.clone());
                 let answer = outcome.and_then(|outcome| match command {
                     Some(command) => answer(&command, outcome),
-                    None => Ok(Answer::Tag(String::new())),
+                    None => Ok(CommandAnswer::Tag(String::new())),
                 });
                 match (answer, portal) {
                     (Ok(answer), Some(portal)) => portal.send(answer, rows_max, out),
@@ -278,7 +278,7 @@ impl Conversation {
     }
 
     /// Answers a command, or says what has to be done for that.
-    fn run(&mut self, command: &Command, out: &mut Vec<u8>) -> Result<Result<Answer, Wanted>, Report> {
+    fn run(&mut self, command: &Command, out: &mut Vec<u8>) -> Result<Result<CommandAnswer, Wanted>, Report> {
         let ends = matches!(command, Command::Commit | Command::Rollback | Command::Savepoint("ROLLBACK"));
         if self.status == Status::Failed && !ends {
             return Err(Report::error(
@@ -305,22 +305,22 @@ impl Conversation {
             Command::Help => {
                 let usage = Report::error(SqlState::SUCCESS, "Console usage").detail(help::text());
                 usage.write_notice("NOTICE", out);
-                Answer::Tag("SHOW".to_owned())
+                CommandAnswer::Tag("SHOW".to_owned())
             }
-            Command::Setting(name) => Answer::Rows(self.setting_table(name)?, "SHOW".to_owned()),
-            Command::Select(_) => Answer::Rows(self.select(command)?, "SELECT 1".to_owned()),
+            Command::Setting(name) => CommandAnswer::Rows(self.setting_table(name)?, "SHOW".to_owned()),
+            Command::Select(_) => CommandAnswer::Rows(self.select(command)?, "SELECT 1".to_owned()),
             Command::Set { name, value } => {
                 self.set(name, value, out)?;
-                Answer::Tag("SET".to_owned())
+                CommandAnswer::Tag("SET".to_owned())
             }
-            Command::Reset(_) => Answer::Tag("RESET".to_owned()),
+            Command::Reset(_) => CommandAnswer::Tag("RESET".to_owned()),
             Command::Begin => {
                 if self.status == Status::Transaction {
                     let warning = "there is already a transaction in progress";
                     Report::error(SqlState::ACTIVE_TRANSACTION, warning).write_notice("WARNING", out);
                 }
                 self.status = Status::Transaction;
-                Answer::Tag("BEGIN".to_owned())
+                CommandAnswer::Tag("BEGIN".to_owned())
             }
             Command::Commit | Command::Rollback => self.end_transaction(*command == Command::Commit, out),
             Command::Savepoint(tag) => {
@@ -331,17 +331,17 @@ impl Conversation {
                 if *tag == "ROLLBACK" {
                     self.status = Status::Transaction;
                 }
-                Answer::Tag((*tag).to_owned())
+                CommandAnswer::Tag((*tag).to_owned())
             }
             Command::Deallocate(None) => {
                 self.statements.retain(|name, _| name.is_empty());
-                Answer::Tag("DEALLOCATE ALL".to_owned())
+                CommandAnswer::Tag("DEALLOCATE ALL".to_owned())
             }
             Command::Deallocate(Some(name)) => match self.statements.remove(name.as_bytes()) {
-                Some(_) => Answer::Tag("DEALLOCATE".to_owned()),
+                Some(_) => CommandAnswer::Tag("DEALLOCATE".to_owned()),
                 None => return Err(unknown_statement(name.as_bytes())),
             },
-            Command::Nothing(tag) => Answer::Tag((*tag).to_owned()),
+            Command::Nothing(tag) => CommandAnswer::Tag((*tag).to_owned()),
         };
         Ok(Ok(answer))
     }
@@ -352,14 +352,14 @@ impl Conversation {
             .hint("admin.users names those who may change things, admin.stats_users those who may look.")
     }
 
-    fn end_transaction(&mut self, commits: bool, out: &mut Vec<u8>) -> Answer {
+    fn end_transaction(&mut self, commits: bool, out: &mut Vec<u8>) -> CommandAnswer {
         if self.status == Status::Idle {
             let warning = "there is no transaction in progress";
             Report::error(SqlState::NO_ACTIVE_TRANSACTION, warning).write_notice("WARNING", out);
         }
         let commits = commits && self.status != Status::Failed;
         self.status = Status::Idle;
-        Answer::Tag(if commits { "COMMIT" } else { "ROLLBACK" }.to_owned())
+        CommandAnswer::Tag(if commits { "COMMIT" } else { "ROLLBACK" }.to_owned())
     }
 
     fn set(&mut self, name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Report> {
@@ -582,13 +582,13 @@ impl Prepared {
 }
 
 impl Portal {
-    fn send(&mut self, answer: Answer, rows_max: usize, out: &mut Vec<u8>) {
+    fn send(&mut self, answer: CommandAnswer, rows_max: usize, out: &mut Vec<u8>) {
         match answer {
-            Answer::Rows(table, tag) => {
+            CommandAnswer::Rows(table, tag) => {
                 self.table = Some((table, 0));
                 self.send_rows(rows_max, &tag, out);
             }
-            Answer::Tag(tag) => reply::command_complete(&tag, out),
+            CommandAnswer::Tag(tag) => reply::command_complete(&tag, out),
         }
     }
 
@@ -626,13 +626,15 @@ fn columns(command: &Command) -> Result<Option<Vec<Column>>, Report> {
 }
 
 /// The answer to a command whose work was done outside.
-fn answer(command: &Command, outcome: Outcome) -> Result<Answer, Report> {
+fn answer(command: &Command, outcome: CommandResult) -> Result<CommandAnswer, Report> {
     Ok(match (command, outcome) {
-        (Command::Show(_, query), Outcome::Table(table)) => Answer::Rows(query.apply(table)?, "SHOW".to_owned()),
-        (Command::Act(action), _) => Answer::Tag(action.tag().to_owned()),
-        (Command::Explain(_), Outcome::Table(table)) => Answer::Rows(table, "EXPLAIN".to_owned()),
-        (_, Outcome::Table(table)) => Answer::Rows(table, "SHOW".to_owned()),
-        (_, Outcome::Done) => Answer::Tag("SHOW".to_owned()),
+        (Command::Show(_, query), CommandResult::Table(table)) => {
+            CommandAnswer::Rows(query.apply(table)?, "SHOW".to_owned())
+        }
+        (Command::Act(action), _) => CommandAnswer::Tag(action.tag().to_owned()),
+        (Command::Explain(_), CommandResult::Table(table)) => CommandAnswer::Rows(table, "EXPLAIN".to_owned()),
+        (_, CommandResult::Table(table)) => CommandAnswer::Rows(table, "SHOW".to_owned()),
+        (_, CommandResult::Done) => CommandAnswer::Tag("SHOW".to_owned()),
     })
 }
 
@@ -641,14 +643,14 @@ pub fn route_table() -> Table {
     Table::new(ROUTE_COLUMNS.iter().map(|name| Column::new(name, Type::Text)).collect())
 }
 
-fn write_answer(answer: &Answer, out: &mut Vec<u8>) {
+fn write_answer(answer: &CommandAnswer, out: &mut Vec<u8>) {
     match answer {
-        Answer::Rows(table, tag) => {
+        CommandAnswer::Rows(table, tag) => {
             row_description(&table.columns, &Formats::default(), out);
             data_rows(table, &table.rows, &Formats::default(), out);
             reply::command_complete(tag, out);
         }
-        Answer::Tag(tag) => reply::command_complete(tag, out),
+        CommandAnswer::Tag(tag) => reply::command_complete(tag, out),
     }
 }
 

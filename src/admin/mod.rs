@@ -27,7 +27,7 @@ mod table;
 mod totals;
 mod words;
 
-pub use command::{Action, Shutdown};
+pub use command::{OperatorAction, Shutdown};
 pub use console::serve;
 pub use desk::{Catalog, Desk, Request, SetLevel, Setting, User};
 pub use http::serve_http;

@@ -14,21 +14,21 @@ use std::{
 
 /// The service manager, if there is one that wants to know.
 #[derive(Debug)]
-pub struct Manager {
+pub struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
     /// How often it wants to hear that all is well; `None` when it does not.
     watchdog: Option<Duration>,
 }
 
-impl Manager {
+impl ServiceManager {
     /// The one that the environment names.
-    pub fn of_environment() -> Manager {
+    pub fn of_environment() -> ServiceManager {
         let variable = |name| env::var(name).ok();
         let socket = variable("NOTIFY_SOCKET").and_then(|path| open(&path));
         let watchdog = socket.as_ref().and_then(|_| {
             interval(variable("WATCHDOG_USEC")?.as_str(), variable("WATCHDOG_PID").as_deref(), process::id())
         });
-        Manager { socket, watchdog }
+        ServiceManager { socket, watchdog }
     }
 
     /// Clients are served.
@@ -36,7 +36,7 @@ impl Manager {
         self.say("READY=1");
     }
 
-    /// The configuration is read again; [`Manager::ready`] ends it.
+    /// The configuration is read again; [`ServiceManager::ready`] ends it.
     pub fn reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         self.say(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1_000));
@@ -99,7 +99,7 @@ mod tests {
         let name = format!("poolhouse-test-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let listening = UnixDatagram::bind_addr(&address).unwrap();
-        let manager = Manager { socket: open(&format!("@{name}")), watchdog: None };
+        let manager = ServiceManager { socket: open(&format!("@{name}")), watchdog: None };
         manager.ready();
         manager.stopping();
         let mut buffer = [0; 64];
@@ -107,6 +107,6 @@ mod tests {
             let length = listening.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..length], expected.as_bytes());
         }
-        assert!(Manager { socket: None, watchdog: None }.socket.is_none());
+        assert!(ServiceManager { socket: None, watchdog: None }.socket.is_none());
     }
 }

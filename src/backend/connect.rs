@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Canceler, Greeting, Login, Server};
+use super::{Canceler, Greeting, Server, ServerLogin};
 use crate::{
     net::Stream,
     tasks::{self, Length},
@@ -115,11 +115,11 @@ impl From<io::Error> for ConnectError {
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn connect(login: &Login, limit: Duration) -> Result<Server, ConnectError> {
+pub async fn connect(login: &ServerLogin, limit: Duration) -> Result<Server, ConnectError> {
     timeout(limit, log_in(login)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
 }
 
-async fn log_in(login: &Login) -> Result<Server, ConnectError> {
+async fn log_in(login: &ServerLogin) -> Result<Server, ConnectError> {
     let stream =
         Stream::connect(&login.address, login.tcp).await.map_err(|error| ConnectError::Unreachable(Arc::new(error)))?;
     let mut wire = LoginWire::new(stream);
@@ -146,7 +146,7 @@ async fn log_in(login: &Login) -> Result<Server, ConnectError> {
 
 /// Whether the server at the other end takes logins: it answers a startup packet with anything but the errors of one
 /// that stops, starts or recovers. Nobody is logged in. A server that does not answer within `limit` does not.
-pub async fn knock(login: &Login, limit: Duration) -> bool {
+pub async fn knock(login: &ServerLogin, limit: Duration) -> bool {
     let knocking = async {
         let stream = Stream::connect(&login.address, login.tcp).await?;
         let mut wire = LoginWire::new(stream);
@@ -219,7 +219,7 @@ impl LoginWire {
     }
 }
 
-async fn authenticate(login: &Login, wire: &mut LoginWire) -> Result<(), ConnectError> {
+async fn authenticate(login: &ServerLogin, wire: &mut LoginWire) -> Result<(), ConnectError> {
     loop {
         let body = wire.next_authentication().await?;
         match Authentication::read(&body)? {
@@ -250,7 +250,7 @@ async fn authenticate(login: &Login, wire: &mut LoginWire) -> Result<(), Connect
     }
 }
 
-async fn prove_by_scram(login: &Login, wire: &mut LoginWire) -> Result<(), ConnectError> {
+async fn prove_by_scram(login: &ServerLogin, wire: &mut LoginWire) -> Result<(), ConnectError> {
     let mut nonce = [0; 18];
     getrandom::fill(&mut nonce).map_err(|error| ConnectError::Unreachable(Arc::new(io::Error::other(error))))?;
     let exchange = login.credential.scram_exchange(nonce);

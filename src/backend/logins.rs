@@ -32,12 +32,12 @@ struct Failures {
     counts: BTreeMap<(u16, String), u64>,
     /// What was told last of a node.
     told: BTreeMap<u16, (String, Instant)>,
-    news: Vec<Failure>,
+    news: Vec<LoginFailure>,
 }
 
 /// A login that failed, as operators are told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct LoginFailure {
     pub node: u16,
     pub code: String,
     pub message: String,
@@ -73,12 +73,12 @@ impl Logins {
             told.insert(node, (code.clone(), now));
             // At most one for each node and each look at them, or nobody looks.
             news.retain(|failure| failure.node != node);
-            news.push(Failure { node, code, message: error.to_string() });
+            news.push(LoginFailure { node, code, message: error.to_string() });
         }
     }
 
     /// What operators have not been told yet.
-    pub fn take_news(&self) -> Vec<Failure> {
+    pub fn take_news(&self) -> Vec<LoginFailure> {
         std::mem::take(&mut self.lock().news)
     }
 

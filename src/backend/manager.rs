@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ConnectError, Defaults, Fence, Login, Logins, Senders, Server, connect};
+use super::{ConnectError, Defaults, Fence, Logins, Senders, Server, ServerLogin, connect};
 use crate::pool::Manager;
 use poolhouse_core::wire::{frame::HEADER_BYTES, header, request};
 
 /// Opens the connections of one database and user on one node.
 #[derive(Debug)]
 pub struct ServerManager {
-    login: Login,
+    login: ServerLogin,
     node: u16,
     fence: Arc<Fence>,
     senders: Arc<Senders>,
@@ -28,7 +28,7 @@ pub struct ServerManager {
 impl ServerManager {
     /// `node` is the number of the node in its cluster.
     pub fn new(
-        login: Login,
+        login: ServerLogin,
         node: u16,
         fence: Arc<Fence>,
         senders: Arc<Senders>,

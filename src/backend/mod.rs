@@ -19,7 +19,7 @@ pub use connect::{ConnectError, connect, knock};
 pub use defaults::Defaults;
 pub use fence::{Fence, Pass};
 pub use greeting::Greeting;
-pub use logins::{Failure, Logins};
+pub use logins::{LoginFailure, Logins};
 pub use manager::ServerManager;
 pub use query::QueryError;
 pub use senders::{Sender, Senders};
@@ -29,7 +29,7 @@ use poolhouse_core::{auth::Credential, session::ServerState, wire::startup::Canc
 
 /// Where and as whom to log in.
 #[derive(Debug, Clone)]
-pub struct Login {
+pub struct ServerLogin {
     pub address: Address,
     pub database: String,
     pub user: String,

@@ -22,7 +22,7 @@ use poolhouse_core::{
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Rows of text; `None` is NULL.
-pub type Rows = Vec<Vec<Option<String>>>;
+pub type ServerRows = Vec<Vec<Option<String>>>;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueryError {
@@ -61,19 +61,19 @@ impl From<io::Error> for QueryError {
 impl Server {
     /// Runs one simple query and gives the rows of all its statements. After any error but [`QueryError::Server`] the
     /// connection must be closed.
-    pub async fn query(&mut self, sql: &str, limit: Duration) -> Result<Rows, QueryError> {
+    pub async fn query(&mut self, sql: &str, limit: Duration) -> Result<ServerRows, QueryError> {
         timeout(limit, self.run(sql)).await.unwrap_or(Err(QueryError::Timeout(limit)))
     }
 
     /// The status after the last [`Server::query`] is idle, or the connection would not be usable by others.
-    async fn run(&mut self, sql: &str) -> Result<Rows, QueryError> {
+    async fn run(&mut self, sql: &str) -> Result<ServerRows, QueryError> {
         let mut out = Vec::new();
         request::query(sql, &mut out);
         // A simple query takes the unnamed statement away.
         self.state.statements.forget_unnamed();
         self.stream.write_all(&out).await?;
         let mut inbox = Vec::with_capacity(4096);
-        let (mut rows, mut error, mut bytes) = (Rows::new(), None, 0);
+        let (mut rows, mut error, mut bytes) = (ServerRows::new(), None, 0);
         loop {
             let (tag, body) = self.next_message(&mut inbox).await?;
             bytes += body.len();

@@ -24,11 +24,11 @@ pub struct Senders {
     wanted: AtomicBool,
 }
 
-type ByProcess = HashMap<(u16, u32), Arc<Mutex<Users>>>;
+type ByProcess = HashMap<(u16, u32), Arc<Mutex<ConnectionUsers>>>;
 
 /// Who uses one connection, and who has written over it last.
 #[derive(Debug, Default)]
-struct Users {
+struct ConnectionUsers {
     now: Option<u32>,
     /// That one has said NOTIFY.
     notifies: bool,
@@ -43,7 +43,7 @@ struct Users {
 pub struct Sender {
     senders: Arc<Senders>,
     key: (u16, u32),
-    users: Arc<Mutex<Users>>,
+    users: Arc<Mutex<ConnectionUsers>>,
 }
 
 impl Senders {
@@ -53,7 +53,7 @@ impl Senders {
     }
 
     pub fn enter(self: &Arc<Self>, node: u16, process: u32) -> Sender {
-        let users = Arc::new(Mutex::new(Users::default()));
+        let users = Arc::new(Mutex::new(ConnectionUsers::default()));
         lock(&self.users).insert((node, process), users.clone());
         Sender { senders: self.clone(), key: (node, process), users }
     }
@@ -66,7 +66,7 @@ impl Senders {
     }
 }
 
-impl Users {
+impl ConnectionUsers {
     fn sender(&self, now: Instant) -> Option<u32> {
         let lately = |ends: [Option<(u32, Instant)>; 2], limit| {
             let lately = move |time: &Instant| now.saturating_duration_since(*time) < limit;
@@ -175,7 +175,7 @@ mod tests {
         let now = Instant::now() + 100 * HEARD;
         let (just, long_ago) = (now - HEARD / 2, now - 2 * HEARD);
         let check = |using: Option<u32>, writers: [Option<(u32, Instant)>; 2], expected: Option<u32>| {
-            let users = Users { now: using, writers, ..Users::default() };
+            let users = ConnectionUsers { now: using, writers, ..ConnectionUsers::default() };
             assert_eq!(users.sender(now), expected, "{users:?}");
         };
         check(None, [None, None], None);

@@ -7,4 +7,6 @@ mod registry;
 
 pub use last_errors::{ClientError, LastErrors};
 pub use refused_logins::RefusedLogins;
-pub use registry::{About, Activity, Canceling, Entry, LeaveOrder, Pin, Place, Registry, SECRET_BYTES, Slot};
+pub use registry::{
+    About, Activity, Canceling, ClientPlace, Entry, LeaveOrder, PinnedClient, Registry, SECRET_BYTES, Slot,
+};

@@ -20,12 +20,12 @@ const OTHERS: &str = "XX000";
 
 #[derive(Debug, Default)]
 pub struct RefusedLogins {
-    kinds: Mutex<BTreeMap<String, Kind>>,
+    kinds: Mutex<BTreeMap<String, RefusalCount>>,
 }
 
 /// Those with one SQLSTATE.
 #[derive(Debug)]
-struct Kind {
+struct RefusalCount {
     all: u64,
     /// When the period began, and how many were told in it.
     since: Instant,
@@ -39,7 +39,7 @@ impl RefusedLogins {
     pub fn note(&self, code: &str, now: Instant) -> bool {
         let mut kinds = self.lock();
         let code = if kinds.len() < KINDS_MAX || kinds.contains_key(code) { code } else { OTHERS };
-        let fresh = Kind { all: 0, since: now, told: 0, untold: 0 };
+        let fresh = RefusalCount { all: 0, since: now, told: 0, untold: 0 };
         let kind = kinds.entry(code.to_owned()).or_insert(fresh);
         kind.all += 1;
         if now.saturating_duration_since(kind.since) >= PERIOD {
@@ -72,7 +72,7 @@ impl RefusedLogins {
     }
 
     /// No code under the lock can panic half-way through a change.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Kind>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RefusalCount>> {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

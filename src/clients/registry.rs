@@ -74,7 +74,7 @@ pub struct About {
 
 /// Why a client keeps its server connection between transactions.
 #[derive(Debug, Clone)]
-pub struct Pin {
+pub struct PinnedClient {
     pub why: Arc<Pinned>,
     pub since: Instant,
 }
@@ -90,7 +90,7 @@ pub struct Slot {
     /// How often its task was asked to show that it still serves somebody, and has not.
     calls: AtomicU8,
     pub process: u32,
-    inner: Mutex<Inner>,
+    inner: Mutex<SlotState>,
     /// No other client has ever had it.
     pub id: u64,
     pub about: About,
@@ -107,7 +107,7 @@ const _: () = assert!(size_of::<Slot>() <= 256);
 /// In the order written, as [`Slot`].
 #[derive(Debug, Default)]
 #[repr(C)]
-struct Inner {
+struct SlotState {
     attached: Option<Arc<Canceler>>,
     /// Waits for one, since when.
     queued: Option<Instant>,
@@ -122,13 +122,13 @@ struct Inner {
     /// A cancel has come meanwhile.
     postponed: bool,
     waker: Option<Waker>,
-    pin: Option<Box<Pin>>,
+    pin: Option<Box<PinnedClient>>,
 }
 
 // Within a slot.
-const _: () = assert!(size_of::<Inner>() <= 72);
+const _: () = assert!(size_of::<SlotState>() <= 72);
 
-impl Inner {
+impl SlotState {
     fn activity(&self) -> Activity {
         match self.queued {
             Some(since) => Activity::Waiting { since },
@@ -161,12 +161,12 @@ const ORDER_KILL: u8 = 4;
 
 /// A place among `max_clients`, freed when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct ClientPlace {
     registry: Arc<Registry>,
     leaving: bool,
 }
 
-impl Place {
+impl ClientPlace {
     /// Whoever has it has been told the last thing, and is only heard out.
     pub fn leave(&mut self) {
         if !std::mem::replace(&mut self.leaving, true) {
@@ -175,7 +175,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientPlace {
     fn drop(&mut self) {
         self.registry.connected.fetch_sub(1, Ordering::Relaxed);
         if self.leaving {
@@ -186,9 +186,9 @@ impl Drop for Place {
 
 impl Registry {
     /// A place for one more client, unless there are `max` already.
-    pub fn place(self: &Arc<Self>, max: usize) -> Option<Place> {
+    pub fn place(self: &Arc<Self>, max: usize) -> Option<ClientPlace> {
         let connected = self.connected.fetch_add(1, Ordering::Relaxed);
-        let place = Place { registry: self.clone(), leaving: false };
+        let place = ClientPlace { registry: self.clone(), leaving: false };
         (connected < max).then_some(place)
     }
 
@@ -466,11 +466,11 @@ impl Slot {
     }
 
     /// The client keeps its server connection between transactions, or does so no more.
-    pub fn set_pin(&self, pin: Option<Pin>) {
+    pub fn set_pin(&self, pin: Option<PinnedClient>) {
         lock(&self.inner).pin = pin.map(Box::new);
     }
 
-    pub fn pin(&self) -> Option<Pin> {
+    pub fn pin(&self) -> Option<PinnedClient> {
         lock(&self.inner).pin.as_deref().cloned()
     }
 
@@ -480,7 +480,7 @@ impl Slot {
     }
 
     /// The same, and why it keeps its server connection, if it does.
-    pub fn state(&self) -> (Activity, Option<Pin>) {
+    pub fn state(&self) -> (Activity, Option<PinnedClient>) {
         let inner = lock(&self.inner);
         (inner.activity(), inner.pin.as_deref().cloned())
     }
@@ -521,7 +521,7 @@ impl Slot {
         self.begin_cancel(&mut inner)
     }
 
-    fn begin_cancel(self: &Arc<Self>, inner: &mut Inner) -> Option<Canceling> {
+    fn begin_cancel(self: &Arc<Self>, inner: &mut SlotState) -> Option<Canceling> {
         let server = inner.attached.clone()?;
         if inner.shielded {
             inner.postponed = true;

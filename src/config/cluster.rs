@@ -19,7 +19,7 @@ use crate::{
 };
 use poolhouse_core::{
     sql::Pattern,
-    topology::{self, FailoverMode, NodeSettings, Routing, Rule},
+    topology::{self, FailoverMode, NodeSettings, Routing, RoutingRule},
 };
 
 const NODES_MAX: usize = 100;
@@ -146,7 +146,7 @@ pub(super) fn routing(
 }
 
 /// `[[clusters.X.routing.rules]]`.
-fn rules(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Vec<Rule> {
+fn rules(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Vec<RoutingRule> {
     const MEND: &str = "write it like [[clusters.main.routing.rules]] with user = \"report\" and route = \"replica\"";
     let items = item.list(MEND, findings);
     if items.len() > RULES_MAX {
@@ -155,7 +155,7 @@ fn rules(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Ve
     items.iter().map(|item| rule(item, nodes, findings)).collect()
 }
 
-fn rule(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Rule {
+fn rule(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> RoutingRule {
     let raw = keys::Rule::read(Some(item), findings);
     if matches!(item.value, DeValue::Table(_)) {
         if raw.user.is_none() && raw.database.is_none() && raw.application_name.is_none() {
@@ -173,7 +173,7 @@ fn rule(item: &Item<'_>, nodes: &[NodeSettings], findings: &mut Findings) -> Rul
     };
     let (user, database, application_name) =
         (pattern(&raw.user), pattern(&raw.database), pattern(&raw.application_name));
-    Rule {
+    RoutingRule {
         user,
         database,
         application_name,

@@ -10,7 +10,7 @@ use super::{
     value::spelled,
 };
 use crate::{admin::Setting, monitor, net::Tcp};
-use poolhouse_core::topology::{Role, Routing, Rule};
+use poolhouse_core::topology::{Role, Routing, RoutingRule};
 
 /// Every setting with its value, its default, and when a new value takes effect.
 pub fn listing(settings: &Settings) -> Vec<Setting> {
@@ -94,7 +94,7 @@ impl Lines {
         }
     }
 
-    fn rule(&mut self, at: String, rule: &Rule) {
+    fn rule(&mut self, at: String, rule: &RoutingRule) {
         let mut line = self.by_hand(at, keys::Rule::SECTION);
         let whose = [("user", &rule.user), ("database", &rule.database), ("application_name", &rule.application_name)];
         for (name, pattern) in whose {

@@ -2,7 +2,7 @@
 //! So the settings of a cluster that runs are not in the order of the file, and name nodes that are gone.
 
 use crate::monitor;
-use poolhouse_core::topology::{NODES_MAX, NodeSettings, Routing, Rule};
+use poolhouse_core::topology::{NODES_MAX, NodeSettings, Routing, RoutingRule};
 
 /// Where the nodes of a file have their places in a cluster that runs.
 pub(super) struct Seats {
@@ -48,7 +48,7 @@ impl Seats {
         if self.places.iter().enumerate().all(|(at, place)| at == *place) && self.count == self.places.len() {
             return;
         }
-        let seated = |rule: &Rule| {
+        let seated = |rule: &RoutingRule| {
             let weights = rule.weights.as_ref().map(|weights| {
                 let mut seated = vec![0.0; self.count];
                 for (place, weight) in self.places.iter().zip(weights) {
@@ -56,7 +56,7 @@ impl Seats {
                 }
                 seated.into()
             });
-            Rule { weights, ..rule.clone() }
+            RoutingRule { weights, ..rule.clone() }
         };
         routing.rules = routing.rules.iter().map(seated).collect();
     }

@@ -24,7 +24,7 @@ use crate::{
 use poolhouse_core::{
     auth::{self, Method, Secret},
     sql::Pattern,
-    topology::{Preference, Routing, Rule},
+    topology::{Preference, Routing, RoutingRule},
 };
 
 const CONNECT_SECONDS_MAX: i64 = 3600;
@@ -32,7 +32,7 @@ const HOSTS_MAX: usize = 100;
 
 /// What the connection string says, checked.
 #[derive(Debug)]
-struct Target {
+struct ConnectionString {
     addresses: Vec<Address>,
     user: String,
     password: Option<Secret>,
@@ -92,7 +92,7 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
 }
 
 /// With a password clients need it, too; without one everybody who can connect is let in, so only this machine may.
-fn auth(target: &Target, listen: &[Listen], findings: &mut Findings) -> auth::Settings {
+fn auth(target: &ConnectionString, listen: &[Listen], findings: &mut Findings) -> auth::Settings {
     if let Some(password) = &target.password {
         let users = BTreeMap::from([(target.user.clone(), password.clone())]);
         return auth::Settings { method: Method::ScramSha256, users };
@@ -112,8 +112,8 @@ fn auth(target: &Target, listen: &[Listen], findings: &mut Findings) -> auth::Se
 }
 
 /// Everything goes to replicas if the application asks for a server that only reads.
-fn routing(target: &Target) -> Routing {
-    let all = Rule {
+fn routing(target: &ConnectionString) -> Routing {
+    let all = RoutingRule {
         user: Some(Pattern::Name(target.user.as_str().into())),
         database: None,
         application_name: None,
@@ -124,7 +124,7 @@ fn routing(target: &Target) -> Routing {
     Routing { rules: rules.into(), ..Routing::default() }
 }
 
-fn main_cluster(target: Target) -> monitor::Settings {
+fn main_cluster(target: ConnectionString) -> monitor::Settings {
     let nodes = target.addresses.iter().map(cluster::node).collect();
     let mut settings = cluster::defaults("main", target.addresses, nodes);
     settings.health.user = target.user;
@@ -135,7 +135,7 @@ fn main_cluster(target: Target) -> monitor::Settings {
     settings
 }
 
-fn target(parameters: &[Parameter], findings: &mut Findings) -> Target {
+fn target(parameters: &[Parameter], findings: &mut Findings) -> ConnectionString {
     let (values, defaults) = sort(parameters, findings);
     let value = |name: &str| values.get(name).map(String::as_str).filter(|value| !value.is_empty());
     for (name, value) in values.iter().filter(|(_, value)| value.contains('\0')) {
@@ -154,7 +154,7 @@ fn target(parameters: &[Parameter], findings: &mut Findings) -> Target {
     if let Some(what) = reserved(database) {
         findings.mistake(&Place::absent("dbname"), what, "use a config file, where it can have another name");
     }
-    Target {
+    ConnectionString {
         addresses: addresses(&value, findings),
         user: user.to_owned(),
         password: value("password").map(|password| Secret::Plain(password.to_owned())),

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    backend::{self, ConnectError, Login, QueryError, Server},
+    backend::{self, ConnectError, QueryError, Server, ServerLogin},
     monitor::Monitor,
     tasks::Scope,
 };
@@ -26,7 +26,7 @@ use poolhouse_core::{
     sql::{
         Catalog, Census,
         census::{
-            BEGIN, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, Row, STAMP, before_login, functions_after,
+            BEGIN, CatalogRow, DEFAULTS_STAMP, END, FUNCTIONS_PAGE, PRIMARY_ONLY, STAMP, before_login, functions_after,
             references,
         },
     },
@@ -88,7 +88,7 @@ pub trait CatalogReader: std::fmt::Debug + Send + Sync {
     fn primary(&self) -> Result<NodeId, RouteError>;
 
     /// How to log in to a node.
-    fn login(&self, node: NodeId) -> Login;
+    fn login(&self, node: NodeId) -> ServerLogin;
 
     fn connect_timeout(&self) -> Duration;
 
@@ -303,7 +303,7 @@ struct Stamps {
 
 /// Why there is no census.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum CensusFailure {
     /// Nobody is left who could want to know.
     #[error("no user is left")]
     NoUser,
@@ -453,7 +453,7 @@ impl Keeper {
                 self.server = None;
                 self.code.end_rest();
                 // No node is there yet: who begins the first sessions waits for that, too.
-                if self.known.is_some() || !matches!(failure, Failure::Route(_)) {
+                if self.known.is_some() || !matches!(failure, CensusFailure::Route(_)) {
                     self.note_looked();
                 }
                 if !failed {
@@ -474,8 +474,8 @@ impl Keeper {
         }
     }
 
-    async fn ask(&mut self) -> Result<(Arc<dyn CatalogReader>, Stamps, Arc<Census>), Failure> {
-        let user = self.kept.upgrade().and_then(|kept| kept.user()).ok_or(Failure::NoUser)?;
+    async fn ask(&mut self) -> Result<(Arc<dyn CatalogReader>, Stamps, Arc<Census>), CensusFailure> {
+        let user = self.kept.upgrade().and_then(|kept| kept.user()).ok_or(CensusFailure::NoUser)?;
         let node = primary(&*user).await?;
         let (at, mut server) = match self.server.take() {
             Some((at, server)) if at == node && server.stream.is_quiet() => (at, server),
@@ -528,7 +528,7 @@ async fn connect(user: &dyn CatalogReader, node: NodeId) -> Result<Server, Conne
 }
 
 /// Everything that a census is made from.
-async fn read(server: &mut Server) -> Result<Catalog, Failure> {
+async fn read(server: &mut Server) -> Result<Catalog, CensusFailure> {
     let mut catalog = Catalog::default();
     loop {
         let last = catalog.last_oid();
@@ -538,7 +538,7 @@ async fn read(server: &mut Server) -> Result<Catalog, Failure> {
             break;
         }
         if catalog.len() > FUNCTIONS_MAX {
-            return Err(Failure::TooMany);
+            return Err(CensusFailure::TooMany);
         }
     }
     catalog.take(&query(server, &references()).await?);
@@ -546,6 +546,6 @@ async fn read(server: &mut Server) -> Result<Catalog, Failure> {
     Ok(catalog)
 }
 
-async fn query(server: &mut Server, sql: &str) -> Result<Vec<Row>, QueryError> {
+async fn query(server: &mut Server, sql: &str) -> Result<Vec<CatalogRow>, QueryError> {
     server.query(sql, ANSWER_LIMIT).await
 }

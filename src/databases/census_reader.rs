@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     census::CatalogReader,
-    node_choice::{Request, choose},
+    node_choice::{NodeRequest, choose},
     target::Target,
 };
-use crate::{backend::Login, monitor::Monitor};
+use crate::{backend::ServerLogin, monitor::Monitor};
 use poolhouse_core::{
     session::{Need, NewDefaults},
     sql::DefaultsOf,
@@ -24,11 +24,11 @@ impl CatalogReader for Target {
     }
 
     fn primary(&self) -> Result<NodeId, RouteError> {
-        let request = Request { need: Need::Write, after: None, lsn: None, rule: None, seed: 0 };
+        let request = NodeRequest { need: Need::Write, after: None, lsn: None, rule: None, seed: 0 };
         choose(self, request, NodeSet::NONE).map(|choice| choice.node)
     }
 
-    fn login(&self, node: NodeId) -> Login {
+    fn login(&self, node: NodeId) -> ServerLogin {
         Target::login(self, node)
     }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 use poolhouse_core::{
     session::{ClusterNodes, NewDefaults},
-    topology::{Load, NODES_MAX, NodeId},
+    topology::{NODES_MAX, NodeId, NodeLoads},
 };
 
 /// The nodes of one cluster with their budgets of connections.
@@ -107,14 +107,14 @@ impl Drop for WaitingStatement<'_> {
 pub struct ClusterNode {
     pub name: String,
     pub address: Address,
-    pub pools: Arc<pool::Node<ServerManager>>,
+    pub pools: Arc<pool::NodePools<ServerManager>>,
     /// As far as reads are balanced by it.
     pub latency: Arc<Latency>,
     /// Reads that it was given lately: half of them are forgotten every second.
     pub given: AtomicU32,
 }
 
-impl Load for Cluster {
+impl NodeLoads for Cluster {
     fn busy(&self, id: NodeId) -> usize {
         self.node(id).pools.lent()
     }
@@ -169,7 +169,7 @@ impl Cluster {
             let node = place.get_or_init(|| ClusterNode {
                 name: address.to_string(),
                 address: address.clone(),
-                pools: pool::Node::new(settings.max_connections, self.scope.child()),
+                pools: pool::NodePools::new(settings.max_connections, self.scope.child()),
                 latency: Arc::default(),
                 given: AtomicU32::new(0),
             });

@@ -33,18 +33,18 @@ impl DatabaseSettings {
 /// What is configured, by the name that clients ask for; `"*"` serves any other name.
 #[derive(Debug, Default)]
 pub struct Databases {
-    pub by_name: BTreeMap<String, Database>,
+    pub by_name: BTreeMap<String, ConfiguredDatabase>,
 }
 
 /// One database as clients see it.
 #[derive(Debug)]
-pub struct Database {
+pub struct ConfiguredDatabase {
     pub settings: DatabaseSettings,
     /// What is different for some users.
     pub by_user: BTreeMap<String, DatabaseSettings>,
 }
 
-impl Database {
+impl ConfiguredDatabase {
     /// What holds for a user.
     pub fn settings_of(&self, user: &str) -> &DatabaseSettings {
         self.by_user.get(user).unwrap_or(&self.settings)
@@ -53,14 +53,14 @@ impl Database {
 
 impl Databases {
     /// The one that serves a name.
-    pub fn entry(&self, name: &str) -> Option<&Database> {
+    pub fn entry(&self, name: &str) -> Option<&ConfiguredDatabase> {
         self.by_name.get(name).or_else(|| self.by_name.get("*"))
     }
 
     /// Any of them, when all are on one cluster and log in there as the same user.
-    pub fn only(&self) -> Option<&Database> {
+    pub fn only(&self) -> Option<&ConfiguredDatabase> {
         let first = self.by_name.values().next()?;
-        let alike = |other: &Database| {
+        let alike = |other: &ConfiguredDatabase| {
             let (one, other) = (&first.settings, &other.settings);
             let user = |settings: &DatabaseSettings| settings.login.as_ref().map(|(user, _)| user.clone());
             Arc::ptr_eq(&one.cluster, &other.cluster) && user(one) == user(other)

@@ -13,11 +13,11 @@ use crate::{backend::ServerManager, pool::Pool};
 /// The orders for one database, as clients call it.
 #[derive(Debug, Default)]
 pub struct Gate {
-    inner: Mutex<Inner>,
+    inner: Mutex<GateState>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct GateState {
     paused: bool,
     disabled: bool,
     /// All pools of the database.
@@ -25,7 +25,7 @@ struct Inner {
 }
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         // No code under the lock can panic half-way through a change.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,13 +100,13 @@ fn each(pools: &[Weak<Pool<ServerManager>>], order: impl Fn(&Pool<ServerManager>
 /// The gates of all databases.
 #[derive(Debug)]
 pub struct Gates {
-    inner: Mutex<ByName>,
+    inner: Mutex<GatesByName>,
     /// No connections are accepted.
     pub suspended: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
-struct ByName {
+struct GatesByName {
     gates: BTreeMap<String, Arc<Gate>>,
     /// All are paused, and those that come.
     paused: bool,
@@ -119,7 +119,7 @@ impl Default for Gates {
 }
 
 impl Gates {
-    fn lock(&self) -> MutexGuard<'_, ByName> {
+    fn lock(&self) -> MutexGuard<'_, GatesByName> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,26 +11,26 @@ use std::{
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::mailbox::Mailbox;
-use crate::{backend::Login, tasks::Scope};
+use crate::{backend::ServerLogin, tasks::Scope};
 use poolhouse_core::session::Channel;
 
 /// What a session asks for.
 #[derive(Debug)]
 pub enum HubCommand {
-    Subscribe { subscriber: u64, listening: Box<Listening> },
+    Subscribe { subscriber: u64, listening: Box<HubSubscription> },
     Leave { subscriber: u64 },
 }
 
 /// What one session listens to from now on.
 #[derive(Debug)]
-pub struct Listening {
+pub struct HubSubscription {
     pub channels: Arc<[Channel]>,
     pub version: u32,
     /// Whether notifications are delivered from the moment that they are listened to, without a marker.
     pub deliver: bool,
     pub mailbox: Arc<Mailbox>,
     /// As whom to connect, if need be.
-    pub login: Login,
+    pub login: ServerLogin,
 }
 
 /// The hubs of one cluster, each made when somebody first listens.

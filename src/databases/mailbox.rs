@@ -25,13 +25,13 @@ const ROOM_KEPT: usize = 16;
 pub struct Mailbox {
     /// Who is woken.
     slot: Arc<Slot>,
-    inner: Mutex<Inner>,
+    inner: Mutex<MailboxState>,
     /// Whether there is anything, so that a look costs no lock.
     has_mail: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct MailboxState {
     mail: VecDeque<Mail>,
     /// Of all notifications.
     bytes: usize,
@@ -53,7 +53,7 @@ impl Mailbox {
         if inner.bytes > MAIL_BYTES_MAX {
             // Its task may have found before that the client takes no more, and looks again only when it does.
             self.has_mail.store(false, Ordering::Release);
-            *inner = Inner { overflowed: true, ..Inner::default() };
+            *inner = MailboxState { overflowed: true, ..MailboxState::default() };
         } else if let Some(Mail::Notifications(bytes)) = inner.mail.back_mut()
             && bytes.len() < CHUNK_BYTES
         {
@@ -72,7 +72,7 @@ impl Mailbox {
         }
     }
 
-    fn wake(&self, inner: MutexGuard<'_, Inner>) {
+    fn wake(&self, inner: MutexGuard<'_, MailboxState>) {
         let first = !self.has_mail.swap(true, Ordering::AcqRel);
         drop(inner);
         if first {
@@ -115,7 +115,7 @@ impl Mailbox {
     }
 
     /// No code under this lock can panic half-way through a change.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, MailboxState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

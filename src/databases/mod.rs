@@ -20,11 +20,11 @@ mod target;
 mod writes;
 
 pub use cluster::Cluster;
-pub use configured::{Database, DatabaseSettings, Databases};
+pub use configured::{ConfiguredDatabase, DatabaseSettings, Databases};
 pub use gate::{Gate, Gates};
-pub use hubs::{HubCommand, HubContact, Listening};
+pub use hubs::{HubCommand, HubContact, HubSubscription};
 pub use latency::Latency;
 pub use mailbox::Mailbox;
-pub use node_choice::{Choice, Request, choose, choose_first, request_any, stays, wish};
+pub use node_choice::{NodeChoice, NodeRequest, choose, choose_first, request_any, stays, wish};
 pub use target::{Beginning, NewTarget, Target};
 pub use writes::LastWrite;

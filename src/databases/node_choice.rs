@@ -5,12 +5,12 @@ use std::{sync::atomic::Ordering, time::Instant};
 use super::target::Target;
 use poolhouse_core::{
     session::{Need, Route},
-    topology::{self, Class, Node, NodeId, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
+    topology::{self, Node, NodeId, NodeNeed, NodeSet, Reads, RouteError, State, Topology, Wish, lacks_replicas},
 };
 
 /// What a statement asks for.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub struct NodeRequest {
     pub need: Need,
     /// When the last write was answered that it must see.
     pub after: Option<Instant>,
@@ -24,38 +24,38 @@ pub struct Request {
 
 /// A connection to the primary, or while there is none to whatever node may be read from; when the session has a route,
 /// where that goes.
-pub fn request_any(target: &Target, route: Route) -> Request {
+pub fn request_any(target: &Target, route: Route) -> NodeRequest {
     let class_goes = |class| {
         let wish = Wish { class, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
         topology::route(&target.cluster.monitor.topology(), &target.routing, wish, &|_| 0, 0, Instant::now())
     };
-    let no_primary = || matches!(class_goes(Class::Write), Err(RouteError::NoPrimary));
+    let no_primary = || matches!(class_goes(NodeNeed::Write), Err(RouteError::NoPrimary));
     let need = match route {
         Route::Replica => Need::Replica,
-        Route::Auto if no_primary() && class_goes(Class::Read).is_ok() => Need::Read,
+        Route::Auto if no_primary() && class_goes(NodeNeed::Read).is_ok() => Need::Read,
         Route::Auto | Route::Primary => Need::Write,
     };
-    Request { need, after: None, lsn: None, rule: None, seed: 0 }
+    NodeRequest { need, after: None, lsn: None, rule: None, seed: 0 }
 }
 
 /// The node that is tried first: not one that lets nobody in, as long as there are others.
-pub fn choose_first(target: &Target, request: Request) -> Result<Choice, RouteError> {
+pub fn choose_first(target: &Target, request: NodeRequest) -> Result<NodeChoice, RouteError> {
     match target.cluster.only().filter(|_| request.need != Need::Replica) {
-        Some(node) => Ok(Choice { node, lacks: false }),
+        Some(node) => Ok(NodeChoice { node, lacks: false }),
         None => choose(target, request, target.useless()),
     }
 }
 
 /// The node for a statement.
 #[derive(Debug, Clone, Copy)]
-pub struct Choice {
+pub struct NodeChoice {
     pub node: NodeId,
     /// It is the primary only because no replica is known to have what the statement must see.
     pub lacks: bool,
 }
 
 /// The node that serves a statement, if any can. When replicas lack what it must see, they are looked at again soon.
-pub fn choose(target: &Target, request: Request, avoid: NodeSet) -> Result<Choice, RouteError> {
+pub fn choose(target: &Target, request: NodeRequest, avoid: NodeSet) -> Result<NodeChoice, RouteError> {
     let topology = target.cluster.monitor.topology();
     let (wish, now) = (Wish { avoid, ..wish(target, &topology, request) }, Instant::now());
     let node = topology::route(&topology, &target.routing, wish, &*target.cluster, request.seed, now);
@@ -70,18 +70,18 @@ pub fn choose(target: &Target, request: Request, avoid: NodeSet) -> Result<Choic
     {
         target.cluster.node(*node).given.fetch_add(1, Ordering::Relaxed);
     }
-    node.map(|node| Choice { node, lacks: lacks && target.routing.reads != Reads::Any })
+    node.map(|node| NodeChoice { node, lacks: lacks && target.routing.reads != Reads::Any })
 }
 
 /// What is asked of the nodes for a statement.
-pub fn wish<'t>(target: &'t Target, topology: &Topology, request: Request) -> Wish<'t> {
+pub fn wish<'t>(target: &'t Target, topology: &Topology, request: NodeRequest) -> Wish<'t> {
     // With one node there is no choice: what it may not do it refuses itself, as on a direct connection.
     let alone = topology.primary.is_none() && topology.only().is_some();
     let class = match request.need {
-        Need::Replica => Class::Replica,
-        Need::Node(node) => Class::Node(NodeId(node)),
-        Need::Write if !alone => Class::Write,
-        Need::Read | Need::Write => Class::Read,
+        Need::Replica => NodeNeed::Replica,
+        Need::Node(node) => NodeNeed::Node(NodeId(node)),
+        Need::Write if !alone => NodeNeed::Write,
+        Need::Read | Need::Write => NodeNeed::Read,
     };
     let weights = target.routing.rule(request.rule).and_then(|rule| rule.weights.as_deref());
     Wish { class, after: request.after, lsn: request.lsn, weights, avoid: NodeSet::NONE }

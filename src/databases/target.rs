@@ -11,7 +11,7 @@ use std::{
 
 use super::{census::OwnCodeCensus, cluster::Cluster, configured::DatabaseSettings, gate::Gate, writes::LastWrite};
 use crate::{
-    backend::{ConnectError, Defaults, Greeting, Login, Logins, ServerManager},
+    backend::{ConnectError, Defaults, Greeting, Logins, ServerLogin, ServerManager},
     metrics::Account,
     pool,
 };
@@ -91,7 +91,7 @@ pub struct Target {
     pool: Mutex<pool::Settings>,
     /// One of these settings, to be looked at by those who wait; 0 for never.
     wait_notice: AtomicU64,
-    login: Login,
+    login: ServerLogin,
     /// Made when first needed.
     pools: Vec<OnceLock<Arc<pool::Pool<ServerManager>>>>,
     beginnings: Mutex<HashMap<Vec<(String, String)>, Remembered>>,
@@ -140,7 +140,7 @@ impl Target {
             gate,
             wait_notice: AtomicU64::new(notice_millis(&settings.pool)),
             pool: Mutex::new(settings.pool),
-            login: Login {
+            login: ServerLogin {
                 // Replaced for each node.
                 address: cluster.node(NodeId(0)).address.clone(),
                 database,
@@ -253,7 +253,7 @@ impl Target {
         parameters: Vec<(String, String)>,
         defaults: Arc<Defaults>,
     ) -> Arc<pool::Pool<ServerManager>> {
-        let login = Login { parameters, ..self.login(node) };
+        let login = ServerLogin { parameters, ..self.login(node) };
         let (senders, fence) = (self.cluster.senders.clone(), self.cluster.monitor.fence(node));
         let (logins, limit) = (self.logins.clone(), self.cluster.connect_timeout);
         let manager = ServerManager::new(login, node.0, fence, senders, defaults, logins, limit);
@@ -263,15 +263,15 @@ impl Target {
     }
 
     /// As whom the clients log in at a node.
-    pub fn login(&self, node: NodeId) -> Login {
-        Login { address: self.cluster.node(node).address.clone(), ..self.login.clone() }
+    pub fn login(&self, node: NodeId) -> ServerLogin {
+        ServerLogin { address: self.cluster.node(node).address.clone(), ..self.login.clone() }
     }
 
     /// How the hub of this database logs in, wherever the primary is, for clients with this encoding.
-    pub fn login_for_listening(&self, encoding: &str) -> Login {
+    pub fn login_for_listening(&self, encoding: &str) -> ServerLogin {
         let parameters = [("application_name", "poolhouse"), ("client_encoding", encoding)];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Login { parameters: parameters.into(), ..self.login.clone() }
+        ServerLogin { parameters: parameters.into(), ..self.login.clone() }
     }
 
     /// When the last write was answered that a session must see which itself wrote then.

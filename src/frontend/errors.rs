@@ -51,9 +51,9 @@ impl AcquireError {
     }
 
     /// The words for the client. What a server said is passed on as it is, with a hint at our settings.
-    pub fn report(&self) -> Words {
+    pub fn report(&self) -> ErrorWords {
         let held = |code, message: String, nodes: &String, hint: &str| {
-            Words::Ours(Report::error(code, message).detail(nodes.as_str()).hint(hint))
+            ErrorWords::Ours(Report::error(code, message).detail(nodes.as_str()).hint(hint))
         };
         match self {
             AcquireError::Route { error: RouteError::NoPrimary, hold, nodes } => held(
@@ -93,43 +93,43 @@ impl AcquireError {
                 );
                 refused(node, error, &hint)
             }
-            AcquireError::Full { limit, lent, pinned } => Words::Ours(full(*limit, *lent, *pinned)),
+            AcquireError::Full { limit, lent, pinned } => ErrorWords::Ours(full(*limit, *lent, *pinned)),
             AcquireError::Connect { node, error, hint } => refused(node, error, hint),
             AcquireError::Canceled => {
-                Words::Ours(Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request"))
+                ErrorWords::Ours(Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request"))
             }
-            AcquireError::ClientGone | AcquireError::Ordered => Words::Ours(shutting_down()),
+            AcquireError::ClientGone | AcquireError::Ordered => ErrorWords::Ours(shutting_down()),
         }
     }
 }
 
 /// An error in our words, or in a server's.
 #[derive(Debug)]
-pub enum Words {
+pub enum ErrorWords {
     Ours(Report),
     Servers(ErrorFields),
 }
 
-impl std::fmt::Display for Words {
+impl std::fmt::Display for ErrorWords {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (code, message) = self.code_and_message();
         write!(formatter, "{message} (SQLSTATE {code})")
     }
 }
 
-impl Words {
+impl ErrorWords {
     pub fn code_and_message(&self) -> (&str, &str) {
         match self {
-            Words::Ours(report) => (report.code.0, report.message.as_str()),
-            Words::Servers(fields) => (fields.code(), fields.message()),
+            ErrorWords::Ours(report) => (report.code.0, report.message.as_str()),
+            ErrorWords::Servers(fields) => (fields.code(), fields.message()),
         }
     }
 
     /// Writes it, as the end of the connection or of the statement.
     pub fn write(self, fatal: bool, out: &mut Vec<u8>) {
         match self {
-            Words::Ours(report) => Report { fatal, ..report }.write(out),
-            Words::Servers(mut fields) => {
+            ErrorWords::Ours(report) => Report { fatal, ..report }.write(out),
+            ErrorWords::Servers(mut fields) => {
                 // What fits already stays in the server's own words, and language.
                 if fields.is_fatal() != fatal {
                     fields.set_severity(if fatal { "FATAL" } else { "ERROR" });
@@ -141,11 +141,11 @@ impl Words {
 }
 
 /// A login that a server has refused, or could not take: in its words, if it had any.
-fn refused(node: &str, error: &ConnectError, hint: &str) -> Words {
+fn refused(node: &str, error: &ConnectError, hint: &str) -> ErrorWords {
     if let ConnectError::Refused { fields } = error {
         let mut fields = fields.as_ref().clone();
         fields.add_hint(hint);
-        return Words::Servers(fields);
+        return ErrorWords::Servers(fields);
     }
     let code = match error {
         ConnectError::NoCredential(_) | ConnectError::Auth(_) => SqlState::INVALID_AUTHORIZATION,
@@ -159,7 +159,7 @@ fn refused(node: &str, error: &ConnectError, hint: &str) -> Words {
         | ConnectError::Parameters(_) => SqlState::CONNECTION_UNREACHABLE,
     };
     let report = Report::error(code, format!("cannot use the server {node}: {error}"));
-    Words::Ours(if hint.is_empty() { report } else { report.hint(hint) })
+    ErrorWords::Ours(if hint.is_empty() { report } else { report.hint(hint) })
 }
 
 /// The settings that decide about such a failure.

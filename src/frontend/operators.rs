@@ -3,7 +3,7 @@
 
 use super::errors;
 use crate::{
-    clients::{Entry, Place},
+    clients::{ClientPlace, Entry},
     net::Stream,
 };
 use poolhouse_core::wire::error::Report;
@@ -33,7 +33,7 @@ pub struct Visitor {
     pub parameters: Vec<(String, String)>,
     pub entry: Entry,
     /// Frees its place among all clients when the visitor goes.
-    pub place: Place,
+    pub place: ClientPlace,
 }
 
 impl Operators {

@@ -25,9 +25,9 @@ use super::{
 };
 use crate::{
     backend,
-    clients::{Entry, LeaveOrder, Place},
+    clients::{ClientPlace, Entry, LeaveOrder},
     databases::{Beginning, Target, request_any},
-    monitor::Report as NodeReport,
+    monitor::ClientReport,
     net::Stream,
 };
 use poolhouse_core::{
@@ -71,7 +71,7 @@ pub struct Replication {
     lent: Acquired,
     target: Arc<Target>,
     entry: Entry,
-    place: Place,
+    place: ClientPlace,
     to_server: Flow,
     to_client: Flow,
     /// The client has sent something that the server has not answered up to ReadyForQuery.
@@ -82,7 +82,7 @@ pub struct Replication {
 
 /// Why nothing more passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum StreamEnd {
     ClientGone,
     ServerGone,
     /// The node is not to be used any more as it was.
@@ -102,7 +102,13 @@ struct Flow {
 }
 
 impl Replication {
-    pub fn new(client: Stream, lent: Acquired, target: Arc<Target>, entry: Entry, place: Place) -> Box<Replication> {
+    pub fn new(
+        client: Stream,
+        lent: Acquired,
+        target: Arc<Target>,
+        entry: Entry,
+        place: ClientPlace,
+    ) -> Box<Replication> {
         // Nothing of a client that has just logged in waits.
         let _ = entry.slot.attach(lent.0.canceler.clone(), false, Instant::now());
         Box::new(Replication {
@@ -129,10 +135,10 @@ impl Replication {
         let end = poll_fn(|cx| self.poll(cx)).await;
         let _ = self.entry.slot.detach();
         let last_words = match end {
-            End::ClientGone => return,
-            End::Ordered => Some(errors::ordered(self.entry.slot.order().unwrap_or(LeaveOrder::Abort))),
-            End::ServerGone => self.server_gone().await,
-            End::Fenced => {
+            StreamEnd::ClientGone => return,
+            StreamEnd::Ordered => Some(errors::ordered(self.entry.slot.order().unwrap_or(LeaveOrder::Abort))),
+            StreamEnd::ServerGone => self.server_gone().await,
+            StreamEnd::Fenced => {
                 self.lent.0.stream.reset_at_close();
                 Some(errors::server_lost(&self.target.cluster.node(self.lent.1).name))
             }
@@ -167,19 +173,19 @@ impl Replication {
         let name = &self.target.cluster.node(node).name;
         if !backend::knock(&self.target.login(node), self.target.cluster.connect_timeout).await {
             let reason = "a replication connection was closed, and the node takes no logins".to_owned();
-            self.target.cluster.monitor.report(node, NodeReport::ServerLost { reason });
+            self.target.cluster.monitor.report(node, ClientReport::ServerLost { reason });
         }
         Some(errors::server_lost(name))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
         loop {
             if self.lent.0.is_fenced() {
-                return Poll::Ready(End::Fenced);
+                return Poll::Ready(StreamEnd::Fenced);
             }
             let order = self.entry.slot.order();
             if order.is_some_and(LeaveOrder::is_at_once) {
-                return Poll::Ready(End::Ordered);
+                return Poll::Ready(StreamEnd::Ordered);
             }
             // A base backup or a query may end; a stream would not.
             let leaves = order.is_some() && (self.streaming || !self.busy);
@@ -222,17 +228,17 @@ impl Replication {
     }
 
     /// From the server to the client. Ready when something has moved, or with the end.
-    fn poll_to_client(&mut self, cx: &mut Context<'_>, leaves: bool) -> Poll<Option<End>> {
+    fn poll_to_client(&mut self, cx: &mut Context<'_>, leaves: bool) -> Poll<Option<StreamEnd>> {
         let flow = &mut self.to_client;
         if !flow.is_empty() {
             let drained = flow.poll_drain(cx, &mut self.client);
-            return drained.map(|drained| drained.err().map(|_| End::ClientGone));
+            return drained.map(|drained| drained.err().map(|_| StreamEnd::ClientGone));
         }
         if leaves && flow.frames.is_between() {
-            return Poll::Ready(Some(End::Ordered));
+            return Poll::Ready(Some(StreamEnd::Ordered));
         }
         match flow.poll_fill(cx, &mut self.lent.0.stream) {
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(End::ServerGone)),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(StreamEnd::ServerGone)),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => return Poll::Pending,
         }

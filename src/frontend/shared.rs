@@ -16,7 +16,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    backend::Failure,
+    backend::LoginFailure,
     clients::{LeaveOrder, Registry},
     databases::{DatabaseSettings, Databases, Gates, NewTarget, Target},
     metrics::Accounts,
@@ -211,7 +211,7 @@ impl Frontend {
 
     /// Lets operators know of servers that do not let in a database's user.
     fn tell_of_logins(&self, database: &str, user: &str, target: &Target) {
-        for Failure { node, code, message } in target.logins.take_news() {
+        for LoginFailure { node, code, message } in target.logins.take_news() {
             let node = target.cluster.node(NodeId(node)).name.as_str();
             tracing::info!(database, user, node, code, reason = message, "no connection to a server can be opened");
             self.registry.last_errors.note((database, user), String::new(), Some(node), &code, &message);

@@ -23,5 +23,5 @@ pub use counts::{COUNTED, Count, TIMED};
 pub use histogram::{Distribution, SHOWN_BOUNDS};
 pub use metric::{Kind, Metric};
 pub use queries::{Queries, QueryFigures, Ran};
-pub use sqlstate::{Class, Errors};
+pub use sqlstate::{Errors, SqlStateClass};
 pub use traffic::{Account, Accounts, Figures, NodeNames, Tally};

@@ -57,21 +57,21 @@ pub struct QueryFigures {
 /// All statements.
 #[derive(Debug, Default)]
 pub struct Queries {
-    tables: [Mutex<Table>; TABLES],
+    tables: [Mutex<QueryTable>; TABLES],
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    entries: HashMap<Key, Box<Entry>, BuildHasherDefault<Hashed>>,
+struct QueryTable {
+    entries: HashMap<QueryKey, Box<QueryEntry>, BuildHasherDefault<HashedAlready>>,
     /// By the name of the database.
     others: BTreeMap<Box<str>, QueryFigures>,
 }
 
 /// A text's id, mixed with the number of the database on its cluster.
-type Key = u64;
+type QueryKey = u64;
 
 #[derive(Debug)]
-struct Entry {
+struct QueryEntry {
     id: u64,
     text: Arc<str>,
     account: Arc<Account>,
@@ -84,7 +84,7 @@ struct Entry {
     lately: u64,
 }
 
-impl Entry {
+impl QueryEntry {
     fn add(&mut self, node: Option<usize>, ran: Ran<'_>) {
         self.calls += 1;
         self.lately += 1;
@@ -145,7 +145,7 @@ impl Queries {
             None => drop(sums.insert((figures.id, figures.database.clone()), figures)),
         };
         for table in &self.tables {
-            let keys: Vec<Key> = lock(table).entries.keys().copied().collect();
+            let keys: Vec<QueryKey> = lock(table).entries.keys().copied().collect();
             for keys in keys.chunks(SLICE) {
                 let table = lock(table);
                 let found: Vec<_> = keys.iter().filter_map(|key| Some(table.entries.get(key)?.figures())).collect();
@@ -159,7 +159,7 @@ impl Queries {
     }
 }
 
-impl Table {
+impl QueryTable {
     fn add(&mut self, account: &Arc<Account>, node: Option<usize>, ran: Ran<'_>) {
         let key = ran.id ^ account.key;
         let node = node.filter(|_| account.nodes.is_some());
@@ -169,7 +169,7 @@ impl Table {
         if self.entries.len() >= QUERIES_MAX {
             self.make_room();
         }
-        let mut entry = Box::new(Entry {
+        let mut entry = Box::new(QueryEntry {
             id: ran.id,
             text: ran.text.into(),
             account: account.clone(),
@@ -184,7 +184,7 @@ impl Table {
     }
 
     fn make_room(&mut self) {
-        let mut calls: Vec<(u64, Key)> = self.entries.iter().map(|(key, entry)| (entry.lately, *key)).collect();
+        let mut calls: Vec<(u64, QueryKey)> = self.entries.iter().map(|(key, entry)| (entry.lately, *key)).collect();
         let few = calls.len() / MAKES_ROOM;
         calls.select_nth_unstable(few);
         for (_, key) in &calls[..few] {
@@ -199,15 +199,15 @@ impl Table {
     }
 }
 
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+fn lock(table: &Mutex<QueryTable>) -> MutexGuard<'_, QueryTable> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For keys that are hashes already.
 #[derive(Debug, Default)]
-struct Hashed(u64);
+struct HashedAlready(u64);
 
-impl Hasher for Hashed {
+impl Hasher for HashedAlready {
     fn finish(&self) -> u64 {
         self.0
     }

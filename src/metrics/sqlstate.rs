@@ -16,13 +16,13 @@ const PLACES: usize = CLASSES.len() + 1;
 
 /// A class of SQLSTATEs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Class(u8);
+pub struct SqlStateClass(u8);
 
-impl Class {
-    pub fn of(sqlstate: &str) -> Class {
+impl SqlStateClass {
+    pub fn of(sqlstate: &str) -> SqlStateClass {
         let class = sqlstate.get(..2).unwrap_or_default();
         let at = CLASSES.binary_search(&class).unwrap_or(CLASSES.len());
-        Class(at as u8)
+        SqlStateClass(at as u8)
     }
 
     pub fn name(self) -> &'static str {
@@ -41,7 +41,7 @@ impl Default for Errors {
 }
 
 impl Errors {
-    pub fn add(&mut self, class: Class) {
+    pub fn add(&mut self, class: SqlStateClass) {
         self.0[usize::from(class.0)] += 1;
     }
 
@@ -51,7 +51,7 @@ impl Errors {
 
     /// Those that there were.
     pub fn by_class(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let named = (0..PLACES).map(|at| Class(at as u8).name()).zip(self.0);
+        let named = (0..PLACES).map(|at| SqlStateClass(at as u8).name()).zip(self.0);
         named.filter(|(_, count)| *count > 0)
     }
 
@@ -71,7 +71,7 @@ impl Default for ErrorCounters {
 }
 
 impl ErrorCounters {
-    pub fn add(&self, class: Class) {
+    pub fn add(&self, class: SqlStateClass) {
         self.0[usize::from(class.0)].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -95,11 +95,11 @@ mod tests {
         assert!(CLASSES.is_sorted());
         let mut errors = Errors::default();
         for state in ["23505", "23503", "40001", "MY001", "", "é"] {
-            errors.add(Class::of(state));
+            errors.add(SqlStateClass::of(state));
         }
         let counters = ErrorCounters::default();
         counters.merge(&errors);
-        counters.add(Class::of("57014"));
+        counters.add(SqlStateClass::of("57014"));
         let read: Vec<_> = counters.read().by_class().collect();
         assert_eq!(read, [("23", 2), ("40", 1), ("57", 1), (OTHER, 3)]);
         assert_eq!(counters.read().total(), 7);

@@ -17,7 +17,7 @@ use super::{
     counter::{Counter, Writers},
     counts::{COUNTS, Count},
     histogram::{Distribution, Histogram},
-    sqlstate::{Class, ErrorCounters, Errors},
+    sqlstate::{ErrorCounters, Errors, SqlStateClass},
 };
 
 /// Most pairs of database and user that have figures of their own: names that clients make up must not fill the memory.
@@ -78,12 +78,12 @@ impl Tally {
     }
 
     /// A server has reported an error.
-    pub fn add_server_error(&mut self, class: Class) {
+    pub fn add_server_error(&mut self, class: SqlStateClass) {
         self.server_errors.get_or_insert_default().add(class);
     }
 
     /// A client got an error of Poolhouse's own.
-    pub fn add_own_error(&mut self, class: Class) {
+    pub fn add_own_error(&mut self, class: SqlStateClass) {
         self.own_errors.get_or_insert_default().add(class);
     }
 
@@ -143,7 +143,7 @@ impl Traffic {
         self.waits.add(wait, 1, self.writers);
     }
 
-    pub fn add_own_error(&self, class: Class) {
+    pub fn add_own_error(&self, class: SqlStateClass) {
         self.own_errors.add(class);
     }
 
@@ -371,13 +371,13 @@ impl Drop for LoginWait {
 }
 
 /// A database and a user, as clients call them.
-type Name = (Box<str>, Box<str>);
+type AccountName = (Box<str>, Box<str>);
 
 /// All accounts.
 #[derive(Debug, Default)]
 pub struct Accounts {
     /// Of each pair one for each cluster that it has been on.
-    by_name: Mutex<BTreeMap<Name, Vec<Arc<Account>>>>,
+    by_name: Mutex<BTreeMap<AccountName, Vec<Arc<Account>>>>,
 }
 
 impl Accounts {
@@ -449,8 +449,8 @@ mod tests {
         tally.add_queries(Duration::from_millis(2), 3);
         tally.add_transactions(Duration::from_millis(6), 1);
         tally.add_wait(Duration::from_millis(1));
-        tally.add_server_error(Class::of("42P01"));
-        tally.add_own_error(Class::of("53300"));
+        tally.add_server_error(SqlStateClass::of("42P01"));
+        tally.add_own_error(SqlStateClass::of("53300"));
         tally.flush(account.traffic(Some(1), Some(0)));
         tally.flush(account.traffic(Some(1), Some(0)));
         account.traffic(None, Some(0)).add(Count::Queries, 1);
@@ -474,7 +474,7 @@ mod tests {
         for number in 0..3 {
             let vain = accounts.of(&format!("vain{number}"), "alice", Some(&nodes));
             vain.add_login_failures("a", "3D000", 2);
-            vain.traffic(None, None).add_own_error(Class::of("3D000"));
+            vain.traffic(None, None).add_own_error(SqlStateClass::of("3D000"));
             vain.traffic(Some(0), None).add(Count::ClientSent, 7);
         }
         accounts.keep();

@@ -5,7 +5,7 @@ use crate::net::Address;
 
 /// Why a connection string is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum LeftAlone {
     #[error("primary_conninfo is empty: there is no user to connect as")]
     Empty,
     #[error("primary_conninfo is not a connection string that libpq would read")]
@@ -15,10 +15,10 @@ pub(super) enum Unreadable {
 }
 
 /// `conninfo` with `address` in the place of its server; `None` = it names that one already.
-pub(super) fn point_at(conninfo: &str, address: &Address) -> Result<Option<String>, Unreadable> {
+pub(super) fn point_at(conninfo: &str, address: &Address) -> Result<Option<String>, LeftAlone> {
     let conninfo = conninfo.trim();
     if conninfo.is_empty() {
-        return Err(Unreadable::Empty);
+        return Err(LeftAlone::Empty);
     }
     let scheme = ["postgresql://", "postgres://"].into_iter().find(|scheme| conninfo.starts_with(scheme));
     let pointed = match scheme {
@@ -28,9 +28,9 @@ pub(super) fn point_at(conninfo: &str, address: &Address) -> Result<Option<Strin
     Ok(pointed.filter(|pointed| pointed != conninfo))
 }
 
-fn point_keywords(conninfo: &str, address: &Address) -> Result<Option<String>, Unreadable> {
+fn point_keywords(conninfo: &str, address: &Address) -> Result<Option<String>, LeftAlone> {
     let (host, port) = parts(address);
-    let pairs = keywords(conninfo).ok_or(Unreadable::Broken)?;
+    let pairs = keywords(conninfo).ok_or(LeftAlone::Broken)?;
     let value = |name| pairs.iter().rev().find(|(keyword, _)| keyword == name).map(|(_, value)| value.as_str());
     let same_port = value("port").unwrap_or("5432") == port;
     if value("host") == Some(&host) && same_port && value("hostaddr").is_none() {
@@ -82,13 +82,13 @@ fn quoted(value: &str) -> String {
 }
 
 /// `rest` is what follows the scheme: `[user[:password]@][host[:port]][,…][/database][?parameters]`.
-fn point_url(scheme: &str, rest: &str, address: &Address) -> Result<Option<String>, Unreadable> {
+fn point_url(scheme: &str, rest: &str, address: &Address) -> Result<Option<String>, LeftAlone> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     let parameters = tail.split_once('?').map_or("", |(_, parameters)| parameters);
     let names_host = |parameter: &str| matches!(parameter.split('=').next(), Some("host" | "hostaddr" | "port"));
     if parameters.split('&').any(names_host) {
-        return Err(Unreadable::HostInParameters);
+        return Err(LeftAlone::HostInParameters);
     }
     let login = authority.rfind('@').map_or("", |at| &authority[..=at]);
     let (host, port) = parts(address);
@@ -111,7 +111,7 @@ fn parts(address: &Address) -> (String, String) {
 mod tests {
     use super::*;
 
-    fn check(conninfo: &str) -> Result<Option<String>, Unreadable> {
+    fn check(conninfo: &str) -> Result<Option<String>, LeftAlone> {
         point_at(conninfo, &Address::Tcp { host: "10.0.0.2".into(), port: 5433 })
     }
 
@@ -134,7 +134,7 @@ mod tests {
         ] {
             match check(conninfo) {
                 Ok(pointed) => assert_eq!(pointed.as_deref(), Some(expected)),
-                Err(error) => assert_eq!((error, expected), (Unreadable::Broken, ""), "{conninfo}"),
+                Err(error) => assert_eq!((error, expected), (LeftAlone::Broken, ""), "{conninfo}"),
             }
         }
     }
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn leaves_alone_what_it_cannot_read() {
-        assert_eq!(check(" "), Err(Unreadable::Empty));
+        assert_eq!(check(" "), Err(LeftAlone::Empty));
         for broken in ["host", "=a", "host='a", r"host=a\", "a b=c"] {
-            assert_eq!(check(broken), Err(Unreadable::Broken), "{broken}");
+            assert_eq!(check(broken), Err(LeftAlone::Broken), "{broken}");
         }
-        assert_eq!(check("postgres://u@/d?host=a"), Err(Unreadable::HostInParameters));
+        assert_eq!(check("postgres://u@/d?host=a"), Err(LeftAlone::HostInParameters));
     }
 }

@@ -7,13 +7,13 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{Event, Shared, inquiry::Inquiry, now, orders};
+use super::{Event, MonitorState, inquiry::Inquiry, now, orders};
 use crate::tasks::Scope;
 use poolhouse_core::topology::{
     Action, Failover, Machine, NodeId, Observation, Obstacle, Role, State, Testimony, Topology,
 };
 
-pub(super) fn start(machine: Machine, shared: &Arc<Shared>, mut inbox: mpsc::Receiver<Event>, scope: &Scope) {
+pub(super) fn start(machine: Machine, shared: &Arc<MonitorState>, mut inbox: mpsc::Receiver<Event>, scope: &Scope) {
     let coordinator =
         Coordinator { name: shared.settings().name.clone(), machine, shared: Arc::clone(shared), scope: scope.clone() };
     let stopping = scope.clone();
@@ -29,7 +29,7 @@ struct Coordinator {
     /// Of the cluster.
     name: String,
     machine: Machine,
-    shared: Arc<Shared>,
+    shared: Arc<MonitorState>,
     scope: Scope,
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use super::now;
-use crate::backend::{self, Login, QueryError, Server};
+use crate::backend::{self, QueryError, Server, ServerLogin};
 use poolhouse_core::topology::Testimony;
 
 /// For all that is asked of the replica, its connection included.
@@ -52,7 +52,7 @@ pub(super) const GRANT: &str = "GRANT ALTER SYSTEM ON PARAMETER wal_receiver_tim
 
 /// One inquiry at one replica.
 pub(super) struct Inquiry<'a> {
-    login: &'a Login,
+    login: &'a ServerLogin,
     connect_limit: Duration,
     /// The setting is, or may be, ours.
     wrote: bool,
@@ -117,7 +117,7 @@ struct Receiving {
 
 /// How the receiver's time is made short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Plan {
+struct TimeoutPlan {
     timeout_ms: u64,
     /// It is so already, by somebody else's will.
     given: bool,
@@ -126,7 +126,7 @@ struct Plan {
 }
 
 impl<'a> Inquiry<'a> {
-    pub(super) fn new(login: &'a Login, connect_limit: Duration) -> Inquiry<'a> {
+    pub(super) fn new(login: &'a ServerLogin, connect_limit: Duration) -> Inquiry<'a> {
         Inquiry { login, connect_limit, wrote: false }
     }
 
@@ -205,7 +205,7 @@ impl<'a> Inquiry<'a> {
 /// What is seen of the receiver `waited` after the short time came into force, and `None` while that is not known. `prompt`:
 /// it cannot have ended before it asked.
 fn judge(
-    plan: Plan,
+    plan: TimeoutPlan,
     before: &Receiving,
     seen: Option<&Receiving>,
     waited: Option<Duration>,
@@ -221,7 +221,7 @@ fn judge(
 }
 
 /// `None` = the receiver does not stream: there is nobody to be asked.
-fn plan(before: &Look, receiving: &Receiving) -> Result<Option<Plan>, Unable> {
+fn plan(before: &Look, receiving: &Receiving) -> Result<Option<TimeoutPlan>, Unable> {
     if receiving.status.is_none() {
         return Err(Unable::Hidden);
     }
@@ -232,7 +232,7 @@ fn plan(before: &Look, receiving: &Receiving) -> Result<Option<Plan>, Unable> {
     let asks_after = |timeout_ms: u64| Duration::from_millis((timeout_ms / 2).saturating_sub(receiving.silent_ms));
     if !ours && (1..=SHORT_MS_MAX).contains(&before.timeout_ms) {
         let timeout_ms = before.timeout_ms;
-        return Ok(Some(Plan { timeout_ms, given: true, asks_after: asks_after(timeout_ms) }));
+        return Ok(Some(TimeoutPlan { timeout_ms, given: true, asks_after: asks_after(timeout_ms) }));
     }
     match (before.source.as_str(), before.file.as_deref()) {
         ("default", _) => {}
@@ -247,11 +247,11 @@ fn plan(before: &Look, receiving: &Receiving) -> Result<Option<Plan>, Unable> {
     let given = false;
     if before.version >= COUNTS_FROM_RELOAD {
         let timeout_ms = 2_000 + MARK_MS;
-        return Ok(Some(Plan { timeout_ms, given, asks_after: Duration::from_millis(timeout_ms / 2) }));
+        return Ok(Some(TimeoutPlan { timeout_ms, given, asks_after: Duration::from_millis(timeout_ms / 2) }));
     }
     // The receiver asks at half of it, and must not have reached the whole of it: it would end without a question.
     let timeout_ms = (receiving.silent_ms + 2_000).next_multiple_of(1_000) + MARK_MS;
-    Ok(Some(Plan { timeout_ms, given, asks_after: asks_after(timeout_ms) }))
+    Ok(Some(TimeoutPlan { timeout_ms, given, asks_after: asks_after(timeout_ms) }))
 }
 
 fn is_ours(timeout_ms: u64) -> bool {
@@ -308,7 +308,7 @@ mod tests {
         Receiving { status: Some(status.into()), heard: Some(heard.into()), silent_ms }
     }
 
-    fn planned(version: u64, timeout_ms: u64, source: &str, file: Option<&str>) -> Result<Option<Plan>, String> {
+    fn planned(version: u64, timeout_ms: u64, source: &str, file: Option<&str>) -> Result<Option<TimeoutPlan>, String> {
         let file = file.map(str::to_owned);
         let before = Look { version, timeout_ms, source: source.into(), file, may_reload: true, receiver: None };
         plan(&before, &receiving("streaming", "x", 4_200)).map_err(|error| error.to_string())
@@ -339,7 +339,7 @@ mod tests {
     fn only_a_setting_that_a_reset_brings_back_is_changed() {
         let conf = Some("/etc/postgresql.conf");
         let system = Some("/data/postgresql.auto.conf");
-        let given = |answer: Result<Option<Plan>, String>| answer.unwrap().unwrap().given;
+        let given = |answer: Result<Option<TimeoutPlan>, String>| answer.unwrap().unwrap().given;
         assert!(!given(planned(150_000, 0, "default", None)), "it never asks by itself");
         assert!(!given(planned(150_000, 60_000, "configuration file", conf)));
         assert!(!given(planned(150_000, 6_787, "configuration file", system)), "ours, from before");
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_the_receiver_hears_is_testimony() {
-        let plan = Plan { timeout_ms: 2_787, given: false, asks_after: Duration::from_secs(1) };
+        let plan = TimeoutPlan { timeout_ms: 2_787, given: false, asks_after: Duration::from_secs(1) };
         let before = receiving("streaming", "12:00", 4_000);
         let judged = |seen: Option<Receiving>, ms: u64, prompt| {
             judge(plan, &before, seen.as_ref(), Some(Duration::from_millis(ms)), prompt)

@@ -28,7 +28,7 @@ use tokio::{
 
 use self::prober::{Advice, Bell};
 use crate::{
-    backend::{ConnectError, Fence, Login},
+    backend::{ConnectError, Fence, ServerLogin},
     net::{Address, Tcp},
     tasks::Scope,
 };
@@ -74,7 +74,7 @@ pub struct Health {
 
 /// What a client's connection saw of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
+pub enum ClientReport {
     /// Nobody listens there, or it does not let anybody in at the moment.
     ConnectionRefused { reason: String },
     /// An established connection broke.
@@ -88,12 +88,12 @@ pub enum Report {
 /// One cluster under watch. Clones are the same watch; its tasks end with the scope that they were started in.
 #[derive(Debug, Clone)]
 pub struct Monitor {
-    shared: Arc<Shared>,
+    shared: Arc<MonitorState>,
 }
 
 /// Written by the coordinator, read by everybody.
 #[derive(Debug)]
-struct Shared {
+struct MonitorState {
     settings: ArcSwap<Settings>,
     /// There is a `fence_limit`.
     strict: AtomicBool,
@@ -118,7 +118,7 @@ struct Shared {
     scope: Scope,
 }
 
-impl Shared {
+impl MonitorState {
     fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
     }
@@ -149,7 +149,7 @@ impl Monitor {
     pub fn start(settings: Arc<Settings>, scope: &Scope) -> Monitor {
         let machine = Machine::new(&settings.topology, now());
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(MonitorState {
             topology: ArcSwap::from_pointee(machine.topology().clone()),
             version: watch::Sender::new(machine.topology().version),
             fences: (0..NODES_MAX).map(|_| Arc::default()).collect(),
@@ -188,8 +188,8 @@ impl Monitor {
     }
 
     /// As who checks its health, but to another database.
-    pub fn login(&self, node: NodeId, database: &str) -> Login {
-        Login { database: database.to_owned(), ..self.shared.settings().login(node) }
+    pub fn login(&self, node: NodeId, database: &str) -> ServerLogin {
+        ServerLogin { database: database.to_owned(), ..self.shared.settings().login(node) }
     }
 
     /// What cuts the connections to a node when it is not to be used any more.
@@ -213,12 +213,12 @@ impl Monitor {
     }
 
     /// Tells what a client's connection saw. Never waits.
-    pub fn report(&self, node: NodeId, report: Report) {
+    pub fn report(&self, node: NodeId, report: ClientReport) {
         let observation = match report {
-            Report::ConnectionRefused { reason } => Observation::ConnectionRefused { reason },
-            Report::ServerLost { reason } => Observation::ServerLost { reason },
-            Report::Turned => Observation::Turned,
-            Report::ReadOnly => Observation::ReadOnly,
+            ClientReport::ConnectionRefused { reason } => Observation::ConnectionRefused { reason },
+            ClientReport::ServerLost { reason } => Observation::ServerLost { reason },
+            ClientReport::Turned => Observation::Turned,
+            ClientReport::ReadOnly => Observation::ReadOnly,
         };
         self.tell(Event { node, observation, reported: true });
     }
@@ -293,9 +293,9 @@ impl Monitor {
 
 impl Settings {
     /// As whom health checks log in at `node`, which must be of this cluster.
-    fn login(&self, node: NodeId) -> Login {
+    fn login(&self, node: NodeId) -> ServerLogin {
         let password = self.health.password.clone();
-        Login {
+        ServerLogin {
             address: self.addresses[usize::from(node.0)].clone(),
             database: self.health.database.clone(),
             user: self.health.user.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::conninfo;
 use crate::{
-    backend::{self, ConnectError, Login, QueryError, Server},
+    backend::{self, ConnectError, QueryError, Server, ServerLogin},
     net::Address,
 };
 use poolhouse_core::topology::Observation;
@@ -20,7 +20,7 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 const NOT_IN_RECOVERY: &str = "55000";
 
 /// Makes the replica at `login` a primary.
-pub(super) async fn promote(login: &Login, connect_limit: Duration) -> Observation {
+pub(super) async fn promote(login: &ServerLogin, connect_limit: Duration) -> Observation {
     let failed = |reason: String, may_still_happen| Observation::PromotionFailed { reason, may_still_happen };
     let mut server = match backend::connect(login, connect_limit).await {
         Ok(server) => server,
@@ -44,14 +44,18 @@ pub(super) enum FollowError {
     #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
-    Unreadable(#[from] conninfo::Unreadable),
+    Unreadable(#[from] conninfo::LeftAlone),
     #[error("it is not a replica any more")]
     NotAReplica,
 }
 
 /// Points the replica at `login` to the primary at `primary`; user, password and everything else of the replica's
 /// connection stay. Answers whether that was a change.
-pub(super) async fn follow(login: &Login, primary: &Address, connect_limit: Duration) -> Result<bool, FollowError> {
+pub(super) async fn follow(
+    login: &ServerLogin,
+    primary: &Address,
+    connect_limit: Duration,
+) -> Result<bool, FollowError> {
     let mut server = backend::connect(login, connect_limit).await?;
     if ask(&mut server, "SELECT pg_is_in_recovery()").await?.as_deref() != Some("t") {
         return Err(FollowError::NotAReplica);

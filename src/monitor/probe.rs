@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use poolhouse_core::topology::{Probe, Receiver, Role};
+use poolhouse_core::topology::{NodeProbe, Receiver, Role};
 
 /// What comes before the question for a user that may not call pg_control_*: the columns stay, empty.
 const BLIND: &str = "NULL, NULL, NULL";
@@ -59,7 +59,7 @@ pub(super) struct Nonsense {
 }
 
 /// Reads the answer to [`question`], which was sent at `started`.
-pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(Probe, Sight), Nonsense> {
+pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(NodeProbe, Sight), Nonsense> {
     let row = Row(rows.first().map_or(&[], Vec::as_slice));
     let role = match row.text(0) {
         Some("t") => Role::Replica,
@@ -77,7 +77,7 @@ pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(Pr
         Role::Primary => {
             let lsn = row.lsn(1)?.ok_or_else(|| row.nonsense(1))?;
             let lsn = without_header(lsn, row.number(3)?.unwrap_or(0), row.number(4)?.unwrap_or(0));
-            Probe {
+            NodeProbe {
                 started,
                 role,
                 timeline: row.file_timeline(2)?,
@@ -90,7 +90,7 @@ pub(super) fn read(rows: &[Vec<Option<String>>], started: Instant) -> Result<(Pr
         }
         Role::Replica => {
             let timelines = [row.number(8)?, row.number(10)?, row.number(11)?];
-            Probe {
+            NodeProbe {
                 started,
                 role,
                 timeline: timelines.into_iter().flatten().max().unwrap_or(0) as u32,
@@ -158,7 +158,7 @@ impl Row<'_> {
 mod tests {
     use super::*;
 
-    fn check(row: [&str; 14]) -> Result<(Probe, Sight), Nonsense> {
+    fn check(row: [&str; 14]) -> Result<(NodeProbe, Sight), Nonsense> {
         let value = |text: &&str| (!text.is_empty()).then(|| (*text).to_owned());
         read(&[row.iter().map(value).collect()], Instant::now())
     }

@@ -13,9 +13,9 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::{Event, Health, Shared, inquiry, now, probe};
+use super::{Event, Health, MonitorState, inquiry, now, probe};
 use crate::{
-    backend::{self, ConnectError, Login, QueryError, Server},
+    backend::{self, ConnectError, QueryError, Server, ServerLogin},
     tasks::Scope,
 };
 use poolhouse_core::topology::{FailoverMode, NodeId, NodeSettings, Observation};
@@ -66,7 +66,7 @@ pub(super) struct Advice {
 }
 
 /// Starts a prober, which heeds its bell, for each node that has none, and ends those of nodes that are gone.
-pub(super) fn settle(shared: &Arc<Shared>) {
+pub(super) fn settle(shared: &Arc<MonitorState>) {
     let before = shared.bells.load();
     let bell = |(at, node): (usize, &NodeSettings)| {
         let bell = match before.get(at).filter(|bell| !bell.scope.is_stopping()) {
@@ -84,7 +84,7 @@ pub(super) fn settle(shared: &Arc<Shared>) {
     shared.bells.store(Arc::new(bells));
 }
 
-fn start(shared: &Arc<Shared>, node: NodeId, bell: &Bell) {
+fn start(shared: &Arc<MonitorState>, node: NodeId, bell: &Bell) {
     let settings = shared.settings();
     let prober = Prober {
         node,
@@ -109,10 +109,10 @@ fn start(shared: &Arc<Shared>, node: NodeId, bell: &Bell) {
 
 struct Prober {
     node: NodeId,
-    login: Login,
+    login: ServerLogin,
     /// What the login was made of.
     health: Health,
-    shared: Arc<Shared>,
+    shared: Arc<MonitorState>,
     bell: Bell,
     kept: Option<Kept>,
     /// Since when a setting of an inquiry is known to have stayed there.

@@ -328,9 +328,9 @@ async fn a_broken_connection_is_no_lost_server() {
 async fn a_report_of_a_client_is_checked_over_a_new_connection() {
     let bench = Bench::start(1, FailoverMode::Follow, |_, _| {}).await;
     for report in [
-        Report::ServerLost { reason: "closed".into() },
-        Report::ConnectionRefused { reason: "refused".into() },
-        Report::ReadOnly,
+        ClientReport::ServerLost { reason: "closed".into() },
+        ClientReport::ConnectionRefused { reason: "refused".into() },
+        ClientReport::ReadOnly,
     ] {
         let connections = bench.server(0).connections;
         let seen = bench.monitor.topology().version;

@@ -61,14 +61,14 @@ pub(super) struct Held<C> {
 
 /// A place that is reserved for a connection being opened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct OpeningPlace {
     key: PoolKey,
     /// As of the start: what is opened before a renewal and arrives after it is old.
     generation: u32,
     begun: Instant,
 }
 
-impl Place {
+impl OpeningPlace {
     /// When the opening has taken too long.
     pub fn slow_at(self) -> Instant {
         self.begun + SLOW
@@ -77,7 +77,7 @@ impl Place {
 
 /// What is to be done about the end of waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watch {
+pub(super) enum TimerNeed {
     /// Nobody sees to it that waits end in time.
     Start,
     /// Whoever does would wake up too late.
@@ -93,8 +93,8 @@ pub(super) struct Outcome<M: Manager> {
 /// What there is to do beyond that.
 pub(super) struct Work<M: Manager> {
     pub retire: Vec<Held<M::Connection>>,
-    pub open: Vec<(Place, Arc<M>)>,
-    pub watch: Option<Watch>,
+    pub open: Vec<(OpeningPlace, Arc<M>)>,
+    pub watch: Option<TimerNeed>,
     pub wake: Vec<Waker>,
 }
 
@@ -125,7 +125,7 @@ impl<M: Manager> Outcome<M> {
         }
     }
 
-    fn watch(&mut self, watch: Option<Watch>) {
+    fn watch(&mut self, watch: Option<TimerNeed>) {
         if watch.is_some() {
             self.work().watch = watch;
         }
@@ -545,11 +545,11 @@ impl<M: Manager> Ledger<M> {
     }
 
     /// What is to be done so that a wait ends at its deadline.
-    fn watch_for(&mut self, deadline: Option<Instant>) -> Option<Watch> {
+    fn watch_for(&mut self, deadline: Option<Instant>) -> Option<TimerNeed> {
         let deadline = deadline?;
         let watch = match self.wakes {
-            None => Watch::Start,
-            Some(wakes) if deadline < wakes => Watch::Sooner,
+            None => TimerNeed::Start,
+            Some(wakes) if deadline < wakes => TimerNeed::Sooner,
             Some(_) => return None,
         };
         self.wakes = Some(deadline);
@@ -618,11 +618,11 @@ impl<M: Manager> Ledger<M> {
     }
 
     /// A connection that was being opened is there.
-    pub fn opened(&mut self, place: Place, connection: M::Connection) -> Outcome<M> {
+    pub fn opened(&mut self, place: OpeningPlace, connection: M::Connection) -> Outcome<M> {
         let mut outcome = Outcome::default();
         let serial = self.next_serial;
         self.next_serial += 1;
-        let Place { key, generation, .. } = place;
+        let OpeningPlace { key, generation, .. } = place;
         let Some(pool) = self.pools.get_mut(&key) else {
             self.open -= 1;
             outcome.work().retire.push(Held { connection, expires: None, generation, doubtful: false, pinned: false });
@@ -652,10 +652,10 @@ impl<M: Manager> Ledger<M> {
 
     /// A connection could not be opened. When that is new, or nothing is lent that could come back, those who wait learn
     /// why: they may be served elsewhere. The others go on waiting for what is lent.
-    pub fn open_failed(&mut self, place: Place, error: &M::Error) -> Outcome<M> {
+    pub fn open_failed(&mut self, place: OpeningPlace, error: &M::Error) -> Outcome<M> {
         let mut outcome = Outcome::default();
         self.given_up(place);
-        let Place { key, begun, .. } = place;
+        let OpeningPlace { key, begun, .. } = place;
         if let Some(pool) = self.pools.get_mut(&key) {
             let (now, before) = (Instant::now(), pool.trouble.as_ref().map_or(0, |trouble| trouble.failures));
             let trouble = pool.trouble.get_or_insert_with(|| Trouble::slow(now, key.0));
@@ -671,7 +671,7 @@ impl<M: Manager> Ledger<M> {
 
     /// A connection has been being opened for long. Unless others were opened meanwhile, the server is taken for one that does
     /// not answer, and those who wait may look elsewhere.
-    pub fn slow(&mut self, place: Place) -> Outcome<M> {
+    pub fn slow(&mut self, place: OpeningPlace) -> Outcome<M> {
         let mut outcome = Outcome::default();
         if let Some(pool) = self.pools.get_mut(&place.key)
             && pool.trouble.is_none()
@@ -688,7 +688,7 @@ impl<M: Manager> Ledger<M> {
 
     /// A connection is not being opened any more: the task has panicked or is gone with its thread. Whoever waits for
     /// it gets another with the next call of [`Ledger::keep`], on a thread that lives and after a pause.
-    pub fn given_up(&mut self, place: Place) {
+    pub fn given_up(&mut self, place: OpeningPlace) {
         self.open -= 1;
         if let Some(pool) = self.pools.get_mut(&place.key) {
             pool.opening -= 1;
@@ -935,7 +935,7 @@ impl<M: Manager> Ledger<M> {
         let Some(pool) = self.pools.get_mut(&key) else { return };
         pool.opening += 1;
         self.open += 1;
-        let place = Place { key, generation: pool.generation, begun: Instant::now() };
+        let place = OpeningPlace { key, generation: pool.generation, begun: Instant::now() };
         outcome.work().open.push((place, pool.manager.clone()));
     }
 

@@ -1,6 +1,6 @@
 //! Lending server connections: limits, order and lifetimes. Knows neither SQL nor PostgreSQL.
 //!
-//! A [`Node`] is one server with a budget of connections; a [`Pool`] is what one database and user may have of it. A
+//! A [`NodePools`] is one server with a budget of connections; a [`Pool`] is what one database and user may have of it. A
 //! checkout takes the connection that was used last, or waits in order of arrival. When the budget is used up, the
 //! connection that has idled longest in a pool that has more makes room, or in any other once it has idled for a while;
 //! when none idles, the pool that has most gives way to the one that has least.
@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::tasks::Scope;
-use ledger::{Held, Ledger, Outcome, Place, Watch, Work};
+use ledger::{Held, Ledger, OpeningPlace, Outcome, TimerNeed, Work};
 pub use ledger::{PoolCounts, PoolKey};
 pub use trouble::Trouble;
 
@@ -112,18 +112,18 @@ pub enum CheckoutError<E> {
 
 /// One server with its budget of connections.
 #[derive(Debug)]
-pub struct Node<M: Manager> {
+pub struct NodePools<M: Manager> {
     ledger: Mutex<Ledger<M>>,
     scope: Scope,
     /// Wakes the task that ends waits: one of them ends sooner than it thinks.
     sooner: Notify,
 }
 
-impl<M: Manager> Node<M> {
+impl<M: Manager> NodePools<M> {
     /// A server that may have `connections_max` connections over all its pools, at least 1.
-    pub fn new(connections_max: usize, scope: Scope) -> Arc<Node<M>> {
+    pub fn new(connections_max: usize, scope: Scope) -> Arc<NodePools<M>> {
         let ledger = Mutex::new(Ledger::new(connections_max, Instant::now()));
-        Arc::new(Node { ledger, scope, sooner: Notify::new() })
+        Arc::new(NodePools { ledger, scope, sooner: Notify::new() })
     }
 
     /// The server may have so many connections from now on, at least 1.
@@ -162,7 +162,7 @@ impl<M: Manager> Node<M> {
         self.renew_where(|_| true);
     }
 
-    /// As [`Node::renew`], for the pools whose manager is meant.
+    /// As [`NodePools::renew`], for the pools whose manager is meant.
     pub fn renew_where(self: &Arc<Self>, is_meant: impl Fn(&M) -> bool) {
         let outcome = self.lock().renew(is_meant);
         self.carry_out(outcome);
@@ -190,11 +190,11 @@ impl<M: Manager> Node<M> {
             M::retire(held.connection);
         }
         match work.watch {
-            Some(Watch::Start) => {
+            Some(TimerNeed::Start) => {
                 let watcher = Watcher { node: self.clone(), done: false };
                 self.scope.spawn("end waits in time", watcher.end_waits());
             }
-            Some(Watch::Sooner) => self.sooner.notify_one(),
+            Some(TimerNeed::Sooner) => self.sooner.notify_one(),
             None => {}
         }
         for (place, manager) in work.open {
@@ -218,7 +218,7 @@ impl<M: Manager> Node<M> {
 /// Ends the waits that have lasted too long, as long as anybody waits. One task does it for all, since a timer for each
 /// wait would cost more than the wait.
 struct Watcher<M: Manager> {
-    node: Arc<Node<M>>,
+    node: Arc<NodePools<M>>,
     done: bool,
 }
 
@@ -248,8 +248,8 @@ impl<M: Manager> Drop for Watcher<M> {
 
 /// A connection being opened. Its place is freed when that is given up.
 struct Opening<M: Manager> {
-    node: Arc<Node<M>>,
-    place: Place,
+    node: Arc<NodePools<M>>,
+    place: OpeningPlace,
     done: bool,
 }
 
@@ -281,7 +281,7 @@ impl<M: Manager> Drop for Opening<M> {
 /// What one database and user may have of one server.
 #[derive(Debug)]
 pub struct Pool<M: Manager> {
-    node: Arc<Node<M>>,
+    node: Arc<NodePools<M>>,
     key: PoolKey,
 }
 
@@ -292,8 +292,8 @@ impl<M: Manager> Pool<M> {
     /// [`CheckoutError::Timeout`] after `checkout_timeout`; [`CheckoutError::Open`] when a new one cannot be opened.
     pub async fn checkout(self: &Arc<Self>, worker: ThreadId) -> Result<Lease<M>, CheckoutError<M::Error>> {
         match self.take_or_queue(worker, true) {
-            Asked::There(lease) => Ok(lease),
-            Asked::Queued(waiting) => waiting.await,
+            Checkout::There(lease) => Ok(lease),
+            Checkout::Queued(waiting) => waiting.await,
         }
     }
 
@@ -311,19 +311,19 @@ impl<M: Manager> Pool<M> {
     ///
     /// One that is to be asked whether it still works ([`Lease::is_doubtful`]) is not taken: it goes by the queue, at whose
     /// end is somebody who can wait for the answer.
-    pub fn ask(self: &Arc<Self>, worker: ThreadId) -> Asked<M> {
+    pub fn ask(self: &Arc<Self>, worker: ThreadId) -> Checkout<M> {
         self.take_or_queue(worker, false)
     }
 
-    fn take_or_queue(self: &Arc<Self>, worker: ThreadId, doubtful_too: bool) -> Asked<M> {
+    fn take_or_queue(self: &Arc<Self>, worker: ThreadId, doubtful_too: bool) -> Checkout<M> {
         let mut ledger = self.node.lock();
         let (held, mut outcome) = ledger.take_idle(self.key, worker, doubtful_too);
         let asked = match held {
-            Some(held) => Asked::There(Lease { pool: self.clone(), held: Some(held) }),
+            Some(held) => Checkout::There(Lease { pool: self.clone(), held: Some(held) }),
             None => {
                 let since = Instant::now();
                 let ticket = ledger.wait(self.key, worker, since, &mut outcome);
-                Asked::Queued(Waiting { ticket, since, pool: Some(self.clone()) })
+                Checkout::Queued(Waiting { ticket, since, pool: Some(self.clone()) })
             }
         };
         drop(ledger);
@@ -369,7 +369,7 @@ impl<M: Manager> Pool<M> {
         self.node.carry_out(outcome);
     }
 
-    /// Connections that [`Pool::renew`] and [`Node::renew`] have left to be closed.
+    /// Connections that [`Pool::renew`] and [`NodePools::renew`] have left to be closed.
     pub fn outdated(&self) -> usize {
         self.node.lock().outdated(self.key)
     }
@@ -394,7 +394,7 @@ impl<M: Manager> Drop for Pool<M> {
 
 /// What comes of asking for a connection.
 #[derive(Debug)]
-pub enum Asked<M: Manager> {
+pub enum Checkout<M: Manager> {
     There(Lease<M>),
     Queued(Waiting<M>),
 }

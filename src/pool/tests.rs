@@ -244,8 +244,8 @@ impl TestPool {
     /// One that idles, or nothing: whoever would have to wait goes away again.
     fn try_checkout(&self, thread: ThreadId) -> Option<TestLease> {
         match self.ask(thread) {
-            Asked::There(lease) => Some(lease),
-            Asked::Queued(_) => None,
+            Checkout::There(lease) => Some(lease),
+            Checkout::Queued(_) => None,
         }
     }
 
@@ -283,14 +283,14 @@ fn settings(size: usize) -> Settings {
 
 struct Bench {
     world: World,
-    node: Arc<Node<Scripted>>,
+    node: Arc<NodePools<Scripted>>,
     budget: usize,
     pools: Vec<TestPool>,
 }
 
 impl Bench {
     fn new(budget: usize) -> Bench {
-        Bench { world: World::default(), node: Node::new(budget, Scope::new()), budget, pools: Vec::new() }
+        Bench { world: World::default(), node: NodePools::new(budget, Scope::new()), budget, pools: Vec::new() }
     }
 
     /// A pool that is part of every check.

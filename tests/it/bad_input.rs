@@ -7,13 +7,13 @@ use std::{
     thread,
 };
 
-use super::kit::{Cluster, Config, PATIENCE, RawClient, bounded, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, PATIENCE, RawClient, bounded, cluster, messages, wait_until};
 
-fn one() -> Cluster {
+fn one() -> LabCluster {
     cluster().trust_user("app").start().unwrap()
 }
 
-fn in_front(cluster: &Cluster) -> Config {
+fn in_front(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).user("app", "secret")
 }
 

@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use poolhouse_lab::node::Node;
+use poolhouse_lab::node::LabNode;
 
-use super::kit::{AtEnd, Cluster, Config, Fault, PATIENCE, Pooler, RawClient, cluster, crash, wait_until};
+use super::kit::{AtEnd, Config, Fault, LabCluster, PATIENCE, Pooler, RawClient, cluster, crash, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
 
-fn replicated() -> Cluster {
+fn replicated() -> LabCluster {
     let cluster = cluster().replicas(2).trust_user("app").setting("max_connections", "150").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster.node(0).query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
@@ -25,7 +25,7 @@ fn replicated() -> Cluster {
     cluster
 }
 
-fn of(cluster: &Cluster) -> Config {
+fn of(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).user("app", "secret").set("pool.size", "50")
 }
 
@@ -46,7 +46,7 @@ fn wait_for(pooler: &Pooler, ports: &[u16]) {
 }
 
 /// The shares of the nodes, in the order of the cluster, in percent of all reads of so many clients.
-fn shares(pooler: &Pooler, cluster: &Cluster, clients: usize) -> Vec<f64> {
+fn shares(pooler: &Pooler, cluster: &LabCluster, clients: usize) -> Vec<f64> {
     const ROUNDS: usize = 1_200;
     let work = || {
         let mut client = login(pooler);
@@ -179,7 +179,7 @@ enum Lost {
 }
 
 /// Clients that only read never notice what happens to a replica under them.
-fn readers_never_notice(lose: fn(&Node) -> Lost) {
+fn readers_never_notice(lose: fn(&LabNode) -> Lost) {
     let number = |name: &str, usual| env::var(name).map_or(usual, |text| text.parse().unwrap());
     let (clients, rounds) = (number("BALANCE_CLIENTS", 20), number("BALANCE_ROUNDS", 2));
     let cluster = replicated();

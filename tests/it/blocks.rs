@@ -1,12 +1,12 @@
 //! Transaction blocks: BEGIN costs nothing before the first statement after it, and what only reads may run on a replica.
 //! That a client sees no difference is the differential tests' business.
 
-use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
 
-fn replicated(replicas: usize) -> Cluster {
+fn replicated(replicas: usize) -> LabCluster {
     let cluster = cluster().replicas(replicas).trust_user("app").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster.node(0).query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
@@ -14,7 +14,7 @@ fn replicated(replicas: usize) -> Cluster {
     cluster
 }
 
-fn in_front(cluster: &Cluster, settings: &[(&str, &str)]) -> Pooler {
+fn in_front(cluster: &LabCluster, settings: &[(&str, &str)]) -> Pooler {
     let config = Config::of_cluster(cluster).user("app", "secret");
     settings.iter().fold(config, |config, (key, value)| config.set(key, value)).start()
 }
@@ -103,12 +103,12 @@ fn a_block_that_has_not_begun_survives_the_loss_of_its_server() {
 }
 
 /// Whether what `client` reads now, it reads on a replica.
-fn is_on_replica(client: &mut RawClient, cluster: &Cluster) -> bool {
+fn is_on_replica(client: &mut RawClient, cluster: &LabCluster) -> bool {
     port(client) != cluster.node(0).port()
 }
 
 /// Until the replicas are known to have what the client has written, or may have.
-fn wait_for_replicas(client: &mut RawClient, cluster: &Cluster) {
+fn wait_for_replicas(client: &mut RawClient, cluster: &LabCluster) {
     wait_until("reads reach a replica", PATIENCE, || is_on_replica(client, cluster));
 }
 

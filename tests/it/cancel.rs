@@ -9,16 +9,16 @@ use std::{
 };
 
 use super::kit::{
-    AtEnd, Cluster, Config, Fault, PATIENCE, RawClient, cluster,
+    AtEnd, Config, Fault, LabCluster, PATIENCE, RawClient, cluster,
     messages::{cancel_request, query},
     wait_until,
 };
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().trust_user("app").start().unwrap()
 }
 
-fn config(cluster: &Cluster) -> Config {
+fn config(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).set("auth.method", "'trust'")
 }
 
@@ -40,7 +40,7 @@ fn error_in(client: &mut RawClient) -> Option<String> {
 }
 
 /// Waits until so many statements sleep on the server.
-fn wait_for_sleepers(cluster: &Cluster, count: usize) {
+fn wait_for_sleepers(cluster: &LabCluster, count: usize) {
     let sleeps = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     wait_until("statements run", PATIENCE, || cluster.node(0).query(sleeps).unwrap().len() == count);
 }

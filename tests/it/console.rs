@@ -1,9 +1,9 @@
 //! The console: who gets in, what it shows and understands, by the simple and the extended protocol.
 
-use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// In front of a cluster, with one user of each kind.
-pub fn in_front(cluster: &Cluster) -> Config {
+pub fn in_front(cluster: &LabCluster) -> Config {
     let config = Config::of_cluster(cluster).user("app", "secret").user("admin", "steer").user("monitor", "look");
     config.set("admin.users", "['admin']").set("admin.stats_users", "['monitor']")
 }

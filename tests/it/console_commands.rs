@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     console::{ask, column, console, in_front},
-    kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until},
+    kit::{Config, LabCluster, PATIENCE, Pooler, RawClient, cluster, messages, wait_until},
 };
 
 /// Clients that run one transaction after the other until they are stopped; each of them must succeed.
@@ -61,7 +61,7 @@ impl Load {
     }
 }
 
-fn counted() -> Cluster {
+fn counted() -> LabCluster {
     let cluster = cluster().trust_user("app").start().unwrap();
     cluster
         .node(0)
@@ -70,7 +70,7 @@ fn counted() -> Cluster {
     cluster
 }
 
-fn configured(cluster: &Cluster) -> Config {
+fn configured(cluster: &LabCluster) -> Config {
     in_front(cluster).set("pool.size", "3").set("pool.checkout_timeout", "'30s'")
 }
 
@@ -78,12 +78,12 @@ fn app(pooler: &Pooler) -> RawClient {
     RawClient::login(pooler.port(), "postgres", "app", "secret")
 }
 
-fn value(cluster: &Cluster, sql: &str) -> String {
+fn value(cluster: &LabCluster, sql: &str) -> String {
     cluster.node(0).query(sql).unwrap()[0][0].clone().unwrap()
 }
 
 /// Server connections of the user, as the server sees them.
-fn backends(cluster: &Cluster) -> Vec<String> {
+fn backends(cluster: &LabCluster) -> Vec<String> {
     let sql = "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity WHERE usename = 'app'";
     let pids = value(cluster, sql);
     pids.split_whitespace().map(str::to_owned).collect()

@@ -1,9 +1,9 @@
 //! Settings with which sessions begin, when they change: sessions that begin later have the new ones.
 
-use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// A cluster, and a pool of one server connection for a superuser.
-fn started() -> (Cluster, Pooler) {
+fn started() -> (LabCluster, Pooler) {
     let cluster = cluster().trust_user("app").start().unwrap();
     cluster.node(0).query("ALTER ROLE app SUPERUSER").unwrap();
     let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "1").start();

@@ -1,15 +1,15 @@
 //! Losing servers: who takes over, what waits, and what clients are told.
 
-use super::kit::{Cluster, Config, PATIENCE, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, PATIENCE, RawClient, cluster, messages, wait_until};
 
-fn replicated() -> Cluster {
+fn replicated() -> LabCluster {
     let cluster = cluster().replicas(2).trust_user("app").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster.catch_up().unwrap();
     cluster
 }
 
-fn in_front(cluster: &Cluster, mode: &str) -> Config {
+fn in_front(cluster: &LabCluster, mode: &str) -> Config {
     let config = Config::of_cluster(cluster).user("app", "secret");
     let config = config.set("clusters.main.health.interval", "'200ms'").set("clusters.main.health.timeout", "'1s'");
     config.set("clusters.main.failover.mode", mode).set("clusters.main.failover.hold", "'60s'")
@@ -19,7 +19,7 @@ fn login(port: u16) -> RawClient {
     RawClient::login(port, "postgres", "app", "secret")
 }
 
-fn number_of_primaries(cluster: &Cluster) -> usize {
+fn number_of_primaries(cluster: &LabCluster) -> usize {
     let running = cluster.nodes().iter().filter(|node| node.is_running());
     running.filter(|node| node.is_primary().is_ok_and(|primary| primary)).count()
 }

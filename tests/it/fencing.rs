@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::kit::{Cluster, Config, Fault, PATIENCE, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, Fault, LabCluster, PATIENCE, RawClient, cluster, messages, wait_until};
 
-fn replicated(replicas: usize) -> Cluster {
+fn replicated(replicas: usize) -> LabCluster {
     let cluster = cluster().replicas(replicas).trust_user("app").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster.catch_up().unwrap();
     cluster
 }
 
-fn in_front(cluster: &Cluster, mode: &str) -> Config {
+fn in_front(cluster: &LabCluster, mode: &str) -> Config {
     let config = Config::of_cluster(cluster).user("app", "secret");
     let config = config.set("databases.postgres.cluster", "'main'");
     let config = config.set("databases.kept.cluster", "'main'").set("databases.kept.database", "'postgres'");
@@ -28,7 +28,7 @@ fn insert(number: u32) -> String {
     format!("INSERT INTO ticket VALUES ({number})")
 }
 
-fn numbers(cluster: &Cluster, node: usize) -> String {
+fn numbers(cluster: &LabCluster, node: usize) -> String {
     let sql = "SELECT coalesce(string_agg(number::text, ',' ORDER BY number), '') FROM ticket";
     cluster.node(node).query(sql).unwrap()[0][0].clone().unwrap_or_default()
 }
@@ -125,7 +125,7 @@ fn a_primary_that_hangs_is_as_lost_as_one_that_is_dead() {
 }
 
 /// What an inquiry has changed is as it was.
-fn until_reset(cluster: &Cluster, replica: usize) {
+fn until_reset(cluster: &LabCluster, replica: usize) {
     let sql = "SELECT setting FROM pg_settings WHERE name = 'wal_receiver_timeout' AND source = 'default'";
     wait_until("wal_receiver_timeout is reset", PATIENCE, || {
         cluster.node(replica).query(sql).unwrap() == [[Some("60000".to_owned())]]
@@ -133,13 +133,13 @@ fn until_reset(cluster: &Cluster, replica: usize) {
 }
 
 /// Waits until a replica's receiver has heard nothing for a while, as when nobody writes.
-fn until_quiet(cluster: &Cluster, replica: usize) {
+fn until_quiet(cluster: &LabCluster, replica: usize) {
     let sql = "SELECT clock_timestamp() - last_msg_receipt_time > interval '2 seconds' FROM pg_stat_wal_receiver";
     wait_until("nothing is sent", PATIENCE, || cluster.node(replica).query(sql).unwrap() == [[Some("t".to_owned())]]);
 }
 
 /// In front of a cluster whose primary it reaches by way of a relay.
-fn by_relay(cluster: &Cluster, fault: &Fault) -> Config {
+fn by_relay(cluster: &LabCluster, fault: &Fault) -> Config {
     let ports = [fault.port(), cluster.node(1).port(), cluster.node(2).port()];
     let nodes = ports.map(|port| format!("127.0.0.1:{port}"));
     in_front(cluster, "'promote'").set("clusters.main.nodes", &format!("{nodes:?}"))

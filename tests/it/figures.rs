@@ -3,15 +3,15 @@
 use poolhouse::testing::{Activity, Count, Figures};
 use poolhouse_core::session::Mode;
 
-use super::kit::{Cluster, Message, PATIENCE, RawClient, Served, cluster, messages, wait_until};
+use super::kit::{LabCluster, Message, PATIENCE, RawClient, Served, cluster, messages, wait_until};
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     let cluster = cluster().password_user("app", "secret").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster
 }
 
-fn in_front(cluster: &Cluster, mode: Mode) -> Served {
+fn in_front(cluster: &LabCluster, mode: Mode) -> Served {
     Served::start(cluster, 1, |settings| {
         for database in settings.databases.values_mut() {
             (database.pool.size, database.session.mode) = (2, mode);

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
 
-fn replicated(replicas: usize) -> Cluster {
+fn replicated(replicas: usize) -> LabCluster {
     let cluster = cluster().replicas(replicas).trust_user("app").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (owner int, number int); GRANT ALL ON ticket TO app").unwrap();
     cluster.node(0).query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
@@ -20,7 +20,7 @@ fn replicated(replicas: usize) -> Cluster {
     cluster
 }
 
-fn in_front(cluster: &Cluster, settings: &[(&str, &str)]) -> Pooler {
+fn in_front(cluster: &LabCluster, settings: &[(&str, &str)]) -> Pooler {
     let config = Config::of_cluster(cluster).user("app", "secret");
     settings.iter().fold(config, |config, (key, value)| config.set(key, value)).start()
 }
@@ -33,11 +33,11 @@ fn port(client: &mut RawClient) -> u16 {
     client.value(PORT).unwrap().parse().unwrap()
 }
 
-fn reads_on_replica(client: &mut RawClient, cluster: &Cluster) -> bool {
+fn reads_on_replica(client: &mut RawClient, cluster: &LabCluster) -> bool {
     port(client) != cluster.node(0).port()
 }
 
-fn wait_for_replicas(client: &mut RawClient, cluster: &Cluster) {
+fn wait_for_replicas(client: &mut RawClient, cluster: &LabCluster) {
     wait_until("reads reach a replica", PATIENCE, || reads_on_replica(client, cluster));
 }
 
@@ -51,7 +51,7 @@ fn number(name: &str, usual: usize) -> usize {
 
 /// Clients that insert, and count at once what they have inserted. One replica is three seconds late, the other stops now
 /// and then. The answer is how often the count was too small, and how often it was taken on a replica.
-fn count_stale_reads(cluster: &Cluster, pooler: &Pooler) -> (usize, usize) {
+fn count_stale_reads(cluster: &LabCluster, pooler: &Pooler) -> (usize, usize) {
     let (clients, rounds) = (number("FRESH_CLIENTS", 8), number("FRESH_ROUNDS", 60));
     cluster.node(1).query("ALTER SYSTEM SET recovery_min_apply_delay = '3s'").unwrap();
     cluster.node(1).query("SELECT pg_reload_conf()").unwrap();

@@ -3,7 +3,7 @@
 //! and what surely only reads goes to replicas.
 
 use super::kit::{
-    Cluster, Config, PATIENCE, RawClient, cluster,
+    Config, LabCluster, PATIENCE, RawClient, cluster,
     messages::{bind, execute, parse, sync},
     wait_until,
 };
@@ -234,7 +234,7 @@ const CASES: &[Case] = &[
 ];
 
 /// A cluster with a database for each case.
-fn with_cases<'c>(cases: impl IntoIterator<Item = &'c Case>) -> Cluster {
+fn with_cases<'c>(cases: impl IntoIterator<Item = &'c Case>) -> LabCluster {
     let cluster = cluster().trust_user("app").start().unwrap();
     let node = cluster.node(0);
     for case in cases {
@@ -246,7 +246,7 @@ fn with_cases<'c>(cases: impl IntoIterator<Item = &'c Case>) -> Cluster {
     cluster
 }
 
-pub fn in_front(cluster: &Cluster, size: &str) -> Config {
+pub fn in_front(cluster: &LabCluster, size: &str) -> Config {
     Config::of_cluster(cluster).user("app", "secret").set("pool.size", size).set("log.level", "'debug'")
 }
 
@@ -277,7 +277,7 @@ fn censuses(log: &[String], database: &str) -> usize {
 }
 
 /// How often the server was asked what a session has become, by its log of statements.
-fn probes(cluster: &Cluster) -> usize {
+fn probes(cluster: &LabCluster) -> usize {
     cluster.node(0).log().matches("pg_my_temp_schema() LIMIT 1").count()
 }
 
@@ -406,7 +406,7 @@ fn harmful(what: &str) -> String {
 }
 
 /// A database in which the clients' user has a schema of its own with a function that is known.
-pub fn with_schema() -> Cluster {
+pub fn with_schema() -> LabCluster {
     let cluster = cluster().trust_user("app").setting("log_statement", "all").start().unwrap();
     cluster.node(0).query("CREATE SCHEMA app AUTHORIZATION app").unwrap();
     cluster.node(0).query(&format!("SET ROLE app; {HARMLESS}")).unwrap();
@@ -448,7 +448,7 @@ fn a_change_of_code_that_passes_by_counts_at_once() {
 }
 
 /// Makes the function harmless, and waits until that is known: calls of it cost no question.
-fn wait_for_census_after(client: &mut RawClient, sql: &str, cluster: &Cluster) {
+fn wait_for_census_after(client: &mut RawClient, sql: &str, cluster: &LabCluster) {
     succeeds(client, sql);
     wait_until("the function is known to be harmless", PATIENCE, || {
         let before = probes(cluster);

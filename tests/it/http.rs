@@ -9,14 +9,14 @@ use std::{
 use poolhouse_lab::throwaway::free_port;
 use rustix::process::Signal;
 
-use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, PATIENCE, Pooler, RawClient, cluster, messages, wait_until};
 
-fn started(replicas: usize) -> Cluster {
+fn started(replicas: usize) -> LabCluster {
     cluster().replicas(replicas).password_user("app", "secret").start().unwrap()
 }
 
 /// Poolhouse, and the port of its HTTP.
-fn in_front(cluster: &Cluster) -> (Pooler, u16) {
+fn in_front(cluster: &LabCluster) -> (Pooler, u16) {
     let http = free_port().unwrap();
     let config = Config::of_cluster(cluster).user("app", "secret").set("pool.size", "2");
     (config.set("admin.http", &format!("'127.0.0.1:{http}'")).start(), http)

@@ -1,10 +1,10 @@
 //! Clients that become somebody else, by SET ROLE and SET SESSION AUTHORIZATION, on server connections that others use
 //! too.
 
-use super::kit::{Cluster, Config, RawClient, cluster};
+use super::kit::{Config, LabCluster, RawClient, cluster};
 
 /// A cluster, and logins of a superuser who has one server connection.
-fn started() -> (Cluster, impl Fn() -> RawClient) {
+fn started() -> (LabCluster, impl Fn() -> RawClient) {
     let cluster = cluster().trust_user("app").start().unwrap();
     for sql in ["ALTER ROLE app SUPERUSER", "CREATE ROLE plain", "CREATE ROLE other", "GRANT other TO plain"] {
         cluster.node(0).query(sql).unwrap();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::kit::{
-    Cluster, Config, PATIENCE, Pooler, RawClient, cluster,
+    Config, LabCluster, PATIENCE, Pooler, RawClient, cluster,
     messages::{
         any, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush, parse, query, sync, terminate,
     },
@@ -30,7 +30,7 @@ const MESSAGES_MAX: usize = 4;
 /// What the next client should wait for at most; the machine may be busy, so that only what takes longer each time counts.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     let users: Vec<String> = (0..PLAYERS).map(|number| format!("player{number}")).collect();
     let started =
         users.iter().fold(cluster().trust_user("app"), |cluster, user| cluster.trust_user(user)).start().unwrap();
@@ -38,7 +38,7 @@ fn started() -> Cluster {
     started
 }
 
-fn front(cluster: &Cluster) -> Config {
+fn front(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1")
 }
 

@@ -1,8 +1,8 @@
 //! Who gets in: every way to log in to Poolhouse before every way in which Poolhouse logs in to a server.
 
-use super::kit::{Cluster, Config, PATIENCE, Program, RawClient, bounded, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, PATIENCE, Program, RawClient, bounded, cluster, messages, wait_until};
 
-fn users() -> Cluster {
+fn users() -> LabCluster {
     let cluster = cluster().trust_user("t").password_user("p", "secret").md5_user("m", "secret");
     cluster.scram_user("s", "secret").start().unwrap()
 }

@@ -1,12 +1,12 @@
 //! Settings of the login on a server connection that another client has used: what a session finds is what it would find
 //! on a server process of its own.
 
-use super::kit::{Cluster, Config, Pooler, RawClient, cluster, messages};
+use super::kit::{Config, LabCluster, Pooler, RawClient, cluster, messages};
 
 const USER: &str = "app";
 
 /// A cluster, and a pool of one server connection for a superuser.
-fn started(mode: &str) -> (Cluster, Pooler) {
+fn started(mode: &str) -> (LabCluster, Pooler) {
     let cluster = cluster().trust_user(USER).start().unwrap();
     cluster.node(0).query(&format!("ALTER ROLE {USER} SUPERUSER")).unwrap();
     let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "1");

@@ -5,9 +5,9 @@ use std::{
     thread,
 };
 
-use super::kit::{AtEnd, Cluster, Config, Direction, Fault, PATIENCE, RawClient, cluster, messages, wait_until};
+use super::kit::{AtEnd, Config, Direction, Fault, LabCluster, PATIENCE, RawClient, cluster, messages, wait_until};
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().password_user("app", "secret").start().unwrap()
 }
 

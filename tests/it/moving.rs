@@ -10,20 +10,20 @@ use std::{
 };
 
 use super::kit::{
-    Cluster, PATIENCE, RawClient, Served, cluster,
+    LabCluster, PATIENCE, RawClient, Served, cluster,
     messages::{bind, cancel_request, execute, parse, query, sync},
     wait_until,
 };
 
 const THREADS: usize = 3;
 
-fn served(cluster: &Cluster) -> Served {
+fn served(cluster: &LabCluster) -> Served {
     Served::start(cluster, THREADS, |settings| {
         settings.databases.values_mut().for_each(|database| database.pool.size = 3);
     })
 }
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     let cluster = cluster().password_user("app", "secret").start().unwrap();
     cluster.node(0).query("CREATE TABLE tally (client int, turn int); GRANT ALL ON tally TO app").unwrap();
     cluster

@@ -3,7 +3,7 @@
 
 use super::{
     hidden_state::{CUSTOM, LOCK, SETTING, TABLE, follows, in_front, login, succeeds, with_schema},
-    kit::{Cluster, PATIENCE, RawClient, cluster, wait_until},
+    kit::{LabCluster, PATIENCE, RawClient, cluster, wait_until},
 };
 
 /// A harmless function, what it is changed to, and what shows the state. `#` stands for the number of the round.
@@ -166,7 +166,7 @@ fn what_a_new_trigger_left_behind_is_cleaned_up() {
     });
 }
 
-fn make_trigger(cluster: &Cluster) {
+fn make_trigger(cluster: &LabCluster) {
     let code = "CREATE FUNCTION g() RETURNS trigger LANGUAGE plpgsql AS
             $$BEGIN PERFORM set_config('app.tenant', 'me', false); RETURN NEW; END$$;
         CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION g()";

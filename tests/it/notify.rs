@@ -3,16 +3,16 @@
 use std::thread;
 
 use super::kit::{
-    Cluster, Config, Message, PATIENCE, RawClient, cluster,
+    Config, LabCluster, Message, PATIENCE, RawClient, cluster,
     messages::{bind, execute, parse, query, sync, terminate},
     wait_until,
 };
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().trust_user("app").start().unwrap()
 }
 
-fn config(cluster: &Cluster) -> Config {
+fn config(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1")
 }
 
@@ -74,7 +74,7 @@ fn channels(client: &mut RawClient) -> String {
 }
 
 /// Connections of Poolhouse that listen for clients.
-fn hubs(cluster: &Cluster) -> usize {
+fn hubs(cluster: &LabCluster) -> usize {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND application_name = 'poolhouse'";
     cluster.node(0).query(sql).unwrap()[0][0].as_ref().unwrap().parse().unwrap()
 }

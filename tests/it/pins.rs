@@ -3,16 +3,16 @@
 use std::thread;
 
 use super::kit::{
-    Cluster, Config, PATIENCE, RawClient, cluster,
+    Config, LabCluster, PATIENCE, RawClient, cluster,
     messages::{bind, execute, parse, sync},
     wait_until,
 };
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().trust_user("app").start().unwrap()
 }
 
-fn config(cluster: &Cluster) -> Config {
+fn config(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1").set("log.level", "'debug'")
 }
 

@@ -14,16 +14,16 @@ use std::{
 use rustix::process::Signal;
 
 use super::kit::{
-    AtEnd, Cluster, Config, Cut, Fault, PATIENCE, RawClient, cluster,
+    AtEnd, Config, Cut, Fault, LabCluster, PATIENCE, RawClient, cluster,
     messages::{bind, copy_data, execute, parse, query, startup, sync, terminate},
     wait_until,
 };
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().trust_user("app").trust_user("other").start().unwrap()
 }
 
-fn config(cluster: &Cluster) -> Config {
+fn config(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1")
 }
 
@@ -57,21 +57,21 @@ fn last_words(client: &mut RawClient) -> Option<String> {
 }
 
 /// One number that the server itself answers.
-fn number(cluster: &Cluster, sql: &str) -> usize {
+fn number(cluster: &LabCluster, sql: &str) -> usize {
     cluster.node(0).query(sql).unwrap()[0][0].as_ref().unwrap().parse().unwrap()
 }
 
-fn with_state(cluster: &Cluster, condition: &str) -> usize {
+fn with_state(cluster: &LabCluster, condition: &str) -> usize {
     number(cluster, &format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND {condition}"))
 }
 
-fn tables(cluster: &Cluster) {
+fn tables(cluster: &LabCluster) {
     cluster.node(0).query("CREATE TABLE t (id int PRIMARY KEY, x int); GRANT ALL ON t TO PUBLIC").unwrap();
     cluster.node(0).query("INSERT INTO t VALUES (1, 0)").unwrap();
 }
 
 /// Ends a server connection from outside, and returns when its process is gone.
-fn kill_server(cluster: &Cluster, process: &str) {
+fn kill_server(cluster: &LabCluster, process: &str) {
     cluster.node(0).query(&format!("SELECT pg_terminate_backend({process})")).unwrap();
     let path = format!("/proc/{process}");
     wait_until("the server process is gone", PATIENCE, || !Path::new(&path).exists());

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::kit::{
-    AtEnd, Cluster, Config, Cut, Direction, Fault, PATIENCE, RawClient, cluster,
+    AtEnd, Config, Cut, Direction, Fault, LabCluster, PATIENCE, RawClient, cluster,
     messages::{
         any, bind, cancel_request, close, copy_data, copy_done, copy_fail, describe, execute, flush, parse, query,
         ssl_request, startup, sync, terminate,
@@ -30,12 +30,12 @@ fn ask(sql: &str) -> Step {
     step(&[query(sql)], b"Z")
 }
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().trust_user("app").start().unwrap()
 }
 
 /// One server connection for all clients, unless a test says otherwise.
-fn config(cluster: &Cluster) -> Config {
+fn config(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1")
 }
 
@@ -469,7 +469,7 @@ fn protocol_startup_parameters_reach_the_server() {
 }
 
 /// Waits until a statement runs on the server.
-fn wait_for_active(cluster: &Cluster, sql: &str) {
+fn wait_for_active(cluster: &LabCluster, sql: &str) {
     let running = format!("SELECT 1 FROM pg_stat_activity WHERE query = '{sql}' AND state = 'active'");
     wait_until("the statement runs", PATIENCE, || !cluster.node(0).query(&running).unwrap().is_empty());
 }

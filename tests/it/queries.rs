@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use poolhouse::testing::QueryFigures;
 use poolhouse_core::session::Mode;
 
-use super::kit::{Cluster, Config, PATIENCE, Pooler, RawClient, Served, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, PATIENCE, Pooler, RawClient, Served, cluster, messages, wait_until};
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     let cluster = cluster().password_user("app", "secret").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster
@@ -94,7 +94,7 @@ fn each_statement_is_counted_by_its_text_and_how_it_ended() {
     }
 }
 
-fn in_front(cluster: &Cluster) -> Config {
+fn in_front(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).user("app", "secret").user("admin", "secret").set("admin.users", "['admin']")
 }
 

@@ -13,13 +13,13 @@ use std::{
     thread,
 };
 
-use poolhouse_lab::{node::Node, throwaway::free_port};
+use poolhouse_lab::{node::LabNode, throwaway::free_port};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     console::console,
     http::{get, samples, sum},
-    kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until},
+    kit::{Config, LabCluster, Message, PATIENCE, Pooler, RawClient, cluster, messages, wait_until},
 };
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
@@ -28,7 +28,7 @@ const PORT: &str = "SELECT port FROM place";
 /// A wait that no test would outlast.
 const LONG: &str = "'120s'";
 
-fn replicated() -> Cluster {
+fn replicated() -> LabCluster {
     let cluster = cluster().replicas(2).trust_user("app").start().unwrap();
     cluster.node(0).query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
     cluster.catch_up().unwrap();
@@ -36,7 +36,7 @@ fn replicated() -> Cluster {
 }
 
 /// In front of these nodes of the cluster; nobody who had to wait for something would live to see it.
-fn patient(cluster: &Cluster, ports: impl IntoIterator<Item = u16>) -> Config {
+fn patient(cluster: &LabCluster, ports: impl IntoIterator<Item = u16>) -> Config {
     let nodes: Vec<String> = ports.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let config = Config::of_cluster(cluster).set("clusters.main.nodes", &format!("{nodes:?}")).user("app", "secret");
     let config = config.set("clusters.main.connect_timeout", LONG).set("clusters.main.failover.hold", LONG);
@@ -44,8 +44,8 @@ fn patient(cluster: &Cluster, ports: impl IntoIterator<Item = u16>) -> Config {
     config.set("pool.checkout_timeout", LONG)
 }
 
-fn ports(cluster: &Cluster) -> Vec<u16> {
-    cluster.nodes().iter().map(Node::port).collect()
+fn ports(cluster: &LabCluster) -> Vec<u16> {
+    cluster.nodes().iter().map(LabNode::port).collect()
 }
 
 /// A short session with one read: the port of the server that has answered.
@@ -72,7 +72,7 @@ struct Access {
 
 impl Access {
     /// The server refuses new logins of `app` from now on.
-    fn refuse(node: &Node) -> Access {
+    fn refuse(node: &LabNode) -> Access {
         let path = node.query("SHOW hba_file").unwrap()[0][0].clone().unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let process = node.process().and_then(|process| Pid::from_raw(process as i32)).unwrap();
@@ -156,7 +156,7 @@ fn pass(client: TcpStream, server: TcpStream) {
 }
 
 /// One replica refuses by `refuse`, with this SQLSTATE, until `mend`.
-fn one_refuses(code: &str, refuse: impl FnOnce(&Cluster) -> Box<dyn FnOnce()>) {
+fn one_refuses(code: &str, refuse: impl FnOnce(&LabCluster) -> Box<dyn FnOnce()>) {
     let cluster = replicated();
     let [primary, bad, good] = [0, 1, 2].map(|number| cluster.node(number).port());
     let mend = refuse(&cluster);
@@ -270,7 +270,7 @@ fn refusal(port: u16, database: &str) -> Message {
     last
 }
 
-fn direct_refusal(node: &Node, user: &str, password: &str) -> (String, String) {
+fn direct_refusal(node: &LabNode, user: &str, password: &str) -> (String, String) {
     let mut client = RawClient::connect(node.port());
     client.send(&messages::startup(0x30000, &[("user", user), ("database", "postgres")]));
     let last = client.finish_login(user, password).pop().unwrap();

@@ -10,7 +10,7 @@ use poolhouse_lab::{postgres::Postgres, throwaway::Throwaway};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::kit::{
-    Cluster, Config, Cut, Fault, PATIENCE, RawClient, cluster,
+    Config, Cut, Fault, LabCluster, PATIENCE, RawClient, cluster,
     messages::{any, cancel_request, query, startup, terminate},
     wait_until,
 };
@@ -18,11 +18,11 @@ use super::kit::{
 const USER: &str = "copier";
 const PASSWORD: &str = "secret";
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().setting("wal_level", "logical").replication_user(USER, PASSWORD).trust_user("app").start().unwrap()
 }
 
-fn config(cluster: &Cluster) -> Config {
+fn config(cluster: &LabCluster) -> Config {
     Config::of_cluster(cluster).user(USER, PASSWORD).user("app", "app")
 }
 
@@ -60,7 +60,7 @@ fn begin(port: u16, kind: &str) -> RawClient {
     client
 }
 
-fn senders(cluster: &Cluster) -> usize {
+fn senders(cluster: &LabCluster) -> usize {
     let rows = cluster.node(0).query("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'");
     rows.unwrap()[0][0].as_deref().unwrap().parse().unwrap()
 }

@@ -1,12 +1,12 @@
 //! Reads reach replicas, all else reaches the primary, and a session reads what it wrote. Which server answered is
 //! what the server itself says.
 
-use super::kit::{Cluster, Config, PATIENCE, RawClient, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, PATIENCE, RawClient, cluster, messages, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
 
-fn replicated() -> Cluster {
+fn replicated() -> LabCluster {
     let cluster = cluster().replicas(2).trust_user("app").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster.node(0).query("INSERT INTO ticket VALUES (1)").unwrap();
@@ -16,7 +16,7 @@ fn replicated() -> Cluster {
     cluster
 }
 
-fn in_front(cluster: &Cluster, key: &str, value: &str) -> Config {
+fn in_front(cluster: &LabCluster, key: &str, value: &str) -> Config {
     Config::of_cluster(cluster).user("app", "secret").set(key, value)
 }
 
@@ -29,7 +29,7 @@ fn port(client: &mut RawClient, sql: &str) -> u16 {
 }
 
 /// Poolhouse finds the roles within its first checks.
-fn wait_for_replicas(client: &mut RawClient, cluster: &Cluster) {
+fn wait_for_replicas(client: &mut RawClient, cluster: &LabCluster) {
     let primary = cluster.node(0).port();
     wait_until("reads reach a replica", PATIENCE, || port(client, PORT) != primary);
 }
@@ -374,7 +374,7 @@ fn the_catalog_tells_what_no_replica_can_read() {
 }
 
 /// Nobody looks at the catalog any more: what is known of it is forgotten then.
-fn wait_for_rest(cluster: &Cluster) {
+fn wait_for_rest(cluster: &LabCluster) {
     const LOOKERS: &str = "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
         AND (query = 'COMMIT' OR query LIKE '%hashint8%')";
     wait_until("nobody looks any more", PATIENCE, || cluster.node(0).query(LOOKERS).unwrap().is_empty());

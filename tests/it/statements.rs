@@ -2,11 +2,11 @@
 //! is run directly and through a pool of one server connection on which a stranger uses the same names in between.
 
 use super::kit::{
-    Cluster, Config, Message, Pooler, RawClient, cluster,
+    Config, LabCluster, Message, Pooler, RawClient, cluster,
     messages::{any, bind, close, describe, execute, parse, query, sync},
 };
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().trust_user("app").start().unwrap()
 }
 
@@ -14,7 +14,7 @@ fn login(port: u16) -> RawClient {
     RawClient::login(port, "postgres", "app", "")
 }
 
-fn pooled(cluster: &Cluster) -> Pooler {
+fn pooled(cluster: &LabCluster) -> Pooler {
     Config::of_cluster(cluster).set("auth.method", "'trust'").set("pool.size", "1").start()
 }
 
@@ -33,7 +33,7 @@ const STRANGER: [&str; 4] = [
 
 /// Runs the turns directly and through the pool, and compares every message.
 #[track_caller]
-fn same(cluster: &Cluster, turns: &[Vec<u8>]) {
+fn same(cluster: &LabCluster, turns: &[Vec<u8>]) {
     let pooler = pooled(cluster);
     let (mut direct, mut client, mut stranger) =
         (login(cluster.node(0).port()), login(pooler.port()), login(pooler.port()));
@@ -279,7 +279,7 @@ fn run(client: &mut RawClient, messages: &[Vec<u8>]) -> String {
 
 /// A statement of two clients on one server connection, and what they see when its table changes.
 struct Changing {
-    cluster: Cluster,
+    cluster: LabCluster,
     pooler: Pooler,
 }
 

@@ -4,14 +4,14 @@ use std::{collections::HashMap, net::TcpStream};
 
 use poolhouse_lab::throwaway::free_port;
 
-use super::kit::{Cluster, Config, Message, PATIENCE, Pooler, RawClient, bounded, cluster, messages, wait_until};
+use super::kit::{Config, LabCluster, Message, PATIENCE, Pooler, RawClient, bounded, cluster, messages, wait_until};
 
 /// A view over inet_server_port(): a statement that names that function asks about a server, which is the primary.
 const PORT: &str = "SELECT port FROM place";
 
 const WRITE: &str = "INSERT INTO ticket VALUES (2)";
 
-fn replicated() -> Cluster {
+fn replicated() -> LabCluster {
     let cluster = cluster().replicas(2).trust_user("app").start().unwrap();
     cluster.node(0).query("CREATE TABLE ticket (number int); GRANT ALL ON ticket TO app").unwrap();
     cluster.node(0).query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
@@ -20,7 +20,7 @@ fn replicated() -> Cluster {
 }
 
 /// Poolhouse in front, once it has found the roles.
-fn in_front(cluster: &Cluster) -> Pooler {
+fn in_front(cluster: &LabCluster) -> Pooler {
     let pooler = Config::of_cluster(cluster).user("app", "secret").set("pool.size", "4").start();
     let primary = cluster.node(0).port();
     let mut client = login(&pooler, &[]);

@@ -7,17 +7,17 @@ use rustix::process::Signal;
 use super::{
     console::{ask, column, console},
     kit::{
-        Cluster, Config, Cut, Fault, PATIENCE, Pooler, RawClient, cluster,
+        Config, Cut, Fault, LabCluster, PATIENCE, Pooler, RawClient, cluster,
         messages::{cancel_request, query, startup},
         wait_until,
     },
 };
 
-fn started() -> Cluster {
+fn started() -> LabCluster {
     cluster().scram_user("app", "secret").start().unwrap()
 }
 
-fn config(cluster: &Cluster) -> Config {
+fn config(cluster: &LabCluster) -> Config {
     let config = Config::of_cluster(cluster).user("app", "secret").user("admin", "steer").user("monitor", "look");
     config.set("admin.users", "['admin']").set("server.login_timeout", "'1d'")
 }

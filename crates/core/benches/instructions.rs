@@ -15,7 +15,7 @@ use poolhouse_core::{
     },
     sql::{Cache, KnownText},
     wire::{
-        frame::{HEADER_BYTES, Reply, Request, header},
+        frame::{ClientMessage, HEADER_BYTES, Reply, header},
         reply::{notification_parts, parameter_status_parts, set_notification_process},
         request::{BindNames, BindValues, Parse},
     },
@@ -249,7 +249,7 @@ fn headers() -> Box<dyn FnMut()> {
     let stream = [message(b'D', &[&values]).repeat(100), end("SELECT 100", b'I')].concat();
     let asked = query("select 1");
     Box::new(move || {
-        each(black_box(&asked), |shown| assert!(black_box(Request::of(shown.head)).is_ok()));
+        each(black_box(&asked), |shown| assert!(black_box(ClientMessage::of(shown.head)).is_ok()));
         each(black_box(&stream), |shown| assert!(black_box(Reply::of(shown.head.tag)).is_ok()));
     })
 }

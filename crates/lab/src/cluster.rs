@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     data::{self, SUPERUSER},
-    node::Node,
+    node::LabNode,
     postgres::{Postgres, PostgresError},
     throwaway::{self, Throwaway},
 };
@@ -77,7 +77,7 @@ impl ClusterError {
 
 /// How a user logs in, as pg_hba.conf names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Login {
+pub enum LabLogin {
     Trust,
     /// In clear text.
     Password,
@@ -85,22 +85,22 @@ pub enum Login {
     Scram,
 }
 
-impl Login {
+impl LabLogin {
     fn method(self) -> &'static str {
         match self {
-            Login::Trust => "trust",
-            Login::Password => "password",
-            Login::Md5 => "md5",
-            Login::Scram => "scram-sha-256",
+            LabLogin::Trust => "trust",
+            LabLogin::Password => "password",
+            LabLogin::Md5 => "md5",
+            LabLogin::Scram => "scram-sha-256",
         }
     }
 }
 
 #[derive(Debug, Clone)]
-struct User {
+struct LabUser {
     name: String,
     password: String,
-    login: Login,
+    login: LabLogin,
     attributes: &'static str,
 }
 
@@ -109,7 +109,7 @@ struct User {
 pub struct Builder {
     replicas: usize,
     settings: Vec<(String, String)>,
-    users: Vec<User>,
+    users: Vec<LabUser>,
     databases: Vec<String>,
     postgres: Option<Postgres>,
     cache: Option<PathBuf>,
@@ -129,39 +129,39 @@ impl Builder {
     }
 
     /// A user who may log in to every database and create tables in it.
-    pub fn user(self, name: &str, password: &str, login: Login) -> Builder {
+    pub fn user(self, name: &str, password: &str, login: LabLogin) -> Builder {
         self.with_user(name, password, login, "")
     }
 
     pub fn trust_user(self, name: &str) -> Builder {
-        self.user(name, "", Login::Trust)
+        self.user(name, "", LabLogin::Trust)
     }
 
     pub fn password_user(self, name: &str, password: &str) -> Builder {
-        self.user(name, password, Login::Password)
+        self.user(name, password, LabLogin::Password)
     }
 
     pub fn md5_user(self, name: &str, password: &str) -> Builder {
-        self.user(name, password, Login::Md5)
+        self.user(name, password, LabLogin::Md5)
     }
 
     pub fn scram_user(self, name: &str, password: &str) -> Builder {
-        self.user(name, password, Login::Scram)
+        self.user(name, password, LabLogin::Scram)
     }
 
     /// A superuser with SCRAM-SHA-256: what Poolhouse promotes with.
     pub fn superuser(self, name: &str, password: &str) -> Builder {
-        self.with_user(name, password, Login::Scram, "SUPERUSER")
+        self.with_user(name, password, LabLogin::Scram, "SUPERUSER")
     }
 
-    fn with_user(mut self, name: &str, password: &str, login: Login, attributes: &'static str) -> Builder {
-        self.users.push(User { name: name.to_owned(), password: password.to_owned(), login, attributes });
+    fn with_user(mut self, name: &str, password: &str, login: LabLogin, attributes: &'static str) -> Builder {
+        self.users.push(LabUser { name: name.to_owned(), password: password.to_owned(), login, attributes });
         self
     }
 
     /// A user with SCRAM-SHA-256 who may replicate, whole servers and single databases.
     pub fn replication_user(self, name: &str, password: &str) -> Builder {
-        self.with_user(name, password, Login::Scram, "REPLICATION")
+        self.with_user(name, password, LabLogin::Scram, "REPLICATION")
     }
 
     /// A database besides `postgres`.
@@ -186,17 +186,17 @@ impl Builder {
     ///
     /// # Errors
     /// [`ClusterError`]; nothing is left running then.
-    pub fn start(mut self) -> Result<Cluster, ClusterError> {
+    pub fn start(mut self) -> Result<LabCluster, ClusterError> {
         let unmade = |error| ClusterError::io("make a temporary directory", error);
         let postgres = self.postgres.take().map_or_else(Postgres::find, Ok)?;
         let throwaway = Arc::new(Throwaway::new().map_err(unmade)?);
         postgres.own(throwaway.path()).map_err(unmade)?;
         let secret = || throwaway::random_hex(16).map_err(unmade);
         let (superuser_password, replicator_password) = (secret()?, secret()?);
-        self.users.push(User {
+        self.users.push(LabUser {
             name: REPLICATOR.to_owned(),
             password: replicator_password,
-            login: Login::Scram,
+            login: LabLogin::Scram,
             attributes: "REPLICATION",
         });
         let template = match &self.cache {
@@ -215,15 +215,15 @@ impl Builder {
         if self.cache.is_none() {
             let _ = fs::remove_dir_all(&template);
         }
-        let cluster = Cluster { nodes, superuser_password, throwaway };
+        let cluster = LabCluster { nodes, superuser_password, throwaway };
         cluster.wait_for_streaming()?;
         Ok(cluster)
     }
 
-    fn populate(&self, primary: &Node, superuser_password: &str) -> Result<(), ClusterError> {
+    fn populate(&self, primary: &LabNode, superuser_password: &str) -> Result<(), ClusterError> {
         primary.query(&format!("ALTER ROLE {SUPERUSER} PASSWORD {}", literal(superuser_password)))?;
         for user in &self.users {
-            let stored = if user.login == Login::Md5 { "md5" } else { "scram-sha-256" };
+            let stored = if user.login == LabLogin::Md5 { "md5" } else { "scram-sha-256" };
             let (name, password) = (identifier(&user.name), literal(&user.password));
             primary.query(&format!(
                 "SET password_encryption = '{stored}'; CREATE ROLE {name} LOGIN {} PASSWORD {password}",
@@ -282,7 +282,7 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    fn start_replicas(&self, primary: u16) -> Result<Vec<Node>, ClusterError> {
+    fn start_replicas(&self, primary: u16) -> Result<Vec<LabNode>, ClusterError> {
         thread::scope(|scope| {
             let numbers = 2..2 + self.builder.replicas;
             let starting: Vec<_> =
@@ -293,7 +293,7 @@ impl Plan<'_> {
     }
 
     /// Starts a replica of the primary at that port, or else the primary.
-    fn start(&self, number: usize, primary: Option<u16>) -> Result<Node, ClusterError> {
+    fn start(&self, number: usize, primary: Option<u16>) -> Result<LabNode, ClusterError> {
         let name = format!("node{number}");
         let directory = self.throwaway.path().join(&name);
         let made = fs::create_dir(&directory).and_then(|()| self.postgres.own(&directory));
@@ -316,8 +316,8 @@ impl Plan<'_> {
         }
     }
 
-    fn node(&self, name: &str, port: u16, directory: &Path) -> Node {
-        Node {
+    fn node(&self, name: &str, port: u16, directory: &Path) -> LabNode {
+        LabNode {
             name: name.to_owned(),
             port,
             directory: directory.to_owned(),
@@ -328,7 +328,7 @@ impl Plan<'_> {
         }
     }
 
-    fn configure(&self, node: &Node, primary: Option<u16>) -> Result<(), ClusterError> {
+    fn configure(&self, node: &LabNode, primary: Option<u16>) -> Result<(), ClusterError> {
         node.write("postgresql.conf", &self.builder.configuration(node.name(), self.throwaway.path()))?;
         node.write("pg_hba.conf", &self.builder.access())?;
         if let Some(primary) = primary {
@@ -344,13 +344,13 @@ impl Plan<'_> {
 /// A running cluster. Dropping it, also in a panic, ends its servers and removes its directory; so does the end of the
 /// process by whatever signal.
 #[derive(Debug)]
-pub struct Cluster {
-    nodes: Vec<Node>,
+pub struct LabCluster {
+    nodes: Vec<LabNode>,
     superuser_password: String,
     throwaway: Arc<Throwaway>,
 }
 
-impl Cluster {
+impl LabCluster {
     /// A primary; [`Builder::replicas`] gives it replicas.
     pub fn primary() -> Builder {
         Builder {
@@ -367,11 +367,11 @@ impl Cluster {
     ///
     /// # Panics
     /// There is no such node.
-    pub fn node(&self, number: usize) -> &Node {
+    pub fn node(&self, number: usize) -> &LabNode {
         &self.nodes[number]
     }
 
-    pub fn nodes(&self) -> &[Node] {
+    pub fn nodes(&self) -> &[LabNode] {
         &self.nodes
     }
 
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn settings_of_the_caller_come_last() {
-        let builder = Cluster::primary().setting("max_connections", "7").setting("search_path", "it's");
+        let builder = LabCluster::primary().setting("max_connections", "7").setting("search_path", "it's");
         let text = builder.configuration("node1", Path::new("/tmp/x"));
         let (ours, theirs) =
             (text.find("max_connections = '100'").unwrap(), text.find("max_connections = '7'").unwrap());
@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn users_are_let_in_by_their_method_only() {
         let builder =
-            Cluster::primary().trust_user("a").md5_user("b", "x").password_user("c", "x").scram_user("d\"", "x");
+            LabCluster::primary().trust_user("a").md5_user("b", "x").password_user("c", "x").scram_user("d\"", "x");
         let text = builder.access();
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("host")).collect();
         let expected = [

@@ -7,14 +7,14 @@ use std::{
 };
 
 /// A write: the client, and its own count from 1.
-pub type Key = (u32, i64);
+pub type WriteKey = (u32, i64);
 
 /// SQLSTATEs that say that the server was lost under the statement.
 const LOST: [&str; 3] = ["08006", "57P01", "57P02"];
 
 /// How a write ended, as its client knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum WriteFate {
     /// The commit was acknowledged.
     Acknowledged,
     /// The answer to the commit was lost; the client looked, and it was there.
@@ -26,14 +26,14 @@ pub enum Fate {
 }
 
 /// What the row of a write holds besides its key: any number that is not easily hit by accident.
-pub fn value((client, sequence): Key) -> i64 {
+pub fn value((client, sequence): WriteKey) -> i64 {
     const PRIME: i64 = 999_983;
     (i64::from(client) * 7919 + sequence * 104_729) % PRIME + 1
 }
 
 /// The rows of one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rows {
+pub struct WrittenRows {
     pub count: i64,
     /// Of their values.
     pub sum: i64,
@@ -42,9 +42,9 @@ pub struct Rows {
 /// What a database holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holdings {
-    pub writes: BTreeMap<Key, Rows>,
+    pub writes: BTreeMap<WriteKey, WrittenRows>,
     /// What every client has counted up beside its rows, in the same transactions.
-    pub tallies: BTreeMap<u32, Rows>,
+    pub tallies: BTreeMap<u32, WrittenRows>,
 }
 
 /// The comparison. Keys tell where to look.
@@ -54,11 +54,11 @@ pub struct Audit {
     /// Acknowledged, and there.
     pub found: usize,
     /// Acknowledged or seen, and not there.
-    pub missing: BTreeSet<Key>,
+    pub missing: BTreeSet<WriteKey>,
     /// There more than once.
-    pub doubled: BTreeSet<Key>,
+    pub doubled: BTreeSet<WriteKey>,
     /// There although no commit was asked for, or with a value that nobody wrote.
-    pub unasked: BTreeSet<Key>,
+    pub unasked: BTreeSet<WriteKey>,
     /// Clients whose rows and running counts do not agree: half of a transaction is there.
     pub torn: BTreeSet<u32>,
     /// Nobody knows whether they were committed, and they are there, or not: both are right.
@@ -67,21 +67,21 @@ pub struct Audit {
 }
 
 /// Compares the fates of all writes with what is there.
-pub fn audit(fates: &BTreeMap<Key, Fate>, held: &Holdings) -> Audit {
+pub fn audit(fates: &BTreeMap<WriteKey, WriteFate>, held: &Holdings) -> Audit {
     let mut audit = Audit::default();
     for (key, fate) in fates {
         let is_there = held.writes.contains_key(key);
         match (fate, is_there) {
-            (Fate::Acknowledged, true) => audit.found += 1,
-            (Fate::Acknowledged | Fate::Seen, false) => _ = audit.missing.insert(*key),
-            (Fate::Unknown, true) => audit.unknown_found += 1,
-            (Fate::Unknown, false) => audit.unknown_not_found += 1,
-            (Fate::Undone, true) => _ = audit.unasked.insert(*key),
-            (Fate::Seen, true) | (Fate::Undone, false) => {}
+            (WriteFate::Acknowledged, true) => audit.found += 1,
+            (WriteFate::Acknowledged | WriteFate::Seen, false) => _ = audit.missing.insert(*key),
+            (WriteFate::Unknown, true) => audit.unknown_found += 1,
+            (WriteFate::Unknown, false) => audit.unknown_not_found += 1,
+            (WriteFate::Undone, true) => _ = audit.unasked.insert(*key),
+            (WriteFate::Seen, true) | (WriteFate::Undone, false) => {}
         }
-        audit.acknowledged += usize::from(*fate == Fate::Acknowledged);
+        audit.acknowledged += usize::from(*fate == WriteFate::Acknowledged);
     }
-    let mut sums: BTreeMap<u32, Rows> = BTreeMap::new();
+    let mut sums: BTreeMap<u32, WrittenRows> = BTreeMap::new();
     for (key, rows) in &held.writes {
         if rows.count > 1 {
             audit.doubled.insert(*key);
@@ -94,7 +94,7 @@ pub fn audit(fates: &BTreeMap<Key, Fate>, held: &Holdings) -> Audit {
         sum.sum += rows.sum;
     }
     let clients = sums.keys().chain(held.tallies.keys());
-    let none = Rows::default();
+    let none = WrittenRows::default();
     audit.torn = clients
         .filter(|client| sums.get(client).unwrap_or(&none) != held.tallies.get(client).unwrap_or(&none))
         .copied()
@@ -104,7 +104,7 @@ pub fn audit(fates: &BTreeMap<Key, Fate>, held: &Holdings) -> Audit {
 
 /// What a client was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Activity {
+pub enum WriterActivity {
     Connecting,
     Reading,
     /// Also looking whether a write is there, which is done on the primary.
@@ -115,7 +115,7 @@ pub enum Activity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mishap {
     pub client: u32,
-    pub activity: Activity,
+    pub activity: WriterActivity,
     /// When the statement was sent, or the first one of its transaction.
     pub began: Instant,
     /// `None` = the connection broke, or no answer came.
@@ -125,7 +125,7 @@ pub struct Mishap {
 
 /// The loss of the primary.
 #[derive(Debug, Clone)]
-pub struct Loss {
+pub struct WriteLoss {
     /// `127.0.0.1:port`.
     pub address: String,
     /// From this moment on it was surely gone: what was sent later was never in flight on it.
@@ -135,11 +135,11 @@ pub struct Loss {
 impl Mishap {
     /// Whether it is the error of a statement or transaction that was under way on the lost primary. Reads must name it,
     /// because they may also have been on a replica. A broken connection never passes for it.
-    pub fn was_in_flight(&self, loss: &Loss) -> bool {
+    pub fn was_in_flight(&self, loss: &WriteLoss) -> bool {
         let on_primary = match self.activity {
-            Activity::Connecting => false,
-            Activity::Reading => self.words.contains(&loss.address),
-            Activity::Writing => true,
+            WriterActivity::Connecting => false,
+            WriterActivity::Reading => self.words.contains(&loss.address),
+            WriterActivity::Writing => true,
         };
         on_primary && self.began <= loss.gone && self.code.as_deref().is_some_and(|code| LOST.contains(&code))
     }
@@ -152,15 +152,15 @@ mod tests {
     use super::*;
 
     /// Three clients with four acknowledged writes each, and a database that has them all.
-    fn fair() -> (BTreeMap<Key, Fate>, Holdings) {
+    fn fair() -> (BTreeMap<WriteKey, WriteFate>, Holdings) {
         let keys = (1..=3).flat_map(|client| (1..=4).map(move |sequence| (client, sequence)));
-        let fates: BTreeMap<Key, Fate> = keys.map(|key| (key, Fate::Acknowledged)).collect();
+        let fates: BTreeMap<WriteKey, WriteFate> = keys.map(|key| (key, WriteFate::Acknowledged)).collect();
         let mut held = Holdings::default();
         fates.keys().for_each(|key| write(&mut held, *key));
         (fates, held)
     }
 
-    fn write(held: &mut Holdings, key: Key) {
+    fn write(held: &mut Holdings, key: WriteKey) {
         for rows in [held.writes.entry(key).or_default(), held.tallies.entry(key.0).or_default()] {
             rows.count += 1;
             rows.sum += value(key);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     /// As if it had never been committed.
-    fn lose(held: &mut Holdings, key: Key) {
+    fn lose(held: &mut Holdings, key: WriteKey) {
         let rows = held.writes.remove(&key).unwrap();
         let tally = held.tallies.get_mut(&key.0).unwrap();
         tally.count -= rows.count;
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_commit_that_was_seen_and_is_gone_is_missing() {
         let (mut fates, mut held) = fair();
-        fates.insert((2, 4), Fate::Seen);
+        fates.insert((2, 4), WriteFate::Seen);
         assert_eq!(audit(&fates, &held), Audit { acknowledged: 11, found: 11, ..Audit::default() });
         lose(&mut held, (2, 4));
         assert_eq!(audit(&fates, &held).missing, [(2, 4)].into());
@@ -209,8 +209,8 @@ mod tests {
     #[test]
     fn an_unknown_commit_may_be_there_or_not_but_not_twice() {
         let (mut fates, mut held) = fair();
-        fates.insert((1, 4), Fate::Unknown);
-        fates.insert((2, 4), Fate::Unknown);
+        fates.insert((1, 4), WriteFate::Unknown);
+        fates.insert((2, 4), WriteFate::Unknown);
         lose(&mut held, (1, 4));
         let right = Audit { acknowledged: 10, found: 10, unknown_found: 1, unknown_not_found: 1, ..Audit::default() };
         assert_eq!(audit(&fates, &held), right);
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn what_nobody_asked_to_commit_is_unasked() {
         let (mut fates, mut held) = fair();
-        fates.insert((3, 5), Fate::Undone);
+        fates.insert((3, 5), WriteFate::Undone);
         assert_eq!(audit(&fates, &held).unasked, [].into());
         write(&mut held, (3, 5));
         write(&mut held, (9, 1));
@@ -238,7 +238,7 @@ mod tests {
         let (fates, mut held) = fair();
         held.tallies.remove(&1);
         held.tallies.get_mut(&2).unwrap().sum += 1;
-        held.tallies.insert(8, Rows { count: 1, sum: 1 });
+        held.tallies.insert(8, WrittenRows { count: 1, sum: 1 });
         assert_eq!(audit(&fates, &held).torn, [1, 2, 8].into());
     }
 
@@ -253,11 +253,11 @@ mod tests {
     #[test]
     fn only_what_was_on_the_lost_primary_was_in_flight() {
         let gone = Instant::now();
-        let loss = Loss { address: "127.0.0.1:13000".into(), gone };
+        let loss = WriteLoss { address: "127.0.0.1:13000".into(), gone };
         let before = gone - Duration::from_millis(1);
         let after = gone + Duration::from_millis(1);
         let named = "the connection to the server 127.0.0.1:13000 was lost";
-        use Activity::{Connecting, Reading, Writing};
+        use WriterActivity::{Connecting, Reading, Writing};
         for (activity, began, code, words, expected) in [
             (Writing, before, Some("08006"), "x", true),
             (Writing, before, Some("57P02"), "x", true),

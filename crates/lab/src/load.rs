@@ -20,7 +20,7 @@ use tokio_postgres::{Config, NoTls, SimpleQueryMessage, Statement};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    ledger::{Activity, Fate, Key, Mishap, value},
+    ledger::{Mishap, WriteFate, WriteKey, WriterActivity, value},
     node,
 };
 
@@ -49,7 +49,7 @@ const TURNS_PER_CONNECTION: u32 = 15;
 
 /// A statement; each answers with one row of numbers.
 #[derive(Debug, Clone, Copy)]
-enum Query {
+enum LoadQuery {
     /// The client's last write, as far as this node knows, and the node's port.
     Last,
     Insert,
@@ -60,30 +60,31 @@ enum Query {
     Look,
 }
 
-const QUERIES: [Query; 5] = [Query::Last, Query::Insert, Query::Tally, Query::Both, Query::Look];
+const QUERIES: [LoadQuery; 5] =
+    [LoadQuery::Last, LoadQuery::Insert, LoadQuery::Tally, LoadQuery::Both, LoadQuery::Look];
 
-impl Query {
+impl LoadQuery {
     /// `$1` is the client, `$2` the sequence, `$3` the value.
     fn text(self) -> &'static str {
         match self {
-            Query::Last => {
+            LoadQuery::Last => {
                 "SELECT coalesce(max(sequence), 0)::bigint, (SELECT port::bigint FROM served_by) \
                  FROM demo_entry WHERE client = $1::bigint"
             }
-            Query::Insert => {
+            LoadQuery::Insert => {
                 "INSERT INTO demo_entry VALUES ($1::bigint, $2::bigint, $3::bigint) \
                  RETURNING (SELECT port::bigint FROM served_by)"
             }
-            Query::Tally => {
+            LoadQuery::Tally => {
                 "UPDATE demo_tally SET entries = entries + 1, checksum = checksum + $2::bigint \
                  WHERE client = $1::bigint RETURNING entries"
             }
-            Query::Both => {
+            LoadQuery::Both => {
                 "WITH entry AS (INSERT INTO demo_entry VALUES ($1::bigint, $2::bigint, $3::bigint)), \
                  tally AS (UPDATE demo_tally SET entries = entries + 1, checksum = checksum + $3::bigint \
                  WHERE client = $1::bigint) SELECT port::bigint FROM served_by"
             }
-            Query::Look => "SELECT count(*) FROM demo_entry WHERE client = $1::bigint AND sequence = $2::bigint",
+            LoadQuery::Look => "SELECT count(*) FROM demo_entry WHERE client = $1::bigint AND sequence = $2::bigint",
         }
     }
 }
@@ -99,7 +100,7 @@ pub struct StaleRead {
 
 /// Statements that a node has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Served {
+pub struct LoadServed {
     pub reads: u64,
     /// A transaction counts once.
     pub writes: u64,
@@ -108,11 +109,11 @@ pub struct Served {
 /// What clients noted.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
-    pub fates: BTreeMap<Key, Fate>,
+    pub fates: BTreeMap<WriteKey, WriteFate>,
     /// When each commit was acknowledged.
     pub acknowledged: Vec<Instant>,
     /// By the port of the node.
-    pub served: BTreeMap<u16, Served>,
+    pub served: BTreeMap<u16, LoadServed>,
     pub mishaps: Vec<Mishap>,
     pub stale: Vec<StaleRead>,
     /// Commits whose answer was lost, that were not there, and were done again.
@@ -176,7 +177,7 @@ pub fn run(server: Config, clients: u32, duration: Duration, started: Sender<Ins
     for number in 1..=clients {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)?;
-        crowd.push(Client::new(number, server.clone(), u64::from_ne_bytes(seed)));
+        crowd.push(LoadClient::new(number, server.clone(), u64::from_ne_bytes(seed)));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
@@ -214,25 +215,25 @@ enum Pending {
 }
 
 /// A connection, with the statements prepared if the client does that.
-struct Session {
+struct LoadSession {
     client: tokio_postgres::Client,
     prepared: Option<[Statement; QUERIES.len()]>,
     turns: u32,
 }
 
 /// Why a statement failed, and when its transaction began.
-struct Trouble {
-    activity: Activity,
+struct LoadTrouble {
+    activity: WriterActivity,
     began: Instant,
     code: Option<String>,
     words: String,
 }
 
-struct Client {
+struct LoadClient {
     number: u32,
     server: Arc<Config>,
     dice: Dice,
-    session: Option<Session>,
+    session: Option<LoadSession>,
     /// Of the last write that was begun.
     sequence: i64,
     pending: Pending,
@@ -241,9 +242,9 @@ struct Client {
     record: Record,
 }
 
-impl Client {
-    fn new(number: u32, server: Arc<Config>, seed: u64) -> Client {
-        Client {
+impl LoadClient {
+    fn new(number: u32, server: Arc<Config>, seed: u64) -> LoadClient {
+        LoadClient {
             number,
             server,
             dice: Dice(seed | 1),
@@ -273,14 +274,14 @@ impl Client {
         }
         let fate = match self.pending {
             Pending::Nothing => return self.record,
-            Pending::Again => Fate::Undone,
-            Pending::Look => Fate::Unknown,
+            Pending::Again => WriteFate::Undone,
+            Pending::Look => WriteFate::Unknown,
         };
         self.record.fates.insert(self.key(), fate);
         self.record
     }
 
-    async fn turn(&mut self, connections: &TaskTracker) -> Result<(), Trouble> {
+    async fn turn(&mut self, connections: &TaskTracker) -> Result<(), LoadTrouble> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => self.connect(connections).await?,
@@ -305,23 +306,23 @@ impl Client {
         done
     }
 
-    async fn connect(&mut self, connections: &TaskTracker) -> Result<Session, Trouble> {
+    async fn connect(&mut self, connections: &TaskTracker) -> Result<LoadSession, LoadTrouble> {
         // What a session has written is known to that session only.
         self.floor = 0;
         let began = Instant::now();
         let connected = limited(self.server.connect(NoTls)).await;
-        let (client, connection) = connected.map_err(trouble(Activity::Connecting, began))?;
+        let (client, connection) = connected.map_err(trouble(WriterActivity::Connecting, began))?;
         connections.spawn(async move {
             // The client sees the error too.
             let _ = connection.await;
         });
         let prepared = if self.number % 4 >= 2 { Some(prepare(&client).await?) } else { None };
-        Ok(Session { client, prepared, turns: 0 })
+        Ok(LoadSession { client, prepared, turns: 0 })
     }
 
-    async fn read(&mut self, session: &Session) -> Result<(), Trouble> {
-        let failed = trouble(Activity::Reading, Instant::now());
-        let row = session.ask(Query::Last, &[self.number.into()]).await.map_err(failed)?;
+    async fn read(&mut self, session: &LoadSession) -> Result<(), LoadTrouble> {
+        let failed = trouble(WriterActivity::Reading, Instant::now());
+        let row = session.ask(LoadQuery::Last, &[self.number.into()]).await.map_err(failed)?;
         let (shown, port) = (row[0], port(&row));
         self.record.served.entry(port).or_default().reads += 1;
         if shown < self.floor {
@@ -330,13 +331,13 @@ impl Client {
         Ok(())
     }
 
-    async fn write(&mut self, session: &Session) -> Result<(), Trouble> {
+    async fn write(&mut self, session: &LoadSession) -> Result<(), LoadTrouble> {
         let began = Instant::now();
-        let failed = trouble(Activity::Writing, began);
+        let failed = trouble(WriterActivity::Writing, began);
         self.pending = Pending::Look;
         let port = if self.number.is_multiple_of(2) {
             let parameters = [self.number.into(), self.sequence, value(self.key())];
-            port(&session.ask(Query::Both, &parameters).await.map_err(failed)?)
+            port(&session.ask(LoadQuery::Both, &parameters).await.map_err(failed)?)
         } else {
             let changed = self.begin_and_change(session).await;
             let port = match changed {
@@ -350,28 +351,28 @@ impl Client {
             limited(session.client.batch_execute("COMMIT")).await.map_err(failed)?;
             port
         };
-        self.conclude(Fate::Acknowledged);
+        self.conclude(WriteFate::Acknowledged);
         self.record.acknowledged.push(Instant::now());
         self.record.served.entry(port).or_default().writes += 1;
         Ok(())
     }
 
-    async fn begin_and_change(&self, session: &Session) -> Result<u16, Failure> {
+    async fn begin_and_change(&self, session: &LoadSession) -> Result<u16, LoadFailure> {
         let (client, sum) = (i64::from(self.number), value(self.key()));
         limited(session.client.batch_execute("BEGIN")).await?;
-        let row = session.ask(Query::Insert, &[client, self.sequence, sum]).await?;
-        session.ask(Query::Tally, &[client, sum]).await?;
+        let row = session.ask(LoadQuery::Insert, &[client, self.sequence, sum]).await?;
+        session.ask(LoadQuery::Tally, &[client, sum]).await?;
         Ok(port(&row))
     }
 
     /// In a transaction that may write, which is always on the primary.
-    async fn look(&mut self, session: &Session) -> Result<(), Trouble> {
-        let failed = trouble(Activity::Writing, Instant::now());
+    async fn look(&mut self, session: &LoadSession) -> Result<(), LoadTrouble> {
+        let failed = trouble(WriterActivity::Writing, Instant::now());
         limited(session.client.batch_execute("BEGIN")).await.map_err(&failed)?;
-        let row = session.ask(Query::Look, &[self.number.into(), self.sequence]).await.map_err(&failed)?;
+        let row = session.ask(LoadQuery::Look, &[self.number.into(), self.sequence]).await.map_err(&failed)?;
         limited(session.client.batch_execute("COMMIT")).await.map_err(&failed)?;
         if row[0] > 0 {
-            self.conclude(Fate::Seen);
+            self.conclude(WriteFate::Seen);
         } else {
             self.record.repeated += 1;
             self.pending = Pending::Again;
@@ -380,8 +381,8 @@ impl Client {
     }
 
     /// As drivers do after an error. When the server was lost there is nothing to roll back, which is only a warning.
-    async fn roll_back(&mut self, session: &Session) {
-        let failed = trouble(Activity::Writing, Instant::now());
+    async fn roll_back(&mut self, session: &LoadSession) {
+        let failed = trouble(WriterActivity::Writing, Instant::now());
         let is_broken = session.client.is_closed();
         if let Err(failure) = limited(session.client.batch_execute("ROLLBACK")).await
             && !is_broken
@@ -390,26 +391,30 @@ impl Client {
         }
     }
 
-    fn note(&mut self, trouble: Trouble) {
-        let Trouble { activity, began, code, words } = trouble;
+    fn note(&mut self, trouble: LoadTrouble) {
+        let LoadTrouble { activity, began, code, words } = trouble;
         self.record.mishaps.push(Mishap { client: self.number, activity, began, code, words });
     }
 
-    fn conclude(&mut self, fate: Fate) {
+    fn conclude(&mut self, fate: WriteFate) {
         self.pending = Pending::Nothing;
         self.floor = self.sequence;
         self.record.fates.insert(self.key(), fate);
     }
 
-    fn key(&self) -> Key {
+    fn key(&self) -> WriteKey {
         (self.number, self.sequence)
     }
 }
 
 /// On the primary, if the statement writes.
-async fn prepare(client: &tokio_postgres::Client) -> Result<[Statement; QUERIES.len()], Trouble> {
-    let prepare = async |query: Query| {
-        let activity = if matches!(query, Query::Last | Query::Look) { Activity::Reading } else { Activity::Writing };
+async fn prepare(client: &tokio_postgres::Client) -> Result<[Statement; QUERIES.len()], LoadTrouble> {
+    let prepare = async |query: LoadQuery| {
+        let activity = if matches!(query, LoadQuery::Last | LoadQuery::Look) {
+            WriterActivity::Reading
+        } else {
+            WriterActivity::Writing
+        };
         let failed = trouble(activity, Instant::now());
         limited(client.prepare(query.text())).await.map_err(failed)
     };
@@ -423,9 +428,9 @@ async fn prepare(client: &tokio_postgres::Client) -> Result<[Statement; QUERIES.
     ])
 }
 
-impl Session {
+impl LoadSession {
     /// The numbers of the answer's only row.
-    async fn ask(&self, query: Query, parameters: &[i64]) -> Result<Vec<i64>, Failure> {
+    async fn ask(&self, query: LoadQuery, parameters: &[i64]) -> Result<Vec<i64>, LoadFailure> {
         let row = match &self.prepared {
             Some(prepared) => {
                 let references: Vec<_> = parameters.iter().map(|parameter| parameter as _).collect();
@@ -440,7 +445,7 @@ impl Session {
                 first_row(&messages)
             }
         };
-        row.ok_or_else(|| Failure { code: None, words: format!("not one row of numbers answers {}", query.text()) })
+        row.ok_or_else(|| LoadFailure { code: None, words: format!("not one row of numbers answers {}", query.text()) })
     }
 }
 
@@ -458,23 +463,23 @@ fn port(row: &[i64]) -> u16 {
 }
 
 /// Why there is no answer.
-struct Failure {
+struct LoadFailure {
     code: Option<String>,
     words: String,
 }
 
-async fn limited<T>(asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
+async fn limited<T>(asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, LoadFailure> {
     match timeout(STATEMENT_LIMIT, asking).await {
-        Ok(answer) => answer.map_err(|error| Failure {
+        Ok(answer) => answer.map_err(|error| LoadFailure {
             code: error.code().map(|code| code.code().to_owned()),
             words: node::describe(&error).replace('\n', "; "),
         }),
-        Err(_) => Err(Failure { code: None, words: format!("no answer within {STATEMENT_LIMIT:?}") }),
+        Err(_) => Err(LoadFailure { code: None, words: format!("no answer within {STATEMENT_LIMIT:?}") }),
     }
 }
 
-fn trouble(activity: Activity, began: Instant) -> impl Fn(Failure) -> Trouble {
-    move |Failure { code, words }| Trouble { activity, began, code, words }
+fn trouble(activity: WriterActivity, began: Instant) -> impl Fn(LoadFailure) -> LoadTrouble {
+    move |LoadFailure { code, words }| LoadTrouble { activity, began, code, words }
 }
 
 /// Marsaglia's xorshift: good enough to spread what clients do. Never 0.

@@ -34,11 +34,11 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The rows of all results; `None` is NULL.
-pub type Rows = Vec<Vec<Option<String>>>;
+pub type ResultRows = Vec<Vec<Option<String>>>;
 
 /// A server. Dropping it stops it at once.
 #[derive(Debug)]
-pub struct Node {
+pub struct LabNode {
     pub(super) name: String,
     pub(super) port: u16,
     /// Below the throwaway directory; holds `data` and `log`.
@@ -50,7 +50,7 @@ pub struct Node {
     pub(super) server: Mutex<Option<Child>>,
 }
 
-impl Node {
+impl LabNode {
     /// `node1`, which is also its application_name as a replica.
     pub fn name(&self) -> &str {
         &self.name
@@ -163,7 +163,7 @@ impl Node {
         Ok(())
     }
 
-    /// Lets it go on after [`Node::pause`].
+    /// Lets it go on after [`LabNode::pause`].
     ///
     /// # Errors
     /// It does not run.
@@ -190,7 +190,7 @@ impl Node {
     ///
     /// # Errors
     /// It cannot be asked.
-    pub fn follow(&self, primary: &Node) -> Result<(), ClusterError> {
+    pub fn follow(&self, primary: &LabNode) -> Result<(), ClusterError> {
         self.query(&format!("ALTER SYSTEM SET primary_conninfo = '{}'", self.primary_conninfo(primary.port)))?;
         self.reload()
     }
@@ -237,7 +237,7 @@ impl Node {
     ///
     /// # Errors
     /// One cannot be asked, or it takes more than two minutes.
-    pub fn catch_up(&self, primary: &Node) -> Result<(), ClusterError> {
+    pub fn catch_up(&self, primary: &LabNode) -> Result<(), ClusterError> {
         let written = primary.wal_position()?;
         self.wait_for("catch up", QUERY_LIMIT, || Ok(self.wal_position()? >= written))
     }
@@ -251,7 +251,7 @@ impl Node {
         self.reload()
     }
 
-    /// Makes a replica receive WAL and show none of it, until [`Node::resume_replay`].
+    /// Makes a replica receive WAL and show none of it, until [`LabNode::resume_replay`].
     ///
     /// # Errors
     /// It is no replica or cannot be asked.
@@ -282,21 +282,21 @@ impl Node {
     ///
     /// # Errors
     /// A statement fails, the server cannot be reached, or they take more than two minutes.
-    pub fn query(&self, sql: &str) -> Result<Rows, ClusterError> {
+    pub fn query(&self, sql: &str) -> Result<ResultRows, ClusterError> {
         self.query_in(SUPERUSER, sql)
     }
 
-    /// As [`Node::query`], in another database.
+    /// As [`LabNode::query`], in another database.
     ///
     /// # Errors
-    /// As [`Node::query`].
-    pub fn query_in(&self, database: &str, sql: &str) -> Result<Rows, ClusterError> {
+    /// As [`LabNode::query`].
+    pub fn query_in(&self, database: &str, sql: &str) -> Result<ResultRows, ClusterError> {
         let asked = self.ask(database, sql, QUERY_LIMIT);
         asked.map_err(|error| ClusterError::Query { node: self.name.clone(), sql: sql.to_owned(), error })
     }
 
     /// On a thread of its own: the caller's may be running a tokio runtime, in which one cannot wait for another.
-    fn ask(&self, database: &str, sql: &str, limit: Duration) -> Result<Rows, String> {
+    fn ask(&self, database: &str, sql: &str, limit: Duration) -> Result<ResultRows, String> {
         thread::scope(|scope| {
             let asking = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -308,7 +308,7 @@ impl Node {
         })
     }
 
-    async fn conversation(&self, database: &str, sql: &str) -> Result<Rows, String> {
+    async fn conversation(&self, database: &str, sql: &str) -> Result<ResultRows, String> {
         let mut config = tokio_postgres::Config::new();
         config.host_path(self.throwaway.path()).port(self.port).user(SUPERUSER).dbname(database);
         config.application_name("poolhouse cluster");
@@ -396,7 +396,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for LabNode {
     fn drop(&mut self) {
         // Somebody may have killed it.
         let Some(process) = self.process() else { return self.forget_lock() };
@@ -413,7 +413,7 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn first(rows: Rows) -> Option<String> {
+fn first(rows: ResultRows) -> Option<String> {
     rows.into_iter().next()?.into_iter().next()?
 }
 

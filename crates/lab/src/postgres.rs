@@ -46,7 +46,7 @@ fn by(account: &Option<String>) -> String {
 
 /// A user of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Account {
+struct SystemAccount {
     name: String,
     uid: u32,
     gid: u32,
@@ -60,7 +60,7 @@ pub struct Postgres {
     version: String,
     major: u32,
     /// Whom to run it as; `None` is the calling user.
-    account: Option<Account>,
+    account: Option<SystemAccount>,
 }
 
 impl Postgres {
@@ -169,20 +169,20 @@ fn on_path() -> Vec<PathBuf> {
     env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
 }
 
-fn unprivileged() -> Option<Account> {
+fn unprivileged() -> Option<SystemAccount> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
     ACCOUNTS.into_iter().find_map(|name| account(&passwd, name))
 }
 
 /// Finds a user in the text of passwd(5): name, password, user number, group number, and more.
-fn account(passwd: &str, name: &str) -> Option<Account> {
+fn account(passwd: &str, name: &str) -> Option<SystemAccount> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         if fields.next() != Some(name) {
             return None;
         }
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Account { name: name.to_owned(), uid, gid })
+        Some(SystemAccount { name: name.to_owned(), uid, gid })
     })
 }
 
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn accounts() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\npostgres:x:101:104:,,,:/var/lib:/bin/bash\n";
-        let expected = Account { name: "postgres".into(), uid: 101, gid: 104 };
+        let expected = SystemAccount { name: "postgres".into(), uid: 101, gid: 104 };
         assert_eq!(account(passwd, "postgres"), Some(expected));
         assert_eq!(account(passwd, "nobody"), None);
         assert_eq!(account(passwd, "broken"), None);

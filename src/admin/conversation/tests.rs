@@ -33,13 +33,13 @@ fn say(conversation: &mut Conversation, tag: u8, body: &[u8], out: &mut Vec<u8>)
                     };
                     table.rows.push(table.columns.iter().map(value).collect());
                 }
-                conversation.resume(Ok(Outcome::Table(table)), out)
+                conversation.resume(Ok(CommandResult::Table(table)), out)
             }
-            Next::Run(Wanted::Explain(_)) => conversation.resume(Ok(Outcome::Table(route_table())), out),
-            Next::Run(Wanted::Act(Action::KillClient(_))) => {
+            Next::Run(Wanted::Explain(_)) => conversation.resume(Ok(CommandResult::Table(route_table())), out),
+            Next::Run(Wanted::Act(OperatorAction::KillClient(_))) => {
                 conversation.resume(Err(Report::error(SqlState::UNDEFINED_OBJECT, "no such client")), out)
             }
-            Next::Run(Wanted::Act(_)) => conversation.resume(Ok(Outcome::Done), out),
+            Next::Run(Wanted::Act(_)) => conversation.resume(Ok(CommandResult::Done), out),
         };
     }
 }

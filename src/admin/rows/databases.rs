@@ -118,7 +118,7 @@ pub(super) fn mode(mode: Mode) -> &'static str {
 
 /// The clients of one database and user.
 #[derive(Default)]
-struct Clients {
+struct ClientCounts {
     active: u64,
     waiting: u64,
     /// With a server connection of their own that is in no pool of others.
@@ -126,7 +126,7 @@ struct Clients {
     waits_since: Option<Instant>,
 }
 
-impl Clients {
+impl ClientCounts {
     fn wait(&mut self, since: Instant) {
         self.waiting += 1;
         self.waits_since = Some(self.waits_since.map_or(since, |earliest| earliest.min(since)));
@@ -134,7 +134,7 @@ impl Clients {
 }
 
 pub fn pools(desk: &Desk) -> Rows {
-    let mut clients: BTreeMap<(String, String), Clients> = BTreeMap::new();
+    let mut clients: BTreeMap<(String, String), ClientCounts> = BTreeMap::new();
     let mut counts: BTreeMap<(String, String), (PoolCounts, &'static str)> = BTreeMap::new();
     for account in desk.frontend.accounts.all() {
         for since in account.waiting_logins() {
@@ -156,7 +156,7 @@ pub fn pools(desk: &Desk) -> Rows {
             Activity::Active | Activity::Idle => of.active += 1,
         }
     }
-    let row = |((database, user), of): ((String, String), Clients)| {
+    let row = |((database, user), of): ((String, String), ClientCounts)| {
         let console = (PoolCounts::default(), CONSOLE_MODE);
         let (counts, mode) = counts.get(&(database.clone(), user.clone())).copied().unwrap_or(console);
         let wait = of.waits_since.map_or(Duration::ZERO, |since| since.elapsed());

@@ -8,11 +8,11 @@ use std::{
 };
 
 use poolhouse_lab::{
-    cluster::{Cluster, ClusterError},
+    cluster::{ClusterError, LabCluster},
     data,
-    ledger::{Holdings, Key, Loss, Rows, audit},
+    ledger::{Holdings, WriteKey, WriteLoss, WrittenRows, audit},
     load::{self, Record},
-    node::Node,
+    node::LabNode,
 };
 
 use super::{
@@ -51,7 +51,7 @@ pub fn run(listen: Option<SocketAddr>, clients: u32, duration: Duration) -> Resu
     let killed = Instant::now();
     let primary = stage.cluster.node(FIRST);
     primary.kill9()?;
-    let loss = Loss { address: primary.address(), gone: Instant::now() };
+    let loss = WriteLoss { address: primary.address(), gone: Instant::now() };
     let seconds = (killed - start).as_secs_f64();
     say(format!("After {seconds:.1} s the primary, {}, was killed (SIGKILL); the load goes on …", primary.name()));
     let record = join(load, until + END_LIMIT, &stage)?;
@@ -80,7 +80,7 @@ fn judge(
     stage: &Stage,
     record: &Record,
     killed: Instant,
-    loss: Loss,
+    loss: WriteLoss,
     span: (Instant, Instant),
 ) -> Result<Report, DemoError> {
     let cluster = &stage.cluster;
@@ -114,7 +114,7 @@ fn judge(
     })
 }
 
-fn lines(cluster: &Cluster, promoted: &Node, record: &Record) -> Vec<NodeLine> {
+fn lines(cluster: &LabCluster, promoted: &LabNode, record: &Record) -> Vec<NodeLine> {
     let nodes = cluster.nodes().iter().enumerate().map(|(number, node)| NodeLine {
         name: node.name().to_owned(),
         address: node.address(),
@@ -130,7 +130,7 @@ fn lines(cluster: &Cluster, promoted: &Node, record: &Record) -> Vec<NodeLine> {
 }
 
 /// What a node holds, asked directly.
-fn holdings(node: &Node) -> Result<Holdings, DemoError> {
+fn holdings(node: &LabNode) -> Result<Holdings, DemoError> {
     let writes = "SELECT client, sequence, count(*), sum(value) FROM demo_entry GROUP BY client, sequence";
     let tallies = "SELECT client, 0, entries, checksum FROM demo_tally WHERE entries <> 0 OR checksum <> 0";
     Ok(Holdings {
@@ -139,7 +139,7 @@ fn holdings(node: &Node) -> Result<Holdings, DemoError> {
     })
 }
 
-fn ask(node: &Node, sql: &str) -> Result<impl Iterator<Item = (Key, Rows)> + use<>, ClusterError> {
+fn ask(node: &LabNode, sql: &str) -> Result<impl Iterator<Item = (WriteKey, WrittenRows)> + use<>, ClusterError> {
     let unreadable = || ClusterError::Query {
         node: node.name().to_owned(),
         sql: sql.to_owned(),
@@ -148,7 +148,7 @@ fn ask(node: &Node, sql: &str) -> Result<impl Iterator<Item = (Key, Rows)> + use
     let rows = node.query_in(DEMO, sql)?.into_iter().map(|row| {
         let numbers: Option<Vec<i64>> = row.into_iter().map(|column| column?.parse().ok()).collect();
         let [client, sequence, count, sum] = numbers?.try_into().ok()?;
-        Some((Key::from((u32::try_from(client).ok()?, sequence)), Rows { count, sum }))
+        Some((WriteKey::from((u32::try_from(client).ok()?, sequence)), WrittenRows { count, sum }))
     });
     let rows: Option<Vec<_>> = rows.collect();
     Ok(rows.ok_or_else(unreadable)?.into_iter())

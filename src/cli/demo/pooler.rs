@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use poolhouse_lab::{cluster::Cluster, data, throwaway};
+use poolhouse_lab::{cluster::LabCluster, data, throwaway};
 
 use super::stage::DemoError;
 
@@ -58,7 +58,7 @@ impl Pooler {
     ///
     /// # Errors
     /// The configuration cannot be written, or it does not start, or not in time.
-    pub fn start(cluster: &Cluster, address: SocketAddr, log: Log) -> Result<Pooler, DemoError> {
+    pub fn start(cluster: &LabCluster, address: SocketAddr, log: Log) -> Result<Pooler, DemoError> {
         let directory = cluster.socket_directory();
         let path = directory.join("poolhouse.toml");
         let http = http_address(log)?;
@@ -161,7 +161,7 @@ fn http_address(log: Log) -> Result<Option<SocketAddr>, DemoError> {
 }
 
 /// Short intervals, so that a failover is a matter of a second; few server connections, so that clients share them.
-fn configuration(cluster: &Cluster, address: SocketAddr, http: Option<SocketAddr>) -> String {
+fn configuration(cluster: &LabCluster, address: SocketAddr, http: Option<SocketAddr>) -> String {
     let http = http.map(|http| http.to_string()).unwrap_or_default();
     let nodes: Vec<String> = cluster.nodes().iter().map(|node| node.address()).collect();
     let password = cluster.superuser_password();

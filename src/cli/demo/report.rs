@@ -7,8 +7,8 @@ use std::{
 };
 
 use poolhouse_lab::{
-    ledger::{Activity, Audit, Key, Loss, Mishap},
-    load::{Record, Served},
+    ledger::{Audit, Mishap, WriteKey, WriteLoss, WriterActivity},
+    load::{LoadServed, Record},
 };
 
 /// Of things that should not be, so many are shown.
@@ -20,7 +20,7 @@ pub struct NodeLine {
     pub name: String,
     pub address: String,
     pub role: &'static str,
-    pub served: Served,
+    pub served: LoadServed,
     /// It was a replica when the load began.
     pub is_replica: bool,
 }
@@ -31,7 +31,7 @@ pub struct Report {
     pub nodes: Vec<NodeLine>,
     pub audit: Audit,
     pub record: Record,
-    pub loss: Loss,
+    pub loss: WriteLoss,
     /// When the primary was killed, before it was surely gone.
     pub killed: Instant,
     /// From the beginning of the load to its end.
@@ -97,9 +97,9 @@ impl Report {
 
     fn describe(&self, mishap: &Mishap) -> String {
         let doing = match mishap.activity {
-            Activity::Connecting => "connecting",
-            Activity::Reading => "reading",
-            Activity::Writing => "writing",
+            WriterActivity::Connecting => "connecting",
+            WriterActivity::Reading => "reading",
+            WriterActivity::Writing => "writing",
         };
         let (code, words) = (mishap.code.as_deref().unwrap_or("no SQLSTATE"), &mishap.words);
         let when = match mishap.began.checked_duration_since(self.killed) {
@@ -156,7 +156,7 @@ impl Display for Report {
 
 impl Report {
     fn seen(&self) -> usize {
-        self.record.fates.values().filter(|fate| **fate == poolhouse_lab::ledger::Fate::Seen).count()
+        self.record.fates.values().filter(|fate| **fate == poolhouse_lab::ledger::WriteFate::Seen).count()
     }
 }
 
@@ -174,7 +174,7 @@ fn codes<'a>(mishaps: impl Iterator<Item = &'a Mishap>) -> String {
     counts.join(", ")
 }
 
-fn keys<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
+fn keys<'a>(keys: impl IntoIterator<Item = &'a WriteKey>) -> String {
     list(keys, |(client, sequence)| format!("client {client}'s write {sequence}"))
 }
 
@@ -187,7 +187,7 @@ fn list<'a, T: 'a>(things: impl IntoIterator<Item = &'a T>, describe: impl Fn(&T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use poolhouse_lab::{ledger::Fate, load::StaleRead};
+    use poolhouse_lab::{ledger::WriteFate, load::StaleRead};
 
     /// A check in which all went well.
     fn fair() -> Report {
@@ -202,26 +202,26 @@ mod tests {
         };
         let in_flight = Mishap {
             client: 3,
-            activity: Activity::Writing,
+            activity: WriterActivity::Writing,
             began: at(3999),
             code: Some("08006".into()),
             words: "lost".into(),
         };
         let record = Record {
-            fates: [((1, 1), Fate::Acknowledged), ((3, 1), Fate::Seen)].into(),
+            fates: [((1, 1), WriteFate::Acknowledged), ((3, 1), WriteFate::Seen)].into(),
             acknowledged: vec![at(1000), at(3900), at(5150)],
             mishaps: vec![in_flight],
             ..Record::default()
         };
         Report {
             nodes: vec![
-                node(1, false, Served { reads: 5, writes: 2 }),
-                node(2, true, Served { reads: 5, writes: 1 }),
-                node(3, true, Served { reads: 5, writes: 0 }),
+                node(1, false, LoadServed { reads: 5, writes: 2 }),
+                node(2, true, LoadServed { reads: 5, writes: 1 }),
+                node(3, true, LoadServed { reads: 5, writes: 0 }),
             ],
             audit: Audit { acknowledged: 3, found: 3, ..Audit::default() },
             record,
-            loss: Loss { address: "127.0.0.1:13001".into(), gone: at(4010) },
+            loss: WriteLoss { address: "127.0.0.1:13001".into(), gone: at(4010) },
             killed: at(4000),
             span: (start, at(6000)),
             differing: Vec::new(),
@@ -269,7 +269,7 @@ mod tests {
             "errors where nothing was in flight: 1\n    client 3, writing, 0.011 s after the kill: 08006: lost",
         );
         check(|report| report.record.mishaps[0].code = None, "no SQLSTATE");
-        check(|report| report.record.mishaps[0].activity = Activity::Reading, "client 3, reading");
+        check(|report| report.record.mishaps[0].activity = WriterActivity::Reading, "client 3, reading");
     }
 
     #[test]

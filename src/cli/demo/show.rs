@@ -8,7 +8,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use poolhouse_lab::{cluster::Cluster, node::Node};
+use poolhouse_lab::{cluster::LabCluster, node::LabNode};
 
 use super::{
     pooler::{DEMO, Log},
@@ -65,7 +65,7 @@ Ctrl-C ends it and removes everything. Its log and what becomes of the servers f
     )
 }
 
-fn kill_command(node: &Node) -> String {
+fn kill_command(node: &LabNode) -> String {
     node.process().map_or_else(|| "(it has ended)".to_owned(), |process| format!("kill -9 {process}"))
 }
 
@@ -101,7 +101,7 @@ struct Scene {
 
 impl Scene {
     /// Looks again and says what has changed.
-    fn next(self, cluster: &Cluster) -> Scene {
+    fn next(self, cluster: &LabCluster) -> Scene {
         let running: Vec<usize> =
             (0..cluster.nodes().len()).filter(|number| cluster.node(*number).is_running()).collect();
         // One that cannot be asked now is asked again in a moment.
@@ -125,7 +125,7 @@ impl Scene {
 }
 
 /// The last server has nobody who could acknowledge its commits.
-fn release(last: &Node) {
+fn release(last: &LabNode) {
     let asked = last.query("ALTER SYSTEM SET synchronous_standby_names = ''");
     match asked.and_then(|_| last.query("SELECT pg_reload_conf()")) {
         Ok(_) => say("── No replica is left, so commits do not wait for one any more."),

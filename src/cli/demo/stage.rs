@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use poolhouse_lab::{
-    cluster::{Cluster, ClusterError},
+    cluster::{ClusterError, LabCluster},
     load,
 };
 
@@ -53,7 +53,7 @@ fn lines_of(log: &str) -> String {
 #[derive(Debug)]
 pub struct Stage {
     pub pooler: Pooler,
-    pub cluster: Cluster,
+    pub cluster: LabCluster,
 }
 
 impl Stage {
@@ -62,7 +62,7 @@ impl Stage {
     /// # Errors
     /// [`DemoError`]; nothing is left running then.
     pub fn start(listen: Option<SocketAddr>, log: Log) -> Result<Stage, DemoError> {
-        let cluster = Cluster::primary().replicas(REPLICAS).scram_user(DEMO, DEMO).database(DEMO).start()?;
+        let cluster = LabCluster::primary().replicas(REPLICAS).scram_user(DEMO, DEMO).database(DEMO).start()?;
         synchronise(&cluster)?;
         let pooler = Pooler::start(&cluster, pooler::listen_address(listen, log)?, log)?;
         let stage = Stage { pooler, cluster };
@@ -84,7 +84,7 @@ impl Stage {
 
 /// Makes commits wait for a replica: not before there are replicas, or nothing could be committed. Every node gets it,
 /// because each may become the primary.
-fn synchronise(cluster: &Cluster) -> Result<(), DemoError> {
+fn synchronise(cluster: &LabCluster) -> Result<(), DemoError> {
     for node in cluster.nodes() {
         node.query(&format!("ALTER SYSTEM SET synchronous_standby_names = '{SYNCHRONOUS}'"))?;
         node.query("SELECT pg_reload_conf()")?;

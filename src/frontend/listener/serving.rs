@@ -24,7 +24,7 @@ use crate::{
         workers::{ALL, BUSY, Load, MoveOrder, Post, Spread},
     },
     net::{Admitted, listener::Accepted},
-    tasks::{Scope, Token},
+    tasks::{Scope, TaskToken},
 };
 use poolhouse_core::session::Route;
 
@@ -58,7 +58,7 @@ pub struct Arrivals {
 struct Arrival {
     client: Arriving,
     /// Whoever waits for the clients to end waits for this one, too.
-    _token: Token,
+    _token: TaskToken,
 }
 
 #[derive(Debug)]

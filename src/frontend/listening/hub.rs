@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    backend::{Login, Senders, Server, connect},
-    databases::{Cluster, HubCommand, LastWrite, Listening},
-    monitor::Report,
+    backend::{Senders, Server, ServerLogin, connect},
+    databases::{Cluster, HubCommand, HubSubscription, LastWrite},
+    monitor::ClientReport,
     tasks::Scope,
 };
 use poolhouse_core::{
@@ -45,7 +45,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Subscriber {
-    listening: Box<Listening>,
+    listening: Box<HubSubscription>,
     delivering: bool,
 }
 
@@ -71,7 +71,7 @@ struct Audience {
 }
 
 /// Why a connection is not used any more.
-enum End {
+enum HubEnd {
     Stopped,
     /// Nobody listens.
     Unused,
@@ -122,12 +122,12 @@ impl Hub {
                     failures += 1;
                     self.pause(failures).await
                 }
-                None => End::Stopped,
+                None => HubEnd::Stopped,
             };
             match end {
-                End::Stopped => return,
-                End::Unused => {}
-                End::Lost(error) => {
+                HubEnd::Stopped => return,
+                HubEnd::Unused => {}
+                HubEnd::Lost(error) => {
                     let cluster = &self.cluster.name;
                     tracing::info!(cluster, database = self.database, %error, "lost the connection that listens");
                     for subscriber in self.audience.subscribers.values() {
@@ -169,7 +169,7 @@ impl Hub {
         let subscribers = &self.audience.subscribers;
         let Some(login) = subscribers.values().nth(failures % subscribers.len().max(1)) else { return Some(Err(())) };
         let on = self.cluster.node(node);
-        let login = Login { address: on.address.clone(), ..login.listening.login.clone() };
+        let login = ServerLogin { address: on.address.clone(), ..login.listening.login.clone() };
         let connected = tokio::select! {
             () = stopping.stopping() => return None,
             connected = connect(&login, self.cluster.connect_timeout) => connected,
@@ -190,7 +190,7 @@ impl Hub {
                 tracing::info!(cluster, database, node = node_name, %error, "cannot listen for clients");
                 if !error.is_definite() {
                     let reason = error.to_string();
-                    self.cluster.monitor.report(node, Report::ConnectionRefused { reason });
+                    self.cluster.monitor.report(node, ClientReport::ConnectionRefused { reason });
                 }
                 Err(())
             }
@@ -198,31 +198,31 @@ impl Hub {
     }
 
     /// After a failure: the longer the more there were, unless the nodes change.
-    async fn pause(&mut self, failures: usize) -> End {
+    async fn pause(&mut self, failures: usize) -> HubEnd {
         let version = self.cluster.monitor.topology().version;
         let until = Instant::now() + (RETRY_PAUSE * failures.min(1_000) as u32).min(RETRY_PAUSE_MAX);
         let stopping = self.scope.clone();
         loop {
             tokio::select! {
-                () = stopping.stopping() => return End::Stopped,
-                () = sleep_until(until) => return End::Unused,
-                () = self.cluster.monitor.changed(version) => return End::Unused,
+                () = stopping.stopping() => return HubEnd::Stopped,
+                () = sleep_until(until) => return HubEnd::Unused,
+                () = self.cluster.monitor.changed(version) => return HubEnd::Unused,
                 command = self.commands.recv() => match command {
                     Some(command) => self.audience.obey(command, &mut Vec::new()),
-                    None => return End::Stopped,
+                    None => return HubEnd::Stopped,
                 },
             }
         }
     }
 
     /// Listens over one connection until that ends.
-    async fn serve(&mut self, server: Server, node: NodeId) -> End {
+    async fn serve(&mut self, server: Server, node: NodeId) -> HubEnd {
         let mut link = Link::new(server, node);
         link.begin(&self.audience, &self.marker);
         let stopping = self.scope.clone();
         loop {
             if !self.stays(node) {
-                return End::Lost(io::Error::other("it is not the primary any more"));
+                return HubEnd::Lost(io::Error::other("it is not the primary any more"));
             }
             let version = self.cluster.monitor.topology().version;
             let (unused, due) = (self.audience.subscribers.is_empty(), link.due);
@@ -230,17 +230,17 @@ impl Hub {
                 happened = poll_fn(|cx| link.poll(cx, &mut self.commands)) => match happened {
                     Ok(None) => {}
                     Ok(Some(command)) => link.obey(command, &mut self.audience, &self.marker),
-                    Err(error) => return End::Lost(error),
+                    Err(error) => return HubEnd::Lost(error),
                 },
-                () = if_so(due.is_some(), sleep_until(due.unwrap_or_else(Instant::now))) => return End::Lost(io::ErrorKind::TimedOut.into()),
+                () = if_so(due.is_some(), sleep_until(due.unwrap_or_else(Instant::now))) => return HubEnd::Lost(io::ErrorKind::TimedOut.into()),
                 () = self.cluster.monitor.changed(version) => {}
                 () = if_so(unused, sleep(LINGER)) => {
                     link.close().await;
-                    return End::Unused;
+                    return HubEnd::Unused;
                 }
                 () = stopping.stopping() => {
                     link.close().await;
-                    return End::Stopped;
+                    return HubEnd::Stopped;
                 }
             }
             if self.writes.is_wanted() {
@@ -248,7 +248,7 @@ impl Hub {
                 self.writes.note();
             }
             if let Err(error) = link.digest(&mut self.audience, &self.marker, &self.cluster.senders) {
-                return End::Lost(error);
+                return HubEnd::Lost(error);
             }
         }
     }

@@ -10,12 +10,12 @@ use std::{
 
 use tokio::{io::AsyncWriteExt, time::timeout};
 
-use super::refusal::Refusal;
+use super::refusal::LoginRefusal;
 use crate::{
-    backend::{self, Greeting, Login, QueryError},
-    databases::{Beginning, Request, Target, request_any},
+    backend::{self, Greeting, QueryError, ServerLogin},
+    databases::{Beginning, NodeRequest, Target, request_any},
     frontend::{
-        errors::{self, AcquireError, Words},
+        errors::{self, AcquireError, ErrorWords},
         relay::{Acquired, WaitNotice, Worker, acquire},
     },
     net::Stream,
@@ -63,7 +63,7 @@ pub async fn begin(
     worker: &Worker,
     startup: Vec<(String, String)>,
     route: Route,
-) -> Result<Begun, Refusal> {
+) -> Result<Begun, LoginRefusal> {
     let keeps = target.shared.mode == Mode::Session;
     target.code_looked_at().await;
     target.defaults_looked_at().await;
@@ -74,7 +74,7 @@ pub async fn begin(
     let request = request_any(target, route);
     let acquired =
         if keeps { acquire_current(target, worker, request).await } else { acquire(target, worker, request).await };
-    let mut acquired = acquired.map_err(|error| Refusal::Told(error.report()))?;
+    let mut acquired = acquired.map_err(|error| LoginRefusal::Told(error.report()))?;
     let mut wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if known.is_none() && wanted.leaves_open(DATE_STYLE) {
         complete_style(target, &mut acquired, &mut wanted).await?;
@@ -94,7 +94,7 @@ pub async fn begin(
             if acquired.0.state.settings.is_empty() {
                 acquired.0.give_back();
             }
-            Err(Refusal::Told(Words::Servers(fields.as_ref().clone())))
+            Err(LoginRefusal::Told(ErrorWords::Servers(fields.as_ref().clone())))
         }
         Err(error) => {
             Err(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")).into())
@@ -105,9 +105,9 @@ pub async fn begin(
 /// A value of DateStyle that says only half builds on the configuration of the server, and not on what the role or the
 /// database has for a default: a server takes startup parameters in before those. What a pooled connection returns to is
 /// made of both. Where they differ, a connection that is opened with the parameter tells what becomes of it.
-async fn complete_style(target: &Target, acquired: &mut Acquired, wanted: &mut Carried) -> Result<(), Refusal> {
+async fn complete_style(target: &Target, acquired: &mut Acquired, wanted: &mut Carried) -> Result<(), LoginRefusal> {
     let failed = |error: &dyn std::error::Error| {
-        Refusal::from(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")))
+        LoginRefusal::from(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")))
     };
     let (lease, node) = acquired;
     let of_role = lease.query(STYLE_OF_ROLE, BEGIN_LIMIT).await.map_err(|error| failed(&error))?;
@@ -115,7 +115,7 @@ async fn complete_style(target: &Target, acquired: &mut Acquired, wanted: &mut C
         return Ok(());
     }
     let parameters = wanted.get(DATE_STYLE).map(|value| (DATE_STYLE.to_owned(), value.to_owned()));
-    let login = Login { parameters: parameters.into_iter().collect(), ..target.login(*node) };
+    let login = ServerLogin { parameters: parameters.into_iter().collect(), ..target.login(*node) };
     let fresh = backend::connect(&login, target.cluster.connect_timeout).await.map_err(|error| failed(&error))?;
     // A server that does not take the goodbye finds out by the end of the stream.
     let _ = fresh.stream.try_write(&TERMINATE);
@@ -137,7 +137,11 @@ AND pg_catalog.lower(of) LIKE 'datestyle=%'";
 
 /// A server connection that becomes the client's own, and begins as one would that is opened now: what the role or the
 /// database has for defaults may have changed since it was opened, or the role may be another one of the same name.
-async fn acquire_current(target: &Arc<Target>, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {
+async fn acquire_current(
+    target: &Arc<Target>,
+    worker: &Worker,
+    request: NodeRequest,
+) -> Result<Acquired, AcquireError> {
     let question = before_login([target.login_user()].into_iter());
     for _ in 0..CURRENT_TRIES {
         let mut acquired = acquire_to_keep(target, worker, request).await?;
@@ -161,7 +165,11 @@ async fn acquire_current(target: &Arc<Target>, worker: &Worker, request: Request
 }
 
 /// A server connection that becomes the client's own: the client waits for it as others do for a transaction's.
-async fn acquire_to_keep(target: &Arc<Target>, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {
+async fn acquire_to_keep(
+    target: &Arc<Target>,
+    worker: &Worker,
+    request: NodeRequest,
+) -> Result<Acquired, AcquireError> {
     let mut acquiring = pin!(acquire(target, worker, request));
     let mut wait = None;
     let acquired = poll_fn(|cx| {
@@ -238,22 +246,22 @@ pub async fn unless_gone<T>(
     scope: &Scope,
     target: &Target,
     route: Route,
-    wait: impl Future<Output = Result<T, Refusal>>,
-) -> Result<(T, bool), Refusal> {
+    wait: impl Future<Output = Result<T, LoginRefusal>>,
+) -> Result<(T, bool), LoginRefusal> {
     let (mut wait, mut told) = (pin!(wait), false);
     let mut notice = WaitNotice::new(target, Instant::now());
     loop {
         let report = tokio::select! {
             biased;
             result = &mut wait => return Ok((result?, told)),
-            () = poll_fn(|cx| stream.poll_gone(cx)) => return Err(Refusal::Gone),
+            () = poll_fn(|cx| stream.poll_gone(cx)) => return Err(LoginRefusal::Gone),
             () = scope.stopping() => return Err(errors::shutting_down().into()),
             report = poll_fn(|cx| notice.poll(cx, target, || request_any(target, route))) => report,
         };
         let mut out = Vec::new();
         Authentication::Ok.write(&mut out);
         report.write_notice("NOTICE", &mut out);
-        timeout(NOTICE_LIMIT, stream.write_all(&out)).await.map_err(|_| Refusal::Gone)??;
+        timeout(NOTICE_LIMIT, stream.write_all(&out)).await.map_err(|_| LoginRefusal::Gone)??;
         told = true;
     }
 }

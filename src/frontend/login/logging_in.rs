@@ -13,14 +13,14 @@ use tokio::{
 
 use super::{
     beginning::{self, Begun, begin, unless_gone},
-    refusal::Refusal,
-    startup_packet::{Purpose, Wanted, negotiate},
+    refusal::LoginRefusal,
+    startup_packet::{Purpose, StartupRequest, negotiate},
 };
 use crate::{
-    clients::{About, Entry, Place, SECRET_BYTES},
+    clients::{About, ClientPlace, Entry, SECRET_BYTES},
     databases::Target,
     frontend::{
-        errors::{self, Words},
+        errors::{self, ErrorWords},
         operators::{CONSOLES, Visitor},
         relay::{Acquired, Client, ClientParts, Worker, begins_with},
         replication::{self, Replication},
@@ -79,7 +79,7 @@ pub async fn log_in(
         // A server may take longer to come than a client may take to log in; the wait for it has limits of its own.
         Ok(Proved::Known(known)) => {
             drop(stranger);
-            match start(&mut stream, &frontend, &worker, &scope, Known { route, ..*known }).await {
+            match start(&mut stream, &frontend, &worker, &scope, ProvedClient { route, ..*known }).await {
                 Ok(ready) => return Some(ready.serve(stream, worker)),
                 Err(refusal) => refuse(stream, refusal, None, &frontend).await,
             }
@@ -105,11 +105,11 @@ pub async fn log_in(
 }
 
 /// Tells a client that it is not let in. It counts as a stranger until it has gone, so that no crowd can stay that way.
-async fn refuse(mut stream: Stream, refusal: Refusal, stranger: Option<Admitted>, frontend: &Frontend) {
+async fn refuse(mut stream: Stream, refusal: LoginRefusal, stranger: Option<Admitted>, frontend: &Frontend) {
     let (words, why) = match refusal {
-        Refusal::Told(words) => (words, None),
-        Refusal::Unproved(words, why) => (words, why),
-        Refusal::Gone => return,
+        LoginRefusal::Told(words) => (words, None),
+        LoginRefusal::Unproved(words, why) => (words, why),
+        LoginRefusal::Gone => return,
     };
     let peer = stream.peer();
     let (code, message) = words.code_and_message();
@@ -142,7 +142,7 @@ struct Ready {
     target: Arc<Target>,
     entry: Entry,
     rule: Option<u16>,
-    place: Place,
+    place: ClientPlace,
 }
 
 /// What it goes on with.
@@ -182,7 +182,7 @@ impl Ready {
 
 /// A client that has proved who it is.
 enum Proved {
-    Known(Box<Known>),
+    Known(Box<ProvedClient>),
     Operator(Operator),
     /// It wants a statement cancelled; whether it knows the secret will be seen.
     Cancel(CancelKey),
@@ -191,14 +191,18 @@ enum Proved {
 /// One for the console.
 struct Operator {
     minor: u16,
-    wanted: Wanted,
+    wanted: StartupRequest,
     may_change: bool,
-    place: Place,
+    place: ClientPlace,
 }
 
 impl Operator {
     /// What those who serve the console get, but for its socket.
-    fn enter(self, frontend: &Frontend, stream: &Stream) -> Result<impl FnOnce(Stream) -> Visitor + use<>, Refusal> {
+    fn enter(
+        self,
+        frontend: &Frontend,
+        stream: &Stream,
+    ) -> Result<impl FnOnce(Stream) -> Visitor + use<>, LoginRefusal> {
         let Operator { minor, wanted, may_change, place } = self;
         let account = frontend.accounts.of(CONSOLES[1], &wanted.user, None);
         account.add_login();
@@ -218,17 +222,17 @@ impl Operator {
 }
 
 /// One for a database.
-struct Known {
+struct ProvedClient {
     minor: u16,
-    wanted: Wanted,
+    wanted: StartupRequest,
     target: Arc<Target>,
     /// That of the listener.
     route: Option<Route>,
-    place: Place,
+    place: ClientPlace,
 }
 
 /// From the first byte to the proof of who the client is.
-async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope) -> Result<Proved, Refusal> {
+async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope) -> Result<Proved, LoginRefusal> {
     let parameters = match first_packet(stream).await? {
         Startup::Cancel(key) => return Ok(Proved::Cancel(key)),
         Startup::Session(parameters) => parameters,
@@ -237,7 +241,7 @@ async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope)
     if scope.is_stopping() {
         return Err(errors::shutting_down().into());
     }
-    let wanted = Wanted::read(&parameters)?;
+    let wanted = StartupRequest::read(&parameters)?;
     let negotiation = negotiate(&parameters);
     if !negotiation.is_empty() {
         stream.write_all(&negotiation).await?;
@@ -270,7 +274,7 @@ async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope)
             frontend.target_alone(&wanted.database, &wanted.user, whole_server, credential)?
         }
     };
-    Ok(Proved::Known(Box::new(Known { minor: parameters.minor, wanted, target, route: None, place })))
+    Ok(Proved::Known(Box::new(ProvedClient { minor: parameters.minor, wanted, target, route: None, place })))
 }
 
 /// Enters a client in the registry, under the process id of the server connection that it keeps, if any.
@@ -280,7 +284,7 @@ fn enter(
     about: About,
     process: Option<u32>,
     minor: u16,
-) -> Result<Entry, Refusal> {
+) -> Result<Entry, LoginRefusal> {
     let secret_bytes = if minor >= 2 { SECRET_BYTES } else { 4 };
     let entry = frontend.registry.enter(account, about, process, secret_bytes, getrandom::fill);
     entry.map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")).into())
@@ -292,9 +296,9 @@ async fn start(
     frontend: &Arc<Frontend>,
     worker: &Arc<Worker>,
     scope: &Scope,
-    known: Known,
-) -> Result<Ready, Refusal> {
-    let Known { minor, wanted, target, route, place } = known;
+    known: ProvedClient,
+) -> Result<Ready, LoginRefusal> {
+    let ProvedClient { minor, wanted, target, route, place } = known;
     let (mut own, mut rule) = (PoolhouseSettings::default(), None);
     let (begun, told) = match wanted.purpose {
         Purpose::Session => {
@@ -310,7 +314,7 @@ async fn start(
             let parameters = wanted.own_parameters();
             let begin = async {
                 let connected = replication::connect(&target, worker, parameters).await;
-                let (beginning, acquired) = connected.map_err(|error| Refusal::Told(error.report()))?;
+                let (beginning, acquired) = connected.map_err(|error| LoginRefusal::Told(error.report()))?;
                 Ok(Begun { beginning, held: Some(acquired) })
             };
             unless_gone(stream, scope, &target, Route::Auto, begin).await?
@@ -339,14 +343,14 @@ async fn start(
 }
 
 /// The rule of the configuration that a session is under.
-fn rule_for(target: &Target, wanted: &Wanted, settings: &[(String, String)]) -> Option<u16> {
+fn rule_for(target: &Target, wanted: &StartupRequest, settings: &[(String, String)]) -> Option<u16> {
     let named = settings.iter().find(|(name, _)| name == "application_name");
     let application_name = named.map_or("", |(_, value)| value);
     target.routing.rule_for(Who { user: &wanted.user, database: &wanted.database, application_name })
 }
 
 /// Reads packets until one says what the connection is for. Encryption is not to be had yet.
-async fn first_packet(stream: &mut Stream) -> Result<Startup, Refusal> {
+async fn first_packet(stream: &mut Stream) -> Result<Startup, LoginRefusal> {
     let (mut tls, mut gss) = (false, false);
     loop {
         let packet = startup::read(&read_packet(stream).await?)?;
@@ -360,7 +364,7 @@ async fn first_packet(stream: &mut Stream) -> Result<Startup, Refusal> {
 }
 
 /// Reads exactly one packet: not a byte more, since encryption may begin right behind it.
-async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
+async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginRefusal> {
     let mut packet = vec![0; 4];
     stream.read_exact(&mut packet).await?;
     let length = startup::packet_length(&packet)?.unwrap_or_default();
@@ -380,7 +384,7 @@ async fn cancel(frontend: &Frontend, key: &CancelKey, worker: &Worker) {
 }
 
 /// Lets the client prove who it is; what it gives is what a server may take from us in its name.
-async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<Credential, Refusal> {
+async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<Credential, LoginRefusal> {
     let live = frontend.live();
     if live.directory.has_to_derive(user) {
         let (live, user) = (live.clone(), user.to_owned());
@@ -399,10 +403,11 @@ async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<C
             None => None,
         },
     };
-    proved.ok_or_else(|| Refusal::Unproved(Words::Ours(errors::wrong_password(user)), directory.refusal(user)))
+    proved
+        .ok_or_else(|| LoginRefusal::Unproved(ErrorWords::Ours(errors::wrong_password(user)), directory.refusal(user)))
 }
 
-async fn prove_md5(stream: &mut Stream, secret: Option<&Secret>, user: &str) -> Result<bool, Refusal> {
+async fn prove_md5(stream: &mut Stream, secret: Option<&Secret>, user: &str) -> Result<bool, LoginRefusal> {
     let salt = random::<4>()?;
     ask(stream, Authentication::Md5 { salt }).await?;
     let answer = read_password(stream).await?;
@@ -410,7 +415,7 @@ async fn prove_md5(stream: &mut Stream, secret: Option<&Secret>, user: &str) -> 
     Ok(secret.is_some_and(|secret| md5::verify(secret, user, salt, answer)))
 }
 
-async fn prove_scram(stream: &mut Stream, verifier: scram::Verifier) -> Result<Option<Credential>, Refusal> {
+async fn prove_scram(stream: &mut Stream, verifier: scram::Verifier) -> Result<Option<Credential>, LoginRefusal> {
     let exchange = scram::ServerExchange::new(verifier, random::<18>()?);
     ask(stream, Authentication::Sasl { mechanisms: b"SCRAM-SHA-256\0\0" }).await?;
     let initial = read_password(stream).await?;
@@ -443,21 +448,21 @@ async fn prove_scram(stream: &mut Stream, verifier: scram::Verifier) -> Result<O
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+fn random<const N: usize>() -> Result<[u8; N], LoginRefusal> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|error| Report::fatal(SqlState::INTERNAL, format!("no random numbers: {error}")))?;
     Ok(bytes)
 }
 
-async fn ask(stream: &mut Stream, request: Authentication<'_>) -> Result<(), Refusal> {
+async fn ask(stream: &mut Stream, request: Authentication<'_>) -> Result<(), LoginRefusal> {
     let mut out = Vec::new();
     request.write(&mut out);
     Ok(stream.write_all(&out).await?)
 }
 
 /// The body of the client's next message, which has to be a password.
-async fn read_password(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
+async fn read_password(stream: &mut Stream) -> Result<Vec<u8>, LoginRefusal> {
     let mut head = [0; HEADER_BYTES];
     stream.read_exact(&mut head).await?;
     let head = match wire::header(&head)? {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::frontend::errors::Words;
+use crate::frontend::errors::ErrorWords;
 use poolhouse_core::{
     auth,
     wire::{
@@ -12,28 +12,28 @@ use poolhouse_core::{
 };
 
 /// Why a login ends.
-pub enum Refusal {
+pub enum LoginRefusal {
     /// The client is told.
-    Told(Words),
+    Told(ErrorWords),
     /// It has not proved who it is, and is told so; only the log says why it cannot, if that is known.
-    Unproved(Words, Option<auth::Refusal>),
+    Unproved(ErrorWords, Option<auth::Refusal>),
     /// It is not there any more, or was never meant to become a session.
     Gone,
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for LoginRefusal {
     fn from(_: io::Error) -> Self {
-        Refusal::Gone
+        LoginRefusal::Gone
     }
 }
 
-impl From<Report> for Refusal {
+impl From<Report> for LoginRefusal {
     fn from(report: Report) -> Self {
-        Refusal::Told(Words::Ours(report))
+        LoginRefusal::Told(ErrorWords::Ours(report))
     }
 }
 
-impl From<wire::Error> for Refusal {
+impl From<wire::Error> for LoginRefusal {
     fn from(error: wire::Error) -> Self {
         let code = match error {
             wire::Error::Version { .. } => SqlState::FEATURE_NOT_SUPPORTED,

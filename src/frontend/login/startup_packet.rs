@@ -21,7 +21,7 @@ pub enum Purpose {
 
 /// What a startup packet asks for.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct StartupRequest {
     pub user: String,
     pub database: String,
     pub purpose: Purpose,
@@ -30,10 +30,10 @@ pub struct Wanted {
     plain: Vec<(String, String)>,
 }
 
-impl Wanted {
+impl StartupRequest {
     /// # Errors
     /// There is no user, or `replication` has an impossible value: the report has PostgreSQL's code and words.
-    pub fn read(parameters: &Parameters) -> Result<Wanted, Report> {
+    pub fn read(parameters: &Parameters) -> Result<StartupRequest, Report> {
         let user = parameters.value("user").filter(|user| !user.is_empty()).ok_or_else(|| {
             Report::fatal(SqlState::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
         })?;
@@ -41,7 +41,7 @@ impl Wanted {
         let plain = parameters.pairs.iter().filter(|(name, _)| {
             !matches!(name.as_str(), "user" | "database" | "replication" | "options") && !name.starts_with("_pq_.")
         });
-        Ok(Wanted {
+        Ok(StartupRequest {
             user: user.to_owned(),
             database: database.to_owned(),
             purpose: purpose(parameters.value("replication").unwrap_or("false"))?,
@@ -261,8 +261,8 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn read(list: &[(&str, &str)]) -> Result<Wanted, Report> {
-        Wanted::read(&Parameters { minor: 0, pairs: pairs(list) })
+    fn read(list: &[(&str, &str)]) -> Result<StartupRequest, Report> {
+        StartupRequest::read(&Parameters { minor: 0, pairs: pairs(list) })
     }
 
     #[test]

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::{
     frontend::watch::Watch,
-    metrics::{self, Account, Class, Count, Tally},
+    metrics::{self, Account, Count, SqlStateClass, Tally},
 };
 use poolhouse_core::{
     session::{self, Ended, EndedOnes},
@@ -48,7 +48,7 @@ pub struct Counting {
     statement_since: Option<Instant>,
     /// How long the client waited for the server connection; for the first statement that runs there.
     waited: Duration,
-    ran: SmallVec<[Ran; 1]>,
+    ran: SmallVec<[EndedStatement; 1]>,
     /// What is to be told to operators.
     news: Option<Box<News>>,
 }
@@ -65,12 +65,12 @@ pub struct News {
     /// The slowest statement among those that took longer than they should.
     pub slow: Option<Slow>,
     /// What servers have reported.
-    pub errors: Vec<Told>,
+    pub errors: Vec<ServerError>,
 }
 
 /// An error that a server has reported.
 #[derive(Debug)]
-pub struct Told {
+pub struct ServerError {
     pub node: Option<NodeId>,
     pub code: String,
     pub message: String,
@@ -78,7 +78,7 @@ pub struct Told {
 
 /// A statement that has ended.
 #[derive(Debug)]
-struct Ran {
+struct EndedStatement {
     normal: Arc<Normal>,
     took: Duration,
     failed: bool,
@@ -153,7 +153,7 @@ impl Counting {
                     news.slow = Some(Slow { normal: normal.clone(), node: self.node, waited, took, failed });
                 }
             }
-            self.ran.push(Ran { normal, took, failed });
+            self.ran.push(EndedStatement { normal, took, failed });
         }
         self.statement_since = more.then_some(now);
     }
@@ -215,13 +215,13 @@ impl Counting {
     /// The server has reported an error to the client.
     pub fn note_server_error(&mut self, body: &[u8]) {
         let fields = ErrorFields::read(body);
-        self.tally.add_server_error(Class::of(fields.code()));
+        self.tally.add_server_error(SqlStateClass::of(fields.code()));
         let news = self.news.get_or_insert_default();
         if news.errors.len() < TOLD_MAX {
             let message = fields.message();
             let end = (0..=message.len().min(MESSAGE_BYTES_MAX)).rev().find(|at| message.is_char_boundary(*at));
             let message = message[..end.unwrap_or(0)].to_owned();
-            news.errors.push(Told { node: self.node, code: fields.code().to_owned(), message });
+            news.errors.push(ServerError { node: self.node, code: fields.code().to_owned(), message });
         }
     }
 
@@ -275,6 +275,6 @@ impl Counting {
     }
 }
 
-fn class(body: &[u8]) -> Class {
-    Class::of(ErrorFields::read(body).code())
+fn class(body: &[u8]) -> SqlStateClass {
+    SqlStateClass::of(ErrorFields::read(body).code())
 }

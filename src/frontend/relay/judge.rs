@@ -3,11 +3,11 @@
 use std::{cell::Cell, sync::Arc, time::Instant};
 
 use super::worker::Worker;
-use crate::databases::{Request, Target, choose_first, wish};
+use crate::databases::{NodeRequest, Target, choose_first, wish};
 use poolhouse_core::{
     session::{Judge, Need, NodeView, PoolhouseSettings, Route, RouteBy},
     sql::KnownText,
-    topology::{Node, NodeId, Preference, Role, Rule, Topology, standing},
+    topology::{Node, NodeId, Preference, Role, RoutingRule, Topology, standing},
 };
 
 /// What it costs to parse a text, and so many bytes of it, when a message that is only looked at costs 1.
@@ -60,7 +60,7 @@ impl Judge for ClientJudge<'_> {
 
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {
         let after = self.target.must_see(self.last_write);
-        views(self.target, Request { need, after, lsn, rule: self.rule, seed: self.seed })
+        views(self.target, NodeRequest { need, after, lsn, rule: self.rule, seed: self.seed })
     }
 }
 
@@ -80,12 +80,12 @@ impl Judge for OperatorJudge<'_> {
     }
 
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {
-        views(self.target, Request { need, after: None, lsn, rule: self.rule, seed: 0 })
+        views(self.target, NodeRequest { need, after: None, lsn, rule: self.rule, seed: 0 })
     }
 }
 
 /// The nodes as they are now for a request.
-fn views(target: &Target, request: Request) -> Vec<NodeView> {
+fn views(target: &Target, request: NodeRequest) -> Vec<NodeView> {
     let cluster = &target.cluster;
     let chosen = choose_first(target, request).ok().map(|choice| choice.node);
     let (topology, now) = (cluster.monitor.topology(), Instant::now());
@@ -132,7 +132,7 @@ fn lag_bytes(topology: &Topology, node: &Node) -> Option<u64> {
 }
 
 /// What a session begins with before it says anything: the listener's route is stronger than a rule's.
-pub fn begins_with(rule: Option<&Rule>, listener: Option<Route>) -> PoolhouseSettings {
+pub fn begins_with(rule: Option<&RoutingRule>, listener: Option<Route>) -> PoolhouseSettings {
     let by_rule = rule.and_then(|rule| rule.route).map(|preference| match preference {
         Preference::Auto => Route::Auto,
         Preference::Primary => Route::Primary,

@@ -15,11 +15,11 @@ use super::{exchange::Exchange, waiting, worker::Worker};
 use crate::{
     backend::{ConnectError, ServerManager},
     clients::{LeaveOrder, Slot},
-    databases::{Choice, Request, Target, choose, choose_first, stays},
+    databases::{NodeChoice, NodeRequest, Target, choose, choose_first, stays},
     frontend::errors::AcquireError,
-    monitor::Report,
+    monitor::ClientReport,
     net::Stream,
-    pool::{Asked, CheckoutError, Lease, Pool, Waiting},
+    pool::{Checkout, CheckoutError, Lease, Pool, Waiting},
 };
 use poolhouse_core::{
     session::Need,
@@ -47,17 +47,17 @@ pub enum FirstTry {
 }
 
 /// A connection that is there at once, or a place in the queue.
-pub fn first_try(target: &Target, worker: &Worker, request: Request) -> FirstTry {
-    let Ok(Choice { node, lacks }) = choose_first(target, request) else { return FirstTry::Nowhere };
+pub fn first_try(target: &Target, worker: &Worker, request: NodeRequest) -> FirstTry {
+    let Ok(NodeChoice { node, lacks }) = choose_first(target, request) else { return FirstTry::Nowhere };
     if lacks && !target.routing.causal_wait.is_zero() {
         return FirstTry::Nowhere;
     }
     let pool = target.pool(node);
     match pool.ask(worker.id) {
-        Asked::There(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
+        Checkout::There(lease) => at_home(lease, node).map_or(FirstTry::Nowhere, FirstTry::There),
         // Another node may serve, or there is something to be told.
-        Asked::Queued(_) if target.troubled().contains(node) => FirstTry::Nowhere,
-        Asked::Queued(waiting) => FirstTry::Queued(waiting, node),
+        Checkout::Queued(_) if target.troubled().contains(node) => FirstTry::Nowhere,
+        Checkout::Queued(waiting) => FirstTry::Queued(waiting, node),
     }
 }
 
@@ -100,7 +100,7 @@ pub async fn prove(target: &Target, lease: Lease<ServerManager>, node: NodeId) -
 ///
 /// # Errors
 /// See [`AcquireError`]. Cancel-safe.
-pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Result<Acquired, AcquireError> {
+pub async fn acquire(target: &Target, worker: &Worker, request: NodeRequest) -> Result<Acquired, AcquireError> {
     acquire_from(target, worker, request, &|node| target.pool(node).clone()).await
 }
 
@@ -111,7 +111,7 @@ pub async fn acquire(target: &Target, worker: &Worker, request: Request) -> Resu
 pub async fn acquire_from(
     target: &Target,
     worker: &Worker,
-    request: Request,
+    request: NodeRequest,
     pool: &(impl Fn(NodeId) -> Arc<Pool<ServerManager>> + Sync),
 ) -> Result<Acquired, AcquireError> {
     let hold = target.cluster.hold();
@@ -121,19 +121,19 @@ pub async fn acquire_from(
     loop {
         let version = target.cluster.monitor.topology().version;
         let node = match choose(target, request, round.avoid.union(target.troubled())) {
-            Ok(Choice { lacks: true, .. }) if since.elapsed() < target.routing.causal_wait => {
+            Ok(NodeChoice { lacks: true, .. }) if since.elapsed() < target.routing.causal_wait => {
                 until_fresher(target, target.routing.causal_wait.saturating_sub(since.elapsed())).await;
                 continue;
             }
             // All that could serve it have been tried.
-            Ok(Choice { node, .. }) if round.avoid.contains(node) => {
+            Ok(NodeChoice { node, .. }) if round.avoid.contains(node) => {
                 round = round.end(since.elapsed())?;
                 // A change of the nodes is what helps; without one, the same node may be back.
                 let _ = timeout(pause, target.cluster.monitor.changed(version)).await;
                 pause = (pause * 2).min(RETRY_PAUSE_MAX);
                 continue;
             }
-            Ok(Choice { node, .. }) => node,
+            Ok(NodeChoice { node, .. }) => node,
             Err(error) => {
                 if let Some(told) = waiting::told_of_unknown(target) {
                     return Err(told);
@@ -254,7 +254,7 @@ fn any_is_up(target: &Target) -> bool {
 /// Lets the monitor know of a node that could not be connected to.
 pub fn tell_monitor(target: &Target, node: NodeId, error: &ConnectError) {
     if !error.is_definite() {
-        target.cluster.monitor.report(node, Report::ConnectionRefused { reason: error.to_string() });
+        target.cluster.monitor.report(node, ClientReport::ConnectionRefused { reason: error.to_string() });
     }
 }
 
@@ -263,7 +263,7 @@ pub fn tell_monitor(target: &Target, node: NodeId, error: &ConnectError) {
 pub async fn acquire_for_client(
     target: &Arc<Target>,
     worker: &Worker,
-    request: Request,
+    request: NodeRequest,
     slot: &Slot,
     client: &mut Stream,
     exchange: &mut Exchange,

@@ -9,7 +9,7 @@ use super::{exchange::Exchange, worker::Worker};
 use crate::{
     backend::Server,
     clients::Slot,
-    databases::{HubCommand, HubContact, Listening, Mailbox, Target},
+    databases::{HubCommand, HubContact, HubSubscription, Mailbox, Target},
     frontend::listening,
 };
 use poolhouse_core::{
@@ -99,7 +99,7 @@ impl MailRound<'_> {
         let Subscription { subscriber, contact, mailbox, .. } = &**subscription;
         self.session.set_hub(HubAddress { marker: contact.marker.clone(), subscriber: *subscriber });
         let login = self.target.login_for_listening(&subscription.encoding);
-        let listening = Box::new(Listening { channels, version, deliver, mailbox: mailbox.clone(), login });
+        let listening = Box::new(HubSubscription { channels, version, deliver, mailbox: mailbox.clone(), login });
         // A hub that has ended does so with Poolhouse: nothing more will come.
         let _ = contact.commands.send(HubCommand::Subscribe { subscriber: *subscriber, listening });
     }

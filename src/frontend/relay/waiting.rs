@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 use super::exchange::Exchange;
 use crate::{
     backend::ConnectError,
-    databases::{Request, Target, choose},
+    databases::{NodeRequest, Target, choose},
     frontend::errors::{self, AcquireError},
     net::Stream,
 };
@@ -51,7 +51,7 @@ pub fn told_of_unknown(target: &Target) -> Option<AcquireError> {
 }
 
 /// What the client would be waiting for now.
-pub fn reason(target: &Target, request: Request) -> Report {
+pub fn reason(target: &Target, request: NodeRequest) -> Report {
     let refusal = |node| Some((target.cluster.node(node).name.as_str(), target.refusal(node)?));
     match choose(target, request, NodeSet::NONE) {
         Err(RouteError::NoReplica | RouteError::NodeUnfit) => {
@@ -86,7 +86,12 @@ impl WaitNotice {
     }
 
     /// What it is told, once.
-    pub fn poll(&mut self, cx: &mut Context<'_>, target: &Target, request: impl FnOnce() -> Request) -> Poll<Report> {
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        target: &Target,
+        request: impl FnOnce() -> NodeRequest,
+    ) -> Poll<Report> {
         let Some(sleep) = &mut self.sleep else { return Poll::Pending };
         let () = std::task::ready!(sleep.as_mut().poll(cx));
         self.sleep = None;

@@ -45,14 +45,14 @@ async fn a_lease_gives_access_to_its_connection() {
 async fn who_asks_and_finds_nothing_idle_waits() {
     let mut bench = Bench::new(1);
     let pool = bench.pool(settings(1));
-    let Asked::Queued(mut wait) = pool.ask(here()) else { panic!("nothing is there") };
+    let Checkout::Queued(mut wait) = pool.ask(here()) else { panic!("nothing is there") };
     bench.settle().await;
     let lease = got(&mut wait);
-    let Asked::Queued(mut wait) = pool.ask(here()) else { panic!("it is lent") };
+    let Checkout::Queued(mut wait) = pool.ask(here()) else { panic!("it is lent") };
     lease.give_back();
     assert!(pool.try_checkout(here()).is_none(), "it is another's");
     got(&mut wait).give_back();
-    assert!(matches!(pool.ask(here()), Asked::There(_)));
+    assert!(matches!(pool.ask(here()), Checkout::There(_)));
 }
 
 #[tokio::test(start_paused = true)]

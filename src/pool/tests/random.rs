@@ -124,11 +124,11 @@ impl Clients {
         match *operation {
             Operation::Wait(pool, thread) => self.waits.push(self.pool(pool).wait(THREADS[thread])),
             Operation::Ask(pool, thread) => match self.pool(pool).ask(THREADS[thread]) {
-                Asked::There(lease) => {
+                Checkout::There(lease) => {
                     assert!(lease.is_fit(), "an unfit connection is lent");
                     self.take(lease);
                 }
-                Asked::Queued(wait) => self.waits.push(wait),
+                Checkout::Queued(wait) => self.waits.push(wait),
             },
             Operation::Collect => self.collect(),
             Operation::GiveBack(lease) => self.lease(lease).into_iter().for_each(Lease::give_back),

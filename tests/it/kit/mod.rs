@@ -23,7 +23,7 @@ pub use self::{
     raw::{Message, RawClient, messages},
     served::Served,
 };
-pub use poolhouse_lab::cluster::{Builder, Cluster, Login};
+pub use poolhouse_lab::cluster::{Builder, LabCluster, LabLogin};
 
 /// What anything that should happen at once may take on a machine that has hardly any time for the tests: it only says when
 /// a test gives up.
@@ -31,7 +31,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A cluster to be started; the tests of a build share what initdb made.
 pub fn cluster() -> Builder {
-    Cluster::primary().cache(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("initdb"))
+    LabCluster::primary().cache(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("initdb"))
 }
 
 /// Waits for a condition, and fails the test when it does not come true.

@@ -17,7 +17,7 @@ use std::{
 use poolhouse_lab::throwaway::{Throwaway, free_port};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Cluster, PATIENCE, wait_until};
+use super::{LabCluster, PATIENCE, wait_until};
 
 /// A port that was free may be taken when Poolhouse wants it.
 const PORT_ATTEMPTS: u32 = 5;
@@ -45,7 +45,7 @@ impl Config {
 
     /// In front of all nodes of a cluster, which it watches as the superuser. A node that is only slow, on a busy machine, is
     /// not taken for lost, unless the test sets another `health.timeout`.
-    pub fn of_cluster(cluster: &Cluster) -> Config {
+    pub fn of_cluster(cluster: &LabCluster) -> Config {
         let password = format!("{:?}", cluster.superuser_password());
         let config = Config::of_ports(cluster.nodes().iter().map(|node| node.port()));
         let config = config.set("clusters.main.health.user", "'postgres'").set("clusters.main.health.timeout", "'30s'");

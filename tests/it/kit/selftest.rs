@@ -8,12 +8,12 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    Cluster, Config, Cut, Direction, Fault, Login, PATIENCE, RawClient, cluster, connect, messages, wait_until,
+    Config, Cut, Direction, Fault, LabCluster, LabLogin, PATIENCE, RawClient, cluster, connect, messages, wait_until,
 };
 
 const TICKET: &str = "CREATE TABLE ticket (number int)";
 
-fn tickets(node: usize, cluster: &Cluster) -> usize {
+fn tickets(node: usize, cluster: &LabCluster) -> usize {
     let rows = cluster.node(node).query("SELECT count(*) FROM ticket").unwrap();
     rows[0][0].as_ref().unwrap().parse().unwrap()
 }
@@ -72,7 +72,7 @@ fn replay_can_lag() {
 fn protocol_every_way_to_log_in() {
     let builder = cluster().database("app").setting("max_connections", "33").superuser("boss", "b'oss");
     let builder = builder.trust_user("open").password_user("clear", "pw1").md5_user("old", "pw2");
-    let cluster = builder.scram_user("new", "pw3").user("again", "pw4", Login::Scram).start().unwrap();
+    let cluster = builder.scram_user("new", "pw3").user("again", "pw4", LabLogin::Scram).start().unwrap();
     let node = cluster.node(0);
     let (port, superuser) = (node.port(), cluster.superuser_password());
     let users = [("open", ""), ("clear", "pw1"), ("old", "pw2"), ("new", "pw3"), ("again", "pw4"), ("boss", "b'oss")];

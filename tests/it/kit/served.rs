@@ -11,7 +11,7 @@ use poolhouse::testing::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Cluster, PATIENCE, RawClient, wait_until};
+use super::{LabCluster, PATIENCE, RawClient, wait_until};
 
 /// What `app` makes of settings, but for the signals and for who decides about moves.
 pub struct Served {
@@ -26,7 +26,7 @@ pub struct Served {
 
 impl Served {
     /// With so many threads, in front of the primary, and with settings that are changed like this.
-    pub fn start(cluster: &Cluster, threads: usize, change: impl FnOnce(&mut Settings)) -> Served {
+    pub fn start(cluster: &LabCluster, threads: usize, change: impl FnOnce(&mut Settings)) -> Served {
         let count = threads;
         let upstream = format!("postgres://app:secret@127.0.0.1:{}/postgres", cluster.node(0).port());
         let mut settings = from_upstream(&upstream, "the test", &Overrides::default()).unwrap().settings;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     Error, Secret, md5,
-    scram::{ClientExchange, Key},
+    scram::{ClientExchange, ScramKey},
 };
 
 /// What is known to log in to a server with. Never printed.
@@ -19,9 +19,9 @@ pub enum Credential {
     /// verifier (same salt and iterations), and no other.
     ScramKeys {
         /// ClientKey of RFC 5802, with which the proof is made.
-        client_key: Key,
+        client_key: ScramKey,
         /// ServerKey of RFC 5802, with which the server's signature is checked.
-        server_key: Key,
+        server_key: ScramKey,
         /// The salt that the keys were derived with; the server must name the same.
         salt: Vec<u8>,
         /// The iterations that the keys were derived with; the server must name as many.

@@ -43,12 +43,12 @@ pub enum Refusal {
 pub struct Directory {
     method: Method,
     seed: [u8; 32],
-    users: BTreeMap<String, User>,
+    users: BTreeMap<String, KnownUser>,
     /// The challenge of each user who can log in, in the order of their names: what a stranger's is modelled on.
-    shapes: Vec<Shape>,
+    shapes: Vec<ChallengeShape>,
 }
 
-struct User {
+struct KnownUser {
     secret: Secret,
     proof: Proof,
 }
@@ -64,7 +64,7 @@ enum Proof {
 
 /// What of a challenge can be seen by someone who does not know the password.
 #[derive(Clone, Copy)]
-enum Shape {
+enum ChallengeShape {
     Md5,
     Scram { iterations: u32, salt_bytes: usize },
 }
@@ -80,7 +80,7 @@ impl Directory {
             .into_iter()
             .map(|(name, secret)| {
                 let proof = proof_for(method, &secret);
-                (name, User { secret, proof })
+                (name, KnownUser { secret, proof })
             })
             .collect();
         let shapes = users.values().filter_map(|user| user.proof.shape()).collect();
@@ -139,8 +139,8 @@ impl Directory {
 
     fn mock_challenge(&self, user: &str) -> Challenge<'_> {
         match self.mock_shape(user) {
-            Shape::Md5 => Challenge::Md5 { secret: None },
-            Shape::Scram { iterations, salt_bytes } => {
+            ChallengeShape::Md5 => Challenge::Md5 { secret: None },
+            ChallengeShape::Scram { iterations, salt_bytes } => {
                 Challenge::Scram(Verifier::mock_shaped(user, &self.seed, iterations, salt_bytes))
             }
         }
@@ -148,24 +148,26 @@ impl Directory {
 
     /// The shape of a listed user's challenge, the same one for the same name. So strangers get each kind of challenge
     /// as often as listed users do, and a rare kind (another iteration count, SCRAM under md5) betrays no name.
-    fn mock_shape(&self, user: &str) -> Shape {
+    fn mock_shape(&self, user: &str) -> ChallengeShape {
         let drawn = scram::keyed_number(user, &self.seed);
         match usize::try_from(drawn % self.shapes.len().max(1) as u64).ok().and_then(|index| self.shapes.get(index)) {
             Some(shape) => *shape,
-            None if self.method == Method::Md5 => Shape::Md5,
-            None => Shape::Scram { iterations: ITERATIONS_DEFAULT, salt_bytes: SALT_BYTES },
+            None if self.method == Method::Md5 => ChallengeShape::Md5,
+            None => ChallengeShape::Scram { iterations: ITERATIONS_DEFAULT, salt_bytes: SALT_BYTES },
         }
     }
 }
 
 impl Proof {
-    fn shape(&self) -> Option<Shape> {
+    fn shape(&self) -> Option<ChallengeShape> {
         match self {
-            Proof::Md5 => Some(Shape::Md5),
+            Proof::Md5 => Some(ChallengeShape::Md5),
             Proof::Scram(verifier) => {
-                Some(Shape::Scram { iterations: verifier.iterations(), salt_bytes: verifier.salt().len() })
+                Some(ChallengeShape::Scram { iterations: verifier.iterations(), salt_bytes: verifier.salt().len() })
             }
-            Proof::ScramLater(_) => Some(Shape::Scram { iterations: ITERATIONS_DEFAULT, salt_bytes: SALT_BYTES }),
+            Proof::ScramLater(_) => {
+                Some(ChallengeShape::Scram { iterations: ITERATIONS_DEFAULT, salt_bytes: SALT_BYTES })
+            }
             Proof::Never(_) => None,
         }
     }

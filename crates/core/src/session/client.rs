@@ -25,7 +25,7 @@ use crate::{
     wire::{
         self,
         error::{Report, SqlState},
-        frame::{self, Request},
+        frame::{self, ClientMessage},
         reply::{self, Status},
         request::{self, BindNames, Object, Parse},
     },
@@ -53,7 +53,7 @@ pub fn long_text(message: Shown<'_>) -> Option<&[u8]> {
 
 /// A message of the client's, what was found out about it when it was shown before, and who judges its text.
 pub(super) struct Said<'a, J> {
-    pub request: Request,
+    pub request: ClientMessage,
     pub shown: Shown<'a>,
     pub judged: Option<Judged>,
     pub judge: &'a J,
@@ -72,7 +72,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         let waited = server.is_some() && self.in_waiting_block();
-        let request = match Request::of(message.head) {
+        let request = match ClientMessage::of(message.head) {
             Ok(request) => request,
             Err(error) => return violation(error),
         };
@@ -93,7 +93,7 @@ impl Session {
         out: &mut Outboxes<'_>,
     ) -> ClientStep {
         let Said { request, shown: message, .. } = said;
-        if request == Request::Terminate {
+        if request == ClientMessage::Terminate {
             return ClientStep::Bye;
         }
         said.judged = pipeline.judged.take();
@@ -103,14 +103,14 @@ impl Session {
         match pipeline.owed.phase().fate(request) {
             Fate::Taken => {}
             Fate::Dropped => {
-                if request == Request::Sync {
+                if request == ClientMessage::Sync {
                     pipeline.owed.note_ignored_sync();
                 }
                 return ClientStep::Swallow;
             }
             Fate::Fatal => return lose_place(message.head.tag, out),
         }
-        if matches!(request, Request::Sync | Request::Flush) && message.head.body > 0 {
+        if matches!(request, ClientMessage::Sync | ClientMessage::Flush) && message.head.body > 0 {
             return violation(wire::Error::Malformed("Sync or Flush"));
         }
         if self.skip_to_sync
@@ -143,28 +143,33 @@ impl Session {
             return step;
         }
         match request {
-            Request::Query => self.on_query(said, pipeline, server, out),
-            Request::Parse => self.on_parse(said, pipeline, server, out),
-            Request::Bind => self.on_bind(&said, pipeline, server, out),
-            Request::Describe => self.on_describe(&said, pipeline, server, out),
-            Request::Close => self.on_close(&said, pipeline, server, out),
-            Request::Execute => self.on_execute(&said, pipeline, server, out),
-            Request::Sync => self.on_sync(pipeline, server, out),
-            Request::Flush if server.is_some() => ClientStep::Forward,
-            Request::Flush => ClientStep::Swallow,
-            Request::FunctionCall => self.on_function_call(pipeline, server, out),
-            Request::CopyData => copy(pipeline, server, None),
-            Request::CopyDone | Request::CopyFail => copy(pipeline, server, Some(Owed::CopyEnd)),
-            Request::Password => violation(wire::Error::UnknownMessage(message.head.tag)),
-            Request::Terminate => ClientStep::Bye,
+            ClientMessage::Query => self.on_query(said, pipeline, server, out),
+            ClientMessage::Parse => self.on_parse(said, pipeline, server, out),
+            ClientMessage::Bind => self.on_bind(&said, pipeline, server, out),
+            ClientMessage::Describe => self.on_describe(&said, pipeline, server, out),
+            ClientMessage::Close => self.on_close(&said, pipeline, server, out),
+            ClientMessage::Execute => self.on_execute(&said, pipeline, server, out),
+            ClientMessage::Sync => self.on_sync(pipeline, server, out),
+            ClientMessage::Flush if server.is_some() => ClientStep::Forward,
+            ClientMessage::Flush => ClientStep::Swallow,
+            ClientMessage::FunctionCall => self.on_function_call(pipeline, server, out),
+            ClientMessage::CopyData => copy(pipeline, server, None),
+            ClientMessage::CopyDone | ClientMessage::CopyFail => copy(pipeline, server, Some(Owed::CopyEnd)),
+            ClientMessage::Password => violation(wire::Error::UnknownMessage(message.head.tag)),
+            ClientMessage::Terminate => ClientStep::Bye,
         }
     }
 
     /// After an error in an extended query that was answered here everything up to Sync is skipped, as PostgreSQL does.
     /// Only for then.
     /// `status` is that of the server connection, if there is one.
-    fn skipped(&mut self, request: Request, status: Option<Status>, out: &mut Outboxes<'_>) -> Option<ClientStep> {
-        if request != Request::Sync {
+    fn skipped(
+        &mut self,
+        request: ClientMessage,
+        status: Option<Status>,
+        out: &mut Outboxes<'_>,
+    ) -> Option<ClientStep> {
+        if request != ClientMessage::Sync {
             return Some(ClientStep::Swallow);
         }
         self.skip_to_sync = false;
@@ -177,9 +182,9 @@ impl Session {
     }
 
     /// The client's transaction was lost with its server while it idled: its next message gets the error.
-    fn answer_loss(&mut self, request: Request, out: &mut Outboxes<'_>) -> Option<ClientStep> {
+    fn answer_loss(&mut self, request: ClientMessage, out: &mut Outboxes<'_>) -> Option<ClientStep> {
         match request {
-            Request::Flush | Request::CopyData | Request::CopyDone | Request::CopyFail => None,
+            ClientMessage::Flush | ClientMessage::CopyData | ClientMessage::CopyDone | ClientMessage::CopyFail => None,
             _ => {
                 let report = self.lost.take()?;
                 Some(self.refuse(&report, request, out))
@@ -188,9 +193,12 @@ impl Session {
     }
 
     /// Answers a message with an error in the server's place, while no transaction is open on a server.
-    pub(super) fn refuse(&mut self, report: &Report, request: Request, out: &mut Outboxes<'_>) -> ClientStep {
+    pub(super) fn refuse(&mut self, report: &Report, request: ClientMessage, out: &mut Outboxes<'_>) -> ClientStep {
         report.write(out.to_client);
-        self.end_refusal(matches!(request, Request::Query | Request::FunctionCall | Request::Sync), out);
+        self.end_refusal(
+            matches!(request, ClientMessage::Query | ClientMessage::FunctionCall | ClientMessage::Sync),
+            out,
+        );
         ClientStep::Answered
     }
 
@@ -236,7 +244,7 @@ impl Session {
         };
         if let Some(verdict) = &verdict {
             if self.may_refuse()
-                && let Some(step) = self.refuse_text(verdict, Request::Query, pipeline, out)
+                && let Some(step) = self.refuse_text(verdict, ClientMessage::Query, pipeline, out)
             {
                 return step;
             }
@@ -274,7 +282,8 @@ impl Session {
             return ClientStep::Hold;
         }
         if self.own.is_some()
-            && let Some(step) = self.note_own(verdict.as_deref(), Request::Query, &mut Lent { pipeline, server, out })
+            && let Some(step) =
+                self.note_own(verdict.as_deref(), ClientMessage::Query, &mut Lent { pipeline, server, out })
         {
             return step;
         }
@@ -521,19 +530,19 @@ impl Session {
             step();
             let Some((message, rest)) = after.split_at_checked(head.message()) else { return false };
             let body = &message[frame::HEADER_BYTES..];
-            let all_read = match Request::of(head) {
-                Ok(Request::Sync) => return true,
-                Ok(Request::Execute) => !in_block || request::runs_to_its_end(body),
-                Ok(Request::Close | Request::Flush) => true,
-                Ok(Request::Describe) => match Object::read(body) {
+            let all_read = match ClientMessage::of(head) {
+                Ok(ClientMessage::Sync) => return true,
+                Ok(ClientMessage::Execute) => !in_block || request::runs_to_its_end(body),
+                Ok(ClientMessage::Close | ClientMessage::Flush) => true,
+                Ok(ClientMessage::Describe) => match Object::read(body) {
                     Ok(Object::Statement(name)) => known_reads(name, &parsed),
                     object => object.is_ok(),
                 },
-                Ok(Request::Parse) => Parse::read(body).is_ok_and(|parse| {
+                Ok(ClientMessage::Parse) => Parse::read(body).is_ok_and(|parse| {
                     parsed.push(parse.name);
                     !self.pins_by_name(parse.name) && reads(&self.intern(&parse, judge).verdict)
                 }),
-                Ok(Request::Bind) => BindNames::read(body).is_some_and(|names| {
+                Ok(ClientMessage::Bind) => BindNames::read(body).is_some_and(|names| {
                     (names.portal.is_empty() || !in_block) && known_reads(names.statement, &parsed)
                 }),
                 _ => false,
@@ -793,8 +802,11 @@ impl<'a> FromIterator<&'a [u8]> for NamesParsed<'a> {
 /// After a statement that takes all prepared statements away, or resets values of the login, what is sent next has to
 /// wait for its end. What the server
 /// has not answered since there was no Sync can not be waited for.
-fn must_settle(request: Request, pipeline: &Pipeline) -> bool {
-    let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail | Request::Flush);
+fn must_settle(request: ClientMessage, pipeline: &Pipeline) -> bool {
+    let of_copy = matches!(
+        request,
+        ClientMessage::CopyData | ClientMessage::CopyDone | ClientMessage::CopyFail | ClientMessage::Flush
+    );
     let all_sent = pipeline.owed.ready_owed() > 0 && !pipeline.owed.has_open_batch();
     (pipeline.deallocating || pipeline.login_values.are_to_be_brought()) && all_sent && !of_copy
 }

@@ -14,7 +14,7 @@ use crate::{
     wire::{
         ErrorFields,
         error::{Report, SqlState},
-        frame::Request,
+        frame::ClientMessage,
         request::{self, BindNames, Parse},
     },
 };
@@ -49,7 +49,7 @@ impl Without {
 
     /// Whether a statement changes or ends what is left out. ROLLBACK and COMMIT of a transaction that is not there
     /// change nothing; only as a query of their own, since a batch could go on after them.
-    fn is_mended_by(self, verdict: &Verdict, request: Request) -> bool {
+    fn is_mended_by(self, verdict: &Verdict, request: ClientMessage) -> bool {
         let mends = |change: &SettingChange| match change {
             SettingChange::Set(name) | SettingChange::Reset(name) => match self {
                 Without::Role => matches!(&**name, "role" | "session_authorization"),
@@ -62,8 +62,9 @@ impl Without {
             verdict.transaction,
             TransactionControl::Rollback { chain: false } | TransactionControl::Commit { chain: false }
         );
-        let mended =
-            verdict.does(Fact::DiscardsAll) || verdict.settings.iter().any(mends) || request == Request::Query && ends;
+        let mended = verdict.does(Fact::DiscardsAll)
+            || verdict.settings.iter().any(mends)
+            || request == ClientMessage::Query && ends;
         self != Without::Nothing && verdict.composition.is_one() && mended
     }
 }
@@ -138,23 +139,27 @@ impl Session {
     ) -> Option<ClientStep> {
         let Said { request, shown: message, judge, .. } = *said;
         let without = self.refused.as_ref()?.without;
-        let judged = matches!(request, Request::Query | Request::Parse);
+        let judged = matches!(request, ClientMessage::Query | ClientMessage::Parse);
         if judged && !message.is_whole() && message.head.body <= JUDGED_BYTES_MAX {
             return Some(ClientStep::More);
         }
         let verdict = match request {
-            Request::Query if message.is_whole() => match request::query_text(message.body) {
+            ClientMessage::Query if message.is_whole() => match request::query_text(message.body) {
                 Ok(sql) => Some(judge.verdict(sql)),
                 Err(error) => return Some(violation(error)),
             },
-            Request::Parse if message.is_whole() => match Parse::read(message.body) {
+            ClientMessage::Parse if message.is_whole() => match Parse::read(message.body) {
                 Ok(parse) => Some(judge.verdict(parse.sql)),
                 Err(error) => return Some(violation(error)),
             },
-            Request::Bind => BindNames::read(message.body)
+            ClientMessage::Bind => BindNames::read(message.body)
                 .and_then(|names| self.prepared.get(names.statement, &pipeline.owed))
                 .map(|statement| statement.verdict.clone()),
-            Request::Query | Request::Parse | Request::Describe | Request::Execute | Request::FunctionCall => None,
+            ClientMessage::Query
+            | ClientMessage::Parse
+            | ClientMessage::Describe
+            | ClientMessage::Execute
+            | ClientMessage::FunctionCall => None,
             _ => return None,
         };
         if verdict.is_some_and(|verdict| without.is_mended_by(&verdict, request)) {
@@ -162,7 +167,7 @@ impl Session {
         }
         let refused = self.refused.take()?;
         refused.words.write(b'E', out.to_client);
-        self.end_refusal(matches!(request, Request::Query | Request::FunctionCall), out);
+        self.end_refusal(matches!(request, ClientMessage::Query | ClientMessage::FunctionCall), out);
         Some(ClientStep::Answered)
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::database_code::DatabaseCode;
 use crate::sql::{
     Catalog,
-    census::{CUSTOMS_MAX, NAMED_MAX, Row, Version, array_of, functions_named, stamp, version_of},
+    census::{CUSTOMS_MAX, CatalogRow, NAMED_MAX, Version, array_of, functions_named, stamp, version_of},
 };
 
 /// Most questions about one transaction: how deep calls are followed.
@@ -95,7 +95,7 @@ impl Inquiry {
             return true;
         };
         if kind == Some(b"f") {
-            let row: Row = texts.into_iter().map(|text| text.map(str::to_owned)).collect();
+            let row: CatalogRow = texts.into_iter().map(|text| text.map(str::to_owned)).collect();
             self.catalog.take(&[row]);
         } else if let [_, Some(oid), Some(xmin)] = texts[..] {
             let stamp = oid.parse().ok().and_then(|oid| stamp(oid, xmin));
@@ -186,12 +186,12 @@ mod tests {
     use crate::sql::Census;
 
     /// A function of SQL: oid, name, source and stamp.
-    fn function(oid: &str, name: &str, source: &str, stamp: &str) -> Row {
+    fn function(oid: &str, name: &str, source: &str, stamp: &str) -> CatalogRow {
         let columns = ["f", oid, name, "sql", "v", "f", source, "", "", "", "f", stamp];
         columns.iter().map(|column| Some((*column).to_owned())).collect()
     }
 
-    fn known(rows: &[Row]) -> DatabaseCode {
+    fn known(rows: &[CatalogRow]) -> DatabaseCode {
         let code = DatabaseCode::default();
         let mut catalog = Catalog::default();
         catalog.take(rows);
@@ -199,7 +199,7 @@ mod tests {
         code
     }
 
-    fn answer(inquiry: &mut Inquiry, rows: &[Row]) {
+    fn answer(inquiry: &mut Inquiry, rows: &[CatalogRow]) {
         for row in rows {
             let columns: Vec<_> = row.iter().map(|column| column.as_deref().map(str::as_bytes)).collect();
             assert!(inquiry.row(&columns));
@@ -207,7 +207,7 @@ mod tests {
         assert!(!inquiry.row(&[Some(b"s"), Some(b"work_mem"), None]));
     }
 
-    fn version(oid: &str, xmin: &str) -> Row {
+    fn version(oid: &str, xmin: &str) -> CatalogRow {
         vec![Some("v".into()), Some(oid.into()), Some(xmin.into())]
     }
 

@@ -19,7 +19,7 @@ use crate::{
     wire::{
         self, ErrorFields,
         error::{Report, SqlState},
-        frame::{self, Request},
+        frame::{self, ClientMessage},
         reply::{self, Status},
         request::{self, BindNames, Object, Parse},
     },
@@ -516,27 +516,41 @@ impl Session {
         Some(ClientStep::Hold)
     }
 
-    fn message_touches(&self, request: Request, message: Shown<'_>, pipeline: &Pipeline, judge: &impl Judge) -> bool {
+    fn message_touches(
+        &self,
+        request: ClientMessage,
+        message: Shown<'_>,
+        pipeline: &Pipeline,
+        judge: &impl Judge,
+    ) -> bool {
         if pipeline.owed.has_open_batch() {
             return false;
         }
         match request {
-            Request::FunctionCall => true,
-            Request::Query if message.is_whole() => {
+            ClientMessage::FunctionCall => true,
+            ClientMessage::Query if message.is_whole() => {
                 request::query_text(message.body).is_ok_and(|sql| touches(&judge.verdict(sql)))
             }
             // A shorter one is shown again when it is there.
-            Request::Query | Request::Parse if !message.is_whole() => message.head.body > JUDGED_BYTES_MAX,
-            Request::Describe | Request::Close if !message.is_whole() => false,
-            Request::Parse | Request::Bind | Request::Describe | Request::Close | Request::Execute => {
-                self.batch_touches(request, message, pipeline, judge)
-            }
+            ClientMessage::Query | ClientMessage::Parse if !message.is_whole() => message.head.body > JUDGED_BYTES_MAX,
+            ClientMessage::Describe | ClientMessage::Close if !message.is_whole() => false,
+            ClientMessage::Parse
+            | ClientMessage::Bind
+            | ClientMessage::Describe
+            | ClientMessage::Close
+            | ClientMessage::Execute => self.batch_touches(request, message, pipeline, judge),
             _ => false,
         }
     }
 
     /// Whether anything in a batch of the extended protocol touches the channels; one that is not all there may.
-    fn batch_touches(&self, mut request: Request, message: Shown<'_>, pipeline: &Pipeline, judge: &impl Judge) -> bool {
+    fn batch_touches(
+        &self,
+        mut request: ClientMessage,
+        message: Shown<'_>,
+        pipeline: &Pipeline,
+        judge: &impl Judge,
+    ) -> bool {
         if !message.is_whole() {
             return true;
         }
@@ -544,23 +558,23 @@ impl Session {
         let mut parsed = NamesParsed::default();
         loop {
             let touched = match request {
-                Request::Parse => Parse::read(body).is_ok_and(|parse| {
+                ClientMessage::Parse => Parse::read(body).is_ok_and(|parse| {
                     parsed.push(parse.name);
                     touches(&self.intern(&parse, judge).verdict)
                 }),
-                Request::Bind => BindNames::read(body).is_none_or(|names| {
+                ClientMessage::Bind => BindNames::read(body).is_none_or(|names| {
                     let known = || self.prepared.get(names.statement, &pipeline.owed);
                     !parsed.contains(names.statement) && known().is_none_or(|known| touches(&known.verdict))
                 }),
-                Request::Sync => return false,
-                Request::Describe | Request::Close => Object::read(body).is_err(),
-                Request::Execute | Request::Flush => false,
+                ClientMessage::Sync => return false,
+                ClientMessage::Describe | ClientMessage::Close => Object::read(body).is_err(),
+                ClientMessage::Execute | ClientMessage::Flush => false,
                 _ => true,
             };
             let next = frame::header(after).ok().flatten();
             let next = next.filter(|head| after.len() >= head.message());
             let Some(head) = next.filter(|_| !touched) else { return true };
-            let Ok(kind) = Request::of(head) else { return true };
+            let Ok(kind) = ClientMessage::of(head) else { return true };
             request = kind;
             (body, after) = (&after[frame::HEADER_BYTES..head.message()], &after[head.message()..]);
         }

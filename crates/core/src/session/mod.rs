@@ -372,7 +372,7 @@ pub struct Session {
     /// What ParameterStatus has told the client.
     reported: Arc<Reported>,
     /// Poolhouse's own settings, when they are not what they are for most.
-    own: Option<Box<poolhouse_settings::Own>>,
+    own: Option<Box<poolhouse_settings::SettingsState>>,
     /// The transaction block that the client has opened, when it was not opened on a server at once.
     block: Option<Box<transaction_block::Block>>,
     /// What the client listens to, if anything.

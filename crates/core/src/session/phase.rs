@@ -18,7 +18,7 @@
 use super::{Outboxes, Replies, owed::Owed};
 use crate::wire::{
     error::{Report, SqlState},
-    frame::Request,
+    frame::ClientMessage,
     request::{self, Parse},
 };
 
@@ -49,12 +49,12 @@ pub enum Fate {
 impl Phase {
     /// What becomes of a message that is sent now.
     #[inline]
-    pub fn fate(self, request: Request) -> Fate {
-        let of_copy = matches!(request, Request::CopyData | Request::CopyDone | Request::CopyFail);
+    pub fn fate(self, request: ClientMessage) -> Fate {
+        let of_copy = matches!(request, ClientMessage::CopyData | ClientMessage::CopyDone | ClientMessage::CopyFail);
         match self {
-            Phase::Skipping if request != Request::Sync => Fate::Dropped,
+            Phase::Skipping if request != ClientMessage::Sync => Fate::Dropped,
             Phase::Copying { .. } if of_copy => Fate::Taken,
-            Phase::Copying { .. } if matches!(request, Request::Sync | Request::Flush) => Fate::Dropped,
+            Phase::Copying { .. } if matches!(request, ClientMessage::Sync | ClientMessage::Flush) => Fate::Dropped,
             Phase::Copying { .. } => Fate::Fatal,
             _ => Fate::Taken,
         }
@@ -142,9 +142,9 @@ mod tests {
     #[test]
     fn a_server_that_skips_drops_a_query_and_only_a_sync_ends_that() {
         let query = Owed::Query { drops_unnamed: false, called: Called::default() };
-        assert_eq!(Phase::Skipping.fate(Request::Query), Fate::Dropped);
+        assert_eq!(Phase::Skipping.fate(ClientMessage::Query), Fate::Dropped);
         assert_eq!(Phase::Skipping.sent(&query), Phase::Skipping);
-        assert_eq!(Phase::Skipping.fate(Request::Sync), Fate::Taken);
+        assert_eq!(Phase::Skipping.fate(ClientMessage::Sync), Fate::Taken);
         assert_eq!(Phase::Skipping.sent(&Owed::Sync), Phase::Ready);
         assert_eq!(Phase::Batch.sent(&query), Phase::Ready);
     }
@@ -153,10 +153,16 @@ mod tests {
     fn copy_takes_its_data_and_its_end_and_ignores_sync() {
         for batch in [false, true] {
             let copying = Phase::Copying { batch };
-            assert_eq!(copying.fate(Request::CopyData), Fate::Taken);
-            assert_eq!(copying.fate(Request::Sync), Fate::Dropped);
-            assert_eq!(copying.fate(Request::Flush), Fate::Dropped);
-            for request in [Request::Query, Request::Parse, Request::Bind, Request::Close, Request::FunctionCall] {
+            assert_eq!(copying.fate(ClientMessage::CopyData), Fate::Taken);
+            assert_eq!(copying.fate(ClientMessage::Sync), Fate::Dropped);
+            assert_eq!(copying.fate(ClientMessage::Flush), Fate::Dropped);
+            for request in [
+                ClientMessage::Query,
+                ClientMessage::Parse,
+                ClientMessage::Bind,
+                ClientMessage::Close,
+                ClientMessage::FunctionCall,
+            ] {
                 assert_eq!(copying.fate(request), Fate::Fatal, "{request:?}");
             }
             assert_eq!(copying.sent(&Owed::CopyEnd), Phase::after_copy(batch));

@@ -10,7 +10,7 @@ use crate::{
     sql::{Called, Pin, PinSet, TransactionControl, Verdict},
     wire::{
         error::{Report, SqlState},
-        frame::Request,
+        frame::ClientMessage,
         reply::Status,
         request,
     },
@@ -150,7 +150,7 @@ impl Session {
     pub(super) fn refuse_text(
         &mut self,
         verdict: &Verdict,
-        request: Request,
+        request: ClientMessage,
         pipeline: &mut Pipeline,
         out: &mut Outboxes<'_>,
     ) -> Option<ClientStep> {
@@ -172,7 +172,7 @@ impl Session {
         }
         match (pipeline.owed.status(), request) {
             (Status::Idle, _) => {}
-            (_, Request::Query) => {
+            (_, ClientMessage::Query) => {
                 // Only the server can make its transaction fail. The client's unnamed statement goes, as with the query for
                 // which this one stands.
                 request::query(&raise(&message, hint), out.to_server);

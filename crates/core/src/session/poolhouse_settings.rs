@@ -18,11 +18,11 @@ use super::{
     statements::Statement,
 };
 use crate::{
-    sql::{BlockStep, KnownText, Own as Text, OwnCommand, SettingChange, Verdict, is_own_setting},
+    sql::{BlockStep, KnownText, OwnCommand, OwnText as Text, SettingChange, Verdict, is_own_setting},
     wire::{
         self,
         error::{Report, SqlState},
-        frame::Request,
+        frame::ClientMessage,
         reply::{self, Status},
         request::{self, BindNames, Object, Parse},
     },
@@ -242,7 +242,7 @@ pub fn truth(value: &str) -> Option<bool> {
 
 /// What a session knows of settings of our own, once it has named one or begun with one.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(super) struct SettingsState {
     /// RESET returns to these.
     startup: PoolhouseSettings,
     now: PoolhouseSettings,
@@ -277,7 +277,7 @@ struct SettingsPortal {
     format: u16,
 }
 
-impl Own {
+impl SettingsState {
     /// The route that the client cannot change, if there is one.
     pub fn fixed_route(&self) -> Option<Route> {
         (self.startup.by == RouteBy::Listener).then_some(self.startup.route)
@@ -512,7 +512,7 @@ impl Session {
     /// Lets the session begin with these settings.
     pub fn steer(&mut self, startup: PoolhouseSettings) {
         if startup != PoolhouseSettings::default() {
-            self.own = Some(Box::new(Own { startup, now: startup, ..Own::default() }));
+            self.own = Some(Box::new(SettingsState { startup, now: startup, ..SettingsState::default() }));
         }
     }
 
@@ -531,7 +531,7 @@ impl Session {
         let open = is_open(pipeline, attached);
         let mut answer = Vec::new();
         if let Err(report) = self.run_all(text, judge, &mut Here { pipeline, node, out }, &mut answer) {
-            return self.fail_own(report, Request::Query, &mut Here { pipeline, node, out });
+            return self.fail_own(report, ClientMessage::Query, &mut Here { pipeline, node, out });
         }
         out.to_client.append(&mut answer);
         self.prepared.drop_unnamed();
@@ -608,7 +608,7 @@ impl Session {
         let taken = !parse.name.is_empty() && self.prepared.get(parse.name, &pipeline.owed).is_some();
         let checked = checked.and_then(|()| if taken { Err(name_taken(parse.name)) } else { Ok(()) });
         if let Err(report) = checked {
-            return self.fail_own(report, Request::Parse, &mut Here { pipeline, node, out });
+            return self.fail_own(report, ClientMessage::Parse, &mut Here { pipeline, node, out });
         }
         if !parse.name.is_empty()
             && let Some(report) = self.prepared.too_much(parse, &pipeline.owed)
@@ -655,7 +655,7 @@ impl Session {
                 out.to_client.extend_from_slice(&reply::BIND_COMPLETE);
                 ClientStep::Answered
             }
-            Err(report) => self.fail_own(report, Request::Bind, &mut Here { pipeline, node, out }),
+            Err(report) => self.fail_own(report, ClientMessage::Bind, &mut Here { pipeline, node, out }),
         }
     }
 
@@ -687,7 +687,7 @@ impl Session {
                 out.to_client.append(&mut answer);
                 ClientStep::Answered
             }
-            Err(report) => self.fail_own(report, Request::Describe, &mut Here { pipeline, node, out }),
+            Err(report) => self.fail_own(report, ClientMessage::Describe, &mut Here { pipeline, node, out }),
         })
     }
 
@@ -721,7 +721,7 @@ impl Session {
                 out.to_client.append(&mut answer);
                 ClientStep::Answered
             }
-            Err(report) => self.fail_own(report, Request::Execute, &mut Here { pipeline, node, out }),
+            Err(report) => self.fail_own(report, ClientMessage::Execute, &mut Here { pipeline, node, out }),
         })
     }
 
@@ -741,7 +741,7 @@ impl Session {
     pub(super) fn note_own(
         &mut self,
         verdict: Option<&KnownText>,
-        request: Request,
+        request: ClientMessage,
         lent: &mut Lent<'_, '_>,
     ) -> Option<ClientStep> {
         let Lent { pipeline, server, out } = lent;
@@ -795,7 +795,7 @@ impl Session {
 
     /// The answer to a message is an error. A transaction at a server has to fail with it, and only the server can let it
     /// fail: it is sent what it must refuse, and its words are replaced by ours.
-    fn fail_own(&mut self, report: Report, request: Request, here: &mut Here<'_, '_>) -> ClientStep {
+    fn fail_own(&mut self, report: Report, request: ClientMessage, here: &mut Here<'_, '_>) -> ClientStep {
         let &mut Here { ref mut pipeline, node, ref mut out } = here;
         if !is_open(pipeline, node.is_some()) {
             self.end_own(false);
@@ -804,7 +804,7 @@ impl Session {
         let refused = Parse { name: b"", sql: b"refused by Poolhouse", types: b"\0\0" };
         refused.write(b"", out.to_server);
         pipeline.owed.push(Owed::Refused { report: Box::new(report) });
-        if request == Request::Query {
+        if request == ClientMessage::Query {
             request::sync(out.to_server);
             pipeline.owed.push(Owed::Sync);
         }
@@ -822,7 +822,7 @@ mod tests {
     use super::*;
     use crate::sql::judge;
 
-    fn try_run(own: &mut Own, sql: &str) -> Result<String, Report> {
+    fn try_run(own: &mut SettingsState, sql: &str) -> Result<String, Report> {
         let verdict = judge(sql);
         let Some(Text::Commands(commands)) = verdict.own.as_deref() else { panic!("{sql} is not our own") };
         let mut out = Vec::new();
@@ -833,13 +833,13 @@ mod tests {
     }
 
     fn refused(sql: &str) -> (&'static str, String, Option<String>) {
-        let report = try_run(&mut Own::default(), sql).unwrap_err();
+        let report = try_run(&mut SettingsState::default(), sql).unwrap_err();
         (report.code.0, report.message, report.hint)
     }
 
     #[test]
     fn values() {
-        let own = &mut Own::default();
+        let own = &mut SettingsState::default();
         let mut check = |sql: &str, expected: &str| assert_eq!(try_run(own, sql).as_deref(), Ok(expected), "{sql}");
         check("SET poolhouse.route = 'replica'", "replica off");
         check("SET SESSION POOLHOUSE.Route TO 'Primary'; SET \"Poolhouse.Explain\" = on", "primary on");
@@ -905,7 +905,7 @@ mod tests {
         ] {
             assert_eq!(position(text), expected, "{text}");
         }
-        let own = &mut Own::default();
+        let own = &mut SettingsState::default();
         try_run(own, "SET poolhouse.lsn = ' 1a/2B '").unwrap();
         assert_eq!((own.now.lsn, &*own.now.get(Name::Lsn)), (Some(0x1A_0000_002B), "1A/2B"));
         try_run(own, "SET poolhouse.lsn = ''").unwrap();
@@ -936,7 +936,7 @@ mod tests {
     fn a_fixed_route_stays() {
         let startup =
             PoolhouseSettings { route: Route::Replica, by: RouteBy::Listener, ..PoolhouseSettings::default() };
-        let own = &mut Own { startup, now: startup, ..Own::default() };
+        let own = &mut SettingsState { startup, now: startup, ..SettingsState::default() };
         assert_eq!(try_run(own, "SET poolhouse.route = 'auto'").unwrap_err().code.0, "55P02");
         assert_eq!(
             try_run(own, "SET poolhouse.route = 'replica'; RESET poolhouse.route").as_deref(),
@@ -957,7 +957,7 @@ mod tests {
     }
 
     /// Plays statements in a transaction: ours are run, others succeed with their tag.
-    fn play(own: &mut Own, statements: &[&str]) -> String {
+    fn play(own: &mut SettingsState, statements: &[&str]) -> String {
         for sql in statements {
             let verdict = judge(sql);
             if verdict.own.is_some() {
@@ -986,11 +986,11 @@ mod tests {
         const REPLICA: &str = "SET poolhouse.route = 'replica'";
         const LOCAL: &str = "SET LOCAL poolhouse.route = 'replica'";
         let check = |statements: &[&str], then: &str, committed: &str| {
-            assert_eq!(play(&mut Own::default(), statements), then, "{statements:?}");
+            assert_eq!(play(&mut SettingsState::default(), statements), then, "{statements:?}");
             let all = [statements, &["COMMIT"]].concat();
-            assert_eq!(play(&mut Own::default(), &all), committed, "{all:?}");
+            assert_eq!(play(&mut SettingsState::default(), &all), committed, "{all:?}");
             let all = [statements, &["ROLLBACK"]].concat();
-            assert_eq!(play(&mut Own::default(), &all), "auto", "{all:?}");
+            assert_eq!(play(&mut SettingsState::default(), &all), "auto", "{all:?}");
         };
         check(&[PRIMARY], "primary", "primary");
         check(&[LOCAL], "replica", "auto");
@@ -1013,7 +1013,7 @@ mod tests {
     #[test]
     fn the_end_of_a_batch_decides() {
         let run = |failed, before, now| {
-            let mut own = Own::default();
+            let mut own = SettingsState::default();
             try_run(&mut own, "SET poolhouse.route = 'primary'").unwrap();
             own.on_ready(failed, before, now);
             (own.now.route, own.transaction.is_some())

@@ -20,7 +20,7 @@ use crate::{
     wire::{
         self,
         error::{Report, SqlState},
-        frame::{self, Request},
+        frame::{self, ClientMessage},
         reply,
         request::{self, BindNames, Object, Parse},
     },
@@ -75,7 +75,7 @@ impl Session {
             parse.sql = POSITION_QUERY.as_bytes();
         }
         if self.may_refuse()
-            && let Some(step) = self.refuse_text(&statement.verdict, Request::Parse, pipeline, out)
+            && let Some(step) = self.refuse_text(&statement.verdict, ClientMessage::Parse, pipeline, out)
         {
             return step;
         }
@@ -245,7 +245,7 @@ impl Session {
         if let Some(statement) = &mut statement {
             if self.own.is_some()
                 && let Some(step) =
-                    self.note_own(Some(&statement.verdict), Request::Bind, &mut Lent { pipeline, server, out })
+                    self.note_own(Some(&statement.verdict), ClientMessage::Bind, &mut Lent { pipeline, server, out })
             {
                 return step;
             }

@@ -24,7 +24,7 @@ use super::{ClientStep, Mode, Need, Outboxes, Pipeline, ServerState, ServerStep,
 use crate::{
     sql::{Isolation, Modes, TransactionControl, Verdict},
     wire::{
-        frame::{self, Request},
+        frame::{self, ClientMessage},
         reply::{self, Status},
         request::{self, Parse},
     },
@@ -263,9 +263,9 @@ impl Session {
         while let Ok(Some(head)) = frame::header(after)
             && let Some(rest) = after.get(head.message()..)
         {
-            match Request::of(head) {
-                Ok(Request::Execute) => statements += 1,
-                Ok(Request::Sync) => break,
+            match ClientMessage::of(head) {
+                Ok(ClientMessage::Execute) => statements += 1,
+                Ok(ClientMessage::Sync) => break,
                 _ => {}
             }
             after = rest;

@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use memchr::memchr;
 
-use self::pattern::{Pattern, Sketch};
+use self::pattern::{FormPattern, Sketch};
 use super::fingerprint::{Buffer, Form, Keys};
 use super::known::KnownText;
 use super::normal::{Called, Normal};
-use super::{Judged, Source, judge_source};
+use super::{JudgedApart, Source, judge_source};
 
 /// A form longer than this share of all bytes is not kept.
 const SHARE_OF_BYTES: usize = 8;
@@ -47,7 +47,7 @@ pub struct Cache {
     entries_max: usize,
     bytes_max: usize,
     index: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<FormSlot>>,
     free: Vec<usize>,
     hand: usize,
     bytes: usize,
@@ -62,7 +62,7 @@ pub struct Cache {
 #[derive(Default)]
 struct Recent {
     keys: [u64; WAYS],
-    known: [Option<Known>; WAYS],
+    known: [Option<FormVerdict>; WAYS],
     /// Hashes of the patterns that were not found here lately: one that comes once more is kept. So the pattern of a
     /// text that never comes again is never made.
     candidates: [u64; WAYS],
@@ -74,8 +74,8 @@ struct Recent {
     idle: u8,
 }
 
-struct Known {
-    pattern: Pattern,
+struct FormVerdict {
+    pattern: FormPattern,
     verdict: Arc<KnownText>,
 }
 
@@ -114,7 +114,7 @@ impl Recent {
     }
 
     /// Keeps a pattern in place of the oldest. Says how many bytes that one had.
-    fn keep(&mut self, key: u64, known: Known) -> usize {
+    fn keep(&mut self, key: u64, known: FormVerdict) -> usize {
         let way = self.oldest as usize;
         self.oldest = (self.oldest + 1) % WAYS as u8;
         self.keys[way] = key;
@@ -123,12 +123,12 @@ impl Recent {
 }
 
 /// A verdict, and whether it holds for all texts of the form in `scratch` that are UTF-8.
-struct Answer {
+struct CacheAnswer {
     verdict: Arc<KnownText>,
     by_form: bool,
 }
 
-struct Slot {
+struct FormSlot {
     hash: u64,
     form: Box<[u8]>,
     called: Called,
@@ -212,7 +212,7 @@ impl Cache {
     }
 
     /// Takes in the verdict of a text that was parsed elsewhere, and gives it.
-    pub fn take(&mut self, sql: &[u8], judged: Judged) -> Arc<KnownText> {
+    pub fn take(&mut self, sql: &[u8], judged: JudgedApart) -> Arc<KnownText> {
         self.misses += 1;
         let judgement = judged.0;
         let hash = self.hash_of_form(sql);
@@ -236,12 +236,12 @@ impl Cache {
     }
 
     #[inline(never)]
-    fn verdict_by_form(&mut self, sql: &[u8]) -> Answer {
+    fn verdict_by_form(&mut self, sql: &[u8]) -> CacheAnswer {
         let source = Source::of(sql);
         let Some(hash) = self.hash_of_form(sql) else {
             self.misses += 1;
             let verdict = KnownText::new(judge_source(source).verdict, self.nameless());
-            return Answer { verdict: Arc::new(verdict), by_form: false };
+            return CacheAnswer { verdict: Arc::new(verdict), by_form: false };
         };
         // A pattern checks that what stands in its places is UTF-8, so it cannot stand for texts that are not.
         let utf8 = matches!(source, Source::Utf8(_));
@@ -252,11 +252,11 @@ impl Cache {
             slot.used = true;
             if let Some(verdict) = &slot.verdict {
                 self.hits += 1;
-                return Answer { verdict: Arc::clone(verdict), by_form: utf8 };
+                return CacheAnswer { verdict: Arc::clone(verdict), by_form: utf8 };
             }
             self.misses += 1;
             let verdict = KnownText::new(judge_source(source).verdict, slot.called.clone());
-            return Answer { verdict: Arc::new(verdict), by_form: false };
+            return CacheAnswer { verdict: Arc::new(verdict), by_form: false };
         }
         self.misses += 1;
         let judgement = judge_source(source);
@@ -265,16 +265,16 @@ impl Cache {
             self.remove(at);
         }
         self.insert(hash, verdict.called().clone(), (!judgement.literal).then(|| Arc::clone(&verdict)));
-        Answer { verdict, by_form: utf8 && !judgement.literal }
+        CacheAnswer { verdict, by_form: utf8 && !judgement.literal }
     }
 
     /// Keeps the pattern of a text that was not found among the recent ones, when it comes the second time.
-    fn learn(&mut self, set: usize, key: u64, sql: &[u8], answer: &Answer) {
+    fn learn(&mut self, set: usize, key: u64, sql: &[u8], answer: &CacheAnswer) {
         let places = if answer.by_form { self.scratch.places() } else { &[] };
         let Some(recent) = self.recent.get_mut(set).filter(|recent| recent.idle == 0) else { return };
         let Some(sketch) = Sketch::of(sql, places) else { return };
         if recent.is_second(sketch.hash(self.keys)) {
-            let known = Known { pattern: sketch.pattern(), verdict: Arc::clone(&answer.verdict) };
+            let known = FormVerdict { pattern: sketch.pattern(), verdict: Arc::clone(&answer.verdict) };
             self.recent_bytes += known.pattern.bytes();
             self.recent_bytes -= recent.keep(key, known);
         }
@@ -328,7 +328,7 @@ impl Cache {
         while self.index.len() >= self.entries_max || self.bytes + size > self.bytes_max {
             self.evict();
         }
-        let slot = Slot { hash, form: self.scratch.form().into(), called, verdict, used: false };
+        let slot = FormSlot { hash, form: self.scratch.form().into(), called, verdict, used: false };
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1

@@ -3,14 +3,14 @@
 use super::{
     census,
     facts::Fact,
-    functions::{self, Kind},
+    functions::{self, FunctionKind},
     statement::StatementKind,
-    tree::{Value, unescape},
+    tree::{TreeValue, unescape},
 };
 
 /// Whether a statement may do that, by its kind and its node. Tables count only when something is called in them that is
 /// not built in and harmless: all else that their columns can call is reached already.
-pub(super) fn defines(kind: StatementKind, node: Value<'_, '_>) -> bool {
+pub(super) fn defines(kind: StatementKind, node: TreeValue<'_, '_>) -> bool {
     match kind {
         StatementKind::AlterTable
         | StatementKind::CreateForeignTable
@@ -25,11 +25,11 @@ pub(super) fn defines(kind: StatementKind, node: Value<'_, '_>) -> bool {
     }
 }
 
-fn calls(node: Value<'_, '_>) -> bool {
+fn calls(node: TreeValue<'_, '_>) -> bool {
     let names = node.walk().filter(|value| value.key() == "FuncCall").filter_map(|call| call.get("funcname"));
     names.filter_map(|name| name.children().last()?.only()).any(|part| {
         let name = unescape(part.text_of("sval"));
-        functions::kind(&name) == Kind::Unknown || census::touches_session(&name)
+        functions::kind(&name) == FunctionKind::Unknown || census::touches_session(&name)
     })
 }
 

@@ -7,7 +7,7 @@
 //! groups in parentheses such as the rows of an INSERT, count as three: they add nothing to a verdict.
 
 use super::hint;
-use super::lexer::{Kind, Lexer, Token};
+use super::lexer::{Lexer, SqlToken, TokenKind};
 
 /// Whether a text's form can stand for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +34,14 @@ pub(super) struct Buffer {
     /// Never shrinks while in use: beyond `length` are leftovers.
     bytes: Vec<u8>,
     length: usize,
-    places: Vec<Place>,
+    places: Vec<LiteralPlace>,
 }
 
 /// A part of a text that may be replaced by others without a change of the form.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct LiteralPlace {
     /// Any literal of this kind may stand here; for `Space`, any white space and comments.
-    pub(super) kind: Kind,
+    pub(super) kind: TokenKind,
     pub(super) start: usize,
     pub(super) end: usize,
     /// Not only one literal may stand here but any number of them, with what is between the place before and this one
@@ -81,7 +81,7 @@ impl Buffer {
 
     /// The places in the text that was written last: most literals, and comments. None when there are more than
     /// `PLACES_MAX`. Those of an irregular text mean nothing.
-    pub(super) fn places(&self) -> &[Place] {
+    pub(super) fn places(&self) -> &[LiteralPlace] {
         if self.places.len() > PLACES_MAX { &[] } else { &self.places }
     }
 
@@ -96,7 +96,7 @@ impl Buffer {
 /// Whether an ambiguous literal follows in the rest of a text that is irregular already.
 fn rest(mut lexer: Lexer<'_>) -> Form {
     while let Some(token) = lexer.next() {
-        if matches!(token.kind, Kind::Text { ambiguous: true }) {
+        if matches!(token.kind, TokenKind::Text { ambiguous: true }) {
             return Form::Ambiguous;
         }
     }
@@ -121,7 +121,7 @@ struct Writer<'a> {
     space: bool,
     list: List,
     groups: Groups,
-    places: &'a mut Vec<Place>,
+    places: &'a mut Vec<LiteralPlace>,
 }
 
 /// Literals of one kind, with commas between them, up to the last token.
@@ -184,41 +184,44 @@ impl Writer<'_> {
 
     /// Writes a token, unless it makes the text irregular.
     #[inline(always)]
-    fn token(&mut self, sql: &[u8], token: Token) -> Form {
+    fn token(&mut self, sql: &[u8], token: SqlToken) -> Form {
         match token.kind {
-            Kind::Space => {
+            TokenKind::Space => {
                 self.space = true;
                 let space = &sql[token.start..token.end];
                 if space.iter().any(|byte| matches!(byte, b'-' | b'/')) {
                     if hint::is_in(space) { self.hint(sql, token) } else { self.place(token) }
                 }
             }
-            Kind::Word | Kind::QuotedName | Kind::Parameter => {
+            TokenKind::Word | TokenKind::QuotedName | TokenKind::Parameter => {
                 self.between(Edge::Word);
                 self.other();
                 self.copy(sql, token.start, token.end);
             }
-            Kind::Operator | Kind::Joint => {
+            TokenKind::Operator | TokenKind::Joint => {
                 self.between(Edge::Operator);
                 self.other();
                 self.copy(sql, token.start, token.end);
             }
-            Kind::Mark => return self.mark(sql[token.start]),
-            Kind::Integer if after_float(&self.form[..self.length]) => {
+            TokenKind::Mark => return self.mark(sql[token.start]),
+            TokenKind::Integer if after_float(&self.form[..self.length]) => {
                 // The grammar itself refuses a precision of 0 or beyond 53, so here the value matters.
                 self.other();
                 self.edge = Edge::Word;
                 self.copy(sql, token.start, token.end);
             }
-            Kind::Integer => self.literal(1, sql, token),
-            Kind::Number => self.literal(2, sql, token),
-            Kind::Text { ambiguous: false } => self.literal(3, sql, token),
-            Kind::EscapeText { coded: false } => self.literal(4, sql, token),
-            Kind::DollarText => self.literal(5, sql, token),
-            Kind::BitText => self.literal(6, sql, token),
-            Kind::HexText => self.literal(7, sql, token),
-            Kind::Text { ambiguous: true } => return Form::Ambiguous,
-            Kind::EscapeText { coded: true } | Kind::UnicodeText | Kind::UnicodeName | Kind::Irregular => {
+            TokenKind::Integer => self.literal(1, sql, token),
+            TokenKind::Number => self.literal(2, sql, token),
+            TokenKind::Text { ambiguous: false } => self.literal(3, sql, token),
+            TokenKind::EscapeText { coded: false } => self.literal(4, sql, token),
+            TokenKind::DollarText => self.literal(5, sql, token),
+            TokenKind::BitText => self.literal(6, sql, token),
+            TokenKind::HexText => self.literal(7, sql, token),
+            TokenKind::Text { ambiguous: true } => return Form::Ambiguous,
+            TokenKind::EscapeText { coded: true }
+            | TokenKind::UnicodeText
+            | TokenKind::UnicodeName
+            | TokenKind::Irregular => {
                 return Form::Irregular;
             }
         }
@@ -228,7 +231,7 @@ impl Writer<'_> {
     /// Keeps a comment with a hint as it is. Nothing else in a form has the two characters with which it begins, outside
     /// of quoted names.
     #[cold]
-    fn hint(&mut self, sql: &[u8], token: Token) {
+    fn hint(&mut self, sql: &[u8], token: SqlToken) {
         self.other();
         self.copy(sql, token.start, token.end);
         (self.edge, self.space) = (Edge::Mark, false);
@@ -236,16 +239,16 @@ impl Writer<'_> {
 
     /// Notes a token that might as well be another of its kind.
     #[inline]
-    fn place(&mut self, token: Token) {
+    fn place(&mut self, token: SqlToken) {
         if self.places.len() <= PLACES_MAX {
-            let Token { kind, start, end } = token;
-            self.places.push(Place { kind, start, end, many: false });
+            let SqlToken { kind, start, end } = token;
+            self.places.push(LiteralPlace { kind, start, end, many: false });
         }
     }
 
     /// Notes a literal that leaves no trace, after at least three of its kind in a list.
     #[inline(never)]
-    fn place_in_list(&mut self, sql: &[u8], token: Token) {
+    fn place_in_list(&mut self, sql: &[u8], token: SqlToken) {
         if let [.., before, last] = &mut self.places[..]
             && before.kind == token.kind
             && last.kind == token.kind
@@ -274,7 +277,7 @@ impl Writer<'_> {
     }
 
     #[inline]
-    fn literal(&mut self, kind: u8, sql: &[u8], token: Token) {
+    fn literal(&mut self, kind: u8, sql: &[u8], token: SqlToken) {
         (self.groups.closed, self.groups.comma) = (false, None);
         let comma = self.list.comma.take();
         if let Some(comma) = comma

@@ -12,7 +12,7 @@ use super::facts::{Fact, FactSet};
 
 /// What a call of a function means for the place where the statement may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FunctionKind {
     /// Built in and never volatile: it only reads.
     Steady,
     /// Built in, and volatile in at least one of its forms.
@@ -28,19 +28,19 @@ pub(super) enum Kind {
 }
 
 /// Looks up a function by its name without schema, as the parser gives it (folded to lower case unless quoted).
-pub(super) fn kind(name: &str) -> Kind {
+pub(super) fn kind(name: &str) -> FunctionKind {
     if RUNS_TEXT.contains(&name) {
-        Kind::RunsText
+        FunctionKind::RunsText
     } else if SESSION.contains(&name) {
-        Kind::Session
+        FunctionKind::Session
     } else if name.starts_with("pg_stat_get_") || NODE.contains(&name) {
-        Kind::Node
+        FunctionKind::Node
     } else if STEADY.binary_search(&name).is_ok() {
-        Kind::Steady
+        FunctionKind::Steady
     } else if VOLATILE.binary_search(&name).is_ok() {
-        Kind::Volatile
+        FunctionKind::Volatile
     } else {
-        Kind::Unknown
+        FunctionKind::Unknown
     }
 }
 
@@ -474,14 +474,14 @@ mod tests {
     #[test]
     fn kinds() {
         for name in ["lower", "count", "row_number", "now", "date_part", "jsonb_agg", "pg_sleep", "int4"] {
-            assert_eq!(kind(name), Kind::Steady, "{name}");
+            assert_eq!(kind(name), FunctionKind::Steady, "{name}");
         }
         for name in ["random", "nextval", "lo_get", "set_config", "txid_current", "pg_notify"] {
-            assert_eq!(kind(name), Kind::Volatile, "{name}");
+            assert_eq!(kind(name), FunctionKind::Volatile, "{name}");
         }
-        assert_eq!(kind("uuid_generate_v4"), Kind::Unknown);
-        assert_eq!(kind("LOWER"), Kind::Unknown);
-        assert_eq!(kind("pg_stat_get_wal"), Kind::Node);
+        assert_eq!(kind("uuid_generate_v4"), FunctionKind::Unknown);
+        assert_eq!(kind("LOWER"), FunctionKind::Unknown);
+        assert_eq!(kind("pg_stat_get_wal"), FunctionKind::Node);
         assert!(is_node_relation("pg_stat_statements") && !is_node_relation("pg_stats"));
     }
 }

@@ -10,7 +10,7 @@ use memchr::{memchr, memchr2};
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// White space and comments, any number of them.
     Space,
     /// A keyword or a name without quotes.
@@ -51,8 +51,8 @@ pub(super) enum Kind {
 
 /// A token: its kind, and its bytes `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) kind: Kind,
+pub(super) struct SqlToken {
+    pub(super) kind: TokenKind,
     pub(super) start: usize,
     pub(super) end: usize,
 }
@@ -65,7 +65,7 @@ pub(super) struct Lexer<'a> {
 
 /// What a byte can begin.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum ByteClass {
     Irregular,
     Space,
     Letter,
@@ -79,28 +79,28 @@ enum Class {
     Colon,
 }
 
-const CLASSES: [Class; 256] = classes();
+const CLASSES: [ByteClass; 256] = classes();
 
 /// Whether a byte continues a name: letters, digits, `_`, `$` and everything from 0x80 up.
 pub(super) const CONTINUES_NAME: [bool; 256] = continues_name();
 
-const fn classes() -> [Class; 256] {
-    let mut table = [Class::Irregular; 256];
+const fn classes() -> [ByteClass; 256] {
+    let mut table = [ByteClass::Irregular; 256];
     let mut byte = 0;
     while byte < 256 {
         table[byte] = match byte as u8 {
-            b' ' | b'\t' | b'\n' | b'\r' | 0x0c => Class::Space,
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => Class::Letter,
-            b'0'..=b'9' => Class::Digit,
-            b'\'' => Class::Quote,
-            b'"' => Class::DoubleQuote,
-            b'$' => Class::Dollar,
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0c => ByteClass::Space,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => ByteClass::Letter,
+            b'0'..=b'9' => ByteClass::Digit,
+            b'\'' => ByteClass::Quote,
+            b'"' => ByteClass::DoubleQuote,
+            b'$' => ByteClass::Dollar,
             b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/' | b'%' | b'<'
-            | b'>' | b'=' => Class::Operator,
-            b',' | b'(' | b')' | b'[' | b']' | b';' => Class::Mark,
-            b'.' => Class::Dot,
-            b':' => Class::Colon,
-            _ => Class::Irregular,
+            | b'>' | b'=' => ByteClass::Operator,
+            b',' | b'(' | b')' | b'[' | b']' | b';' => ByteClass::Mark,
+            b'.' => ByteClass::Dot,
+            b':' => ByteClass::Colon,
+            _ => ByteClass::Irregular,
         };
         byte += 1;
     }
@@ -112,7 +112,7 @@ const fn continues_name() -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = matches!(classes[byte], Class::Letter | Class::Digit | Class::Dollar);
+        table[byte] = matches!(classes[byte], ByteClass::Letter | ByteClass::Digit | ByteClass::Dollar);
         byte += 1;
     }
     table
@@ -120,7 +120,7 @@ const fn continues_name() -> [bool; 256] {
 
 /// Whether a byte is one of those that make up operators (and the ends of comments).
 pub(super) fn is_operator(byte: u8) -> bool {
-    CLASSES[byte as usize] == Class::Operator
+    CLASSES[byte as usize] == ByteClass::Operator
 }
 
 impl<'a> Lexer<'a> {
@@ -141,28 +141,28 @@ impl<'a> Lexer<'a> {
     /// The next token, or `None` at the end of the text. Inlined, so that what a token begins with decides at once what
     /// is written of it, and not twice.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Token> {
+    pub(super) fn next(&mut self) -> Option<SqlToken> {
         let start = self.at;
         let first = *self.bytes.get(start)?;
         let kind = match CLASSES[first as usize] {
-            Class::Space => self.space(),
-            Class::Letter => self.word(first),
-            Class::Digit => self.number(),
-            Class::Quote => self.text(start + 1),
-            Class::DoubleQuote => self.quoted_name(start + 1, Kind::QuotedName),
-            Class::Dollar => self.dollar(),
-            Class::Operator => self.operator(),
-            Class::Mark => self.take(1, Kind::Mark),
-            Class::Dot if self.is(1, |byte| byte.is_ascii_digit()) => self.number(),
-            Class::Dot if self.is(1, |byte| byte == b'.') => self.take(2, Kind::Joint),
-            Class::Dot | Class::Colon => self.take(1, Kind::Joint),
-            Class::Irregular => self.take(1, Kind::Irregular),
+            ByteClass::Space => self.space(),
+            ByteClass::Letter => self.word(first),
+            ByteClass::Digit => self.number(),
+            ByteClass::Quote => self.text(start + 1),
+            ByteClass::DoubleQuote => self.quoted_name(start + 1, TokenKind::QuotedName),
+            ByteClass::Dollar => self.dollar(),
+            ByteClass::Operator => self.operator(),
+            ByteClass::Mark => self.take(1, TokenKind::Mark),
+            ByteClass::Dot if self.is(1, |byte| byte.is_ascii_digit()) => self.number(),
+            ByteClass::Dot if self.is(1, |byte| byte == b'.') => self.take(2, TokenKind::Joint),
+            ByteClass::Dot | ByteClass::Colon => self.take(1, TokenKind::Joint),
+            ByteClass::Irregular => self.take(1, TokenKind::Irregular),
         };
-        Some(Token { kind, start, end: self.at })
+        Some(SqlToken { kind, start, end: self.at })
     }
 
     #[inline]
-    fn take(&mut self, length: usize, kind: Kind) -> Kind {
+    fn take(&mut self, length: usize, kind: TokenKind) -> TokenKind {
         self.at += length;
         kind
     }
@@ -174,23 +174,23 @@ impl<'a> Lexer<'a> {
     }
 
     /// Ends the text: something has no end.
-    fn endless(&mut self) -> Kind {
+    fn endless(&mut self) -> TokenKind {
         self.at = self.bytes.len();
-        Kind::Irregular
+        TokenKind::Irregular
     }
 
     #[inline(never)]
-    fn space(&mut self) -> Kind {
+    fn space(&mut self) -> TokenKind {
         loop {
             match self.bytes.get(self.at) {
-                Some(byte) if CLASSES[*byte as usize] == Class::Space => self.at += 1,
+                Some(byte) if CLASSES[*byte as usize] == ByteClass::Space => self.at += 1,
                 Some(b'-') if self.is(1, |byte| byte == b'-') => self.line_comment(),
                 Some(b'/') if self.is(1, |byte| byte == b'*') => {
                     if !self.block_comment() {
                         return self.endless();
                     }
                 }
-                _ => return Kind::Space,
+                _ => return TokenKind::Space,
             }
         }
     }
@@ -219,31 +219,31 @@ impl<'a> Lexer<'a> {
     }
 
     #[inline(always)]
-    fn word(&mut self, first: u8) -> Kind {
+    fn word(&mut self, first: u8) -> TokenKind {
         let end = name_end(self.bytes, self.at + 1);
         if end == self.at + 1 && self.bytes.get(end).is_some_and(|next| *next == b'\'' || *next == b'&') {
             return self.prefix(first | 0x20);
         }
         self.at = end;
-        Kind::Word
+        TokenKind::Word
     }
 
     /// What begins with one letter (in lower case) and a quote or an ampersand.
     #[inline(never)]
-    fn prefix(&mut self, letter: u8) -> Kind {
+    fn prefix(&mut self, letter: u8) -> TokenKind {
         let quoted = self.is(1, |byte| byte == b'\'');
         let after = self.bytes.get(self.at + 2);
         match (letter, quoted, after) {
             (b'e', true, _) => self.escape_text(self.at + 2),
-            (b'b', true, _) => self.digits_text(self.at + 2, Kind::BitText),
-            (b'x', true, _) => self.digits_text(self.at + 2, Kind::HexText),
+            (b'b', true, _) => self.digits_text(self.at + 2, TokenKind::BitText),
+            (b'x', true, _) => self.digits_text(self.at + 2, TokenKind::HexText),
             (b'u', false, Some(b'\'')) => self.unicode_text(self.at + 3),
-            (b'u', false, Some(b'"')) => self.quoted_name(self.at + 3, Kind::UnicodeName),
-            _ => self.take(1, Kind::Word),
+            (b'u', false, Some(b'"')) => self.quoted_name(self.at + 3, TokenKind::UnicodeName),
+            _ => self.take(1, TokenKind::Word),
         }
     }
 
-    fn quoted_name(&mut self, inside: usize, kind: Kind) -> Kind {
+    fn quoted_name(&mut self, inside: usize, kind: TokenKind) -> TokenKind {
         self.at = inside;
         loop {
             let Some(quote) = find(self.bytes, self.at, b'"') else { return self.endless() };
@@ -257,17 +257,17 @@ impl<'a> Lexer<'a> {
 
     /// A plain literal from after its opening quote.
     #[inline(never)]
-    fn text(&mut self, inside: usize) -> Kind {
+    fn text(&mut self, inside: usize) -> TokenKind {
         let mut ambiguous = false;
         match self.doubling(inside, |before| ambiguous |= before == b'\\') {
-            true => Kind::Text { ambiguous },
+            true => TokenKind::Text { ambiguous },
             false => self.endless(),
         }
     }
 
-    fn unicode_text(&mut self, inside: usize) -> Kind {
+    fn unicode_text(&mut self, inside: usize) -> TokenKind {
         match self.doubling(inside, |_| {}) {
-            true => Kind::UnicodeText,
+            true => TokenKind::UnicodeText,
             false => self.endless(),
         }
     }
@@ -289,7 +289,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn escape_text(&mut self, inside: usize) -> Kind {
+    fn escape_text(&mut self, inside: usize) -> TokenKind {
         self.at = inside;
         let mut coded = false;
         loop {
@@ -303,7 +303,7 @@ impl<'a> Lexer<'a> {
                     if self.is(0, |byte| byte == b'\'') {
                         self.at += 1;
                     } else if !self.continuation() {
-                        return Kind::EscapeText { coded };
+                        return TokenKind::EscapeText { coded };
                     }
                 }
                 Some(_) => self.at += 1,
@@ -313,7 +313,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// `B'…'` and `X'…'`: quotes are not doubled in them.
-    fn digits_text(&mut self, inside: usize, kind: Kind) -> Kind {
+    fn digits_text(&mut self, inside: usize, kind: TokenKind) -> TokenKind {
         self.at = inside;
         loop {
             let Some(quote) = find(self.bytes, self.at, b'\'') else { return self.endless() };
@@ -345,11 +345,11 @@ impl<'a> Lexer<'a> {
     }
 
     /// `$1`, `$tag$…$tag$`, or a dollar sign that is neither.
-    fn dollar(&mut self) -> Kind {
+    fn dollar(&mut self) -> TokenKind {
         if self.is(1, |byte| byte.is_ascii_digit()) {
             self.at += 2;
             self.pass_digits(|byte| byte.is_ascii_digit());
-            return self.unless_letter_follows(self.at, Kind::Parameter);
+            return self.unless_letter_follows(self.at, TokenKind::Parameter);
         }
         let mut end = self.at + 1;
         while let Some(byte) = self.bytes.get(end)
@@ -359,24 +359,24 @@ impl<'a> Lexer<'a> {
             end += 1;
         }
         if self.bytes.get(end) != Some(&b'$') {
-            return self.take(1, Kind::Irregular);
+            return self.take(1, TokenKind::Irregular);
         }
         let tag = &self.bytes[self.at..=end];
         let mut from = end + 1;
         while let Some(dollar) = find(self.bytes, from, b'$') {
             if self.bytes[dollar..].starts_with(tag) {
                 self.at = dollar + tag.len();
-                return Kind::DollarText;
+                return TokenKind::DollarText;
             }
             from = dollar + 1;
         }
         self.endless()
     }
 
-    fn operator(&mut self) -> Kind {
+    fn operator(&mut self) -> TokenKind {
         let start = self.at;
         while let Some(byte) = self.bytes.get(self.at)
-            && CLASSES[*byte as usize] == Class::Operator
+            && CLASSES[*byte as usize] == ByteClass::Operator
         {
             let comment = match byte {
                 b'-' => self.is(1, |byte| byte == b'-'),
@@ -384,24 +384,24 @@ impl<'a> Lexer<'a> {
                 _ => false,
             };
             if comment {
-                return if self.at == start { self.space() } else { Kind::Operator };
+                return if self.at == start { self.space() } else { TokenKind::Operator };
             }
             self.at += 1;
         }
-        Kind::Operator
+        TokenKind::Operator
     }
 
     #[inline]
-    fn number(&mut self) -> Kind {
+    fn number(&mut self) -> TokenKind {
         let start = self.at;
         self.pass_digits(|byte| byte.is_ascii_digit());
         let length = self.at - start;
         let plain = length > 0 && !self.is(0, |byte| CONTINUES_NAME[byte as usize] || byte == b'.');
-        if plain && length <= 9 { Kind::Integer } else { self.long_number(start) }
+        if plain && length <= 9 { TokenKind::Integer } else { self.long_number(start) }
     }
 
     /// Any number but a short integer, whose first digits have been passed.
-    fn long_number(&mut self, start: usize) -> Kind {
+    fn long_number(&mut self, start: usize) -> TokenKind {
         let radix = match self.bytes.get(start + 1) {
             Some(b'x' | b'X') => 16,
             Some(b'o' | b'O') => 8,
@@ -416,19 +416,19 @@ impl<'a> Lexer<'a> {
                 return integer_kind(&self.bytes[start + 2..self.at], radix);
             }
             self.pass_digits(|byte| CONTINUES_NAME[byte as usize]);
-            return Kind::Irregular;
+            return TokenKind::Irregular;
         }
         self.pass_groups(true, |byte| byte.is_ascii_digit());
         let mut kind = integer_kind(&self.bytes[start..self.at], 10);
         if self.is(0, |byte| byte == b'.') && (self.at == start || !self.is(1, |byte| byte == b'.')) {
-            kind = Kind::Number;
+            kind = TokenKind::Number;
             self.at += 1;
             self.pass_groups(false, |byte| byte.is_ascii_digit());
         }
         if self.is(0, |byte| byte | 0x20 == b'e') {
             let sign = self.is(1, |byte| byte == b'+' || byte == b'-') as usize;
             if self.is(1 + sign, |byte| byte.is_ascii_digit()) {
-                kind = Kind::Number;
+                kind = TokenKind::Number;
                 self.at += 1 + sign;
                 self.pass_groups(false, |byte| byte.is_ascii_digit());
             }
@@ -460,23 +460,23 @@ impl<'a> Lexer<'a> {
     /// A number or parameter directly before a letter is an error since PostgreSQL 15, and two tokens before. So is a
     /// number before a dollar sign when its end could be the beginning of a name, as in `1e5$` and `1_0$`.
     #[inline]
-    fn unless_letter_follows(&mut self, start: usize, kind: Kind) -> Kind {
-        let named = || self.bytes[start..self.at].iter().any(|byte| CLASSES[*byte as usize] == Class::Letter);
-        if self.is(0, |byte| CLASSES[byte as usize] == Class::Letter || byte == b'$' && named()) {
+    fn unless_letter_follows(&mut self, start: usize, kind: TokenKind) -> TokenKind {
+        let named = || self.bytes[start..self.at].iter().any(|byte| CLASSES[*byte as usize] == ByteClass::Letter);
+        if self.is(0, |byte| CLASSES[byte as usize] == ByteClass::Letter || byte == b'$' && named()) {
             self.pass_digits(|byte| CONTINUES_NAME[byte as usize]);
-            return Kind::Irregular;
+            return TokenKind::Irregular;
         }
         kind
     }
 }
 
 /// Whether digits make an integer of 32 bits, which the grammar tells from larger ones.
-fn integer_kind(digits: &[u8], radix: u32) -> Kind {
+fn integer_kind(digits: &[u8], radix: u32) -> TokenKind {
     let mut value = 0u64;
     for digit in digits.iter().filter_map(|byte| (*byte as char).to_digit(radix)) {
         value = value.saturating_mul(u64::from(radix)).saturating_add(u64::from(digit));
     }
-    if value <= i32::MAX as u64 { Kind::Integer } else { Kind::Number }
+    if value <= i32::MAX as u64 { TokenKind::Integer } else { TokenKind::Number }
 }
 
 /// `1` in each byte of a word.
@@ -544,18 +544,18 @@ fn find(bytes: &[u8], from: usize, wanted: u8) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn check(sql: &str, expected: &[(Kind, &str)]) {
+    fn check(sql: &str, expected: &[(TokenKind, &str)]) {
         let mut lexer = Lexer::new(sql.as_bytes());
         let tokens: Vec<_> = std::iter::from_fn(|| lexer.next())
-            .filter(|token| token.kind != Kind::Space)
+            .filter(|token| token.kind != TokenKind::Space)
             .map(|token| (token.kind, &sql[token.start..token.end]))
             .collect();
         assert_eq!(tokens, expected, "{sql}");
     }
 
-    const PLAIN: Kind = Kind::Text { ambiguous: false };
-    const AMBIGUOUS: Kind = Kind::Text { ambiguous: true };
-    const ESCAPED: Kind = Kind::EscapeText { coded: false };
+    const PLAIN: TokenKind = TokenKind::Text { ambiguous: false };
+    const AMBIGUOUS: TokenKind = TokenKind::Text { ambiguous: true };
+    const ESCAPED: TokenKind = TokenKind::EscapeText { coded: false };
 
     #[test]
     fn literals() {
@@ -566,39 +566,42 @@ mod tests {
         check(r"'a\' 'b'", &[(AMBIGUOUS, r"'a\'"), (PLAIN, "'b'")]);
         check(r"'a\b'", &[(PLAIN, r"'a\b'")]);
         check(r"E'a\'b' e'\\'", &[(ESCAPED, r"E'a\'b'"), (ESCAPED, r"e'\\'")]);
-        check(r"e'\x41'", &[(Kind::EscapeText { coded: true }, r"e'\x41'")]);
-        check("B'01' X'1f'", &[(Kind::BitText, "B'01'"), (Kind::HexText, "X'1f'")]);
-        check("U&'a' u&\"b\"", &[(Kind::UnicodeText, "U&'a'"), (Kind::UnicodeName, "u&\"b\"")]);
-        check("N'a' e 'b'", &[(Kind::Word, "N"), (PLAIN, "'a'"), (Kind::Word, "e"), (PLAIN, "'b'")]);
-        check("$$a'$b$$", &[(Kind::DollarText, "$$a'$b$$")]);
-        check("$a$ $b$ $$ $a$", &[(Kind::DollarText, "$a$ $b$ $$ $a$")]);
-        check("a$b$c$b$", &[(Kind::Word, "a$b$c$b$")]);
-        check("'abc", &[(Kind::Irregular, "'abc")]);
+        check(r"e'\x41'", &[(TokenKind::EscapeText { coded: true }, r"e'\x41'")]);
+        check("B'01' X'1f'", &[(TokenKind::BitText, "B'01'"), (TokenKind::HexText, "X'1f'")]);
+        check("U&'a' u&\"b\"", &[(TokenKind::UnicodeText, "U&'a'"), (TokenKind::UnicodeName, "u&\"b\"")]);
+        check("N'a' e 'b'", &[(TokenKind::Word, "N"), (PLAIN, "'a'"), (TokenKind::Word, "e"), (PLAIN, "'b'")]);
+        check("$$a'$b$$", &[(TokenKind::DollarText, "$$a'$b$$")]);
+        check("$a$ $b$ $$ $a$", &[(TokenKind::DollarText, "$a$ $b$ $$ $a$")]);
+        check("a$b$c$b$", &[(TokenKind::Word, "a$b$c$b$")]);
+        check("'abc", &[(TokenKind::Irregular, "'abc")]);
     }
 
     #[test]
     fn numbers() {
         for integer in ["0", "42", "1_000", "0x1F", "0b1", "0o17", "2147483647", "0x_7fffffff"] {
-            check(integer, &[(Kind::Integer, integer)]);
+            check(integer, &[(TokenKind::Integer, integer)]);
         }
         for number in ["1.", ".5", "1.5e-3", "2147483648", "1e5", "0x80000000", "99999999999999999999", "1_0.0_1e1_0"] {
-            check(number, &[(Kind::Number, number)]);
+            check(number, &[(TokenKind::Number, number)]);
         }
-        check("1..2", &[(Kind::Integer, "1"), (Kind::Joint, ".."), (Kind::Integer, "2")]);
+        check("1..2", &[(TokenKind::Integer, "1"), (TokenKind::Joint, ".."), (TokenKind::Integer, "2")]);
         for irregular in ["1a", "1_", "0x", "0xg", "1e", "0b12", "$1a", "1.5e"] {
-            check(irregular, &[(Kind::Irregular, irregular)]);
+            check(irregular, &[(TokenKind::Irregular, irregular)]);
         }
-        check("$1", &[(Kind::Parameter, "$1")]);
+        check("$1", &[(TokenKind::Parameter, "$1")]);
     }
 
     #[test]
     fn comments_and_operators() {
-        check("a/* /* */ ' */b -- '\nc", &[(Kind::Word, "a"), (Kind::Word, "b"), (Kind::Word, "c")]);
-        check("a+-b", &[(Kind::Word, "a"), (Kind::Operator, "+-"), (Kind::Word, "b")]);
-        check("a+--b\n*/*c*/d", &[(Kind::Word, "a"), (Kind::Operator, "+"), (Kind::Operator, "*"), (Kind::Word, "d")]);
-        check("/* x", &[(Kind::Irregular, "/* x")]);
-        check("\"a\"\"b\" \"", &[(Kind::QuotedName, "\"a\"\"b\""), (Kind::Irregular, "\"")]);
-        check("\u{1}", &[(Kind::Irregular, "\u{1}")]);
+        check("a/* /* */ ' */b -- '\nc", &[(TokenKind::Word, "a"), (TokenKind::Word, "b"), (TokenKind::Word, "c")]);
+        check("a+-b", &[(TokenKind::Word, "a"), (TokenKind::Operator, "+-"), (TokenKind::Word, "b")]);
+        check(
+            "a+--b\n*/*c*/d",
+            &[(TokenKind::Word, "a"), (TokenKind::Operator, "+"), (TokenKind::Operator, "*"), (TokenKind::Word, "d")],
+        );
+        check("/* x", &[(TokenKind::Irregular, "/* x")]);
+        check("\"a\"\"b\" \"", &[(TokenKind::QuotedName, "\"a\"\"b\""), (TokenKind::Irregular, "\"")]);
+        check("\u{1}", &[(TokenKind::Irregular, "\u{1}")]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::{
-    functions::{self, Kind},
+    functions::{self, FunctionKind},
     verdict::Verdict,
 };
 
@@ -53,7 +53,7 @@ impl Pattern {
 
     /// The name of a function of PostgreSQL's own: it is known what that does.
     pub fn is_built_in_function(&self) -> bool {
-        matches!(self, Pattern::Name(name) if functions::kind(name) != Kind::Unknown)
+        matches!(self, Pattern::Name(name) if functions::kind(name) != FunctionKind::Unknown)
     }
 
     /// Whether a name is meant.

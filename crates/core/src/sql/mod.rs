@@ -53,14 +53,14 @@ pub use hint::Hint;
 pub use known::KnownText;
 pub use lists::{Lists, Pattern};
 pub use normal::{Called, NORMAL_BYTES_MAX, Normal, Verbatim};
-pub use own::{BlockStep, Own, OwnCommand, is_own_setting};
+pub use own::{BlockStep, OwnCommand, OwnText, is_own_setting};
 pub use statement::StatementKind;
 pub use verdict::{
     Access, Composition, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, SettingChange,
     TransactionControl, Unseen, Verdict,
 };
 
-use lexer::{Kind, Lexer, Token};
+use lexer::{Lexer, SqlToken, TokenKind};
 use parser::Strings;
 use tree::Tree;
 use walk::Judgement;
@@ -79,11 +79,11 @@ pub fn judge_bytes(sql: &[u8]) -> Verdict {
 
 /// What [`judge_bytes`] finds, for a cache: see [`Cache::take`].
 #[derive(Debug)]
-pub struct Judged(Judgement);
+pub struct JudgedApart(Judgement);
 
 /// Judges a text for a cache, which need not be at hand: parsing may take long.
-pub fn judge_apart(sql: &[u8]) -> Judged {
-    Judged(judge_source(Source::of(sql)))
+pub fn judge_apart(sql: &[u8]) -> JudgedApart {
+    JudgedApart(judge_source(Source::of(sql)))
 }
 
 /// The PREPARE that gives a name its meaning, out of a text.
@@ -103,16 +103,16 @@ pub fn prepared_text<'a>(sql: &'a [u8], name: &[u8]) -> Option<PrepareText<'a>> 
     let mut lexer = Lexer::new(sql);
     while let Some(token) = lexer.next() {
         match token.kind {
-            Kind::Space => {}
-            Kind::Irregular | Kind::Text { ambiguous: true } => return None,
+            TokenKind::Space => {}
+            TokenKind::Irregular | TokenKind::Text { ambiguous: true } => return None,
             _ => tokens.push(token),
         }
     }
-    let ends = |token: &Token| &sql[token.start..token.end] == b";";
+    let ends = |token: &SqlToken| &sql[token.start..token.end] == b";";
     let alone = tokens.split(ends).filter(|statement| !statement.is_empty()).count() == 1;
     tokens.split(ends).rev().find_map(|statement| {
         let [prepare, named, rest @ ..] = statement else { return None };
-        let text = |token: &Token| &sql[token.start..token.end];
+        let text = |token: &SqlToken| &sql[token.start..token.end];
         if !text(prepare).eq_ignore_ascii_case(b"prepare") || *identifier(named.kind, text(named))? != *name {
             return None;
         }
@@ -136,10 +136,10 @@ pub fn prepared_text<'a>(sql: &'a [u8], name: &[u8]) -> Option<PrepareText<'a>> 
 }
 
 /// What a token names: unquoted names are folded to lower case (manual, "Identifiers and Key Words").
-fn identifier(kind: Kind, text: &[u8]) -> Option<Cow<'_, [u8]>> {
+fn identifier(kind: TokenKind, text: &[u8]) -> Option<Cow<'_, [u8]>> {
     match kind {
-        Kind::Word => Some(text.to_ascii_lowercase().into()),
-        Kind::QuotedName => {
+        TokenKind::Word => Some(text.to_ascii_lowercase().into()),
+        TokenKind::QuotedName => {
             let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
             let mut name = Vec::with_capacity(inner.len());
             let mut bytes = inner.iter();
@@ -224,7 +224,7 @@ fn judge_source(source: Source<'_>) -> Judgement {
 fn explain_route(rest: &[u8]) -> Judgement {
     let mut judgement = judge_as("", Strings::Standard);
     let command = OwnCommand::ExplainRoute { sql: rest.trim_ascii().into() };
-    judgement.verdict.own = Some(Box::new(Own::Commands([command].into())));
+    judgement.verdict.own = Some(Box::new(OwnText::Commands([command].into())));
     Judgement { literal: true, ..judgement }
 }
 
@@ -265,9 +265,10 @@ impl Survey {
         let mut lexer = Lexer::new(sql);
         let mut before = Before::Nothing;
         while let Some(token) = lexer.next() {
-            if before != Before::More && token.kind != Kind::Space {
-                let is =
-                    |word: &[u8]| token.kind == Kind::Word && sql[token.start..token.end].eq_ignore_ascii_case(word);
+            if before != Before::More && token.kind != TokenKind::Space {
+                let is = |word: &[u8]| {
+                    token.kind == TokenKind::Word && sql[token.start..token.end].eq_ignore_ascii_case(word)
+                };
                 before = match before {
                     Before::Nothing if is(b"explain") => Before::Explain,
                     Before::Explain if is(b"route") => {
@@ -278,11 +279,11 @@ impl Survey {
                 };
             }
             match token.kind {
-                Kind::Text { ambiguous: true } => survey.ambiguous = true,
-                Kind::Space | Kind::Operator | Kind::Irregular => {
+                TokenKind::Text { ambiguous: true } => survey.ambiguous = true,
+                TokenKind::Space | TokenKind::Operator | TokenKind::Irregular => {
                     let text = &sql[token.start..token.end];
                     survey.scan_steps += scan_steps(text);
-                    if token.kind == Kind::Space && survey.hint.is_none() {
+                    if token.kind == TokenKind::Space && survey.hint.is_none() {
                         survey.hint = hint::find(text);
                     }
                 }

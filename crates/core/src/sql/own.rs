@@ -2,11 +2,11 @@
 //! server never sees them.
 
 use super::statement::StatementKind;
-use super::tree::{Value, unescape};
+use super::tree::{TreeValue, unescape};
 
 /// What a text that names settings of Poolhouse's own asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Own {
+pub enum OwnText {
     /// Nothing else, in this order.
     Commands(Box<[OwnCommand]>),
     /// It names them where only a server could follow: next to other statements, in `set_config`, as a default of a
@@ -54,7 +54,7 @@ pub fn is_own_setting(name: &str) -> bool {
 }
 
 /// The command that a SET, RESET or SHOW is, when it is about a setting of our own.
-pub(super) fn command(kind: StatementKind, node: Value<'_, '_>) -> Option<OwnCommand> {
+pub(super) fn command(kind: StatementKind, node: TreeValue<'_, '_>) -> Option<OwnCommand> {
     let name = unescape(node.text_of("name"));
     if !is_own_setting(&name) {
         return None;
@@ -67,7 +67,7 @@ pub(super) fn command(kind: StatementKind, node: Value<'_, '_>) -> Option<OwnCom
     Some(match node.text_of("kind") {
         "VAR_RESET" => OwnCommand::Reset { name, local, tag: "RESET" },
         "VAR_SET_VALUE" => {
-            let arguments = node.get("args").into_iter().flat_map(Value::children);
+            let arguments = node.get("args").into_iter().flat_map(TreeValue::children);
             OwnCommand::Set { name, values: arguments.map(value).collect(), local }
         }
         // SET … TO DEFAULT; FROM CURRENT changes nothing but where it keeps the value, which is the transaction.
@@ -76,13 +76,13 @@ pub(super) fn command(kind: StatementKind, node: Value<'_, '_>) -> Option<OwnCom
 }
 
 /// A constant as a server would spell it.
-fn value(argument: Value<'_, '_>) -> Box<str> {
+fn value(argument: TreeValue<'_, '_>) -> Box<str> {
     let constant = argument.only().filter(|constant| constant.key() == "A_Const");
     let Some(constant) = constant else { return Box::default() };
     if let Some(text) = constant.get("sval") {
         unescape(text.text_of("sval")).into()
     } else if let Some(number) = constant.get("ival") {
-        number.get("ival").map_or(0, Value::number).to_string().into()
+        number.get("ival").map_or(0, TreeValue::number).to_string().into()
     } else if let Some(number) = constant.get("fval") {
         number.text_of("fval").into()
     } else {
@@ -109,7 +109,7 @@ pub enum BlockStep {
 
 impl BlockStep {
     /// The step that a `TransactionStmt` is; `None` for COMMIT PREPARED and ROLLBACK PREPARED.
-    pub(super) fn of(node: Value<'_, '_>) -> Option<BlockStep> {
+    pub(super) fn of(node: TreeValue<'_, '_>) -> Option<BlockStep> {
         let name = || unescape(node.text_of("savepoint_name")).into();
         Some(match node.text_of("kind") {
             "TRANS_STMT_BEGIN" | "TRANS_STMT_START" => BlockStep::Begin,

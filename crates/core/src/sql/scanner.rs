@@ -1,6 +1,6 @@
 //! Our lexer beside PostgreSQL's own scanner. The tests and the fuzz target of the lexer use it.
 
-use super::lexer::{Kind, Lexer};
+use super::lexer::{Lexer, TokenKind};
 
 /// Where literals, quoted names and comments are, by PostgreSQL's scanner; `None` when it refuses the text.
 fn scanned(sql: &str) -> Option<Vec<(usize, usize, bool)>> {
@@ -34,21 +34,21 @@ pub fn compare_with_scanner(sql: &str) {
         at = token.end;
     }
     assert_eq!(at, sql.len());
-    if ours.iter().any(|token| token.kind == Kind::Irregular) {
+    if ours.iter().any(|token| token.kind == TokenKind::Irregular) {
         return;
     }
     let is_literal = |kind| {
         !matches!(
             kind,
-            Kind::Space
-                | Kind::Word
-                | Kind::QuotedName
-                | Kind::UnicodeName
-                | Kind::Parameter
-                | Kind::Operator
-                | Kind::Mark
-                | Kind::Joint
-                | Kind::Irregular
+            TokenKind::Space
+                | TokenKind::Word
+                | TokenKind::QuotedName
+                | TokenKind::UnicodeName
+                | TokenKind::Parameter
+                | TokenKind::Operator
+                | TokenKind::Mark
+                | TokenKind::Joint
+                | TokenKind::Irregular
         )
     };
     let Some(theirs) = scanned(sql) else {
@@ -56,10 +56,12 @@ pub fn compare_with_scanner(sql: &str) {
         // that are too long.
         let known = ours.iter().any(|token| {
             let bytes = &sql[token.start..token.end];
-            matches!(token.kind, Kind::EscapeText { coded: true } | Kind::UnicodeText | Kind::UnicodeName)
-                || token.kind == Kind::QuotedName && bytes == "\"\""
-                || token.kind == Kind::Parameter && bytes.len() > 9
-                || token.kind == Kind::Operator && bytes.len() > 63
+            matches!(
+                token.kind,
+                TokenKind::EscapeText { coded: true } | TokenKind::UnicodeText | TokenKind::UnicodeName
+            ) || token.kind == TokenKind::QuotedName && bytes == "\"\""
+                || token.kind == TokenKind::Parameter && bytes.len() > 9
+                || token.kind == TokenKind::Operator && bytes.len() > 63
         });
         assert!(known, "the scanner refuses {sql:?}, and we do not");
         return;

@@ -1052,7 +1052,7 @@ fn a_prepare_that_runs_again_takes_no_other_statement_with_it() {
 #[test]
 fn settings_of_our_own_are_told_from_all_others() {
     let commands = |sql: &str| match judge(sql).own.as_deref() {
-        Some(Own::Commands(commands)) => commands.to_vec(),
+        Some(OwnText::Commands(commands)) => commands.to_vec(),
         other => panic!("{sql}: {other:?}"),
     };
     let set = |name: &str, value: &str, local| OwnCommand::Set {
@@ -1081,7 +1081,7 @@ fn settings_of_our_own_are_told_from_all_others() {
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET poolhouse.route = 'x' AS 'SELECT 1'",
         "SELECT 'a\\'; SET poolhouse.route = 'b'",
     ] {
-        assert_eq!(judge(sql).own.as_deref(), Some(&Own::Misplaced), "{sql}");
+        assert_eq!(judge(sql).own.as_deref(), Some(&OwnText::Misplaced), "{sql}");
     }
     for sql in ["SET poolhouse = 1", "SET pool.house = 1", "SELECT 'poolhouse.route'", "SHOW ALL", "RESET ALL"] {
         assert_eq!(judge(sql).own, None, "{sql}");
@@ -1105,7 +1105,7 @@ fn what_is_judged_apart_is_known_afterwards() {
 #[test]
 fn explain_route_is_ours() {
     let explained = |sql: &str| match judge(sql).own.as_deref() {
-        Some(Own::Commands(commands)) => match &**commands {
+        Some(OwnText::Commands(commands)) => match &**commands {
             [OwnCommand::ExplainRoute { sql }] => Some(String::from_utf8(sql.to_vec()).unwrap()),
             _ => None,
         },

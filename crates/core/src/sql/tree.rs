@@ -21,7 +21,7 @@ struct Item {
 
 /// One value of the tree.
 #[derive(Clone, Copy)]
-pub(super) struct Value<'t, 'a> {
+pub(super) struct TreeValue<'t, 'a> {
     tree: &'t Tree<'a>,
     index: usize,
 }
@@ -69,8 +69,8 @@ impl<'a> Tree<'a> {
         (open.is_empty() && !tree.items.is_empty()).then_some(tree)
     }
 
-    pub(super) fn root(&self) -> Value<'_, 'a> {
-        Value { tree: self, index: 0 }
+    pub(super) fn root(&self) -> TreeValue<'_, 'a> {
+        TreeValue { tree: self, index: 0 }
     }
 
     fn leaf(&mut self, key: u32, value: usize) {
@@ -85,7 +85,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-impl<'t, 'a> Value<'t, 'a> {
+impl<'t, 'a> TreeValue<'t, 'a> {
     /// The name under which this value stands in its object; empty for elements of arrays.
     pub(super) fn key(self) -> &'a str {
         match self.tree.items[self.index].key {
@@ -95,28 +95,28 @@ impl<'t, 'a> Value<'t, 'a> {
     }
 
     /// The members or elements of this value, in order.
-    pub(super) fn children(self) -> impl Iterator<Item = Value<'t, 'a>> {
+    pub(super) fn children(self) -> impl Iterator<Item = TreeValue<'t, 'a>> {
         let end = self.end();
         let mut next = self.index + 1;
         std::iter::from_fn(move || {
-            let child = (next < end).then_some(Value { tree: self.tree, index: next })?;
+            let child = (next < end).then_some(TreeValue { tree: self.tree, index: next })?;
             next = child.end();
             Some(child)
         })
     }
 
     /// This value and everything inside it, parents before children.
-    pub(super) fn walk(self) -> impl Iterator<Item = Value<'t, 'a>> {
-        (self.index..self.end()).map(move |index| Value { tree: self.tree, index })
+    pub(super) fn walk(self) -> impl Iterator<Item = TreeValue<'t, 'a>> {
+        (self.index..self.end()).map(move |index| TreeValue { tree: self.tree, index })
     }
 
     /// The member with a name.
-    pub(super) fn get(self, name: &str) -> Option<Value<'t, 'a>> {
+    pub(super) fn get(self, name: &str) -> Option<TreeValue<'t, 'a>> {
         self.children().find(|child| child.key() == name)
     }
 
     /// The only member of an object or element of an array: from a node to what it is.
-    pub(super) fn only(self) -> Option<Value<'t, 'a>> {
+    pub(super) fn only(self) -> Option<TreeValue<'t, 'a>> {
         self.children().next()
     }
 
@@ -146,12 +146,12 @@ impl<'t, 'a> Value<'t, 'a> {
 
     /// The text of a string member; empty when there is none.
     pub(super) fn text_of(self, name: &str) -> &'a str {
-        self.get(name).map_or("", Value::text)
+        self.get(name).map_or("", TreeValue::text)
     }
 
     /// Whether a member is there and true.
     pub(super) fn flag(self, name: &str) -> bool {
-        self.get(name).is_some_and(Value::is_true)
+        self.get(name).is_some_and(TreeValue::is_true)
     }
 
     fn end(self) -> usize {
@@ -217,7 +217,10 @@ mod tests {
         assert!(list.children().nth(1).unwrap().get("location").is_none());
         assert_eq!(a.get("e").unwrap().number(), -12);
         assert_eq!(tree.root().get("f").unwrap().children().count(), 0);
-        assert_eq!(tree.root().walk().map(Value::key).collect::<Vec<_>>(), ["", "a", "b", "", "c", "", "d", "e", "f"]);
+        assert_eq!(
+            tree.root().walk().map(TreeValue::key).collect::<Vec<_>>(),
+            ["", "a", "b", "", "c", "", "d", "e", "f"]
+        );
     }
 
     #[test]

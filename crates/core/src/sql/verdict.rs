@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::facts::{Fact, FactSet};
 use super::hint::Hint;
-use super::own::{BlockStep, Own};
+use super::own::{BlockStep, OwnText};
 use super::statement::StatementKind;
 
 /// What statements a text is made of.
@@ -363,7 +363,7 @@ pub struct Verdict {
     /// Where it wants to run, by a comment in it.
     pub hint: Option<Box<Hint>>,
     /// It names settings of Poolhouse's own.
-    pub own: Option<Box<Own>>,
+    pub own: Option<Box<OwnText>>,
     /// What it does to transaction blocks, in the order of the text.
     pub steps: Box<[BlockStep]>,
 }
@@ -479,10 +479,10 @@ impl Verdict {
             (None, None) => None,
             (None, Some(_)) if nothing(&self) => other.own,
             (Some(_), None) if nothing(&other) => self.own,
-            (Some(Own::Commands(one)), Some(Own::Commands(other))) => {
-                Some(Box::new(Own::Commands(one.iter().chain(other).cloned().collect())))
+            (Some(OwnText::Commands(one)), Some(OwnText::Commands(other))) => {
+                Some(Box::new(OwnText::Commands(one.iter().chain(other).cloned().collect())))
             }
-            _ => Some(Box::new(Own::Misplaced)),
+            _ => Some(Box::new(OwnText::Misplaced)),
         };
         Verdict {
             reason: if keeps_reason { self.reason } else { other.reason },
@@ -531,7 +531,7 @@ impl Verdict {
             settings,
             deallocates,
             unseen: Some(Unseen::dark()),
-            own: either.own.map(|_| Box::new(Own::Misplaced)),
+            own: either.own.map(|_| Box::new(OwnText::Misplaced)),
             ..either
         }
     }

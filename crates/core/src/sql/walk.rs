@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 use super::census::body;
 use super::definitions;
 use super::facts::{Fact, FactSet};
-use super::functions::{self, Kind};
-use super::own::{self, BlockStep, Own, OwnCommand};
+use super::functions::{self, FunctionKind};
+use super::own::{self, BlockStep, OwnCommand, OwnText};
 use super::statement::StatementKind;
-use super::tree::{Tree, Value, unescape};
+use super::tree::{Tree, TreeValue, unescape};
 use super::verdict::{
     Composition, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, SettingChange,
     TransactionControl, Unseen, Verdict,
@@ -30,11 +30,11 @@ pub(super) struct Judgement {
 
 /// Judges a parsed text.
 pub(super) fn judge(tree: &Tree<'_>) -> Judgement {
-    let statements = tree.root().get("stmts").into_iter().flat_map(Value::children);
-    let nodes = statements.filter_map(|statement| statement.get("stmt").and_then(Value::only));
+    let statements = tree.root().get("stmts").into_iter().flat_map(TreeValue::children);
+    let nodes = statements.filter_map(|statement| statement.get("stmt").and_then(TreeValue::only));
     let mut literal = false;
     let verdict = Verdict::join_all(nodes.map(|node| {
-        let mut judge = Judge::default();
+        let mut judge = Walk::default();
         judge.statement(node);
         literal |= judge.literal;
         judge.finish()
@@ -44,7 +44,7 @@ pub(super) fn judge(tree: &Tree<'_>) -> Judgement {
 
 /// The verdict of one statement while it is being found.
 #[derive(Default)]
-struct Judge {
+struct Walk {
     kind: Option<StatementKind>,
     facts: FactSet,
     /// The first thing that speaks against reading.
@@ -81,7 +81,7 @@ enum Calls {
     Later,
 }
 
-impl Judge {
+impl Walk {
     fn finish(mut self) -> Verdict {
         if self.names_settings && self.updates {
             self.dark();
@@ -106,8 +106,8 @@ impl Judge {
             defaults: self.defaults,
             customs: self.customs.into_iter().collect(),
             own: match self.own {
-                _ if self.misplaced => Some(Box::new(Own::Misplaced)),
-                own => own.map(|command| Box::new(Own::Commands([command].into()))),
+                _ if self.misplaced => Some(Box::new(OwnText::Misplaced)),
+                own => own.map(|command| Box::new(OwnText::Commands([command].into()))),
             },
             steps: self.step.into_iter().collect(),
             ..Verdict::default()
@@ -143,7 +143,7 @@ impl Judge {
     }
 
     /// Judges the statement, by its node.
-    fn statement(&mut self, node: Value<'_, '_>) {
+    fn statement(&mut self, node: TreeValue<'_, '_>) {
         let Some(kind) = StatementKind::of_node(node.key()) else { return self.unknown_node() };
         self.kind.get_or_insert(kind);
         if definitions::defines(kind, node) {
@@ -171,7 +171,7 @@ impl Judge {
                 self.pins.insert(Pin::Prepare);
                 self.names.push(NameUse::Prepares(unescape(node.text_of("name")).into()));
             }
-            StatementKind::DeclareCursor if node.get("options").map_or(0, Value::number) & CURSOR_OPT_HOLD != 0 => {
+            StatementKind::DeclareCursor if node.get("options").map_or(0, TreeValue::number) & CURSOR_OPT_HOLD != 0 => {
                 self.pins.insert(Pin::HoldCursor);
             }
             StatementKind::Do => self.block(node),
@@ -194,7 +194,7 @@ impl Judge {
     }
 
     /// DO: its text is looked at when it is of a language that can be.
-    fn block(&mut self, node: Value<'_, '_>) {
+    fn block(&mut self, node: TreeValue<'_, '_>) {
         (self.opaque, self.literal) = (true, true);
         let language = option(node, "language").and_then(option_text).map(unescape);
         let plain = language.is_none_or(|language| language == "plpgsql");
@@ -219,24 +219,24 @@ impl Judge {
     }
 
     /// CREATE FUNCTION: until the catalog has been read anew, only its text tells which settings it may change.
-    fn new_function(&mut self, node: Value<'_, '_>) {
+    fn new_function(&mut self, node: TreeValue<'_, '_>) {
         self.literal = true;
-        let texts = option(node, "as").into_iter().flat_map(Value::walk);
+        let texts = option(node, "as").into_iter().flat_map(TreeValue::walk);
         let texts = texts.filter(|value| value.key() == "sval").map(|value| unescape(value.text()));
         self.customs.extend(texts.flat_map(|text| body::scan(&text).customs));
     }
 
     /// EXPLAIN reads what it explains without running it, and with ANALYZE is what it runs. The value of the option
     /// (`ANALYZE false`) is not looked at, so that it need not be known.
-    fn explain(&mut self, node: Value<'_, '_>) {
-        let Some(inner) = node.get("query").and_then(Value::only) else {
+    fn explain(&mut self, node: TreeValue<'_, '_>) {
+        let Some(inner) = node.get("query").and_then(TreeValue::only) else {
             return self.unknown_node();
         };
         let analyze = node
             .get("options")
             .into_iter()
-            .flat_map(Value::children)
-            .filter_map(Value::only)
+            .flat_map(TreeValue::children)
+            .filter_map(TreeValue::only)
             .any(|option| option.text_of("defname") == "analyze");
         if analyze {
             return self.statement(inner);
@@ -251,7 +251,7 @@ impl Judge {
     }
 
     /// Looks at everything inside a statement.
-    fn contents(&mut self, statement: Value<'_, '_>, calls: Calls) {
+    fn contents(&mut self, statement: TreeValue<'_, '_>, calls: Calls) {
         let mut schema = "";
         // A temporary table that ends with its transaction keeps nothing beyond it.
         let drops = statement.walk().any(|value| value.text() == "ONCOMMIT_DROP");
@@ -306,7 +306,7 @@ impl Judge {
     }
 
     /// Notes the prepared statements that a statement runs or, in EXPLAIN, plans.
-    fn executes(&mut self, node: Value<'_, '_>) {
+    fn executes(&mut self, node: TreeValue<'_, '_>) {
         for execute in node.walk().filter(|value| value.key() == "ExecuteStmt") {
             self.names.push(NameUse::Executes(unescape(execute.text_of("name")).into()));
         }
@@ -332,21 +332,21 @@ impl Judge {
     }
 
     /// A function call.
-    fn call(&mut self, call: Value<'_, '_>) {
+    fn call(&mut self, call: TreeValue<'_, '_>) {
         let Some(parts) = call.get("funcname") else { return };
         let name = last_part(parts);
-        let kind = if is_built_in(parts) { functions::kind(name) } else { Kind::Unknown };
+        let kind = if is_built_in(parts) { functions::kind(name) } else { FunctionKind::Unknown };
         let owned = || unescape(name).into();
         match kind {
-            Kind::Steady => return,
-            Kind::Volatile => self.write(Fact::CallsVolatile, || Reason::VolatileFunction(owned())),
-            Kind::Session => self.write(Fact::AsksSession, || Reason::SessionState(owned())),
-            Kind::Node => self.write(Fact::AsksNode, || Reason::NodeLocal(owned())),
-            Kind::RunsText => {
+            FunctionKind::Steady => return,
+            FunctionKind::Volatile => self.write(Fact::CallsVolatile, || Reason::VolatileFunction(owned())),
+            FunctionKind::Session => self.write(Fact::AsksSession, || Reason::SessionState(owned())),
+            FunctionKind::Node => self.write(Fact::AsksNode, || Reason::NodeLocal(owned())),
+            FunctionKind::RunsText => {
                 self.dark();
                 self.write(Fact::CallsVolatile, || Reason::VolatileFunction(owned()));
             }
-            Kind::Unknown => return self.unknown_function(owned()),
+            FunctionKind::Unknown => return self.unknown_function(owned()),
         }
         self.facts = self.facts.union(functions::facts(name));
         match name {
@@ -360,9 +360,9 @@ impl Judge {
     }
 
     /// `set_config(name, value, is_local)`: what changes is in the arguments, when they are constants.
-    fn set_config(&mut self, call: Value<'_, '_>) {
+    fn set_config(&mut self, call: TreeValue<'_, '_>) {
         self.literal = true;
-        let mut arguments = call.get("args").into_iter().flat_map(Value::children);
+        let mut arguments = call.get("args").into_iter().flat_map(TreeValue::children);
         let (name, value, local) = (arguments.next(), arguments.next(), arguments.next());
         self.misplaced |= name.and_then(constant_text).is_some_and(own::is_own_setting);
         let local = local.and_then(constant).and_then(|constant| constant.get("boolval"));
@@ -398,7 +398,7 @@ impl Judge {
     }
 
     /// SET and RESET in all their forms.
-    fn variable(&mut self, node: Value<'_, '_>) {
+    fn variable(&mut self, node: TreeValue<'_, '_>) {
         if let Some(command) = own::command(StatementKind::Set, node) {
             self.literal = true;
             self.own = Some(command);
@@ -406,9 +406,9 @@ impl Judge {
         }
         let name = unescape(node.text_of("name"));
         let kind = node.text_of("kind");
-        let arguments = || node.get("args").into_iter().flat_map(Value::children);
+        let arguments = || node.get("args").into_iter().flat_map(TreeValue::children);
         if kind == "VAR_SET_MULTI" && name == "SESSION CHARACTERISTICS" {
-            for option in arguments().filter_map(Value::only) {
+            for option in arguments().filter_map(TreeValue::only) {
                 self.set(&format!("default_{}", option.text_of("defname")), false);
             }
         } else if kind == "VAR_SET_MULTI" || is_of_transaction(&name.to_ascii_lowercase()) {
@@ -430,7 +430,7 @@ impl Judge {
         }
     }
 
-    fn transaction(&mut self, node: Value<'_, '_>) {
+    fn transaction(&mut self, node: TreeValue<'_, '_>) {
         self.step = BlockStep::of(node);
         let chain = node.flag("chain");
         self.transaction = match node.text_of("kind") {
@@ -456,7 +456,7 @@ impl Judge {
     }
 
     /// Composition about a database that nobody else may be connected to.
-    fn database(&mut self, kind: StatementKind, node: Value<'_, '_>) {
+    fn database(&mut self, kind: StatementKind, node: TreeValue<'_, '_>) {
         let name = |key| Some(unescape(node.text_of(key)).into());
         self.vacates = match kind {
             StatementKind::DropDatabase => name("dbname"),
@@ -473,7 +473,7 @@ impl Judge {
     }
 
     /// ALTER ROLE … SET, ALTER DATABASE … SET and their RESET.
-    fn defaults(&mut self, kind: StatementKind, node: Value<'_, '_>) {
+    fn defaults(&mut self, kind: StatementKind, node: TreeValue<'_, '_>) {
         let name = |text: &str| Some(unescape(text)).filter(|name| !name.is_empty()).map(Box::from);
         let role = node.get("role").filter(|role| role.text_of("roletype") == "ROLESPEC_CSTRING");
         let database = if kind == StatementKind::AlterDatabaseSet { "dbname" } else { "database" };
@@ -489,7 +489,7 @@ impl Judge {
         self.settings.push(SettingChange::ResetAll);
     }
 
-    fn deallocate(&mut self, node: Value<'_, '_>) {
+    fn deallocate(&mut self, node: TreeValue<'_, '_>) {
         if node.flag("isall") {
             self.deallocates = Some(Deallocate::All);
             return;
@@ -504,14 +504,14 @@ impl Judge {
 const CURSOR_OPT_HOLD: i64 = 0x20;
 
 /// COPY … TO STDOUT, of a table or a query.
-fn copies_to_client(node: Value<'_, '_>) -> bool {
+fn copies_to_client(node: TreeValue<'_, '_>) -> bool {
     !node.flag("is_from") && !node.flag("is_program") && node.get("filename").is_none()
 }
 
 /// The modes of a transaction that a list of options names.
-fn modes(node: Value<'_, '_>, list: &str) -> Modes {
+fn modes(node: TreeValue<'_, '_>, list: &str) -> Modes {
     let mut modes = Modes::default();
-    for option in node.get(list).into_iter().flat_map(Value::children).filter_map(Value::only) {
+    for option in node.get(list).into_iter().flat_map(TreeValue::children).filter_map(TreeValue::only) {
         let value = option.get("arg").and_then(constant);
         match option.text_of("defname") {
             "transaction_read_only" => {
@@ -538,26 +538,26 @@ fn is_statement(key: &str) -> bool {
 }
 
 /// The parts of a name with dots.
-fn parts<'t, 'a: 't>(names: Value<'t, 'a>) -> impl Iterator<Item = &'a str> {
-    names.children().filter_map(Value::only).map(|part| part.text_of("sval"))
+fn parts<'t, 'a: 't>(names: TreeValue<'t, 'a>) -> impl Iterator<Item = &'a str> {
+    names.children().filter_map(TreeValue::only).map(|part| part.text_of("sval"))
 }
 
-fn last_part<'a>(names: Value<'_, 'a>) -> &'a str {
+fn last_part<'a>(names: TreeValue<'_, 'a>) -> &'a str {
     parts(names).last().unwrap_or("")
 }
 
 /// Whether a name has no schema, or that of the built-in things.
-fn is_built_in(names: Value<'_, '_>) -> bool {
+fn is_built_in(names: TreeValue<'_, '_>) -> bool {
     let count = names.children().count();
     count == 1 || count == 2 && parts(names).next() == Some("pg_catalog")
 }
 
 /// Whether TABLESAMPLE names one of the two methods that come with PostgreSQL.
-fn is_built_in_sampling(names: Value<'_, '_>) -> bool {
+fn is_built_in_sampling(names: TreeValue<'_, '_>) -> bool {
     is_built_in(names) && matches!(last_part(names), "system" | "bernoulli")
 }
 
-fn first_part_is_temporary(names: Value<'_, '_>) -> bool {
+fn first_part_is_temporary(names: TreeValue<'_, '_>) -> bool {
     names.is_array() && names.children().count() > 1 && parts(names).next().is_some_and(is_temporary)
 }
 
@@ -567,14 +567,14 @@ fn is_temporary(schema: &str) -> bool {
 }
 
 /// One of a statement's options, by its name. DO has them in a list of another name.
-fn option<'t, 'a>(node: Value<'t, 'a>, name: &str) -> Option<Value<'t, 'a>> {
+fn option<'t, 'a>(node: TreeValue<'t, 'a>, name: &str) -> Option<TreeValue<'t, 'a>> {
     let list = node.get(if node.key() == "DoStmt" { "args" } else { "options" });
-    let options = list.into_iter().flat_map(Value::children).filter_map(Value::only);
+    let options = list.into_iter().flat_map(TreeValue::children).filter_map(TreeValue::only);
     options.filter(|option| option.text_of("defname") == name).last()
 }
 
 /// The text that an option is given.
-fn option_text<'a>(option: Value<'_, 'a>) -> Option<&'a str> {
+fn option_text<'a>(option: TreeValue<'_, 'a>) -> Option<&'a str> {
     Some(option.get("arg")?.get("String")?.text_of("sval"))
 }
 
@@ -584,7 +584,7 @@ fn names_temporary(path: &str) -> bool {
 }
 
 /// A constant, also below a cast such as `'name'::text`.
-fn constant<'t, 'a>(node: Value<'t, 'a>) -> Option<Value<'t, 'a>> {
+fn constant<'t, 'a>(node: TreeValue<'t, 'a>) -> Option<TreeValue<'t, 'a>> {
     let mut value = if node.key() == "arg" || node.key().is_empty() { node.only()? } else { node };
     while value.key() == "TypeCast" {
         value = value.get("arg")?.only()?;
@@ -593,6 +593,6 @@ fn constant<'t, 'a>(node: Value<'t, 'a>) -> Option<Value<'t, 'a>> {
 }
 
 /// The text of a constant string.
-fn constant_text<'a>(node: Value<'_, 'a>) -> Option<&'a str> {
+fn constant_text<'a>(node: TreeValue<'_, 'a>) -> Option<&'a str> {
     constant(node)?.get("sval").map(|text| text.text_of("sval"))
 }

@@ -13,7 +13,7 @@ use crate::{
     },
     wire::{
         self, ErrorFields,
-        frame::{self, HEADER_BYTES, Reply, Request},
+        frame::{self, ClientMessage, HEADER_BYTES, Reply},
         header, reply, request, startup,
     },
 };
@@ -24,7 +24,7 @@ pub fn frames(bytes: &[u8]) {
     let _ = startup::read(bytes);
     let mut rest = bytes;
     while let Ok(Some(head)) = header(rest) {
-        let _ = (Request::of(head), Reply::of(head.tag));
+        let _ = (ClientMessage::of(head), Reply::of(head.tag));
         let Some((message, after)) = rest.split_at_checked(head.message()) else { break };
         bodies(&message[HEADER_BYTES..]);
         rest = after;

@@ -12,7 +12,7 @@
 use std::{cmp::Ordering, time::Duration, time::Instant};
 
 use super::{
-    Action, Failover, FailoverMode, NodeId, Obstacle, Order, Probe, Role, Testimony,
+    Action, Failover, FailoverMode, NodeId, NodeProbe, Obstacle, Order, Role, Testimony,
     machine::{IDLE_PROBES, Machine, Promotion},
 };
 
@@ -39,17 +39,17 @@ const INQUIRY_ATTEMPTS_MAX: u32 = 3;
 
 /// A replica is, or was, made to ask the primary for a sign of life.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Inquiry {
+pub(super) struct SignOfLife {
     /// Which outage it was for: when the primary was lost.
     lost: Instant,
     started: Instant,
     /// How often it was begun.
     attempts: u32,
-    stage: Stage,
+    stage: OrderStage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum OrderStage {
     UnderWay,
     /// It could not be made, and may be later.
     Failed,
@@ -57,10 +57,10 @@ enum Stage {
     Ended,
 }
 
-impl Inquiry {
+impl SignOfLife {
     fn is_under_way(&self, lost: Instant, now: Instant) -> bool {
         self.lost == lost
-            && self.stage == Stage::UnderWay
+            && self.stage == OrderStage::UnderWay
             && now.saturating_duration_since(self.started) < INQUIRY_LIMIT
     }
 }
@@ -150,7 +150,7 @@ impl Machine {
         let evidence = &mut self.evidence[usize::from(id.0)];
         let (attempts, pause) = match evidence.inquiry.filter(|inquiry| inquiry.lost == lost) {
             Some(inquiry) if inquiry.is_under_way(lost, now) => return false,
-            Some(inquiry) if inquiry.stage == Stage::Failed && inquiry.attempts < INQUIRY_ATTEMPTS_MAX => {
+            Some(inquiry) if inquiry.stage == OrderStage::Failed && inquiry.attempts < INQUIRY_ATTEMPTS_MAX => {
                 (inquiry.attempts, INQUIRY_RETRY)
             }
             Some(_) => return true,
@@ -159,7 +159,8 @@ impl Machine {
         let long_ago = |at: Instant, pause| now.saturating_duration_since(at) >= pause;
         let due = evidence.inquiry.is_none_or(|inquiry| long_ago(inquiry.started, pause));
         if due && evidence.heard.is_none_or(|heard| long_ago(heard, QUIET)) {
-            evidence.inquiry = Some(Inquiry { lost, started: now, attempts: attempts + 1, stage: Stage::UnderWay });
+            evidence.inquiry =
+                Some(SignOfLife { lost, started: now, attempts: attempts + 1, stage: OrderStage::UnderWay });
             actions.push(Action::Inquire(id));
         }
         false
@@ -185,10 +186,10 @@ impl Machine {
         let stage = match testimony {
             Testimony::Answered => {
                 evidence.heard = Some(now);
-                Stage::Ended
+                OrderStage::Ended
             }
-            Testimony::Silent | Testimony::Unable { lasting: true, .. } => Stage::Ended,
-            Testimony::Unable { lasting: false, .. } => Stage::Failed,
+            Testimony::Silent | Testimony::Unable { lasting: true, .. } => OrderStage::Ended,
+            Testimony::Unable { lasting: false, .. } => OrderStage::Failed,
         };
         if let Some(inquiry) = &mut evidence.inquiry {
             inquiry.stage = stage;
@@ -285,6 +286,6 @@ impl Machine {
 }
 
 /// How much WAL a replica has. After a restart without a primary it has received nothing and replayed what it had.
-fn reached(probe: &Probe) -> u64 {
+fn reached(probe: &NodeProbe) -> u64 {
     probe.received.max(probe.lsn)
 }

@@ -9,11 +9,11 @@ const CAPACITY: usize = 512;
 /// Probes of one primary on one timeline; both columns rise.
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
-    entries: Vec<Entry>,
+    entries: Vec<Position>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct Position {
     lsn: u64,
     started: Instant,
 }
@@ -31,7 +31,7 @@ impl History {
         }
         match self.entries.last_mut() {
             Some(last) if last.lsn == lsn => last.started = last.started.max(started),
-            _ => self.entries.push(Entry { lsn, started }),
+            _ => self.entries.push(Position { lsn, started }),
         }
         if self.entries.len() > CAPACITY {
             self.thin();

@@ -10,9 +10,9 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use super::{
-    Action, Failover, FailoverMode, Node, NodeId, NodeSettings, Observation, Order, Probe, Role, Settings, State,
+    Action, Failover, FailoverMode, Node, NodeId, NodeProbe, NodeSettings, Observation, Order, Role, Settings, State,
     Topology,
-    election::Inquiry,
+    election::SignOfLife,
     history::History,
     lag::{Lag, Lags},
 };
@@ -29,7 +29,7 @@ pub(super) struct Evidence {
     /// Asked at least once, with whatever result.
     pub(super) observed: bool,
     /// The last answer; stays while the node is away.
-    pub(super) last: Option<Probe>,
+    pub(super) last: Option<NodeProbe>,
     /// Failed probes in a row.
     pub(super) failures: u32,
     /// A refused connection was counted in `failures` since the last probe.
@@ -54,7 +54,7 @@ pub(super) struct Evidence {
     pub(super) follow_after: Option<Instant>,
     pub(super) asked: Option<Instant>,
     /// The last time that a replica was made to ask the primary for a sign of life.
-    pub(super) inquiry: Option<Inquiry>,
+    pub(super) inquiry: Option<SignOfLife>,
     /// Promotions of this node that failed since the last new primary.
     pub(super) promotions_failed: u32,
     /// The last of them may still happen.
@@ -260,7 +260,7 @@ impl Machine {
         }
     }
 
-    fn take_probe(&mut self, node: NodeId, mut probe: Probe, now: Instant, actions: &mut Vec<Action>) {
+    fn take_probe(&mut self, node: NodeId, mut probe: NodeProbe, now: Instant, actions: &mut Vec<Action>) {
         let evidence = &mut self.evidence[usize::from(node.0)];
         if let Some(last) = &evidence.last {
             if probe.started < last.started {
@@ -440,7 +440,7 @@ impl Machine {
             evidence.is_reachable_replica()
                 && !self.is_foreign(*other)
                 && self.timeline(*other) > self.timeline(id)
-                && (!in_use || evidence.last.as_ref().is_some_and(Probe::hears_primary))
+                && (!in_use || evidence.last.as_ref().is_some_and(NodeProbe::hears_primary))
         };
         self.ids().find(newer).map(Cause::Newer)
     }

@@ -21,9 +21,9 @@ use crate::sql::Lists;
 
 pub use lag::Lag;
 pub use machine::Machine;
-pub use observation::{Action, Observation, Order, Probe, Receiver, Testimony};
-pub use route::{Class, Load, NodeSet, RouteError, Unfit, Wish, lacks_replicas, route, standing};
-pub use rules::{Preference, Rule, Who};
+pub use observation::{Action, NodeProbe, Observation, Order, Receiver, Testimony};
+pub use route::{NodeLoads, NodeNeed, NodeSet, RouteError, Unfit, Wish, lacks_replicas, route, standing};
+pub use rules::{Preference, RoutingRule, Who};
 pub use snapshot::{Failover, Node, Obstacle, State, Topology};
 
 /// A node's place in the cluster's list of nodes.
@@ -117,7 +117,7 @@ pub struct Routing {
     /// What the configuration knows better of functions and tables.
     pub lists: Arc<Lists>,
     /// For sessions by who they are; the first that fits counts.
-    pub rules: Arc<[Rule]>,
+    pub rules: Arc<[RoutingRule]>,
 }
 
 impl Default for Routing {

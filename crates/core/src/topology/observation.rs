@@ -6,7 +6,7 @@ use super::{NodeId, Role};
 
 /// What one node said when it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
+pub struct NodeProbe {
     /// Just before the question was sent: what was committed before that is at or below a primary's `lsn`.
     pub started: Instant,
     /// Whether it is in recovery.
@@ -34,7 +34,7 @@ pub struct Receiver {
     pub heard: Option<Instant>,
 }
 
-impl Probe {
+impl NodeProbe {
     /// Whether this is a replica that holds its connection to the server that it follows. A server that hangs, and a network
     /// that swallows what it sends, leave such a connection in place for `wal_receiver_timeout`, 60 s by default.
     pub fn hears_primary(&self) -> bool {
@@ -74,7 +74,7 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
     /// It answered.
-    Probe(Probe),
+    Probe(NodeProbe),
     /// It did not answer in time, or with an error.
     ProbeFailed {
         /// For people.

@@ -16,7 +16,7 @@ use super::{Balance, Consistency, NodeId, Reads, Role, Routing, State, Topology}
 
 /// What a statement needs of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum NodeNeed {
     /// Surely only reads.
     Read,
     /// May write, or is not certain to read only: the primary.
@@ -31,7 +31,7 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wish<'a> {
     /// What it needs of a node.
-    pub class: Class,
+    pub class: NodeNeed,
     /// When the last write was answered that it must see; `None` = there is none.
     pub after: Option<Instant>,
     /// The WAL position that it must see, as the session says itself.
@@ -82,7 +82,7 @@ impl NodeSet {
 }
 
 /// What the nodes have to do.
-pub trait Load {
+pub trait NodeLoads {
     /// How many connections of a node are lent.
     fn busy(&self, id: NodeId) -> usize;
 
@@ -97,7 +97,7 @@ pub trait Load {
     }
 }
 
-impl<F: Fn(NodeId) -> usize> Load for F {
+impl<F: Fn(NodeId) -> usize> NodeLoads for F {
     fn busy(&self, id: NodeId) -> usize {
         self(id)
     }
@@ -134,16 +134,16 @@ pub fn route(
     topology: &Topology,
     routing: &Routing,
     wish: Wish<'_>,
-    load: &dyn Load,
+    load: &dyn NodeLoads,
     seed: u64,
     now: Instant,
 ) -> Result<NodeId, RouteError> {
-    let reader = match Choice::of(topology, routing, wish, now) {
-        Choice::Primary => return topology.primary.ok_or(RouteError::NoPrimary),
-        Choice::Node(id, reader) => {
+    let reader = match Candidates::of(topology, routing, wish, now) {
+        Candidates::Primary => return topology.primary.ok_or(RouteError::NoPrimary),
+        Candidates::Node(id, reader) => {
             return reader.standing(id, true).map(|()| id).map_err(|_| RouteError::NodeUnfit);
         }
-        Choice::Reader(reader) => reader,
+        Candidates::Reader(reader) => reader,
     };
     let replicas_only = reader.replicas_only;
     let fit = |id: NodeId| reader.standing(id, false).is_ok();
@@ -179,12 +179,12 @@ fn ease(topology: &Topology, id: NodeId, now: Instant) -> f64 {
 /// # Errors
 /// Why not.
 pub fn standing(topology: &Topology, routing: &Routing, wish: Wish<'_>, id: NodeId, now: Instant) -> Result<(), Unfit> {
-    match Choice::of(topology, routing, wish, now) {
-        Choice::Primary if topology.primary == Some(id) => Ok(()),
-        Choice::Primary => Err(Unfit::NotPrimary),
-        Choice::Node(named, _) if named != id => Err(Unfit::NotNamed),
-        Choice::Node(_, reader) => reader.standing(id, true),
-        Choice::Reader(reader) => reader.standing(id, false),
+    match Candidates::of(topology, routing, wish, now) {
+        Candidates::Primary if topology.primary == Some(id) => Ok(()),
+        Candidates::Primary => Err(Unfit::NotPrimary),
+        Candidates::Node(named, _) if named != id => Err(Unfit::NotNamed),
+        Candidates::Node(_, reader) => reader.standing(id, true),
+        Candidates::Reader(reader) => reader.standing(id, false),
     }
 }
 
@@ -192,7 +192,7 @@ pub fn standing(topology: &Topology, routing: &Routing, wish: Wish<'_>, id: Node
 pub fn lacks_replicas(topology: &Topology, routing: &Routing, wish: Wish<'_>, now: Instant) -> bool {
     let sees = wish.lsn.is_some() || wish.after.is_some() && routing.consistency != Consistency::Eventual;
     let lacks = |id| standing(topology, routing, wish, id, now) == Err(Unfit::LacksWrite);
-    sees && matches!(wish.class, Class::Read | Class::Replica) && topology.ids().any(lacks)
+    sees && matches!(wish.class, NodeNeed::Read | NodeNeed::Replica) && topology.ids().any(lacks)
 }
 
 /// Why a node is not one of those among which the one for a statement is picked.
@@ -245,20 +245,20 @@ impl fmt::Display for Unfit {
 }
 
 /// Among which nodes to pick.
-enum Choice<'a> {
+enum Candidates<'a> {
     Primary,
     Node(NodeId, Reader<'a>),
     Reader(Reader<'a>),
 }
 
-impl<'a> Choice<'a> {
-    fn of(topology: &'a Topology, routing: &Routing, wish: Wish<'a>, now: Instant) -> Choice<'a> {
+impl<'a> Candidates<'a> {
+    fn of(topology: &'a Topology, routing: &Routing, wish: Wish<'a>, now: Instant) -> Candidates<'a> {
         let alone = topology.only().is_some();
         match wish.class {
-            Class::Write => Choice::Primary,
-            Class::Read if routing.reads == Reads::Primary && !alone => Choice::Primary,
-            Class::Node(id) => Choice::Node(id, Reader::new(topology, routing, wish, now)),
-            Class::Read | Class::Replica => Choice::Reader(Reader::new(topology, routing, wish, now)),
+            NodeNeed::Write => Candidates::Primary,
+            NodeNeed::Read if routing.reads == Reads::Primary && !alone => Candidates::Primary,
+            NodeNeed::Node(id) => Candidates::Node(id, Reader::new(topology, routing, wish, now)),
+            NodeNeed::Read | NodeNeed::Replica => Candidates::Reader(Reader::new(topology, routing, wish, now)),
         }
     }
 }
@@ -287,18 +287,18 @@ impl<'a> Reader<'a> {
             topology.primary.and_then(|id| topology.node(id)).is_some_and(|primary| primary.state == State::Up);
         let reference = if primary_up { Some(now) } else { topology.primary_seen };
         let with_primary = match wish.class {
-            Class::Replica => false,
-            Class::Node(_) => true,
-            Class::Read | Class::Write => primary_up && routing.reads == Reads::Any,
+            NodeNeed::Replica => false,
+            NodeNeed::Node(_) => true,
+            NodeNeed::Read | NodeNeed::Write => primary_up && routing.reads == Reads::Any,
         };
-        let named = matches!(wish.class, Class::Node(_));
+        let named = matches!(wish.class, NodeNeed::Node(_));
         let max_lag = routing.max_lag.filter(|_| !named);
         Reader {
             topology,
             wish,
             with_primary,
-            replicas_only: wish.class == Class::Replica
-                || wish.class == Class::Read && !routing.fallback && !with_primary,
+            replicas_only: wish.class == NodeNeed::Replica
+                || wish.class == NodeNeed::Read && !routing.fallback && !with_primary,
             after: wish.after.filter(|_| routing.consistency != Consistency::Eventual),
             lsn: wish.lsn,
             floor: max_lag.and_then(|lag| reference?.checked_sub(lag)),
@@ -353,7 +353,7 @@ impl<'a> Reader<'a> {
     }
 
     fn has_weight(&self, id: NodeId) -> Result<(), Unfit> {
-        let named = matches!(self.wish.class, Class::Node(_));
+        let named = matches!(self.wish.class, NodeNeed::Node(_));
         if named || self.wish.weight(self.topology, id) > 0.0 { Ok(()) } else { Err(Unfit::Weightless) }
     }
 
@@ -368,7 +368,7 @@ struct Scales<'a> {
     topology: &'a Topology,
     balance: Balance,
     weight: &'a dyn Fn(NodeId) -> f64,
-    load: &'a dyn Load,
+    load: &'a dyn NodeLoads,
     seed: u64,
 }
 

@@ -16,7 +16,7 @@ pub enum Preference {
 
 /// One rule. It is for the sessions that match all that it names.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Rule {
+pub struct RoutingRule {
     /// The user that it logged in as.
     pub user: Option<Pattern>,
     /// By the name that clients ask for.
@@ -40,7 +40,7 @@ pub struct Who<'a> {
     pub application_name: &'a str,
 }
 
-impl Rule {
+impl RoutingRule {
     fn is_for(&self, who: Who<'_>) -> bool {
         let fits = |pattern: &Option<Pattern>, name| pattern.as_ref().is_none_or(|pattern| pattern.is(name));
         fits(&self.user, who.user)
@@ -56,7 +56,7 @@ impl Routing {
     }
 
     /// The rule at a place.
-    pub fn rule(&self, place: Option<u16>) -> Option<&Rule> {
+    pub fn rule(&self, place: Option<u16>) -> Option<&RoutingRule> {
         self.rules.get(usize::from(place?))
     }
 }
@@ -69,9 +69,9 @@ mod tests {
     fn the_first_rule_that_fits_counts() {
         let pattern = |text: &str| Some(Pattern::parse(text).unwrap());
         let rules = [
-            Rule { user: pattern("report"), database: pattern("/^app/"), ..Rule::default() },
-            Rule { application_name: pattern("/cron$/"), ..Rule::default() },
-            Rule { user: pattern("/^re/"), ..Rule::default() },
+            RoutingRule { user: pattern("report"), database: pattern("/^app/"), ..RoutingRule::default() },
+            RoutingRule { application_name: pattern("/cron$/"), ..RoutingRule::default() },
+            RoutingRule { user: pattern("/^re/"), ..RoutingRule::default() },
         ];
         let routing = Routing { rules: rules.into(), ..Routing::default() };
         let rule = |user, database, application_name| routing.rule_for(Who { user, database, application_name });

@@ -29,8 +29,8 @@ fn id(node: usize) -> NodeId {
     NodeId(node as u16)
 }
 
-fn primary(timeline: u32, lsn: u64) -> Probe {
-    Probe {
+fn primary(timeline: u32, lsn: u64) -> NodeProbe {
+    NodeProbe {
         started: Instant::now(),
         role: Role::Primary,
         timeline,
@@ -42,12 +42,16 @@ fn primary(timeline: u32, lsn: u64) -> Probe {
     }
 }
 
-fn replica(timeline: u32, lsn: u64) -> Probe {
-    Probe { role: Role::Replica, receiver: Some(Receiver { streaming: true, heard: None }), ..primary(timeline, lsn) }
+fn replica(timeline: u32, lsn: u64) -> NodeProbe {
+    NodeProbe {
+        role: Role::Replica,
+        receiver: Some(Receiver { streaming: true, heard: None }),
+        ..primary(timeline, lsn)
+    }
 }
 
-fn orphan(timeline: u32, lsn: u64) -> Probe {
-    Probe { receiver: None, ..replica(timeline, lsn) }
+fn orphan(timeline: u32, lsn: u64) -> NodeProbe {
+    NodeProbe { receiver: None, ..replica(timeline, lsn) }
 }
 
 impl Bench {
@@ -77,12 +81,12 @@ impl Bench {
         self
     }
 
-    fn probe(&mut self, node: usize, probe: Probe) -> &mut Bench {
+    fn probe(&mut self, node: usize, probe: NodeProbe) -> &mut Bench {
         let started = self.now;
-        self.see(node, Observation::Probe(Probe { started, ..probe }))
+        self.see(node, Observation::Probe(NodeProbe { started, ..probe }))
     }
 
-    fn probes<const N: usize>(&mut self, probes: [Probe; N]) {
+    fn probes<const N: usize>(&mut self, probes: [NodeProbe; N]) {
         for (node, probe) in probes.into_iter().enumerate() {
             self.probe(node, probe);
         }
@@ -91,7 +95,7 @@ impl Bench {
     /// A replica that holds its connection to the primary, and has heard nothing over it since the start.
     fn hold(&mut self, node: usize) -> &mut Bench {
         let receiver = Receiver { streaming: true, heard: Some(self.start) };
-        self.probe(node, Probe { receiver: Some(receiver), ..replica(1, 100) })
+        self.probe(node, NodeProbe { receiver: Some(receiver), ..replica(1, 100) })
     }
 
     fn testify(&mut self, node: usize, testimony: Testimony) -> &mut Bench {

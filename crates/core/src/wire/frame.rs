@@ -47,7 +47,7 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, Error> {
 
 /// What a client can send once it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
+pub enum ClientMessage {
     /// `B`
     Bind,
     /// `C`
@@ -78,36 +78,36 @@ pub enum Request {
     Terminate,
 }
 
-impl Request {
+impl ClientMessage {
     /// # Errors
     /// [`Error::UnknownMessage`]; [`Error::Length`] when a message that is always short is not.
     #[inline]
-    pub fn of(header: Header) -> Result<Request, Error> {
+    pub fn of(header: Header) -> Result<ClientMessage, Error> {
         let request = match header.tag {
-            b'B' => Request::Bind,
-            b'C' => Request::Close,
-            b'd' => Request::CopyData,
-            b'c' => Request::CopyDone,
-            b'f' => Request::CopyFail,
-            b'D' => Request::Describe,
-            b'E' => Request::Execute,
-            b'H' => Request::Flush,
-            b'F' => Request::FunctionCall,
-            b'P' => Request::Parse,
-            b'p' => Request::Password,
-            b'Q' => Request::Query,
-            b'S' => Request::Sync,
-            b'X' => Request::Terminate,
+            b'B' => ClientMessage::Bind,
+            b'C' => ClientMessage::Close,
+            b'd' => ClientMessage::CopyData,
+            b'c' => ClientMessage::CopyDone,
+            b'f' => ClientMessage::CopyFail,
+            b'D' => ClientMessage::Describe,
+            b'E' => ClientMessage::Execute,
+            b'H' => ClientMessage::Flush,
+            b'F' => ClientMessage::FunctionCall,
+            b'P' => ClientMessage::Parse,
+            b'p' => ClientMessage::Password,
+            b'Q' => ClientMessage::Query,
+            b'S' => ClientMessage::Sync,
+            b'X' => ClientMessage::Terminate,
             tag => return Err(Error::UnknownMessage(tag)),
         };
         let long = matches!(
             request,
-            Request::Bind
-                | Request::CopyData
-                | Request::FunctionCall
-                | Request::Parse
-                | Request::Query
-                | Request::CopyFail
+            ClientMessage::Bind
+                | ClientMessage::CopyData
+                | ClientMessage::FunctionCall
+                | ClientMessage::Parse
+                | ClientMessage::Query
+                | ClientMessage::CopyFail
         );
         if !long && header.body > SHORT_BODY_BYTES_MAX {
             return Err(Error::Length { tag: header.tag, length: header.body as u32 + 4 });
@@ -228,10 +228,10 @@ mod tests {
 
     #[test]
     fn short_messages_must_be_short() {
-        assert!(Request::of(Header { tag: b'S', body: 20_000 }).is_err());
-        assert!(Request::of(Header { tag: b'D', body: 20_000 }).is_err());
-        assert_eq!(Request::of(Header { tag: b'Q', body: 20_000 }), Ok(Request::Query));
-        assert_eq!(Request::of(Header { tag: b'!', body: 0 }), Err(Error::UnknownMessage(b'!')));
+        assert!(ClientMessage::of(Header { tag: b'S', body: 20_000 }).is_err());
+        assert!(ClientMessage::of(Header { tag: b'D', body: 20_000 }).is_err());
+        assert_eq!(ClientMessage::of(Header { tag: b'Q', body: 20_000 }), Ok(ClientMessage::Query));
+        assert_eq!(ClientMessage::of(Header { tag: b'!', body: 0 }), Err(Error::UnknownMessage(b'!')));
     }
 
     proptest! {
@@ -245,7 +245,7 @@ mod tests {
         #[test]
         fn any_bytes_are_judged_without_panic(bytes: Vec<u8>) {
             if let Ok(Some(head)) = header(&bytes) {
-                let _ = Request::of(head);
+                let _ = ClientMessage::of(head);
                 let _ = Reply::of(head.tag);
             }
         }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{
     super::{
-        exchange::Event,
+        exchange::ExchangeEvent,
         lending::cancels_done,
         limits::{CANCEL_LIMIT, ClientLimit},
     },
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     backend::{self, Mess},
-    clients::{LeaveOrder, Place},
-    frontend::errors::{self, Words},
+    clients::{ClientPlace, LeaveOrder},
+    frontend::errors::{self, ErrorWords},
     net::Stream,
 };
 use poolhouse_core::{
@@ -67,17 +67,20 @@ impl Client {
         }
         loop {
             match poll_fn(|cx| self.poll_exchange(cx)).await {
-                Event::Done | Event::Idle => return true,
-                Event::Released if !self.give_back() => self.give_back_late().await,
-                Event::NeedServer(need) => {
+                ExchangeEvent::Done | ExchangeEvent::Idle => return true,
+                ExchangeEvent::Released if !self.give_back() => self.give_back_late().await,
+                ExchangeEvent::NeedServer(need) => {
                     if self.lend(need).await.is_err() {
                         return false;
                     }
                 }
-                Event::Released | Event::NewDefaults => {}
-                Event::ToJudge => self.judge_front().await,
-                Event::Refused(why) => self.leave_replica(why),
-                Event::Left | Event::Failed(_) | Event::ServerLost(_) | Event::Fenced => return false,
+                ExchangeEvent::Released | ExchangeEvent::NewDefaults => {}
+                ExchangeEvent::ToJudge => self.judge_front().await,
+                ExchangeEvent::Refused(why) => self.leave_replica(why),
+                ExchangeEvent::Left
+                | ExchangeEvent::Failed(_)
+                | ExchangeEvent::ServerLost(_)
+                | ExchangeEvent::Fenced => return false,
             }
         }
     }
@@ -131,7 +134,7 @@ impl Client {
         if order.is_at_once() {
             self.cancel_statement().await;
         }
-        self.fail(Words::Ours(errors::ordered(order))).await;
+        self.fail(ErrorWords::Ours(errors::ordered(order))).await;
     }
 
     /// Asks the server to stop what it does for this client.
@@ -154,11 +157,11 @@ impl Client {
         if matches!(limit, ClientLimit::Query(_)) {
             self.cancel_statement().await;
         }
-        self.fail(Words::Ours(report(lasts.unwrap_or_default()))).await;
+        self.fail(ErrorWords::Ours(report(lasts.unwrap_or_default()))).await;
     }
 
     /// Tells the client why it is disconnected. A server connection in use is not used again, unless it idles cleanly.
-    pub(super) async fn fail(mut self: Box<Self>, words: Words) {
+    pub(super) async fn fail(mut self: Box<Self>, words: ErrorWords) {
         if self.exchange.is_none() {
             self.exchange = Some(self.worker.exchange());
         }
@@ -188,7 +191,7 @@ impl Client {
     pub(super) async fn part(mut self: Box<Self>) {
         let mut stream = std::mem::replace(&mut self.stream, Stream::Gone);
         let mut place = self.place.take();
-        place.iter_mut().for_each(Place::leave);
+        place.iter_mut().for_each(ClientPlace::leave);
         drop(self);
         stream.part().await;
         drop(place);

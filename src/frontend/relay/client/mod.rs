@@ -18,7 +18,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{
     counting::{News, Slow},
-    exchange::{Event, Exchange},
+    exchange::{Exchange, ExchangeEvent},
     judge::{ClientJudge, Prejudged},
     kept_back::KeptBack,
     lending::{Acquired, FirstTry, acquire_for_client, at_home, cancels_done, first_try, tell_monitor},
@@ -29,11 +29,11 @@ use super::{
 };
 use crate::{
     backend::{self, ConnectError, ServerManager},
-    clients::{self, Entry, LeaveOrder, Place},
-    databases::{Request, Target, stays},
+    clients::{self, ClientPlace, Entry, LeaveOrder},
+    databases::{NodeRequest, Target, stays},
     frontend::errors::{self, AcquireError},
     metrics::{Account, Count},
-    monitor::Report as NodeReport,
+    monitor::ClientReport,
     net::Stream,
     pool::{CheckoutError, Lease, Waiting},
 };
@@ -79,7 +79,7 @@ pub struct Client {
     /// It had hung up when that was looked at last.
     was_gone: bool,
     /// Frees its place among `max_clients` when the client goes.
-    place: Option<Place>,
+    place: Option<ClientPlace>,
 }
 
 // Every idle client holds one.
@@ -117,7 +117,7 @@ pub enum Leave {
 
 /// What the client's task waits for.
 enum Wake {
-    Event(Event),
+    Event(ExchangeEvent),
     /// The wait in a pool's queue has ended.
     Served(Result<Lease<ServerManager>, CheckoutError<ConnectError>>, NodeId, Need),
     /// The node in whose queue it waited cannot serve it any more.
@@ -149,7 +149,7 @@ pub struct ClientParts {
     pub entry: Entry,
     /// The rule of the configuration that it is under.
     pub rule: Option<u16>,
-    pub place: Place,
+    pub place: ClientPlace,
 }
 
 impl Client {
@@ -248,7 +248,7 @@ impl Client {
     /// What comes of the client and its server connection, and of the hub for a session that listens: it may have to hear of
     /// the hub before it goes on, also when its client has left.
     #[inline]
-    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeEvent> {
         let event = self.poll_event(cx);
         if event.is_pending() && self.session.listens() { self.poll_listening(cx) } else { event }
     }
@@ -262,7 +262,7 @@ impl Client {
 
     /// Nothing else can be done for a session that listens: what the hub has for it.
     #[inline(never)]
-    fn poll_listening(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_listening(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeEvent> {
         // Of one that has left nothing is moved to the hub any more.
         let stays = self.exchange.as_ref().is_some_and(|exchange| exchange.is_deserted());
         loop {
@@ -278,7 +278,7 @@ impl Client {
             match round.attend() {
                 Attended::Nothing => return Poll::Pending,
                 Attended::Moved => {}
-                Attended::Failed(report) => return Poll::Ready(Event::Failed(report)),
+                Attended::Failed(report) => return Poll::Ready(ExchangeEvent::Failed(report)),
             }
             if let Poll::Ready(event) = self.poll_event(cx) {
                 return Poll::Ready(event);
@@ -289,7 +289,7 @@ impl Client {
     /// An idle client: it gets an exchange when it becomes active, or is to move.
     fn poll_activity(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         if !self.stream.has_news() && ready!(self.stream.poll_readable(cx)).is_err() {
-            return Poll::Ready(Wake::Event(Event::Left));
+            return Poll::Ready(Wake::Event(ExchangeEvent::Left));
         }
         if let Some(to) = self.worker.post.destination(&mut self.order_answered) {
             return Poll::Ready(Wake::Move(to));
@@ -298,10 +298,10 @@ impl Client {
         if self.target.is_code_at_rest() { Poll::Ready(Wake::AfterRest) } else { Poll::Pending }
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeEvent> {
         if let Some((lease, _)) = &self.lent {
             if lease.is_fenced() {
-                return Poll::Ready(Event::Fenced);
+                return Poll::Ready(ExchangeEvent::Fenced);
             }
             if std::mem::take(&mut self.looks)
                 && let Some(event) = self.look_at_ends()
@@ -334,14 +334,14 @@ impl Client {
                 // Before the client hears that it is done.
                 self.target.cluster.take_defaults(&new);
             }
-            if !matches!(event, Poll::Ready(Event::NewDefaults)) {
+            if !matches!(event, Poll::Ready(ExchangeEvent::NewDefaults)) {
                 break event;
             }
         };
         if exchange.counting.has_news() || exchange.pipeline.seldom().is_some() {
             self.pass_news();
         }
-        if matches!(event, Poll::Ready(Event::Idle)) {
+        if matches!(event, Poll::Ready(ExchangeEvent::Idle)) {
             // The client's socket has been found dry, so the task is woken when something comes.
             self.rest();
             return Poll::Pending;
@@ -354,7 +354,7 @@ impl Client {
             exchange.count(self.worker.counts_for(&self.target.account));
         }
         let asks = exchange.pipeline.owed.asks();
-        if asks != exchange.shielded && !matches!(event, Poll::Ready(Event::Released)) {
+        if asks != exchange.shielded && !matches!(event, Poll::Ready(ExchangeEvent::Released)) {
             self.shield(asks);
         }
         event
@@ -403,7 +403,7 @@ impl Client {
         } else if let Poll::Ready(served) = Pin::new(&mut queued.waiting).poll(cx) {
             Wake::Served(served, node, need)
         } else if exchange.poll_gone(cx, &mut self.stream).is_ready() || self.poll_notice(cx).is_ready() {
-            Wake::Event(Event::Left)
+            Wake::Event(ExchangeEvent::Left)
         } else {
             return Poll::Pending;
         };
@@ -516,11 +516,11 @@ impl Client {
         }
     }
 
-    fn request(&mut self, need: Need) -> Request {
+    fn request(&mut self, need: Need) -> NodeRequest {
         self.choosing.turns = self.choosing.turns.wrapping_add(1);
         let seed = u64::from(self.choosing.turns) ^ (u64::from(self.entry.slot.process) << 32);
         let after = self.target.must_see(self.choosing.last_write);
-        Request { need, after, lsn: self.session.poolhouse_settings().lsn, rule: self.choosing.rule, seed }
+        NodeRequest { need, after, lsn: self.session.poolhouse_settings().lsn, rule: self.choosing.rule, seed }
     }
 
     /// The message at the front cannot be served: its error, and the session goes on.
@@ -613,7 +613,7 @@ impl Client {
         let Some(lent) = self.lent.take() else { return };
         let (mut lease, node) = lent;
         if std::mem::take(&mut lease.state.turned) {
-            self.target.cluster.monitor.report(node, NodeReport::Turned);
+            self.target.cluster.monitor.report(node, ClientReport::Turned);
         }
         if let Some(sender) = &lease.sender {
             sender.give_back(self.entry.slot.process, self.session.wrote());
@@ -665,7 +665,7 @@ impl Client {
         let node = &cluster.node(lent.1).name;
         tracing::info!(node, process = lent.0.process(), %error, "lost a server connection in use");
         if !alone {
-            cluster.monitor.report(lent.1, NodeReport::ServerLost { reason: error.to_string() });
+            cluster.monitor.report(lent.1, ClientReport::ServerLost { reason: error.to_string() });
         }
         let Some(exchange) = &mut self.exchange else { return AfterLoss::GoesOn };
         let elsewhere = !alone || exchange.pipeline.was_in_the_way();
@@ -711,15 +711,15 @@ impl Client {
     /// The statement takes long: whether anybody is there still to answer it, and to be answered. A network that swallows what
     /// it is given tells nobody.
     #[cold]
-    fn look_at_ends(&self) -> Option<Event> {
+    fn look_at_ends(&self) -> Option<ExchangeEvent> {
         let (lease, _) = self.lent.as_ref()?;
         let to_servers = self.target.cluster.monitor.settings().tcp.user_timeout;
         if let Some(limit) = to_servers.filter(|limit| lease.stream.is_unheard(*limit)) {
             let error = format!("nothing that was sent was acknowledged within {limit:?}");
-            return Some(Event::ServerLost(io::Error::new(io::ErrorKind::TimedOut, error)));
+            return Some(ExchangeEvent::ServerLost(io::Error::new(io::ErrorKind::TimedOut, error)));
         }
         let to_clients = self.worker.watch.client_timeout();
-        to_clients.is_some_and(|limit| self.stream.is_unheard(limit)).then_some(Event::Left)
+        to_clients.is_some_and(|limit| self.stream.is_unheard(limit)).then_some(ExchangeEvent::Left)
     }
 
     /// The node of the lent server connection is not to be used any more as it was: nothing that comes from there counts.
@@ -776,7 +776,7 @@ impl Client {
                     "a session keeps its server connection"
                 );
                 let since = Instant::now();
-                self.entry.slot.set_pin(Some(clients::Pin { why: why.clone(), since }));
+                self.entry.slot.set_pin(Some(clients::PinnedClient { why: why.clone(), since }));
                 self.pinned_since = Some(since);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.counting.add(Count::Pins, 1);

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     super::{
-        exchange::Event,
+        exchange::ExchangeEvent,
         lending::{Acquired, prove},
         limits::ClientLimit,
     },
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clients::{LeaveOrder, Slot},
     databases::stays,
-    frontend::errors::{AcquireError, Words},
+    frontend::errors::{AcquireError, ErrorWords},
 };
 use poolhouse_core::{
     session::{AfterLoss, Need},
@@ -62,17 +62,17 @@ enum After {
 
 /// A client being served. By hand: what an `async` function keeps lies in several places, and all of them would have to
 /// come into the processor's cache for each turn of the task.
-pub struct Running {
+pub struct ClientTask {
     slot: Arc<Slot>,
     client: Option<Box<Client>>,
     aside: Option<Pin<Box<dyn Future<Output = After> + Send>>>,
 }
 
-impl Future for Running {
+impl Future for ClientTask {
     type Output = Leave;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Leave> {
-        let Running { slot, client, aside } = &mut *self;
+        let ClientTask { slot, client, aside } = &mut *self;
         if slot.calls() > 0 && answer_call(slot, client, aside.is_some()) {
             // With all that it holds.
             (*client, *aside) = (None, None);
@@ -121,7 +121,7 @@ fn answer_call(slot: &Slot, client: &mut Option<Box<Client>>, aside: bool) -> bo
 
 impl Client {
     /// Serves the client until it leaves, fails, is ordered to leave, or is to move to another thread.
-    pub fn run(self: Box<Self>) -> Running {
+    pub fn run(self: Box<Self>) -> ClientTask {
         let slot = self.entry.slot.clone();
         let introduced = Box::pin(async move {
             poll_fn(|cx| {
@@ -131,7 +131,7 @@ impl Client {
             .await;
             After::GoesOn(self)
         });
-        Running { slot, client: None, aside: Some(introduced) }
+        ClientTask { slot, client: None, aside: Some(introduced) }
     }
 
     /// Does what there is to do, as far as that needs no wait.
@@ -161,22 +161,24 @@ impl Client {
         None
     }
 
-    fn on_event(&mut self, event: Event) -> Option<Aside> {
+    fn on_event(&mut self, event: ExchangeEvent) -> Option<Aside> {
         match event {
-            Event::NeedServer(need) if !self.lend_or_queue(need) => Some(Aside::Lend(need)),
-            Event::NeedServer(_) => None,
-            Event::ToJudge => Some(Aside::Judge),
-            Event::Released if !self.give_back() => Some(Aside::GiveBack),
-            Event::Released => None,
-            Event::Left | Event::Done | Event::Idle | Event::NewDefaults => Some(Aside::Desert),
-            Event::Failed(report) => Some(Aside::Fail(report)),
-            Event::Refused(why) => {
+            ExchangeEvent::NeedServer(need) if !self.lend_or_queue(need) => Some(Aside::Lend(need)),
+            ExchangeEvent::NeedServer(_) => None,
+            ExchangeEvent::ToJudge => Some(Aside::Judge),
+            ExchangeEvent::Released if !self.give_back() => Some(Aside::GiveBack),
+            ExchangeEvent::Released => None,
+            ExchangeEvent::Left | ExchangeEvent::Done | ExchangeEvent::Idle | ExchangeEvent::NewDefaults => {
+                Some(Aside::Desert)
+            }
+            ExchangeEvent::Failed(report) => Some(Aside::Fail(report)),
+            ExchangeEvent::Refused(why) => {
                 self.leave_replica(why);
                 None
             }
-            Event::ServerLost(error) => Some(Aside::LoseServer(error)),
-            Event::Fenced if self.leave_fenced() == AfterLoss::Ends => Some(Aside::SayFarewell),
-            Event::Fenced => None,
+            ExchangeEvent::ServerLost(error) => Some(Aside::LoseServer(error)),
+            ExchangeEvent::Fenced if self.leave_fenced() == AfterLoss::Ends => Some(Aside::SayFarewell),
+            ExchangeEvent::Fenced => None,
         }
     }
 
@@ -230,7 +232,7 @@ impl Client {
                 return After::Leaves(Leave::Ended);
             }
             Aside::Fail(report) => {
-                self.fail(Words::Ours(*report)).await;
+                self.fail(ErrorWords::Ours(*report)).await;
                 return After::Leaves(Leave::Ended);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use super::{Event, Exchange, OUTBOX_BYTES_MAX, Turn};
+use super::{Exchange, ExchangeEvent, OUTBOX_BYTES_MAX, Turn};
 use crate::{backend::Server, metrics::Count, net::Stream};
 use poolhouse_core::{
     session::{self, ClientStep, Judge, Outboxes, Session},
@@ -24,7 +24,7 @@ impl Exchange {
         mut server: Option<&mut Server>,
         judge: &impl Judge,
         turn: &mut Turn<'_, '_>,
-    ) -> Option<Event> {
+    ) -> Option<ExchangeEvent> {
         // The rest of a message that is passing must follow, whatever the server has said meanwhile.
         if !self.to_server.is_empty() || (self.held || self.released) && !self.is_cut() {
             return None;
@@ -47,7 +47,7 @@ impl Exchange {
             Poll::Ready(Ok(0) | Err(_)) => {
                 self.exhausted = true;
                 turn.moved |= self.deserted;
-                return (!self.deserted).then_some(Event::Left);
+                return (!self.deserted).then_some(ExchangeEvent::Left);
             }
             Poll::Ready(Ok(bytes)) => {
                 self.counting.add(Count::ClientReceived, bytes);
@@ -69,7 +69,7 @@ impl Exchange {
         mut server: Option<&mut Server>,
         judge: &impl Judge,
         turn: &mut Turn<'_, '_>,
-    ) -> Option<Event> {
+    ) -> Option<ExchangeEvent> {
         let before = self.from_client.used;
         let mut run = before;
         let mut event = None;
@@ -94,13 +94,13 @@ impl Exchange {
                 Ok(Some(head)) => head,
                 Ok(None) => break,
                 Err(error) => {
-                    event = Some(Event::Failed(violation(error)));
+                    event = Some(ExchangeEvent::Failed(violation(error)));
                     break;
                 }
             };
             let shown = self.from_client.shown(head);
             if session::long_text(shown).is_some_and(|text| !judge.knows(text)) {
-                event = Some(Event::ToJudge);
+                event = Some(ExchangeEvent::ToJudge);
                 break;
             }
             let mut out = Outboxes { to_server: &mut self.said_to_server, to_client: &mut self.said_to_client };
@@ -143,7 +143,7 @@ impl Exchange {
                     self.from_client.skip(head.message());
                     run = self.from_client.used;
                 }
-                ClientStep::NeedServer(need) => event = Some(Event::NeedServer(need)),
+                ClientStep::NeedServer(need) => event = Some(ExchangeEvent::NeedServer(need)),
                 ClientStep::Hold => {
                     self.held = true;
                     break;
@@ -153,7 +153,7 @@ impl Exchange {
                     self.from_client.want(head.message(), &mut run, &mut self.to_server);
                     break;
                 }
-                ClientStep::Fail(report) => event = Some(Event::Failed(report)),
+                ClientStep::Fail(report) => event = Some(ExchangeEvent::Failed(report)),
                 ClientStep::Bye => {
                     self.counting.forget_goodbye(head.message());
                     self.from_client.end_run(&mut run, &mut self.to_server);
@@ -162,7 +162,7 @@ impl Exchange {
                     self.exhausted = true;
                     run = self.from_client.used;
                     // Of one that has left already, all that it has said is done first.
-                    event = (!self.deserted).then_some(Event::Left);
+                    event = (!self.deserted).then_some(ExchangeEvent::Left);
                 }
             }
             if event.is_some() {

@@ -2,7 +2,7 @@
 
 use std::{io, task::Poll, time::Instant};
 
-use super::{super::resend::ReplicaRefusal, Event, Exchange, Turn, buffers::CONTROL_BYTES_MAX};
+use super::{super::resend::ReplicaRefusal, Exchange, ExchangeEvent, Turn, buffers::CONTROL_BYTES_MAX};
 use crate::{backend::Server, metrics::Count};
 use poolhouse_core::{
     session::{self, Need, Outboxes, ServerStep, Session},
@@ -21,7 +21,7 @@ impl Exchange {
         session: &mut Session,
         server: &mut Server,
         turn: &mut Turn<'_, '_>,
-    ) -> Option<Event> {
+    ) -> Option<ExchangeEvent> {
         if !self.to_server.is_empty() {
             let bytes = self.to_server.bytes.len();
             match self.to_server.poll_drain(turn.cx, &mut server.stream) {
@@ -46,8 +46,8 @@ impl Exchange {
                 return None;
             }
             match self.from_server.poll_fill(turn.cx, &mut server.stream) {
-                Poll::Ready(Ok(0)) => return Some(Event::ServerLost(io::ErrorKind::UnexpectedEof.into())),
-                Poll::Ready(Err(error)) => return Some(Event::ServerLost(error)),
+                Poll::Ready(Ok(0)) => return Some(ExchangeEvent::ServerLost(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Err(error)) => return Some(ExchangeEvent::ServerLost(error)),
                 Poll::Ready(Ok(bytes)) => {
                     self.counting.add(Count::ServerReceived, bytes);
                     turn.moved = true;
@@ -59,16 +59,16 @@ impl Exchange {
             }
         }
         match self.refusal() {
-            ReplicaRefusal::Whole(why) => return Some(Event::Refused(why)),
+            ReplicaRefusal::Whole(why) => return Some(ExchangeEvent::Refused(why)),
             // Without room its end could never come.
             ReplicaRefusal::Begun(_) if self.from_server.has_room() => return None,
             ReplicaRefusal::Begun(_) | ReplicaRefusal::Not => {}
         }
         if let Some(report) = self.digest_server(session, server, turn) {
-            return Some(Event::Failed(report));
+            return Some(ExchangeEvent::Failed(report));
         }
         if self.pipeline.seldom().is_some_and(|seldom| seldom.new_defaults.is_some()) {
-            return Some(Event::NewDefaults);
+            return Some(ExchangeEvent::NewDefaults);
         }
         self.release_if_done()
     }
@@ -84,8 +84,8 @@ impl Exchange {
     }
 
     /// The session has let go, and nothing of this client is on its way to the server any more.
-    fn release_if_done(&mut self) -> Option<Event> {
-        (self.released && self.to_server.is_empty() && !self.is_cut()).then_some(Event::Released)
+    fn release_if_done(&mut self) -> Option<ExchangeEvent> {
+        (self.released && self.to_server.is_empty() && !self.is_cut()).then_some(ExchangeEvent::Released)
     }
 
     /// Looks at all that has come from the server.

@@ -93,7 +93,7 @@ const _: () = assert!(size_of::<Exchange>() <= 1216);
 
 /// What stops the moving of bytes.
 #[derive(Debug)]
-pub enum Event {
+pub enum ExchangeEvent {
     /// The next message needs a server connection.
     NeedServer(Need),
     /// The message at the front has a text that takes long to judge: [`Exchange::front_text`].
@@ -326,7 +326,7 @@ impl Exchange {
         session: &mut Session,
         server: Option<&mut Server>,
         judge: &impl Judge,
-    ) -> Poll<Event> {
+    ) -> Poll<ExchangeEvent> {
         if !coop::has_budget_remaining() {
             return Turn::end(cx);
         }
@@ -348,7 +348,7 @@ impl Exchange {
         session: &mut Session,
         mut server: Option<&mut Server>,
         judge: &impl Judge,
-    ) -> Poll<Event> {
+    ) -> Poll<ExchangeEvent> {
         loop {
             turn.moved = false;
             if let Some(event) = self.write_client(client, turn) {
@@ -373,14 +373,14 @@ impl Exchange {
         self.counting.pause();
         let unattached = server.is_none();
         if self.deserted {
-            return if unattached || self.is_over() { Poll::Ready(Event::Done) } else { Poll::Pending };
+            return if unattached || self.is_over() { Poll::Ready(ExchangeEvent::Done) } else { Poll::Pending };
         }
         // Whoever is not read now, since the server has to answer first or does not read, may leave all the same.
         if !turn.client_is_dry && self.poll_gone(turn.cx, client).is_ready() {
-            return Poll::Ready(Event::Left);
+            return Poll::Ready(ExchangeEvent::Left);
         }
         if unattached && self.from_client.is_empty() && self.from_client.rest == 0 && self.to_client.is_empty() {
-            return Poll::Ready(Event::Idle);
+            return Poll::Ready(ExchangeEvent::Idle);
         }
         Poll::Pending
     }
@@ -450,7 +450,7 @@ impl Exchange {
         drained
     }
 
-    fn write_client(&mut self, client: &mut Stream, turn: &mut Turn<'_, '_>) -> Option<Event> {
+    fn write_client(&mut self, client: &mut Stream, turn: &mut Turn<'_, '_>) -> Option<ExchangeEvent> {
         if self.to_client.is_empty() {
             return None;
         }
@@ -461,7 +461,7 @@ impl Exchange {
         }
         match self.poll_flush_client(turn.cx, client) {
             Poll::Ready(Ok(())) => turn.moved = true,
-            Poll::Ready(Err(_)) => return Some(Event::Left),
+            Poll::Ready(Err(_)) => return Some(ExchangeEvent::Left),
             Poll::Pending => {}
         }
         None
@@ -479,7 +479,7 @@ impl Turn<'_, '_> {
     }
 
     /// The others' turn; this task goes on behind them.
-    fn end(cx: &Context<'_>) -> Poll<Event> {
+    fn end(cx: &Context<'_>) -> Poll<ExchangeEvent> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }

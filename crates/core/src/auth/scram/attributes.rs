@@ -3,7 +3,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{super::Error, Key};
+use super::{super::Error, ScramKey};
 
 /// Reads a message's attributes in turn.
 pub(super) struct Attributes<'a> {
@@ -77,7 +77,7 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-pub(super) fn decode_key(text: &[u8]) -> Option<Key> {
+pub(super) fn decode_key(text: &[u8]) -> Option<ScramKey> {
     decode(text)?.try_into().ok()
 }
 

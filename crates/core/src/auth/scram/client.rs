@@ -4,7 +4,7 @@
 use subtle::ConstantTimeEq;
 
 use super::{
-    ITERATIONS_MAX, Key, SERVER_MESSAGE_BYTES_MAX,
+    ITERATIONS_MAX, SERVER_MESSAGE_BYTES_MAX, ScramKey,
     attributes::{Attributes, check_length, check_nonce, decode, decode_key, decode_number, encode},
     keys::{client_key, hmac, salted_password, server_key, stored_key, xor},
 };
@@ -23,7 +23,7 @@ pub struct ClientExchange {
 
 enum Prover {
     Password(Vec<u8>),
-    Keys { client_key: Key, server_key: Key, salt: Vec<u8>, iterations: u32 },
+    Keys { client_key: ScramKey, server_key: ScramKey, salt: Vec<u8>, iterations: u32 },
 }
 
 impl ClientExchange {
@@ -91,7 +91,7 @@ impl ClientExchange {
 
 impl Prover {
     /// ClientKey and ServerKey.
-    fn keys(self, offer: &ServerFirst<'_>) -> Result<(Key, Key), Error> {
+    fn keys(self, offer: &ServerFirst<'_>) -> Result<(ScramKey, ScramKey), Error> {
         match self {
             Prover::Password(password) => {
                 let salted = salted_password(&password, &offer.salt, offer.iterations);
@@ -109,7 +109,7 @@ impl Prover {
 
 /// Waits for the server's signature.
 pub struct ClientExpectFinal {
-    server_signature: Key,
+    server_signature: ScramKey,
 }
 
 impl ClientExpectFinal {

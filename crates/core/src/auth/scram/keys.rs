@@ -4,10 +4,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 /// The output of SHA-256; every key, proof and signature of SCRAM-SHA-256 is one.
-pub type Key = [u8; 32];
+pub type ScramKey = [u8; 32];
 
 /// HMAC over the parts one after the other.
-pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> Key {
+pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> ScramKey {
     let mut mac = keyed(key);
     for part in parts {
         mac.update(part);
@@ -16,10 +16,10 @@ pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> Key {
 }
 
 /// `Hi`: PBKDF2 with one block. Half a microsecond for each iteration.
-pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Key {
+pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> ScramKey {
     // Keyed once and copied: keying costs as much as the round itself.
     let keyed = keyed(password);
-    let round = |parts: &[&[u8]]| -> Key {
+    let round = |parts: &[&[u8]]| -> ScramKey {
         let mut mac = keyed.clone();
         parts.iter().for_each(|part| mac.update(part));
         mac.finalize().into_bytes().into()
@@ -33,20 +33,20 @@ pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> 
     sum
 }
 
-pub(super) fn client_key(salted_password: &Key) -> Key {
+pub(super) fn client_key(salted_password: &ScramKey) -> ScramKey {
     hmac(salted_password, &[b"Client Key"])
 }
 
-pub(super) fn server_key(salted_password: &Key) -> Key {
+pub(super) fn server_key(salted_password: &ScramKey) -> ScramKey {
     hmac(salted_password, &[b"Server Key"])
 }
 
-pub(super) fn stored_key(client_key: &Key) -> Key {
+pub(super) fn stored_key(client_key: &ScramKey) -> ScramKey {
     Sha256::digest(client_key).into()
 }
 
 /// Between a client's key and its proof, in both directions.
-pub(super) fn xor(left: &Key, right: &Key) -> Key {
+pub(super) fn xor(left: &ScramKey, right: &ScramKey) -> ScramKey {
     std::array::from_fn(|index| left[index] ^ right[index])
 }
 

@@ -13,7 +13,7 @@ mod tests;
 mod verifier;
 
 pub use client::{ClientExchange, ClientExpectFinal};
-pub use keys::Key;
+pub use keys::ScramKey;
 pub(super) use keys::{keyed_number, made_up_salt};
 pub use server::{Proven, ServerExchange, ServerExpectFinal};
 pub use verifier::{MalformedVerifier, Verifier};

@@ -8,7 +8,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 
 use super::{
-    CLIENT_MESSAGE_BYTES_MAX, Key, Verifier,
+    CLIENT_MESSAGE_BYTES_MAX, ScramKey, Verifier,
     attributes::{Attributes, check_length, check_nonce, decode, decode_key, encode, split_at_comma},
     keys::{hmac, stored_key, xor},
 };
@@ -99,7 +99,7 @@ pub struct Proven {
     /// The data of AuthenticationSASLFinal: proves to the client that we knew its verifier.
     pub server_final: Vec<u8>,
     /// Logs in as the client wherever the same verifier is stored.
-    pub client_key: Key,
+    pub client_key: ScramKey,
     verifier: Verifier,
 }
 
@@ -126,7 +126,7 @@ struct ClientFinal<'a> {
     /// Decoded.
     channel_binding: Vec<u8>,
     nonce: &'a [u8],
-    proof: Key,
+    proof: ScramKey,
     /// client-final-message-without-proof, part of AuthMessage.
     without_proof: &'a [u8],
 }

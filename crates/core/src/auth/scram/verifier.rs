@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    ITERATIONS_DEFAULT, Key, SALT_BYTES,
+    ITERATIONS_DEFAULT, SALT_BYTES, ScramKey,
     attributes::{decode, decode_key, decode_number},
     keys::{client_key, made_up_salt, salted_password, server_key, stored_key},
 };
@@ -14,8 +14,8 @@ use crate::auth::saslprep;
 pub struct Verifier {
     pub(super) iterations: u32,
     pub(super) salt: Vec<u8>,
-    pub(super) stored_key: Key,
-    pub(super) server_key: Key,
+    pub(super) stored_key: ScramKey,
+    pub(super) server_key: ScramKey,
     /// A made-up one, which accepts no proof.
     pub(super) is_mock: bool,
 }

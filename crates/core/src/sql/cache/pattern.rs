@@ -11,9 +11,9 @@
 
 use memchr::memchr;
 
-use super::super::fingerprint::{Keys, PLACES_MAX, Place};
+use super::super::fingerprint::{Keys, LiteralPlace, PLACES_MAX};
 use super::super::hint;
-use super::super::lexer::{CONTINUES_NAME, HIGH, Kind, LOW, Lexer, eight};
+use super::super::lexer::{CONTINUES_NAME, HIGH, LOW, Lexer, TokenKind, eight};
 
 /// Patterns have at most this many bytes that are compared.
 const FIXED_MAX: usize = 1024;
@@ -24,7 +24,7 @@ const KEY_PART: usize = 64;
 pub(super) const BYTES_MAX: usize = FIXED_MAX + PLACES_MAX * size_of::<Gap>();
 
 /// A text, or many that differ in literals and comments only.
-pub(super) struct Pattern {
+pub(super) struct FormPattern {
     /// What is left of the text without its literals and comments.
     fixed: Box<[u8]>,
     gaps: Box<[Gap]>,
@@ -34,14 +34,14 @@ pub(super) struct Pattern {
 struct Gap {
     /// How much of the fixed bytes comes before.
     after: u32,
-    kind: Kind,
+    kind: TokenKind,
     many: bool,
 }
 
 /// A text from which a pattern can be made, before it is known whether that is worth while.
 pub(super) struct Sketch<'a> {
     sql: &'a [u8],
-    places: &'a [Place],
+    places: &'a [LiteralPlace],
     fixed_length: usize,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Sketch<'a> {
     /// For the pattern of all texts that differ from this one in its places only. When one of them directly follows a
     /// byte that might join with another literal, it is the pattern of this text alone. `None` when it would be longer
     /// than `FIXED_MAX`.
-    pub(super) fn of(sql: &'a [u8], places: &'a [Place]) -> Option<Sketch<'a>> {
+    pub(super) fn of(sql: &'a [u8], places: &'a [LiteralPlace]) -> Option<Sketch<'a>> {
         let mut end = 0;
         let mut variable = 0;
         let mut apart = true;
@@ -74,7 +74,7 @@ impl<'a> Sketch<'a> {
         hash.rotate_left(5).wrapping_add(keys.hash(&self.sql[start..]))
     }
 
-    pub(super) fn pattern(&self) -> Pattern {
+    pub(super) fn pattern(&self) -> FormPattern {
         let mut fixed = Vec::with_capacity(self.fixed_length);
         let mut gaps = Vec::with_capacity(self.places.len());
         let mut start = 0;
@@ -84,11 +84,11 @@ impl<'a> Sketch<'a> {
             start = place.end;
         }
         fixed.extend_from_slice(&self.sql[start..]);
-        Pattern { fixed: fixed.into(), gaps: gaps.into() }
+        FormPattern { fixed: fixed.into(), gaps: gaps.into() }
     }
 }
 
-impl Pattern {
+impl FormPattern {
     /// Whether a text is one of those that the pattern stands for.
     #[inline]
     pub(super) fn matches(&self, sql: &[u8]) -> bool {
@@ -125,10 +125,10 @@ impl Gap {
 
 /// Whether a byte in front of a literal, or of space with a comment, belongs to a token that ends there also when
 /// another one of that kind follows. No literal begins with a character of an operator, but a comment does.
-fn is_apart(byte: u8, kind: Kind) -> bool {
+fn is_apart(byte: u8, kind: TokenKind) -> bool {
     match byte {
         b' ' | b'\t' | b'\n' | b'\r' | 0x0c | b',' | b'(' | b')' | b'[' | b']' | b';' => true,
-        b'=' | b'<' | b'>' | b'+' | b'-' | b'*' | b'/' | b'%' | b'|' => kind != Kind::Space,
+        b'=' | b'<' | b'>' | b'+' | b'-' | b'*' | b'/' | b'%' | b'|' => kind != TokenKind::Space,
         _ => false,
     }
 }
@@ -136,11 +136,11 @@ fn is_apart(byte: u8, kind: Kind) -> bool {
 /// Whether what stands in a place neither is a hint, nor has a NUL, which makes the whole text unreadable, nor changes whether the
 /// whole text is UTF-8.
 #[inline]
-fn is_harmless(kind: Kind, value: &[u8]) -> bool {
-    if matches!(kind, Kind::Integer | Kind::Number) {
+fn is_harmless(kind: TokenKind, value: &[u8]) -> bool {
+    if matches!(kind, TokenKind::Integer | TokenKind::Number) {
         return true;
     }
-    if kind == Kind::Space && hint::is_in(value) {
+    if kind == TokenKind::Space && hint::is_in(value) {
         return false;
     }
     let mut at = 0;
@@ -227,7 +227,7 @@ mod tests {
         (buffer.write(0, sql) == Form::Regular).then(|| buffer.form().to_vec())
     }
 
-    fn pattern(sql: &str) -> Pattern {
+    fn pattern(sql: &str) -> FormPattern {
         let mut buffer = Buffer::default();
         let places = if buffer.write(0, sql.as_bytes()) == Form::Regular { buffer.places() } else { &[] };
         Sketch::of(sql.as_bytes(), places).expect("the text is short").pattern()

@@ -3,7 +3,7 @@
 //! in the extensions' own sources and manuals. A library that was loaded without an extension, any other function in C
 //! and every language but SQL and PL/pgSQL count as if they may do anything.
 
-use crate::sql::functions::{self, Kind};
+use crate::sql::functions::{self, FunctionKind};
 
 /// Whether a function of PostgreSQL's own, by its name, may change the state of the session, or runs a text.
 pub(in crate::sql) fn touches_session(name: &str) -> bool {
@@ -11,7 +11,7 @@ pub(in crate::sql) fn touches_session(name: &str) -> bool {
     lock && !name.contains("_xact_")
         || name.starts_with("binary_upgrade_")
         || TOUCHING.contains(&name)
-        || functions::kind(name) == Kind::RunsText
+        || functions::kind(name) == FunctionKind::RunsText
 }
 
 /// A condition in SQL on `proname` for the functions that `touches_session`.

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use super::assumed;
 use crate::sql::{
-    functions::{self, Kind as Function},
-    lexer::{Kind, Lexer},
+    functions::{self, FunctionKind as Function},
+    lexer::{Lexer, TokenKind},
 };
 
 /// What was found in a body.
@@ -81,7 +81,7 @@ pub(super) fn names_temporary(text: &str) -> bool {
 }
 
 struct Scan<'a> {
-    tokens: Vec<(Kind, &'a str)>,
+    tokens: Vec<(TokenKind, &'a str)>,
     body: Body,
     /// It runs a text that is made, or given.
     runs_text: bool,
@@ -135,15 +135,15 @@ impl Body {
 }
 
 /// All tokens but white space and comments.
-fn tokens(text: &str) -> Vec<(Kind, &str)> {
+fn tokens(text: &str) -> Vec<(TokenKind, &str)> {
     let mut lexer = Lexer::new(text.as_bytes());
     let mut tokens = Vec::new();
     while let Some(token) = lexer.next() {
-        if token.kind != Kind::Space {
+        if token.kind != TokenKind::Space {
             // Tokens end at ASCII characters, or where the text ends.
             let (kind, text) = match text.get(token.start..token.end) {
                 Some(text) => (token.kind, text),
-                None => (Kind::Irregular, ""),
+                None => (TokenKind::Irregular, ""),
             };
             tokens.push((kind, text));
         }
@@ -155,31 +155,31 @@ impl<'a> Scan<'a> {
     fn token(&mut self, at: usize) {
         let (kind, text) = self.tokens[at];
         match kind {
-            Kind::Word => {
+            TokenKind::Word => {
                 let word = text.to_ascii_lowercase();
                 self.word(at, &word);
                 self.name(at, &word);
             }
-            Kind::QuotedName => self.name(at, &text[1..text.len() - 1].replace("\"\"", "\"")),
-            Kind::Text { ambiguous: false } | Kind::EscapeText { coded: false } => {
+            TokenKind::QuotedName => self.name(at, &text[1..text.len() - 1].replace("\"\"", "\"")),
+            TokenKind::Text { ambiguous: false } | TokenKind::EscapeText { coded: false } => {
                 self.body.touches |= names_temporary(text) || is_continued(text);
             }
-            Kind::DollarText => self.body.touches |= names_temporary(text),
+            TokenKind::DollarText => self.body.touches |= names_temporary(text),
             // What these mean cannot be told without more rules than they are worth.
-            Kind::Text { ambiguous: true }
-            | Kind::EscapeText { coded: true }
-            | Kind::UnicodeText
-            | Kind::UnicodeName
-            | Kind::Irregular => (self.body.touches, self.body.writes) = (true, true),
-            Kind::Space
-            | Kind::Parameter
-            | Kind::Integer
-            | Kind::Number
-            | Kind::BitText
-            | Kind::HexText
-            | Kind::Operator
-            | Kind::Mark
-            | Kind::Joint => {}
+            TokenKind::Text { ambiguous: true }
+            | TokenKind::EscapeText { coded: true }
+            | TokenKind::UnicodeText
+            | TokenKind::UnicodeName
+            | TokenKind::Irregular => (self.body.touches, self.body.writes) = (true, true),
+            TokenKind::Space
+            | TokenKind::Parameter
+            | TokenKind::Integer
+            | TokenKind::Number
+            | TokenKind::BitText
+            | TokenKind::HexText
+            | TokenKind::Operator
+            | TokenKind::Mark
+            | TokenKind::Joint => {}
         }
     }
 
@@ -188,7 +188,7 @@ impl<'a> Scan<'a> {
     fn texts(&mut self) {
         let mut begins = false;
         for (kind, text) in &self.tokens {
-            if matches!(kind, Kind::Text { .. } | Kind::EscapeText { .. } | Kind::DollarText) {
+            if matches!(kind, TokenKind::Text { .. } | TokenKind::EscapeText { .. } | TokenKind::DollarText) {
                 let inside = text.trim_start_matches(['e', 'E']).trim_start_matches(['\'', '$']).trim_start();
                 begins |= inside.starts_with(|letter: char| letter.is_ascii_alphabetic()) && inside.contains(' ');
                 self.body.note_text(text);
@@ -260,14 +260,14 @@ impl<'a> Scan<'a> {
             at += 1;
         }
         let part = |at: usize| match self.tokens.get(at)? {
-            (Kind::Word, word) => Some(*word),
-            (Kind::QuotedName, name) => Some(&name[1..name.len() - 1]),
+            (TokenKind::Word, word) => Some(*word),
+            (TokenKind::QuotedName, name) => Some(&name[1..name.len() - 1]),
             _ => None,
         };
         let Some(first) = part(at) else { return };
         let mut name = first.to_ascii_lowercase();
         self.body.sets_any |= name == "seed";
-        while self.tokens.get(at + 1) == Some(&(Kind::Joint, "."))
+        while self.tokens.get(at + 1) == Some(&(TokenKind::Joint, "."))
             && let Some(next) = part(at + 2)
         {
             name = format!("{name}.{}", next.to_ascii_lowercase());
@@ -293,7 +293,7 @@ impl<'a> Scan<'a> {
             return None;
         }
         match self.tokens.get(at)? {
-            (Kind::Text { ambiguous: false }, text) if !is_continued(text) => {
+            (TokenKind::Text { ambiguous: false }, text) if !is_continued(text) => {
                 Some(text[1..text.len() - 1].replace("''", "'").to_ascii_lowercase())
             }
             _ => None,
@@ -303,10 +303,10 @@ impl<'a> Scan<'a> {
     fn begins_statement(&self, at: usize) -> bool {
         let Some(before) = at.checked_sub(1) else { return true };
         match self.tokens[before] {
-            (Kind::Mark, ";") => true,
+            (TokenKind::Mark, ";") => true,
             // The end of a label.
-            (Kind::Operator, operator) => operator.ends_with('>'),
-            (Kind::Word, word) => BEFORE_STATEMENT.iter().any(|known| word.eq_ignore_ascii_case(known)),
+            (TokenKind::Operator, operator) => operator.ends_with('>'),
+            (TokenKind::Word, word) => BEFORE_STATEMENT.iter().any(|known| word.eq_ignore_ascii_case(known)),
             _ => false,
         }
     }
@@ -316,8 +316,8 @@ impl<'a> Scan<'a> {
     fn is_of_transaction(&self, at: usize) -> bool {
         let ends = ["local", "constraints", "transaction"].iter().any(|word| self.is(at + 1, word));
         ends && match self.tokens.get(at + 2) {
-            Some((Kind::Word, word)) => !word.eq_ignore_ascii_case("to"),
-            Some((kind, _)) => *kind == Kind::QuotedName,
+            Some((TokenKind::Word, word)) => !word.eq_ignore_ascii_case("to"),
+            Some((kind, _)) => *kind == TokenKind::QuotedName,
             None => false,
         }
     }
@@ -331,9 +331,9 @@ impl<'a> Scan<'a> {
         let (mut depth, mut commas) = (0, 0);
         for (here, (kind, text)) in self.tokens.iter().enumerate().skip(at + 1) {
             match (*kind, *text) {
-                (Kind::Mark, "(" | "[") => depth += 1,
-                (Kind::Mark, ")" | "]") => depth -= 1,
-                (Kind::Mark, ",") if depth == 1 => commas += 1,
+                (TokenKind::Mark, "(" | "[") => depth += 1,
+                (TokenKind::Mark, ")" | "]") => depth -= 1,
+                (TokenKind::Mark, ",") if depth == 1 => commas += 1,
                 _ => {}
             }
             if depth == 0 {
@@ -345,9 +345,9 @@ impl<'a> Scan<'a> {
 
     /// Whether a token is a certain mark, or a certain word without quotes.
     fn is(&self, at: usize, text: &str) -> bool {
-        self.tokens
-            .get(at)
-            .is_some_and(|(kind, token)| matches!(kind, Kind::Mark | Kind::Word) && token.eq_ignore_ascii_case(text))
+        self.tokens.get(at).is_some_and(|(kind, token)| {
+            matches!(kind, TokenKind::Mark | TokenKind::Word) && token.eq_ignore_ascii_case(text)
+        })
     }
 }
 

@@ -30,12 +30,12 @@ pub use question::{
 };
 
 use super::{
-    functions::{self, Kind},
+    functions::{self, FunctionKind},
     verdict::{Access, Unseen, Verdict},
 };
 
 /// A row of an answer; `None` is NULL.
-pub type Row = Vec<Option<String>>;
+pub type CatalogRow = Vec<Option<String>>;
 
 /// What was read from the server's catalog, before any conclusion.
 #[derive(Debug, Default)]
@@ -184,7 +184,7 @@ pub enum Finding {
 impl Catalog {
     /// Takes in rows of `functions_after` and of `references`, which tell themselves apart by their first column.
     /// Rows of any other kind are passed over.
-    pub fn take(&mut self, rows: &[Row]) {
+    pub fn take(&mut self, rows: &[CatalogRow]) {
         for row in rows {
             let text = |column: usize| row.get(column).and_then(Option::as_deref);
             match text(0) {
@@ -196,7 +196,7 @@ impl Catalog {
                 }
                 Some("b") => {
                     let name = text(1).unwrap_or_default();
-                    if functions::kind(name) == Kind::Unknown {
+                    if functions::kind(name) == FunctionKind::Unknown {
                         self.newer.push((name.into(), text(2) != Some("f")));
                     }
                 }
@@ -245,7 +245,7 @@ impl Catalog {
 impl Function {
     /// What it calls that is not PostgreSQL's own, or not by its name.
     fn called(&self) -> impl Iterator<Item = &Box<str>> {
-        self.calls.iter().filter(|name| functions::kind(name) == Kind::Unknown)
+        self.calls.iter().filter(|name| functions::kind(name) == FunctionKind::Unknown)
     }
 
     /// Columns: see `question::functions_after`.
@@ -322,7 +322,7 @@ impl Census {
         let (mut hidden, mut hidden_sets_any) = (catalog.direct, false);
         for function in &catalog.functions {
             // A function of the same name as one of PostgreSQL's own is not noticed in a statement.
-            let unnoticed = function.column || functions::kind(&function.name) != Kind::Unknown;
+            let unnoticed = function.column || functions::kind(&function.name) != FunctionKind::Unknown;
             let reached = catalog.reached.get(&function.oid).copied().or(unnoticed.then_some(Hidden::READS));
             let Some(all) = functions.get(&function.name).filter(|all| all.touches) else { continue };
             if let Some(mut reached) = reached {
@@ -457,7 +457,7 @@ impl Unseen {
         unseen.sets_any |= body.sets_any;
         let perhaps = std::mem::take(&mut unseen.perhaps).into_vec();
         // PostgreSQL's own have been judged with the body.
-        let others = body.names.iter().filter(|name| functions::kind(name) == Kind::Unknown).cloned();
+        let others = body.names.iter().filter(|name| functions::kind(name) == FunctionKind::Unknown).cloned();
         unseen.perhaps = perhaps.into_iter().chain(others).collect();
     }
 }

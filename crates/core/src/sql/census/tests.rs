@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    Catalog, Census, Finding, Hidden, NAMED_MAX, Row, array_of,
+    Catalog, CatalogRow, Census, Finding, Hidden, NAMED_MAX, array_of,
     body::{Body, scan},
     stamp, version_of,
 };
@@ -268,16 +268,16 @@ fn a_census_exceeds_another_by_what_nobody_knew_of() {
     assert!(writes.exceeds(&plain) && reads.exceeds(&writes) && custom.exceeds(&writes) && any.exceeds(&writes));
 }
 
-fn row(columns: &[&str]) -> Row {
+fn row(columns: &[&str]) -> CatalogRow {
     columns.iter().map(|column| (!column.is_empty()).then(|| (*column).to_owned())).collect()
 }
 
 /// A function of PL/pgSQL or of another language: oid, name, language, volatility and source.
-fn function(oid: &str, name: &str, language: &str, volatility: &str, source: &str) -> Row {
+fn function(oid: &str, name: &str, language: &str, volatility: &str, source: &str) -> CatalogRow {
     row(&["f", oid, name, language, volatility, "f", source, "", "", "", "f"])
 }
 
-fn census(rows: &[Row]) -> Census {
+fn census(rows: &[CatalogRow]) -> Census {
     let mut catalog = Catalog::default();
     catalog.take(rows);
     Census::of(&catalog)
@@ -379,7 +379,7 @@ fn what_is_reached_without_a_name() {
     let setter = function("20001", "setter", "plpgsql", "v", "BEGIN PERFORM inner_setter(); END");
     let inner = function("20002", "inner_setter", "plpgsql", "v", "BEGIN SET a.b = 1; END");
     let plain = function("20003", "plain", "plpgsql", "v", "BEGIN NULL; END");
-    let hidden = |more: &[Row]| {
+    let hidden = |more: &[CatalogRow]| {
         let rows = [&[setter.clone(), inner.clone(), plain.clone()], more].concat();
         census(&rows).hidden()
     };
@@ -586,7 +586,7 @@ proptest! {
 
 #[test]
 fn relations_that_are_read_on_the_primary() {
-    let row = |name: &str, why: &str| -> Row { ["u", name, why].map(|text| Some(text.to_owned())).to_vec() };
+    let row = |name: &str, why: &str| -> CatalogRow { ["u", name, why].map(|text| Some(text.to_owned())).to_vec() };
     let mut catalog = Catalog::default();
     catalog.take(&[row("draft", "u"), row("pair", "S"), row("pair", "u"), row("Numbers", "S")]);
     let census = Census::of(&catalog);

@@ -166,7 +166,7 @@ fn a_probe_that_was_under_way_does_not_answer_a_later_report() {
     let started = bench.now;
     bench.wait(1);
     bench.refuse(2);
-    bench.see(2, Observation::Probe(Probe { started, ..replica(1, 100) }));
+    bench.see(2, Observation::Probe(NodeProbe { started, ..replica(1, 100) }));
     assert_eq!(bench.state(2), State::Suspect { failures: 1 });
     bench.probe(2, replica(1, 100));
     assert_eq!(bench.state(2), State::Up);
@@ -229,7 +229,7 @@ fn a_second_primary_on_the_same_timeline_is_never_used() {
 
 #[test]
 fn a_server_of_another_cluster_is_stale() {
-    let foreign = |probe| Probe { system_identifier: Some(1), ..probe };
+    let foreign = |probe| NodeProbe { system_identifier: Some(1), ..probe };
     let mut bench = Bench::new(&settings(3, FailoverMode::Follow));
     bench.probes([foreign(primary(9, 900)), primary(1, 100), replica(1, 100)]);
     assert_eq!(bench.states(), "stale up* up");
@@ -238,7 +238,7 @@ fn a_server_of_another_cluster_is_stale() {
     bench.wait(1);
     bench.probes([foreign(primary(1, 10)), foreign(replica(1, 10)), foreign(replica(1, 10))]);
     assert_eq!(bench.states(), "up* up up");
-    let hidden = |probe| Probe { system_identifier: None, ..probe };
+    let hidden = |probe| NodeProbe { system_identifier: None, ..probe };
     let mut bench = Bench::new(&settings(2, FailoverMode::Follow));
     bench.probes([hidden(primary(1, 100)), hidden(replica(1, 100))]);
     assert_eq!(bench.states(), "up* up", "not allowed to see it");
@@ -333,9 +333,9 @@ fn signs_of_a_promotion_have_everybody_asked_at_once() {
     assert_eq!(bench.actions, others, "a replica hears the primary no longer");
     bench.probe(1, orphan(1, 100));
     assert_eq!(bench.actions, []);
-    bench.probe(0, Probe { senders: 2, ..primary(1, 100) }).probe(0, Probe { senders: 1, ..primary(1, 100) });
+    bench.probe(0, NodeProbe { senders: 2, ..primary(1, 100) }).probe(0, NodeProbe { senders: 1, ..primary(1, 100) });
     assert_eq!(bench.actions, [Action::ProbeNow(id(1)), Action::ProbeNow(id(2))], "the primary has lost a receiver");
-    bench.probe(0, Probe { senders: 2, ..primary(1, 100) });
+    bench.probe(0, NodeProbe { senders: 2, ..primary(1, 100) });
     assert_eq!(bench.actions, []);
 }
 
@@ -403,20 +403,20 @@ fn a_primary_that_hangs_is_replaced_although_its_connections_stay_open() {
     let hung = bench.now;
     bench.wait(1);
     bench.down(0).wait(1);
-    let holds = |bench: &Bench| Probe { started: bench.now, receiver: heard(hung), ..replica(1, 100) };
+    let holds = |bench: &Bench| NodeProbe { started: bench.now, receiver: heard(hung), ..replica(1, 100) };
     let (one, two) = (holds(&bench), holds(&bench));
     bench.probe(1, one).probe(2, two);
     assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Listening(id(2))), "it may only have nothing to say");
     bench.wait(1);
-    let speaks = Probe { started: bench.now, receiver: heard(bench.now), ..replica(1, 100) };
+    let speaks = NodeProbe { started: bench.now, receiver: heard(bench.now), ..replica(1, 100) };
     bench.probe(1, speaks);
     assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(1))), "it is only we who cannot hear it");
     // The other way to tell: more WAL has come.
     let mut bench = Bench::three(FailoverMode::Promote);
     bench.down(0).wait(4);
-    let more = Probe { started: bench.now, ..replica(1, 101) };
+    let more = NodeProbe { started: bench.now, ..replica(1, 101) };
     bench.probe(1, more);
-    let same = Probe { started: bench.now, ..replica(1, 100) };
+    let same = NodeProbe { started: bench.now, ..replica(1, 100) };
     bench.probe(2, same);
     assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Heard(id(1))));
     // Nothing at all for long enough, although each has asked.
@@ -516,7 +516,7 @@ fn nobody_is_made_to_ask_without_need() {
     bench.fail(0).fail(0).hold(1).hold(2);
     assert!(!inquires(&bench));
     let hears = Receiver { streaming: true, heard: Some(bench.now) };
-    bench.fail(0).probe(1, Probe { receiver: Some(hears), ..replica(1, 100) });
+    bench.fail(0).probe(1, NodeProbe { receiver: Some(hears), ..replica(1, 100) });
     assert!(!inquires(&bench));
     // Where somebody else promotes, or silence never counts.
     for (mode, silence) in [(FailoverMode::Follow, Some(SILENCE)), (FailoverMode::Promote, None)] {
@@ -537,11 +537,11 @@ fn nobody_is_made_to_ask_without_need() {
     assert!(inquires(&bench));
     // In a cascade it may be another replica that answers.
     let mut bench = Bench::three(FailoverMode::Promote);
-    bench.probe(1, Probe { senders: 1, ..replica(1, 100) }).wait(2);
+    bench.probe(1, NodeProbe { senders: 1, ..replica(1, 100) }).wait(2);
     bench.down(0).wait(4);
     bench.hold(2);
     assert!(!inquires(&bench));
-    bench.probe(1, Probe { senders: 1, ..replica(1, 100) });
+    bench.probe(1, NodeProbe { senders: 1, ..replica(1, 100) });
     assert_eq!(bench.actions, [Action::Inquire(id(1))], "the one at its head asks the primary");
 }
 
@@ -553,7 +553,7 @@ fn promotes_the_most_advanced_when_all_replicas_lost_the_primary() {
     bench.wait(1);
     bench.probe(1, orphan(1, 101));
     assert_eq!(failover(&bench), Failover::Waiting(Obstacle::Unproven(id(2))));
-    bench.probe(2, Probe { received: 107, ..orphan(1, 100) });
+    bench.probe(2, NodeProbe { received: 107, ..orphan(1, 100) });
     assert_eq!(bench.actions, [Action::Promote(id(2))]);
     bench.probe(0, primary(1, 100));
     assert_eq!(bench.states(), "stale up up", "too late to come back");
@@ -606,7 +606,7 @@ fn a_replica_that_hears_the_primary_vetoes() {
     bench.down(0);
     bench.wait(1);
     let heard = Some(Receiver { streaming: true, heard: Some(bench.now) });
-    bench.probe(1, orphan(1, 100)).probe(2, Probe { receiver: heard, ..replica(1, 100) });
+    bench.probe(1, orphan(1, 100)).probe(2, NodeProbe { receiver: heard, ..replica(1, 100) });
     assert_eq!((failover(&bench), bench.actions.len()), (Failover::Waiting(Obstacle::Heard(id(2))), 0));
     bench.wait(1);
     bench.probe(0, primary(1, 100));
@@ -661,7 +661,7 @@ fn half_of_the_replicas_must_testify() {
 
 #[test]
 fn a_replica_that_lacks_much_or_may_not_lead_is_not_promoted() {
-    let lost = |bench: &mut Bench, probe: Probe| {
+    let lost = |bench: &mut Bench, probe: NodeProbe| {
         bench.wait(60);
         bench.probe(0, primary(1, 9_000)).down(0);
         bench.wait(1);

@@ -2,8 +2,9 @@
 
 use super::*;
 
-const READ: Wish<'static> = Wish { class: Class::Read, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
-const WRITE: Wish<'static> = Wish { class: Class::Write, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
+const READ: Wish<'static> = Wish { class: NodeNeed::Read, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
+const WRITE: Wish<'static> =
+    Wish { class: NodeNeed::Write, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
 
 fn go(bench: &Bench, routing: &Routing, wish: Wish) -> Result<usize, RouteError> {
     let mut found: Vec<usize> = Vec::new();
@@ -152,7 +153,7 @@ fn replicas_that_lack_something_are_worth_a_wait() {
     assert!(lacks(&bench, Wish { lsn: Some(151), ..READ }, Consistency::Eventual));
     assert!(!lacks(&bench, Wish { lsn: Some(150), ..READ }, Consistency::Session));
     assert!(!lacks(&bench, READ, Consistency::Session));
-    assert!(!lacks(&bench, Wish { class: Class::Write, ..wrote }, Consistency::Session));
+    assert!(!lacks(&bench, Wish { class: NodeNeed::Write, ..wrote }, Consistency::Session));
     bench.down(1).down(2);
     assert!(!lacks(&bench, wrote, Consistency::Session), "nobody is there who could catch up");
 }
@@ -256,7 +257,7 @@ fn what_could_not_be_connected_to_comes_last() {
 #[test]
 fn the_fastest_for_what_it_has_to_do() {
     struct Measured([(usize, f64); 3]);
-    impl Load for Measured {
+    impl NodeLoads for Measured {
         fn busy(&self, id: NodeId) -> usize {
             self.0[usize::from(id.0)].0
         }
@@ -351,7 +352,7 @@ struct Counted {
     given: [f64; 3],
 }
 
-impl Load for Counted {
+impl NodeLoads for Counted {
     fn busy(&self, id: NodeId) -> usize {
         self.busy[usize::from(id.0)]
     }
@@ -435,20 +436,20 @@ fn who_insists_gets_a_replica_or_the_node_and_nothing_else() {
     let wish = |class| Wish { class, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
     for reads in [Reads::Primary, Reads::Replica, Reads::Any] {
         let routing = with(|routing| routing.reads = reads);
-        assert_eq!(go(&bench, &routing, wish(Class::Replica)), Ok(12), "{reads:?}");
+        assert_eq!(go(&bench, &routing, wish(NodeNeed::Replica)), Ok(12), "{reads:?}");
         for node in 0..3 {
-            assert_eq!(go(&bench, &routing, wish(Class::Node(id(node)))), Ok(node), "{reads:?}");
+            assert_eq!(go(&bench, &routing, wish(NodeNeed::Node(id(node)))), Ok(node), "{reads:?}");
         }
     }
     let routing = with(|routing| routing.max_lag = None);
     bench.down(1);
-    assert_eq!(go(&bench, &routing, wish(Class::Node(id(1)))), Err(RouteError::NodeUnfit));
-    assert_eq!(go(&bench, &routing, wish(Class::Node(NodeId(9)))), Err(RouteError::NodeUnfit));
+    assert_eq!(go(&bench, &routing, wish(NodeNeed::Node(id(1)))), Err(RouteError::NodeUnfit));
+    assert_eq!(go(&bench, &routing, wish(NodeNeed::Node(NodeId(9)))), Err(RouteError::NodeUnfit));
     bench.fail(2);
-    assert_eq!(go(&bench, &routing, wish(Class::Replica)), Ok(2), "a suspect one is better than none");
-    assert_eq!(go(&bench, &routing, wish(Class::Node(id(2)))), Ok(2));
+    assert_eq!(go(&bench, &routing, wish(NodeNeed::Replica)), Ok(2), "a suspect one is better than none");
+    assert_eq!(go(&bench, &routing, wish(NodeNeed::Node(id(2)))), Ok(2));
     bench.down(2);
-    assert_eq!(go(&bench, &routing, wish(Class::Replica)), Err(RouteError::NoReplica));
+    assert_eq!(go(&bench, &routing, wish(NodeNeed::Replica)), Err(RouteError::NoReplica));
     assert_eq!(go(&bench, &routing, READ), Ok(0));
 }
 
@@ -468,7 +469,7 @@ fn a_session_may_have_weights_of_its_own() {
     let routing = Routing::default();
     let standing = |node| standing(bench.machine.topology(), &routing, wish, id(node), bench.now);
     assert_eq!([standing(0), standing(1), standing(2)], [Err(Unfit::Primary), Err(Unfit::Weightless), Ok(())]);
-    let named = Wish { class: Class::Node(id(1)), ..wish };
+    let named = Wish { class: NodeNeed::Node(id(1)), ..wish };
     assert_eq!(go(&bench, &routing, named), Ok(1), "who names it gets it");
     let shares = |wish| {
         let routing = with(|routing| routing.balance = Balance::RoundRobin);
@@ -487,7 +488,7 @@ fn each_node_has_its_reason() {
     let routing = with(|routing| routing.max_lag = None);
     assert_eq!(why(&bench, &routing, READ), [Err(Unfit::Primary), Ok(()), Ok(())]);
     assert_eq!(why(&bench, &routing, WRITE), [Ok(()), Err(Unfit::NotPrimary), Err(Unfit::NotPrimary)]);
-    let named = Wish { class: Class::Node(id(2)), after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
+    let named = Wish { class: NodeNeed::Node(id(2)), after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
     assert_eq!(why(&bench, &routing, named), [Err(Unfit::NotNamed), Err(Unfit::NotNamed), Ok(())]);
     let wrote = Wish { after: Some(bench.now), ..READ };
     assert_eq!(why(&bench, &routing, wrote), [Err(Unfit::Primary), Err(Unfit::LacksWrite), Err(Unfit::LacksWrite)]);

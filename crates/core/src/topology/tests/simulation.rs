@@ -62,10 +62,10 @@ impl Server {
         other.branches.iter().any(|(past, end)| *past == self.branch && *end >= self.received)
     }
 
-    fn probe(&self, started: Instant, senders: u32) -> Probe {
+    fn probe(&self, started: Instant, senders: u32) -> NodeProbe {
         let heard = started.checked_sub(STEP * self.silence as u32);
         let receiver = self.streaming.then_some(Receiver { streaming: true, heard });
-        Probe {
+        NodeProbe {
             started,
             role: self.role,
             timeline: self.timeline,
@@ -105,7 +105,7 @@ struct World {
     answers: Vec<Answer>,
     orders: Vec<(u64, Action)>,
     promoting: Option<usize>,
-    last_answer: Vec<Option<Probe>>,
+    last_answer: Vec<Option<NodeProbe>>,
     last_primary: Option<NodeId>,
     highest: u32,
     branches: u64,
@@ -325,18 +325,18 @@ impl World {
         for index in 0..self.sessions.len() {
             let seed = self.dice.roll(u64::MAX);
             let class = match seed % 6 {
-                0 | 1 => Class::Write,
-                2 => Class::Replica,
-                3 => Class::Node(NodeId(0)),
-                _ => Class::Read,
+                0 | 1 => NodeNeed::Write,
+                2 => NodeNeed::Replica,
+                3 => NodeNeed::Node(NodeId(0)),
+                _ => NodeNeed::Read,
             };
             let after = self.sessions[index].wrote.map(|(_, _, at)| at);
             let now = self.now();
             let wish = Wish { class, after, lsn: None, weights: None, avoid: NodeSet::NONE };
             let Ok(node) = route(self.machine.topology(), &routing, wish, &|_| 0, seed, now) else { continue };
             match class {
-                Class::Write => self.write(index, node),
-                Class::Read | Class::Replica | Class::Node(_) => self.read(index, node),
+                NodeNeed::Write => self.write(index, node),
+                NodeNeed::Read | NodeNeed::Replica | NodeNeed::Node(_) => self.read(index, node),
             }
         }
     }
@@ -508,9 +508,9 @@ impl World {
         assert_eq!((topology.primary, self.promoting), (None, None), "seed {seed}");
         let old = self.last_primary.expect("a primary was known");
         assert_eq!(topology.nodes[usize::from(old.0)].state, State::Down, "seed {seed}");
-        let hears = |probe: &Option<Probe>| {
-            let heard = |probe: &Probe| probe.receiver.and_then(|receiver| receiver.heard);
-            let lately = |probe: &Probe| heard(probe).is_some_and(|at| probe.started.duration_since(at) < SILENCE);
+        let hears = |probe: &Option<NodeProbe>| {
+            let heard = |probe: &NodeProbe| probe.receiver.and_then(|receiver| receiver.heard);
+            let lately = |probe: &NodeProbe| heard(probe).is_some_and(|at| probe.started.duration_since(at) < SILENCE);
             probe.as_ref().is_some_and(|probe| probe.hears_primary() && lately(probe))
         };
         assert!(!self.last_answer.iter().any(hears), "seed {seed}: a replica still hears the primary");
@@ -601,7 +601,7 @@ fn off_keeps_its_promises() {
 
 fn any_observation() -> impl Strategy<Value = Observation> {
     let probe = (any::<bool>(), 0_u32..4, 0_u64..6, any::<Option<bool>>(), 1_u64..3).prop_map(
-        |(is_primary, timeline, lsn, streaming, system)| Probe {
+        |(is_primary, timeline, lsn, streaming, system)| NodeProbe {
             role: if is_primary { Role::Primary } else { Role::Replica },
             receiver: streaming.map(|streaming| Receiver { streaming, heard: None }),
             system_identifier: Some(system),
@@ -661,7 +661,7 @@ proptest! {
                 }
             }
             for seed in 0..4 {
-                let wish = Wish { class: Class::Write, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
+                let wish = Wish { class: NodeNeed::Write, after: None, lsn: None, weights: None, avoid: NodeSet::NONE };
                 let node = route(topology, &Routing::default(), wish, &|_| 0, seed, bench.now);
                 prop_assert_eq!(node.ok(), topology.primary);
             }
