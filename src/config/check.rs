@@ -290,6 +290,10 @@ fn check_user(entry: &raw::Entry<'_>, user: &keys::User<'_>, in_file: bool, meth
     if entry.name.is_empty() {
         findings.mistake(&entry.item.place, "is a user without a name", "write it like [users.alice]");
     }
+    if entry.name == "*" {
+        let what = "is a user by the very name \"*\": there is no entry for all other users";
+        findings.warning(&entry.item.place, what, "put what goes for all under [pool] or [databases.X.pool]");
+    }
     match &user.password {
         None if !in_file && method != Method::Trust && matches!(entry.item.value, DeValue::Table(_)) => {
             let what = format!("user \"{}\" has no password, so nobody can log in as it", entry.name);

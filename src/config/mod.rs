@@ -24,6 +24,7 @@ mod cluster;
 mod conninfo;
 mod database;
 mod declare;
+mod foreign;
 mod keys;
 mod kind;
 mod listing;

@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     declare::Section,
+    foreign,
     keys::SECTIONS,
     mistake::{Findings, Place},
 };
@@ -55,27 +56,58 @@ pub(super) fn parse<'d>(text: &'d str, findings: &mut Findings) -> Option<DeValu
     let mut broken = false;
     let mut lines = Vec::new();
     for error in errors {
-        let offset = error.span().map_or(0, |span| span.start);
-        let line = findings.line(offset);
+        let line = findings.line(error.span().map_or(0, |span| span.start));
         if lines.contains(&line) {
             continue;
         }
         lines.push(line);
-        let is_duplicate = error.message().starts_with("duplicate key");
-        broken |= !is_duplicate;
-        report_broken(&error, text, line, findings);
+        let place = Place { key: String::new(), line: Some(line) };
+        if error.message().starts_with("duplicate key") {
+            report_duplicate(&error, text, place, findings);
+        } else if !broken {
+            // What comes after it is most often broken by this one.
+            broken = true;
+            report_broken(&error, text, &place, findings);
+        }
     }
     (!broken).then(|| DeValue::Table(document.into_inner()))
 }
 
-fn report_broken(error: &toml::de::Error, text: &str, line: usize, findings: &mut Findings) {
-    let mut place = Place { key: String::new(), line: Some(line) };
-    if !error.message().starts_with("duplicate key") {
-        findings.mistake(&place, format!("not TOML: {}", error.message()), "see https://toml.io for how it is written");
+fn report_broken(error: &toml::de::Error, text: &str, place: &Place, findings: &mut Findings) {
+    if let Some(kind) = foreign::kind_of_file(text) {
+        let what = format!("looks like {kind}, and configuration files of Poolhouse are TOML");
+        let place = Place::absent("");
+        findings.mistake(&place, what, "`poolhouse check --reference` writes one with every key");
         return;
     }
-    place.key = error.span().and_then(|span| text.get(span)).unwrap_or_default().trim().to_owned();
-    findings.mistake(&place, "is already there", "keep one of them");
+    let what = format!("not TOML: {}", error.message());
+    findings.mistake(place, what, "see https://toml.io for how it is written; what follows is looked at after that");
+}
+
+fn report_duplicate(error: &toml::de::Error, text: &str, mut place: Place, findings: &mut Findings) {
+    let span = error.span().unwrap_or_default();
+    place.key = text.get(span.clone()).unwrap_or_default().trim().to_owned();
+    let what = match place.line.and_then(|line| first_place(text, line, &place.key)) {
+        Some(first) => format!("is already there, in line {first}"),
+        None => "is already there".to_owned(),
+    };
+    findings.mistake(&place, what, "keep one of them");
+}
+
+/// The line above this one where a key, or the section of this line, stands as well. A key is looked for in its section only.
+fn first_place(text: &str, line: usize, key: &str) -> Option<usize> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let own = lines.get(line - 1)?;
+    let above = lines[..line - 1].iter().enumerate().rev();
+    if own.starts_with('[') {
+        return above.filter(|(_, other)| *other == own).map(|(at, _)| at + 1).last();
+    }
+    let is_same = |other: &str| {
+        let rest = other.strip_prefix(key).map(str::trim_start);
+        rest.is_some_and(|rest| rest.starts_with(['=', '.']))
+    };
+    let section = above.take_while(|(_, other)| !other.starts_with('['));
+    section.filter(|(_, other)| is_same(other)).map(|(at, _)| at + 1).last()
 }
 
 fn entries<'d>(table: &'d DeTable<'d>, path: &str, findings: &Findings) -> Vec<Entry<'d>> {
@@ -108,7 +140,9 @@ pub(super) fn unknown_key(entry: &Entry<'_>, section: &Place, known: &Section, f
         || SECTIONS.iter().find(|other| !other.at.is_empty() && other.names().any(|name| name == entry.name));
     // Outside of any section are sections only: what is a key by its very name is no slip of the pen.
     let near = || nearest_word(entry.name, known.names());
-    let mend = if let Some(meant) = near().filter(|_| !at_top || elsewhere().is_none()) {
+    let mend = if let Some(ours) = foreign::of_other_poolers(entry.name) {
+        format!("here that is {ours}")
+    } else if let Some(meant) = near().filter(|_| !at_top || elsewhere().is_none()) {
         format!("did you mean `{meant}`?")
     } else if let Some(other) = elsewhere() {
         format!("it belongs to [{}]", other.at.replace('*', "X"))

@@ -128,11 +128,20 @@ fn unknown_keys() {
 
 #[test]
 fn broken_toml() {
-    wrong("[pool]\nsize = 1\nsize = 2", &["3 size: is already there; keep one of them"]);
-    wrong("[pool]\nsize = 1\n[log]\n[pool]\nmin_idle = 1", &["4 pool: is already there"]);
+    wrong("[pool]\nsize = 1\nsize = 2", &["3 size: is already there, in line 2; keep one of them"]);
+    wrong("[pool]\nsize = 1\n[log]\n[pool]\nmin_idle = 1", &["4 pool: is already there, in line 1"]);
     wrong("[pool]\nsize = 1\nsize = 2\nsiz = 2", &["3 size: is already there", "4 pool.siz: unknown key"]);
     wrong("\n[pool\nsize = 1", &["2: not TOML"]);
-    wrong("[pool]\nsize = \n[log]\nlevel = \"x", &["2: not TOML", "4: not TOML"]);
+    // One slip is one mistake.
+    wrong(
+        "[server]\nlisten = [\"127.0.0.1:1\"\n[pool]\nsize = 1\nmode = \"session\"\n[log]\nlevel = \"info\"",
+        &["3: not TOML"],
+    );
+    wrong("[pool]\nsize = \n[log]\nlevel = \"x", &["2: not TOML"]);
+    check_whole("pool:\n  size: 1", &["-: looks like YAML, and configuration files of Poolhouse are TOML"]);
+    check_whole("[pgbouncer]\nauth_type = md5", &["-: looks like INI"]);
+    wrong("[pool]\nserver_idle_timeout = 600", &["2 pool.server_idle_timeout: here that is [pool] idle_timeout"]);
+    wrong("[pool]\nquery_wait_timeout = 1", &["2 pool.query_wait_timeout: here that is [pool] checkout_timeout"]);
     wrong("size 1", &["1: not TOML"]);
     check_whole("\u{0}", &["1: not TOML"]);
 }
