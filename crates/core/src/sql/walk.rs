@@ -63,14 +63,21 @@ struct Walk {
     functions: Vec<Box<str>>,
     tables: Vec<Box<str>>,
     customs: BTreeSet<Box<str>>,
-    /// It names the view in which an UPDATE is a SET; and it updates something.
-    names_settings: bool,
-    updates: bool,
+    update: Update,
     /// A command about a setting of our own, and whether such a setting is named where it cannot be.
     own: Option<OwnCommand>,
     misplaced: bool,
     step: Option<BlockStep>,
     literal: bool,
+}
+
+/// An UPDATE of the view `pg_settings` is a SET.
+#[derive(Default)]
+struct Update {
+    /// The statement names that view.
+    names_settings: bool,
+    /// It updates something.
+    is_there: bool,
 }
 
 /// How far the functions in a statement are called when it runs.
@@ -83,7 +90,7 @@ enum Calls {
 
 impl Walk {
     fn finish(mut self) -> Verdict {
-        if self.names_settings && self.updates {
+        if self.update.names_settings && self.update.is_there {
             self.dark();
         }
         self.functions.sort();
@@ -162,7 +169,7 @@ impl Walk {
         }
         match kind {
             StatementKind::Set => self.variable(node),
-            StatementKind::Update => self.updates = true,
+            StatementKind::Update => self.update.is_there = true,
             StatementKind::Discard if node.text_of("target") == "DISCARD_ALL" => self.discard_all(),
             StatementKind::Deallocate => self.deallocate(node),
             StatementKind::Listen => self.pins.insert(Pin::Listen),
@@ -300,7 +307,7 @@ impl Walk {
 
     /// A statement inside.
     fn part(&mut self, kind: StatementKind) {
-        self.updates |= kind == StatementKind::Update;
+        self.update.is_there |= kind == StatementKind::Update;
         self.write(Fact::Writes, || Reason::WritingPart(kind));
         self.facts = self.facts.union(kind.facts());
     }
@@ -321,7 +328,7 @@ impl Walk {
         if is_temporary(schema) {
             self.temporary();
         } else if functions::is_node_relation(name) {
-            self.names_settings |= name == "pg_settings";
+            self.update.names_settings |= name == "pg_settings";
             self.write(Fact::AsksNode, || Reason::NodeLocal(unescape(name).into()));
         }
     }
