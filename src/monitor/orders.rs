@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use postgres_protocol::escape::escape_literal;
+
 use super::conninfo;
 use crate::{
     backend::{self, ConnectError, QueryError, Server, ServerLogin},
@@ -62,9 +64,8 @@ pub(super) async fn follow(
     }
     let conninfo = ask(&mut server, "SELECT current_setting('primary_conninfo')").await?.unwrap_or_default();
     let Some(pointed) = conninfo::point_at(&conninfo, primary)? else { return Ok(false) };
-    // A literal with backslashes as they are, whatever standard_conforming_strings says.
-    let literal = pointed.replace('\\', "\\\\").replace('\'', "''");
-    ask(&mut server, &format!("ALTER SYSTEM SET primary_conninfo = E'{literal}'")).await?;
+    // The literal of a text with backslashes begins with a space of its own: ` E'`.
+    ask(&mut server, &format!("ALTER SYSTEM SET primary_conninfo ={}", escape_literal(&pointed))).await?;
     ask(&mut server, "SELECT pg_reload_conf()").await?;
     Ok(true)
 }

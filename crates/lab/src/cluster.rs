@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+
 use crate::{
     data::{self, SUPERUSER},
     node::LabNode,
@@ -221,10 +223,10 @@ impl Builder {
     }
 
     fn populate(&self, primary: &LabNode, superuser_password: &str) -> Result<(), ClusterError> {
-        primary.query(&format!("ALTER ROLE {SUPERUSER} PASSWORD {}", literal(superuser_password)))?;
+        primary.query(&format!("ALTER ROLE {SUPERUSER} PASSWORD {}", escape_literal(superuser_password)))?;
         for user in &self.users {
             let stored = if user.login == LabLogin::Md5 { "md5" } else { "scram-sha-256" };
-            let (name, password) = (identifier(&user.name), literal(&user.password));
+            let (name, password) = (escape_identifier(&user.name), escape_literal(&user.password));
             primary.query(&format!(
                 "SET password_encryption = '{stored}'; CREATE ROLE {name} LOGIN {} PASSWORD {password}",
                 user.attributes
@@ -235,7 +237,7 @@ impl Builder {
         primary.query_in("template1", grant)?;
         primary.query(grant)?;
         for database in &self.databases {
-            primary.query(&format!("CREATE DATABASE {}", identifier(database)))?;
+            primary.query(&format!("CREATE DATABASE {}", escape_identifier(database)))?;
         }
         Ok(())
     }
@@ -256,7 +258,7 @@ impl Builder {
     fn access(&self) -> String {
         let mut text = format!("local all {SUPERUSER} trust\nhost all {SUPERUSER} 127.0.0.1/32 scram-sha-256\n");
         for user in &self.users {
-            let (name, method) = (identifier(&user.name), user.login.method());
+            let (name, method) = (escape_identifier(&user.name), user.login.method());
             let database = match user.attributes {
                 _ if user.name == REPLICATOR => "replication",
                 "REPLICATION" => "all,replication",
@@ -415,17 +417,7 @@ impl LabCluster {
 
 /// A value in postgresql.conf, where backslashes are special.
 fn quoted(value: &str) -> String {
-    literal(&value.replace('\\', r"\\"))
-}
-
-/// A string in SQL.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A name in SQL and in pg_hba.conf.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    format!("'{}'", value.replace('\\', r"\\").replace('\'', "''"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use postgres_protocol::escape::escape_literal;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -273,8 +274,8 @@ impl LabNode {
     /// # Errors
     /// It cannot be asked.
     pub fn connections(&self, user: &str) -> Result<usize, ClusterError> {
-        let name = user.replace('\'', "''");
-        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{name}' AND pid <> pg_backend_pid()");
+        let name = escape_literal(user);
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = {name} AND pid <> pg_backend_pid()");
         Ok(first(self.query(&sql)?).and_then(|count| count.parse().ok()).unwrap_or(0))
     }
 
