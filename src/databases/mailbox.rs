@@ -9,14 +9,13 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+
 use crate::clients::Slot;
 use poolhouse_core::session::Mail;
 
-/// Most bytes of notifications that wait for one client.
+/// Most bytes of notifications that wait for one client; their places in the queue come on top, a few tens of bytes each.
 pub const MAIL_BYTES_MAX: usize = 1 << 20;
-
-/// What is written to a client at a time.
-const CHUNK_BYTES: usize = 32 << 10;
 
 /// What is kept from one notification to the next; more room is given back when it is empty.
 const ROOM_KEPT: usize = 16;
@@ -44,7 +43,7 @@ impl Mailbox {
     }
 
     /// A whole NotificationResponse message.
-    pub fn notify(&self, message: &[u8]) {
+    pub fn notify(&self, message: &Bytes) {
         let mut inner = self.lock();
         if inner.overflowed {
             return;
@@ -54,12 +53,8 @@ impl Mailbox {
             // Its task may have found before that the client takes no more, and looks again only when it does.
             self.has_mail.store(false, Ordering::Release);
             *inner = MailboxState { overflowed: true, ..MailboxState::default() };
-        } else if let Some(Mail::Notifications(bytes)) = inner.mail.back_mut()
-            && bytes.len() < CHUNK_BYTES
-        {
-            bytes.extend_from_slice(message);
         } else {
-            inner.mail.push_back(Mail::Notifications(message.to_vec()));
+            inner.mail.push_back(Mail::Notification(message.clone()));
         }
         self.wake(inner);
     }
@@ -99,7 +94,7 @@ impl Mailbox {
         let mut inner = self.lock();
         let mut taken = false;
         while let Some(mail) = inner.mail.pop_front() {
-            let size = if let Mail::Notifications(bytes) = &mail { bytes.len() } else { 0 };
+            let size = if let Mail::Notification(bytes) = &mail { bytes.len() } else { 0 };
             if let Some(mail) = take(mail) {
                 inner.mail.push_front(mail);
                 return taken;
@@ -149,10 +144,10 @@ mod tests {
     fn mail_keeps_its_order() {
         let (_entry, mailbox) = mailbox();
         assert!(!mailbox.has_mail());
-        mailbox.notify(b"one");
-        mailbox.notify(b"two");
+        mailbox.notify(&Bytes::from_static(b"one"));
+        mailbox.notify(&Bytes::from_static(b"two"));
         mailbox.push(Mail::Ended(7));
-        mailbox.notify(b"three");
+        mailbox.notify(&Bytes::from_static(b"three"));
         assert!(mailbox.has_mail());
         let mut first = Vec::new();
         mailbox.open(|mail| match mail {
@@ -162,22 +157,23 @@ mod tests {
                 None
             }
         });
-        assert_eq!(first, [Mail::Notifications(b"onetwo".to_vec())]);
+        let notification = |text: &'static [u8]| Mail::Notification(Bytes::from_static(text));
+        assert_eq!(first, [notification(b"one"), notification(b"two")]);
         assert!(mailbox.has_mail());
-        assert_eq!(all(&mailbox), [Mail::Ended(7), Mail::Notifications(b"three".to_vec())]);
+        assert_eq!(all(&mailbox), [Mail::Ended(7), notification(b"three")]);
         assert!(!mailbox.has_mail());
     }
 
     #[test]
     fn one_that_is_not_emptied_overflows_and_keeps_nothing() {
         let (_entry, mailbox) = mailbox();
-        let message = vec![0; MAIL_BYTES_MAX / 8];
+        let message = Bytes::from(vec![0; MAIL_BYTES_MAX / 8]);
         for round in 0..8 {
             assert!(!mailbox.is_overflowed(), "{round}");
             mailbox.notify(&message);
         }
         assert!(mailbox.is_pressed() && !mailbox.is_overflowed());
-        mailbox.notify(b"x");
+        mailbox.notify(&Bytes::from_static(b"x"));
         assert!(mailbox.is_overflowed() && mailbox.has_mail());
         mailbox.push(Mail::Lost);
         assert!(all(&mailbox).is_empty());
@@ -188,7 +184,7 @@ mod tests {
     fn what_is_taken_makes_room() {
         let (_entry, mailbox) = mailbox();
         for _ in 0..100 {
-            mailbox.notify(&vec![0; MAIL_BYTES_MAX / 2]);
+            mailbox.notify(&vec![0; MAIL_BYTES_MAX / 2].into());
             assert_eq!(all(&mailbox).len(), 1);
         }
         assert!(!mailbox.is_overflowed());

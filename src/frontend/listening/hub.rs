@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
     time::{Instant, sleep, sleep_until, timeout},
@@ -316,8 +317,10 @@ impl Audience {
                 reply::set_notification_process(message, client);
             }
             let listeners = listeners.iter().filter_map(|listener| self.subscribers.get(listener));
-            for listener in listeners.filter(|listener| listener.delivering) {
-                listener.listening.mailbox.notify(message);
+            let mut listeners = listeners.filter(|listener| listener.delivering).peekable();
+            if listeners.peek().is_some() {
+                let message = Bytes::copy_from_slice(message);
+                listeners.for_each(|listener| listener.listening.mailbox.notify(&message));
             }
         }
         Ok(())

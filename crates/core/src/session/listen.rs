@@ -5,6 +5,8 @@
 //! that touches what is listened to. At each move a marker is sent through the server's queue of notifications, which has
 //! one order for all listeners: what comes before it is delivered by one side, what comes after it by the other.
 
+use bytes::Bytes;
+
 use std::sync::Arc;
 
 use super::{
@@ -58,8 +60,8 @@ pub enum Delivery {
 /// What the hub tells a session, in the order in which it happened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Mail {
-    /// Whole NotificationResponse messages.
-    Notifications(Vec<u8>),
+    /// A whole NotificationResponse message, which all who hear it share.
+    Notification(Bytes),
     /// The marker of this move to the hub has come: what follows it is delivered by the hub.
     Started(u32),
     /// The marker of this move to the server connection has come: what follows it is not delivered by the hub.
@@ -382,18 +384,18 @@ impl Session {
         let listening = self.listen.as_mut()?;
         match (mail, &mut listening.place) {
             // The server connection delivers them, or has.
-            (Mail::Notifications(_), _) if !listening.hub_started => {}
-            (Mail::Notifications(bytes), Deliverer::Hub) if delivery == Delivery::Quiet => {
+            (Mail::Notification(_), _) if !listening.hub_started => {}
+            (Mail::Notification(bytes), Deliverer::Hub) if delivery == Delivery::Quiet => {
                 to_client.extend_from_slice(&bytes)
             }
-            (Mail::Notifications(bytes), Deliverer::Returning { hub_passed: false, .. })
+            (Mail::Notification(bytes), Deliverer::Returning { hub_passed: false, .. })
                 if delivery != Delivery::Full =>
             {
                 to_client.extend_from_slice(&bytes);
             }
             // After the end of what is before the marker they are the server connection's.
-            (Mail::Notifications(_), Deliverer::Returning { hub_passed: true, .. }) => {}
-            (mail @ Mail::Notifications(_), _) => return Some(mail),
+            (Mail::Notification(_), Deliverer::Returning { hub_passed: true, .. }) => {}
+            (mail @ Mail::Notification(_), _) => return Some(mail),
             (Mail::Started(number), place) => {
                 listening.hub_started |= number == listening.move_to_hub && *place != Deliverer::Server;
             }

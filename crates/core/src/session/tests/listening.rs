@@ -136,7 +136,7 @@ impl Hub {
                 self.delivering = to_hub;
                 self.mail.push_back(if to_hub { Mail::Started(number) } else { Mail::Ended(number) });
             } else if self.delivering && self.channels.contains(channel) {
-                self.mail.push_back(Mail::Notifications(notification(channel, payload)));
+                self.mail.push_back(Mail::Notification(notification(channel, payload).into()));
             }
             return true;
         }
