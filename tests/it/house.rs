@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quote::ToTokens;
 use syn::{Fields, FnArg, ImplItem, Item, Type, UseTree, spanned::Spanned, visit::Visit};
 
-use crate::tidy::{FILES, Source, attributes, is_of_tests, named, root_of};
+use crate::tidy::{CORE, FILES, Source, attributes, folder, is_of_tests, named, root_of};
 
 /// All sources, without what only tests see.
 fn sources() -> Vec<Source> {
@@ -363,4 +363,20 @@ fn figures() {
     let from_frontend =
         from_frontend.flat_map(named).filter(|(path, _)| path.len() > 2 && path[0] == "crate" && path[1] == "frontend");
     row("names that `admin` takes from `frontend`", from_frontend.count());
+}
+
+#[test]
+fn the_documents_name_files_that_are_there() {
+    let mut missing = Vec::new();
+    for page in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = std::fs::read_to_string(folder(page)).unwrap();
+        // Every second part stands between backticks, where no block of code is open.
+        let prose = text.split("```").step_by(2).collect::<String>();
+        let paths = prose.split('`').skip(1).step_by(2).filter(|path| {
+            path.contains('/') && path.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter))
+        });
+        let is_there = |path: &str| ["", "src", CORE].iter().any(|root| folder(root).join(path).exists());
+        missing.extend(paths.filter(|path| !is_there(path)).map(|path| format!("{page}: {path}")));
+    }
+    assert!(missing.is_empty(), "there is no such file:\n{}", missing.join("\n"));
 }

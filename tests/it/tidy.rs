@@ -21,7 +21,7 @@ use syn::{
 const PROGRAM: &str = "src";
 
 /// The sources of the rules, all of them pure.
-const CORE: &str = "crates/core/src";
+pub const CORE: &str = "crates/core/src";
 
 /// The sources of what demo, tests and benches share.
 const LAB: &str = "crates/lab/src";
@@ -324,7 +324,7 @@ fn length(source: &Source) -> Vec<String> {
 
 // ---- Applying them ----
 
-fn folder(root: &str) -> PathBuf {
+pub fn folder(root: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(root)
 }
 
