@@ -100,7 +100,7 @@ fn first_place(text: &str, line: usize, key: &str) -> Option<usize> {
     let own = lines.get(line - 1)?;
     let above = lines[..line - 1].iter().enumerate().rev();
     if own.starts_with('[') {
-        return above.filter(|(_, other)| *other == own).map(|(at, _)| at + 1).last();
+        return lines[..line - 1].iter().position(|other| other == own).map(|at| at + 1);
     }
     let is_same = |other: &str| {
         let rest = other.strip_prefix(key).map(str::trim_start);
