@@ -37,8 +37,8 @@ impl Scope {
         Scope { tracker: TaskTracker::new(), stop: self.stop.child_token() }
     }
 
-    /// Starts a task on the calling thread's runtime. A thread whose runtime is being shut down starts nothing more: the
-    /// future is dropped.
+    /// Starts a task on the calling thread's runtime. A thread whose runtime is being shut down starts nothing more:
+    /// the future is dropped.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else { return };
         self.tracker.spawn_on(Noted { name, future }, &runtime);
@@ -78,8 +78,8 @@ impl Scope {
     }
 }
 
-/// Does long work on a thread where it holds up nobody; `None` when it panicked, which has been logged by then, or when the
-/// runtime is being shut down.
+/// Does long work on a thread where it holds up nobody; `None` when it panicked, which has been logged by then, or when
+/// the runtime is being shut down.
 #[expect(clippy::disallowed_methods, reason = "the place that waits for such threads")]
 pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
@@ -94,9 +94,9 @@ pub enum Length {
     Long,
 }
 
-/// As [`compute`], for what many may want at the same time, such as proofs of passwords: only a few are done at once, in
-/// the order in which they were asked for, so that threads with clients keep their processors. What is given up before its
-/// turn is not done.
+/// As [`compute`], for what many may want at the same time, such as proofs of passwords: only a few are done at once,
+/// in the order in which they were asked for, so that threads with clients keep their processors. What is given up
+/// before its turn is not done.
 pub async fn compute_in_turn<T: Send + 'static>(
     length: Length,
     work: impl FnOnce() -> T + Send + 'static,

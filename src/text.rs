@@ -1,6 +1,6 @@
-//! Text from outside, made fit to be shown: names, error texts and statements may hold anything, and what they say must not
-//! move a terminal's cursor, begin a line of its own in a log, or turn the order of what stands around it. Each way out has
-//! one place where this is done: the formatter of the log (`cli::log`), the tables of the console and of HTTP
+//! Text from outside, made fit to be shown: names, error texts and statements may hold anything, and what they say must
+//! not move a terminal's cursor, begin a line of its own in a log, or turn the order of what stands around it. Each way
+//! out has one place where this is done: the formatter of the log (`cli::log`), the tables of the console and of HTTP
 //! (`admin::desk`), and the labels of metrics.
 
 use std::{
@@ -8,8 +8,8 @@ use std::{
     fmt::{self, Write},
 };
 
-/// Whether a character does something else than to be seen: controls (C0, DEL, C1), ends of lines and paragraphs, and what
-/// turns the direction of text.
+/// Whether a character does something else than to be seen: controls (C0, DEL, C1), ends of lines and paragraphs, and
+/// what turns the direction of text.
 pub fn is_control(character: char) -> bool {
     matches!(
         character,

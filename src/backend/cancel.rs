@@ -11,8 +11,9 @@ use super::Canceler;
 use crate::net::{Stream, Tcp};
 use poolhouse_core::wire::startup;
 
-/// Sends a CancelRequest and waits until the server has closed the connection: from then on the signal is delivered, and
-/// what the connection runs later is safe from it. Errors are silent, as the protocol has no answer to this request.
+/// Sends a CancelRequest and waits until the server has closed the connection: from then on the signal is delivered,
+/// and what the connection runs later is safe from it. Errors are silent, as the protocol has no answer to this
+/// request.
 pub async fn cancel(canceler: &Canceler, limit: Duration) {
     let Canceler { address, key, .. } = canceler;
     let request = async {

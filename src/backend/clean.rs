@@ -18,8 +18,8 @@ pub struct Mess {
 const CLEAN_LIMIT: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// Whether the connection is clean now. Only what was touched is cleaned; a clean connection costs nothing. When the
-    /// answer is no, it must be closed.
+    /// Whether the connection is clean now. Only what was touched is cleaned; a clean connection costs nothing. When
+    /// the answer is no, it must be closed.
     pub async fn clean(&mut self, mess: Mess) -> bool {
         if mess.transaction && self.query("ROLLBACK", CLEAN_LIMIT).await.is_err() {
             return false;

@@ -1,6 +1,6 @@
-//! Which connections to a node may still be used. When a node is judged unfit for what it was (down, stale, no longer the
-//! primary), its fence is raised, and every connection that was opened before is outside: nothing more is sent over it, and
-//! nothing that comes from it counts. Whoever holds such a connection looks at its [`Pass`] before each use.
+//! Which connections to a node may still be used. When a node is judged unfit for what it was (down, stale, no longer
+//! the primary), its fence is raised, and every connection that was opened before is outside: nothing more is sent over
+//! it, and nothing that comes from it counts. Whoever holds such a connection looks at its [`Pass`] before each use.
 
 use std::sync::{
     Arc,

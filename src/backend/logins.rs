@@ -1,5 +1,5 @@
-//! What the servers of a cluster have done of late to the logins of one database and user: which of them let nobody in at
-//! the moment, and how often which said what. When they are tried again is the pool's business.
+//! What the servers of a cluster have done of late to the logins of one database and user: which of them let nobody in
+//! at the moment, and how often which said what. When they are tried again is the pool's business.
 
 use std::{
     collections::BTreeMap,

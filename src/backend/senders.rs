@@ -1,5 +1,5 @@
-//! Which client has sent a notification: a server names only the process of its connection, and that is lent to one client
-//! after the other. Clients compare the sender with their own process id, the one that Poolhouse gave them.
+//! Which client has sent a notification: a server names only the process of its connection, and that is lent to one
+//! client after the other. Clients compare the sender with their own process id, the one that Poolhouse gave them.
 
 use std::{
     collections::HashMap,

@@ -9,7 +9,8 @@ use std::{
 /// Older ones are forgotten.
 const ERRORS_MAX: usize = 1_000;
 
-/// The same, of those who were not let in: anybody can make more of them, and what clients met is not to be lost by that.
+/// The same, of those who were not let in: anybody can make more of them, and what clients met is not to be lost by
+/// that.
 const REFUSED_MAX: usize = 200;
 
 /// What a client was told.

@@ -1,5 +1,5 @@
-//! Who is logged in: how others reach a client (cancel keys, orders to leave), what clients were told of late, and who was
-//! not let in.
+//! Who is logged in: how others reach a client (cancel keys, orders to leave), what clients were told of late, and who
+//! was not let in.
 
 mod last_errors;
 mod refused_logins;

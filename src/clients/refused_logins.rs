@@ -1,5 +1,5 @@
-//! Clients that were not let in: how many, by SQLSTATE, and which of them the log tells of. Strangers decide how many there
-//! are, so of each kind a few are told with all that is known of them, and the rest as a number.
+//! Clients that were not let in: how many, by SQLSTATE, and which of them the log tells of. Strangers decide how many
+//! there are, so of each kind a few are told with all that is known of them, and the rest as a number.
 
 use std::{
     collections::BTreeMap,

@@ -40,8 +40,8 @@ impl LeaveOrder {
 #[derive(Debug, Default)]
 pub struct Registry {
     clients: Mutex<HashMap<u32, Arc<Slot>>>,
-    /// Those that have a server connection of their own and go by the id of its process. Servers on two machines may have
-    /// processes of the same id: the secret tells their clients apart.
+    /// Those that have a server connection of their own and go by the id of its process. Servers on two machines may
+    /// have processes of the same id: the secret tells their clients apart.
     owners: Mutex<HashMap<u32, Vec<Arc<Slot>>>>,
     /// How many have been entered.
     entered: AtomicU64,
@@ -79,8 +79,8 @@ pub struct PinnedClient {
     pub since: Instant,
 }
 
-/// One client, as others see it. In the order written, so that what each transaction looks at lies together: between two
-/// looks other clients' data pushes it out of the processor's nearest caches, and each line of it has to come anew.
+/// One client, as others see it. In the order written, so that what each transaction looks at lies together: between
+/// two looks other clients' data pushes it out of the processor's nearest caches, and each line of it has to come anew.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Slot {
@@ -431,8 +431,8 @@ impl Slot {
         canceled
     }
 
-    /// A server connection has been lent to the client `now`, which tells since when it has waited, if it had to. `shielded` as
-    /// in [`Slot::shield`].
+    /// A server connection has been lent to the client `now`, which tells since when it has waited, if it had to.
+    /// `shielded` as in [`Slot::shield`].
     ///
     /// # Errors
     /// The client has been cancelled while it waited: it must not have the connection.
@@ -490,8 +490,8 @@ impl Slot {
         lock(&self.inner).shielded = true;
     }
 
-    /// It is done. What is returned is to be asked for the cancel that has waited; when the client runs nothing (`runs`),
-    /// that came too late.
+    /// It is done. What is returned is to be asked for the cancel that has waited; when the client runs nothing
+    /// (`runs`), that came too late.
     pub fn unshield(self: &Arc<Self>, runs: bool) -> Option<Canceling> {
         let mut inner = lock(&self.inner);
         inner.shielded = false;

@@ -1,8 +1,8 @@
-//! Takes the census of each database's own code and keeps it true: when statements come after a pause, after a change of
-//! code that passed by, when a function is called that it does not know, and every second by a stamp of the catalog, since
-//! code can be changed beside Poolhouse. In the background, over a connection of its own that stays as long as statements
-//! come, and leaves when the database is to be dropped. The first sessions of a database wait for the first look, and the first
-//! statements after a pause, for a moment, for the next one.
+//! Takes the census of each database's own code and keeps it true: when statements come after a pause, after a change
+//! of code that passed by, when a function is called that it does not know, and every second by a stamp of the catalog,
+//! since code can be changed beside Poolhouse. In the background, over a connection of its own that stays as long as
+//! statements come, and leaves when the database is to be dropped. The first sessions of a database wait for the first
+//! look, and the first statements after a pause, for a moment, for the next one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,8 +47,8 @@ const REST: Duration = Duration::from_secs(10);
 /// How long the first sessions of a database wait for the first look.
 const FIRST_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the first statements after a rest wait for a look: with a server nearby it takes some milliseconds. Who goes on
-/// without goes to the primary.
+/// How long the first statements after a rest wait for a look: with a server nearby it takes some milliseconds. Who
+/// goes on without goes to the primary.
 const AGAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a login waits for a look at what sessions begin with. Who goes on without begins as sessions did before.
@@ -254,7 +254,8 @@ impl OwnCodeCensus {
         }
     }
 
-    /// Waits for a look at what sessions of this user begin with, a moment at most: somebody may have changed that just now.
+    /// Waits for a look at what sessions of this user begin with, a moment at most: somebody may have changed that just
+    /// now.
     pub async fn defaults_looked(&self, user: &str) {
         if !self.scope.is_empty() {
             self.code.hidden();

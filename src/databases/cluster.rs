@@ -1,5 +1,5 @@
-//! A cluster as clients see it: its nodes with their budgets of connections, which come and go while clients are served,
-//! and what all its databases share.
+//! A cluster as clients see it: its nodes with their budgets of connections, which come and go while clients are
+//! served, and what all its databases share.
 
 use std::{
     fmt::Write,
@@ -73,7 +73,8 @@ pub struct StatementsWaiting {
 }
 
 impl StatementsWaiting {
-    /// A statement waits until what is returned is dropped: as one whose client has left, unless that is told otherwise.
+    /// A statement waits until what is returned is dropped: as one whose client has left, unless that is told
+    /// otherwise.
     pub fn hold(&self) -> WaitingStatement<'_> {
         self.now.fetch_add(1, Ordering::Relaxed);
         WaitingStatement { held: self, end: &self.left }
@@ -155,8 +156,8 @@ impl Cluster {
         Arc::new(cluster)
     }
 
-    /// It is as these settings say from now on, which must have all its nodes in their places. Must be called on a tokio
-    /// runtime.
+    /// It is as these settings say from now on, which must have all its nodes in their places. Must be called on a
+    /// tokio runtime.
     pub fn configure(&self, settings: monitor::Settings) {
         let settings = Arc::new(settings);
         // Before anybody can be sent there.
@@ -203,8 +204,8 @@ impl Cluster {
         self.nodes.iter().map_while(OnceLock::get)
     }
 
-    /// Looks after what is lent, from now on: when the nodes change, those that hold a connection to one which is fenced, and
-    /// those that wait for one, learn of it at once. Must be called on a tokio runtime.
+    /// Looks after what is lent, from now on: when the nodes change, those that hold a connection to one which is
+    /// fenced, and those that wait for one, learn of it at once. Must be called on a tokio runtime.
     pub fn mind_the_lent(self: &Arc<Self>, clients: Arc<Registry>) {
         let cluster = self.clone();
         self.scope.spawn("mind what is lent", async move {
@@ -220,8 +221,8 @@ impl Cluster {
         });
     }
 
-    /// Closes what idles on nodes that have been fenced since they were as high as `heights` says. Answers the version of the
-    /// topology.
+    /// Closes what idles on nodes that have been fenced since they were as high as `heights` says. Answers the version
+    /// of the topology.
     fn renew_fenced(&self, heights: &mut [u64]) -> u64 {
         let topology = self.monitor.topology();
         for ((node, known), height) in self.nodes().zip(&topology.nodes).zip(heights) {
@@ -275,9 +276,9 @@ impl Cluster {
         self.nodes[usize::from(id.0)].get().expect("ids are of this cluster")
     }
 
-    /// Closes the connections to a database (by its name on the servers) that idle, and those in use when they are given
-    /// back: PostgreSQL drops, renames or copies it only while nobody else is connected to it, and gives those who are
-    /// five seconds to leave.
+    /// Closes the connections to a database (by its name on the servers) that idle, and those in use when they are
+    /// given back: PostgreSQL drops, renames or copies it only while nobody else is connected to it, and gives those
+    /// who are five seconds to leave.
     pub fn vacate(&self, database: &str) {
         self.censuses.vacate(database);
         self.renew(database);

@@ -1,5 +1,5 @@
-//! What operators have ordered for a database: that nobody may log in, or that nothing is lent. An order stands until it
-//! is taken back, also for pools that are made later.
+//! What operators have ordered for a database: that nobody may log in, or that nothing is lent. An order stands until
+//! it is taken back, also for pools that are made later.
 
 use std::{
     collections::BTreeMap,

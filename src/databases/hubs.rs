@@ -61,8 +61,9 @@ impl Hubs {
         self.scope.ended().await;
     }
 
-    /// The hub of a database (its name on the server); `start` starts one that has this marker and takes these commands, below
-    /// this scope. `None` when the system has no random numbers: the client goes on with its server connection.
+    /// The hub of a database (its name on the server); `start` starts one that has this marker and takes these
+    /// commands, below this scope. `None` when the system has no random numbers: the client goes on with its server
+    /// connection.
     pub fn contact(
         &self,
         database: &str,

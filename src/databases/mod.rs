@@ -1,11 +1,11 @@
 //! What clients connect to: clusters with their nodes, the databases on them, and what the clients of one database and
 //! user share. No byte of a client passes here.
 //!
-//! `cluster` is what all on the same nodes share; `configured` which databases there are; `target` what the clients of one
-//! database and user share, with their pools; `node_choice` which node serves what; `gate` what operators have ordered for
-//! a database. `census` keeps what is known of a database's own code (`census_reader` says as whom it is read), `writes`
-//! when it was last written to, `latency` how fast nodes answer reads, `hubs` how sessions reach the connection that
-//! listens for a database, and `mailbox` what that has for one of them.
+//! `cluster` is what all on the same nodes share; `configured` which databases there are; `target` what the clients of
+//! one database and user share, with their pools; `node_choice` which node serves what; `gate` what operators have
+//! ordered for a database. `census` keeps what is known of a database's own code (`census_reader` says as whom it is
+//! read), `writes` when it was last written to, `latency` how fast nodes answer reads, `hubs` how sessions reach the
+//! connection that listens for a database, and `mailbox` what that has for one of them.
 
 mod census;
 mod census_reader;

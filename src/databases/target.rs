@@ -183,8 +183,8 @@ impl Target {
         }
     }
 
-    /// What sessions begin with on a node, as a server connection that is there has just told. False when the connections
-    /// that are there have begun otherwise.
+    /// What sessions begin with on a node, as a server connection that is there has just told. False when the
+    /// connections that are there have begun otherwise.
     pub fn begins_as_before(&self, node: NodeId, stamp: String) -> bool {
         let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         let before = stamps.insert(node.0, stamp.clone());
@@ -195,8 +195,8 @@ impl Target {
         same
     }
 
-    /// Whether the statements that come now go to the primary only because the database's own code has not been looked at
-    /// for a while. Costs one load.
+    /// Whether the statements that come now go to the primary only because the database's own code has not been looked
+    /// at for a while. Costs one load.
     #[inline]
     pub fn is_code_at_rest(&self) -> bool {
         self.shared.code.is_at_rest() && self.shared.is_routed()
@@ -213,8 +213,8 @@ impl Target {
             .get_or_init(|| self.open_pool(node, self.pool_settings(), Vec::new(), self.defaults.clone()))
     }
 
-    /// The nodes that let none of its logins in at the moment, or have not answered one yet: others come first. They are
-    /// tried again without a client.
+    /// The nodes that let none of its logins in at the moment, or have not answered one yet: others come first. They
+    /// are tried again without a client.
     pub fn troubled(&self) -> NodeSet {
         NodeSet::of_bits(self.logins.troubled())
     }

@@ -1,5 +1,5 @@
-//! When something was last written to a database by way of this Poolhouse, for sessions that must see what all others have
-//! written (`consistency = "global"`).
+//! When something was last written to a database by way of this Poolhouse, for sessions that must see what all others
+//! have written (`consistency = "global"`).
 
 use std::{
     collections::BTreeMap,

@@ -7,8 +7,8 @@
 //! - `relay` is the life of a client that is logged in: the hot loop, and finding it server connections;
 //! - `listening` is the connection that listens for the clients of a database;
 //! - `workers` is how many threads work, and which share of their clients moves;
-//! - `operators` are those who ask for the console; `errors` has the words of every error of ours; `watch` is what is kept
-//!   of statements that have run, and what the log tells of clients.
+//! - `operators` are those who ask for the console; `errors` has the words of every error of ours; `watch` is what is
+//!   kept of statements that have run, and what the log tells of clients.
 
 mod errors;
 mod listener;

@@ -1,5 +1,5 @@
-//! Clients that ask for the console instead of a database: who is let in, and how they are handed over to those who serve
-//! them, whom this module does not know.
+//! Clients that ask for the console instead of a database: who is let in, and how they are handed over to those who
+//! serve them, whom this module does not know.
 
 use super::errors;
 use crate::{

@@ -1,9 +1,9 @@
-//! Replication connections (manual, "Streaming Replication Protocol"): each has a server connection of its own, opened for
-//! it with its startup parameters, and bytes pass both ways as they are. Messages are told apart only by their headers,
-//! so that a client which is ordered to leave is told so between two of them.
+//! Replication connections (manual, "Streaming Replication Protocol"): each has a server connection of its own, opened
+//! for it with its startup parameters, and bytes pass both ways as they are. Messages are told apart only by their
+//! headers, so that a client which is ordered to leave is told so between two of them.
 //!
-//! The limits of `[pool]` on statements and idle clients do not apply here: a stream idles and runs for as long as it is
-//! wanted.
+//! The limits of `[pool]` on statements and idle clients do not apply here: a stream idles and runs for as long as it
+//! is wanted.
 
 use std::{
     future::poll_fn,
@@ -162,8 +162,8 @@ impl Replication {
         }
     }
 
-    /// What the client has to be told: nothing when the server has said why, or the client wanted it. The end of one such
-    /// connection says little of its node: it counts against it when the node takes no more logins.
+    /// What the client has to be told: nothing when the server has said why, or the client wanted it. The end of one
+    /// such connection says little of its node: it counts against it when the node takes no more logins.
     async fn server_gone(&self) -> Option<Report> {
         let wanted = self.to_server.ended || self.to_server.frames.last == Some(b'X');
         if wanted || self.to_client.frames.last == Some(b'E') {

@@ -104,8 +104,8 @@ impl Frontend {
         self.live.load_full()
     }
 
-    /// Other users, operators and databases from now on. Pools grow and shrink at once; sessions go on as they began, but for
-    /// those of a database that is not there any more: they end with their transactions.
+    /// Other users, operators and databases from now on. Pools grow and shrink at once; sessions go on as they began,
+    /// but for those of a database that is not there any more: they end with their transactions.
     pub fn renew(&self, live: Live) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut gone, before) = (BTreeSet::new(), self.live());
@@ -145,9 +145,9 @@ impl Frontend {
         Some(target.clone())
     }
 
-    /// The same for a client that replicates, which shares nothing with others. When it replicates a whole server it may
-    /// name no database that we know (manual, "Streaming Replication Protocol"; its tools name `replication` then): any
-    /// will do if all of them are on one cluster.
+    /// The same for a client that replicates, which shares nothing with others. When it replicates a whole server it
+    /// may name no database that we know (manual, "Streaming Replication Protocol"; its tools name `replication` then):
+    /// any will do if all of them are on one cluster.
     pub fn target_alone(
         &self,
         database: &str,
@@ -221,8 +221,8 @@ impl Frontend {
         }
     }
 
-    /// Asks those who hold server connections whether they still serve somebody. To be called every few seconds: no more
-    /// server connections are lent than clients are alive.
+    /// Asks those who hold server connections whether they still serve somebody. To be called every few seconds: no
+    /// more server connections are lent than clients are alive.
     pub fn call_holders(&self, after: Duration) {
         self.registry.call_holders(after);
     }

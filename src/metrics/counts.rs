@@ -1,5 +1,5 @@
-//! What is counted of clients and servers, by database, user and node: each declared once, with the metric that shows it.
-//! Adding one is its declaration here, and `Tally::add` where it happens.
+//! What is counted of clients and servers, by database, user and node: each declared once, with the metric that shows
+//! it. Adding one is its declaration here, and `Tally::add` where it happens.
 
 use super::{
     histogram::Distribution,
@@ -15,8 +15,8 @@ pub struct Counted {
     pub counts: &'static [(Count, &'static [&'static str])],
 }
 
-/// Declares what is counted by the unit: a metric's name, labels and help, and the counts that it shows. Without the label
-/// `node` those of all nodes are one.
+/// Declares what is counted by the unit: a metric's name, labels and help, and the counts that it shows. Without the
+/// label `node` those of all nodes are one.
 macro_rules! counts {
     ($(
         $name:literal [$($label:literal),*] $help:literal {

@@ -1,5 +1,5 @@
-//! Durations by size, in buckets of our own: fine enough that a quantile is true to a few percent, whatever the sizes, and
-//! with the bounds that Prometheus is shown among theirs, so that what it is shown is exact.
+//! Durations by size, in buckets of our own: fine enough that a quantile is true to a few percent, whatever the sizes,
+//! and with the bounds that Prometheus is shown among theirs, so that what it is shown is exact.
 
 use std::time::Duration;
 

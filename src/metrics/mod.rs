@@ -1,6 +1,6 @@
-//! Figures. `traffic` is where is counted by database, user and node, and `counts` declares what; `queries` is by statement,
-//! `histogram` how long things took, `sqlstate` what went wrong, `counter` how all that is added up. Nothing here is global:
-//! who counts is handed what it counts with.
+//! Figures. `traffic` is where is counted by database, user and node, and `counts` declares what; `queries` is by
+//! statement, `histogram` how long things took, `sqlstate` what went wrong, `counter` how all that is added up. Nothing
+//! here is global: who counts is handed what it counts with.
 //!
 //! # A new metric
 //!

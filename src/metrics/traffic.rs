@@ -230,8 +230,9 @@ type Shards = [OnceLock<Box<Traffic>>; SHARDS];
 /// Most nodes and SQLSTATEs by which logins that failed are counted.
 const LOGIN_FAILURES_MAX: usize = 500;
 
-/// The figures of one database and user, as clients call them, on one cluster. Once a client has got in, they last as long as the process, also when
-/// nobody uses the pool any more, or a RELOAD moves the database to another cluster: a total must not fall.
+/// The figures of one database and user, as clients call them, on one cluster. Once a client has got in, they last as
+/// long as the process, also when nobody uses the pool any more, or a RELOAD moves the database to another cluster: a
+/// total must not fall.
 #[derive(Debug)]
 pub struct Account {
     pub database: Box<str>,
@@ -269,8 +270,8 @@ impl Account {
         }
     }
 
-    /// What is done on the node of this index, or on none; the part that the worker of this number counts in, or whoever
-    /// is no worker. Only that worker's thread may add to it.
+    /// What is done on the node of this index, or on none; the part that the worker of this number counts in, or
+    /// whoever is no worker. Only that worker's thread may add to it.
     pub fn traffic(&self, node: Option<usize>, worker: Option<usize>) -> &Traffic {
         let last = self.traffic.len() - 1;
         let shards = self.traffic[node.map_or(last, |node| node.min(last))].get_or_init(Box::default);
@@ -381,8 +382,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// That of a database and user on the cluster with these nodes, or on none. Once there are very many, the rest share one,
-    /// without nodes.
+    /// That of a database and user on the cluster with these nodes, or on none. Once there are very many, the rest
+    /// share one, without nodes.
     pub fn of(&self, database: &str, user: &str, nodes: Option<&NodeNames>) -> Arc<Account> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let is_kept = by_name.len() < ACCOUNTS_MAX || by_name.contains_key(&(database.into(), user.into()));
@@ -403,8 +404,8 @@ impl Accounts {
         account
     }
 
-    /// Forgets those whom nobody uses and no client has ever got into, such as of databases that do not exist: the shared
-    /// one has their figures from then on. To be called now and then.
+    /// Forgets those whom nobody uses and no client has ever got into, such as of databases that do not exist: the
+    /// shared one has their figures from then on. To be called now and then.
     pub fn keep(&self) {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let mut vain = Vec::new();

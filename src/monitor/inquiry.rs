@@ -1,10 +1,11 @@
 //! Has a replica ask the server that it follows for a sign of life.
 //!
 //! PostgreSQL has no order for that, and the receiver of WAL can't be ended from outside. But a receiver that has heard
-//! nothing for half of `wal_receiver_timeout` asks its sender for an answer, which one that lives gives at once; when all
-//! of that time is over it ends the connection. So the time is made short for a few seconds (ALTER SYSTEM and a reload).
-//! That is done only where ALTER SYSTEM had not set it, so that a RESET brings back what was there. Should we die in
-//! between, the value is known by its odd number of milliseconds, and whoever watches next resets it: the `prober`.
+//! nothing for half of `wal_receiver_timeout` asks its sender for an answer, which one that lives gives at once; when
+//! all of that time is over it ends the connection. So the time is made short for a few seconds (ALTER SYSTEM and a
+//! reload). That is done only where ALTER SYSTEM had not set it, so that a RESET brings back what was there. Should we
+//! die in between, the value is known by its odd number of milliseconds, and whoever watches next resets it: the
+//! `prober`.
 
 use std::time::{Duration, Instant};
 
@@ -202,8 +203,8 @@ impl<'a> Inquiry<'a> {
     }
 }
 
-/// What is seen of the receiver `waited` after the short time came into force, and `None` while that is not known. `prompt`:
-/// it cannot have ended before it asked.
+/// What is seen of the receiver `waited` after the short time came into force, and `None` while that is not known.
+/// `prompt`: it cannot have ended before it asked.
 fn judge(
     plan: TimeoutPlan,
     before: &Receiving,

@@ -53,7 +53,8 @@ pub struct Settings {
     pub health: Health,
     /// How long statements wait for a primary before they fail with SQLSTATE 57P03.
     pub hold: Duration,
-    /// Nothing that the primary answers is passed on while its last answer to a probe is older; `None` = passed on at once.
+    /// Nothing that the primary answers is passed on while its last answer to a probe is older; `None` = passed on at
+    /// once.
     pub fence_limit: Option<Duration>,
     /// Of the connections to its nodes.
     pub tcp: Tcp,
@@ -228,8 +229,8 @@ impl Monitor {
         self.tell(Event { node, observation: Observation::Ordered(order), reported: false });
     }
 
-    /// A read finds no replica that is known to have what it must see: the primary is asked now where it is, and then those
-    /// behind it, how far they are. Never waits; cheap.
+    /// A read finds no replica that is known to have what it must see: the primary is asked now where it is, and then
+    /// those behind it, how far they are. Never waits; cheap.
     pub fn want_fresh(&self) {
         if let Some(primary) = self.topology().primary {
             self.shared.ring(primary, false);
@@ -248,16 +249,16 @@ impl Monitor {
         self.shared.strict.load(Ordering::Relaxed)
     }
 
-    /// Whether what the primary answers may be passed on: always, unless commits are to be acknowledged only by a primary
-    /// that has been proven lately.
+    /// Whether what the primary answers may be passed on: always, unless commits are to be acknowledged only by a
+    /// primary that has been proven lately.
     pub fn is_proven(&self) -> bool {
         let Some(limit) = self.shared.settings.load().fence_limit else { return true };
         let seen = self.topology().primary_seen;
         seen.is_some_and(|seen| now().saturating_duration_since(seen) <= limit)
     }
 
-    /// Resolves when the primary has answered another probe, which is asked for. What comes of it must be looked for after
-    /// this was made.
+    /// Resolves when the primary has answered another probe, which is asked for. What comes of it must be looked for
+    /// after this was made.
     pub fn proven(&self) -> OwnedNotified {
         self.want_fresh();
         self.shared.proven.clone().notified_owned()

@@ -1,6 +1,7 @@
-//! Who may be there before it is known who they are: so many in all, and so many from one address. Nobody is turned away
-//! for it. When it is too many, the one gives way that has been there longest, of the address with the most: who is honest
-//! is done within milliseconds, so a crowd that only stands there, however often it is renewed, keeps nobody out.
+//! Who may be there before it is known who they are: so many in all, and so many from one address. Nobody is turned
+//! away for it. When it is too many, the one gives way that has been there longest, of the address with the most: who
+//! is honest is done within milliseconds, so a crowd that only stands there, however often it is renewed, keeps nobody
+//! out.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

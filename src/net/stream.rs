@@ -43,8 +43,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Connects to a server; the caller bounds the time. Not to be cancelled half-way only in the sense that the attempt
-    /// is then given up.
+    /// Connects to a server; the caller bounds the time. Not to be cancelled half-way only in the sense that the
+    /// attempt is then given up.
     pub async fn connect(address: &Address, tcp: Tcp) -> io::Result<Stream> {
         match address {
             Address::Tcp { host, port } => Stream::from_tcp(TcpStream::connect((host.as_str(), *port)).await?, tcp),
@@ -54,8 +54,8 @@ impl Stream {
         }
     }
 
-    /// Sets what every TCP connection of ours has: no delay for small messages, and keepalive, since a peer that vanished
-    /// without a word would hold a place for ever.
+    /// Sets what every TCP connection of ours has: no delay for small messages, and keepalive, since a peer that
+    /// vanished without a word would hold a place for ever.
     pub fn from_tcp(stream: TcpStream, tcp: Tcp) -> io::Result<Stream> {
         stream.set_nodelay(true)?;
         if let Some(idle) = tcp.keepalive_idle {
@@ -90,8 +90,8 @@ impl Stream {
         }
     }
 
-    /// Whether the event loop has seen something arrive, or the end of the stream, that has not been read. Costs next to
-    /// nothing, and wakes nobody later.
+    /// Whether the event loop has seen something arrive, or the end of the stream, that has not been read. Costs next
+    /// to nothing, and wakes nobody later.
     #[inline]
     pub fn has_news(&self) -> bool {
         self.try_io(Interest::READABLE, || Ok(())).is_ok()
@@ -123,8 +123,8 @@ impl Stream {
         }
     }
 
-    /// As [`Stream::try_io`], for a call that moves at most `most` bytes. One that moves fewer has shown that no more can
-    /// be moved now, so that the next one waits for the event loop instead of asking the kernel in vain.
+    /// As [`Stream::try_io`], for a call that moves at most `most` bytes. One that moves fewer has shown that no more
+    /// can be moved now, so that the next one waits for the event loop instead of asking the kernel in vain.
     #[inline]
     fn try_move(
         &self,
@@ -169,8 +169,8 @@ impl Stream {
         matches!(peeked, Err(Errno::AGAIN))
     }
 
-    /// Whether the peer has closed its side, or the connection has failed, whatever is still to be read before that: as the
-    /// kernel knows at this moment.
+    /// Whether the peer has closed its side, or the connection has failed, whatever is still to be read before that: as
+    /// the kernel knows at this moment.
     pub fn has_hung_up(&self) -> bool {
         let Ok(fd) = self.fd() else { return true };
         let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
@@ -179,8 +179,8 @@ impl Stream {
         poll(&mut asked, Some(&now)).is_ok() && asked[0].revents().intersects(ends)
     }
 
-    /// Ready when the peer has closed the connection and nothing is left to be read. Once something has arrived this pends
-    /// for ever: the end may be behind it.
+    /// Ready when the peer has closed the connection and nothing is left to be read. Once something has arrived this
+    /// pends for ever: the end may be behind it.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if ready!(self.poll_readable(cx)).is_err() {
@@ -255,8 +255,9 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more comes, and then hears the peer out for a while: what it has sent, and nobody reads, would make
-    /// the kernel break the connection, and what it was told last would be lost on its way. Not to be used afterwards.
+    /// Says that nothing more comes, and then hears the peer out for a while: what it has sent, and nobody reads, would
+    /// make the kernel break the connection, and what it was told last would be lost on its way. Not to be used
+    /// afterwards.
     pub async fn part(&mut self) {
         if self.shutdown().await.is_err() {
             return;
@@ -286,7 +287,8 @@ impl Stream {
         }
     }
 
-    /// What has been written and has not arrived when the stream is dropped is not delivered any more: the peer gets a reset.
+    /// What has been written and has not arrived when the stream is dropped is not delivered any more: the peer gets a
+    /// reset.
     pub fn reset_at_close(&self) {
         if let Stream::Tcp(stream) = self {
             // When the kernel refuses, the rest is delivered as usual.

@@ -1,9 +1,9 @@
-//! How long a TCP connection is believed in whose peer says nothing: keepalive while nothing is under way, and a limit on how
-//! long sent data may go without an acknowledgement.
+//! How long a TCP connection is believed in whose peer says nothing: keepalive while nothing is under way, and a limit
+//! on how long sent data may go without an acknowledgement.
 //!
-//! The kernel's own option for the latter, `TCP_USER_TIMEOUT`, also ends connections whose peer is alive and does not read: a
-//! client that takes its time over a long result, a server that waits for a lock in the middle of a COPY. So what the kernel
-//! knows of the connection is looked at instead, see [`Unheard`].
+//! The kernel's own option for the latter, `TCP_USER_TIMEOUT`, also ends connections whose peer is alive and does not
+//! read: a client that takes its time over a long result, a server that waits for a lock in the middle of a COPY. So
+//! what the kernel knows of the connection is looked at instead, see [`Unheard`].
 
 use std::{os::fd::AsFd, time::Duration};
 
@@ -16,8 +16,8 @@ pub struct Tcp {
     pub keepalive_interval: Duration,
     /// Probes without an answer until the connection counts as lost.
     pub keepalive_count: u32,
-    /// So long may sent data go without an acknowledgement, at least a second; `None` = as long as the kernel tries, about
-    /// a quarter of an hour.
+    /// So long may sent data go without an acknowledgement, at least a second; `None` = as long as the kernel tries,
+    /// about a quarter of an hour.
     pub user_timeout: Option<Duration>,
 }
 
@@ -41,8 +41,8 @@ impl Tcp {
 /// What the kernel knows of data that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unheard {
-    /// Segments that were sent and have not been acknowledged. A peer that does not read acknowledges what it was sent before
-    /// its window closed, and is sent no more.
+    /// Segments that were sent and have not been acknowledged. A peer that does not read acknowledges what it was sent
+    /// before its window closed, and is sent no more.
     pub segments: u32,
     /// Since its last acknowledgement of anything. After a long pause that says nothing of data that was sent just now.
     pub since: Duration,
@@ -87,8 +87,9 @@ fn info(socket: &impl AsFd) -> Option<libc::tcp_info> {
     let fd = socket.as_fd();
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most `length` bytes into `info`,
-    // which is as long, and for whose plain numbers any bytes, zeros where an older kernel writes less, are a value.
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most `length` bytes into
+    // `info`, which is as long, and for whose plain numbers any bytes, zeros where an older kernel writes less, are a
+    // value.
     unsafe {
         let got = libc::getsockopt(
             fd.as_raw_fd(),

@@ -198,15 +198,16 @@ impl<M: Manager> PoolLedger<M> {
         if self.connections() == 0 { Try::OnlyHope } else { Try::Wanted }
     }
 
-    /// Nothing comes for those who wait before another try is due, after a failure that may be mended only elsewhere: why.
+    /// Nothing comes for those who wait before another try is due, after a failure that may be mended only elsewhere:
+    /// why.
     fn hopeless(&self) -> Option<&M::Error> {
         let trouble = self.trouble.as_ref().filter(|trouble| !trouble.is_lasting())?;
         let error = trouble.error.as_ref()?;
         (self.connections() == 0 && !self.paused && !self.may_open()).then_some(error)
     }
 
-    /// Whether the size is no bound for one more connection that is needed: those who wait may wait for a session that waits
-    /// for them, as one that holds a lock on the connection that it keeps and works on another.
+    /// Whether the size is no bound for one more connection that is needed: those who wait may wait for a session that
+    /// waits for them, as one that holds a lock on the connection that it keeps and works on another.
     fn may_exceed(&self) -> bool {
         self.pinned > 0 && self.connections() < self.settings.size + self.settings.reserve_size
     }
@@ -400,7 +401,8 @@ impl<M: Manager> Ledger<M> {
         self.renew_pool(key)
     }
 
-    /// Lends by other settings from now on: what is too much is closed, what idles first, and the rest when it comes back.
+    /// Lends by other settings from now on: what is too much is closed, what idles first, and the rest when it comes
+    /// back.
     pub fn set_settings(&mut self, key: PoolKey, settings: Settings) -> Outcome<M> {
         let mut outcome = Outcome::default();
         if let Some(pool) = self.pools.get_mut(&key) {
@@ -417,8 +419,8 @@ impl<M: Manager> Ledger<M> {
         outcome
     }
 
-    /// The node may have so many connections from now on, at least 1. Of those that are too many the idle ones are closed
-    /// now, that which has idled longest first, and the others when they are given back.
+    /// The node may have so many connections from now on, at least 1. Of those that are too many the idle ones are
+    /// closed now, that which has idled longest first, and the others when they are given back.
     pub fn set_connections_max(&mut self, most: usize) -> Outcome<M> {
         let mut outcome = Outcome::default();
         self.connections_max = most.max(1);
@@ -461,8 +463,8 @@ impl<M: Manager> Ledger<M> {
         outcome
     }
 
-    /// The connection used last, one of the calling thread's if there is any; none when others wait already, or when it is
-    /// to be asked whether it still works and such a one is not wanted.
+    /// The connection used last, one of the calling thread's if there is any; none when others wait already, or when it
+    /// is to be asked whether it still works and such a one is not wanted.
     pub fn take_idle(
         &mut self,
         key: PoolKey,
@@ -650,8 +652,8 @@ impl<M: Manager> Ledger<M> {
         outcome
     }
 
-    /// A connection could not be opened. When that is new, or nothing is lent that could come back, those who wait learn
-    /// why: they may be served elsewhere. The others go on waiting for what is lent.
+    /// A connection could not be opened. When that is new, or nothing is lent that could come back, those who wait
+    /// learn why: they may be served elsewhere. The others go on waiting for what is lent.
     pub fn open_failed(&mut self, place: OpeningPlace, error: &M::Error) -> Outcome<M> {
         let mut outcome = Outcome::default();
         self.given_up(place);
@@ -669,8 +671,8 @@ impl<M: Manager> Ledger<M> {
         outcome
     }
 
-    /// A connection has been being opened for long. Unless others were opened meanwhile, the server is taken for one that does
-    /// not answer, and those who wait may look elsewhere.
+    /// A connection has been being opened for long. Unless others were opened meanwhile, the server is taken for one
+    /// that does not answer, and those who wait may look elsewhere.
     pub fn slow(&mut self, place: OpeningPlace) -> Outcome<M> {
         let mut outcome = Outcome::default();
         if let Some(pool) = self.pools.get_mut(&place.key)
@@ -701,8 +703,8 @@ impl<M: Manager> Ledger<M> {
         self.wakes = None;
     }
 
-    /// Ends the waits that have lasted for `checkout_timeout`, opens what is due for somebody who waits, and tells when the
-    /// next one of either is due; `None` when nobody waits, and the next one that does has to start this again.
+    /// Ends the waits that have lasted for `checkout_timeout`, opens what is due for somebody who waits, and tells when
+    /// the next one of either is due; `None` when nobody waits, and the next one that does has to start this again.
     pub fn expire(&mut self, now: Instant, outcome: &mut Outcome<M>) -> Option<Instant> {
         let keys: Vec<PoolKey> = self.pools.keys().copied().collect();
         for key in keys {

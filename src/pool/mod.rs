@@ -1,7 +1,7 @@
 //! Lending server connections: limits, order and lifetimes. Knows neither SQL nor PostgreSQL.
 //!
-//! A [`NodePools`] is one server with a budget of connections; a [`Pool`] is what one database and user may have of it. A
-//! checkout takes the connection that was used last, or waits in order of arrival. When the budget is used up, the
+//! A [`NodePools`] is one server with a budget of connections; a [`Pool`] is what one database and user may have of it.
+//! A checkout takes the connection that was used last, or waits in order of arrival. When the budget is used up, the
 //! connection that has idled longest in a pool that has more makes room, or in any other once it has idled for a while;
 //! when none idles, the pool that has most gives way to the one that has least.
 //!
@@ -40,8 +40,8 @@ pub use trouble::Trouble;
 pub struct Settings {
     /// Most server connections of this pool, at least 1.
     pub size: usize,
-    /// Connections beyond `size`, one at a time, for those who have waited for `reserve_timeout` without that any came back,
-    /// while a session keeps one of them between its transactions.
+    /// Connections beyond `size`, one at a time, for those who have waited for `reserve_timeout` without that any came
+    /// back, while a session keeps one of them between its transactions.
     pub reserve_size: usize,
     /// See `reserve_size`.
     pub reserve_timeout: Duration,
@@ -309,8 +309,8 @@ impl<M: Manager> Pool<M> {
     /// The connection used last, when one idles and nobody waits, or else a place in the queue. `worker` is the calling
     /// thread: among the idle ones one that lives on its event loop is preferred.
     ///
-    /// One that is to be asked whether it still works ([`Lease::is_doubtful`]) is not taken: it goes by the queue, at whose
-    /// end is somebody who can wait for the answer.
+    /// One that is to be asked whether it still works ([`Lease::is_doubtful`]) is not taken: it goes by the queue, at
+    /// whose end is somebody who can wait for the answer.
     pub fn ask(self: &Arc<Self>, worker: ThreadId) -> Checkout<M> {
         self.take_or_queue(worker, false)
     }

@@ -377,9 +377,8 @@ impl Bench {
         }
     }
 
-    /// Whoever waits has a connection under way, or the pool's size or the node's budget is in use, or it waits for another
-    /// try, which is due soon. What idles may only
-    /// belong to pools that have no more.
+    /// Whoever waits has a connection under way, or the pool's size or the node's budget is in use, or it waits for
+    /// another try, which is due soon. What idles may only belong to pools that have no more.
     fn check_waiters(&self) {
         for pool in &self.pools {
             let PoolCounts { lent, opening, waiting, .. } = pool.counts();

@@ -1,5 +1,5 @@
-//! What it has come to of late to open connections of one pool, and when that is worth another try. A pure rule: a server
-//! that refuses is not asked by everybody who comes, and not forgotten either.
+//! What it has come to of late to open connections of one pool, and when that is worth another try. A pure rule: a
+//! server that refuses is not asked by everybody who comes, and not forgotten either.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ const WANTED_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The same after failures that may pass in a moment.
 const WANTED_PASSING_PAUSE: Duration = Duration::from_millis(50);
 
-/// The same when nothing can come back and only a try can help. Whoever comes after a refusal hears of a later try: what
-/// was refused may have been mended a moment ago, and nobody is told what is not so any more. Ten tries a second are
-/// what one impatient client costs a server directly.
+/// The same when nothing can come back and only a try can help. Whoever comes after a refusal hears of a later try:
+/// what was refused may have been mended a moment ago, and nobody is told what is not so any more. Ten tries a second
+/// are what one impatient client costs a server directly.
 pub const ONLY_HOPE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a try to open a connection is for.
@@ -69,8 +69,8 @@ impl<E> Trouble<E> {
         (self.error, self.lasting) = (Some(error), lasting);
     }
 
-    /// When it is time for another try. One that somebody wants comes sooner than one that only finds out whether all is
-    /// well again.
+    /// When it is time for another try. One that somebody wants comes sooner than one that only finds out whether all
+    /// is well again.
     pub fn due(&self, what_for: Try) -> Instant {
         self.last + self.pause(what_for)
     }

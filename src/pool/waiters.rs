@@ -1,5 +1,5 @@
-//! The queue of those who wait for a connection of one pool. Tens of thousands may wait, leave and be answered at once, all
-//! behind one lock: what is done for one of them must not depend on how many the others are.
+//! The queue of those who wait for a connection of one pool. Tens of thousands may wait, leave and be answered at once,
+//! all behind one lock: what is done for one of them must not depend on how many the others are.
 
 use std::{collections::VecDeque, task::Waker, thread::ThreadId};
 

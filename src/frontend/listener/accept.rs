@@ -15,8 +15,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The same, when somebody gives way who has not proved yet who it is.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
-/// Accepts clients until the scope is asked to stop, but not while all is suspended. All of them have the `route`, if there
-/// is one.
+/// Accepts clients until the scope is asked to stop, but not while all is suspended. All of them have the `route`, if
+/// there is one.
 pub async fn accept(listener: Listener, route: Option<Route>, workers: Workers, frontend: Arc<Frontend>, scope: Scope) {
     let mut suspended = frontend.gates.suspended.subscribe();
     loop {

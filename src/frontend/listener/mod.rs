@@ -1,4 +1,5 @@
-//! Taking clients in: `accept` accepts their connections, and `serving` hands each to a thread and lets it be served there.
+//! Taking clients in: `accept` accepts their connections, and `serving` hands each to a thread and lets it be served
+//! there.
 
 mod accept;
 mod serving;

@@ -1,5 +1,5 @@
-//! The threads that serve clients: how each takes clients in, from the accepting task and from other threads, and how as
-//! few of them as suffice are kept busy. `workers::balance` decides; here its orders are carried out.
+//! The threads that serve clients: how each takes clients in, from the accepting task and from other threads, and how
+//! as few of them as suffice are kept busy. `workers::balance` decides; here its orders are carried out.
 
 use std::{
     pin::pin,
@@ -140,7 +140,8 @@ fn looks() -> tokio::time::Interval {
     looks
 }
 
-/// Serves the clients that are handed to the calling thread, until their scope has been asked to stop and all have ended.
+/// Serves the clients that are handed to the calling thread, until their scope has been asked to stop and all have
+/// ended.
 pub async fn serve(mut arrivals: Arrivals, frontend: Arc<Frontend>, worker: Arc<Worker>, workers: Workers) {
     let post = arrivals.post.clone();
     let several = workers.intakes.len() > 1;
@@ -190,7 +191,8 @@ async fn serve_one(arrival: Box<Arrival>, thread: Arc<Thread>) {
     }
 }
 
-/// The client, logged in and at home on the calling thread; `None` when it has left, or was something else than a client.
+/// The client, logged in and at home on the calling thread; `None` when it has left, or was something else than a
+/// client.
 async fn take_in(arrival: Box<Arrival>, thread: &Thread) -> Option<Box<Client>> {
     match arrival.client {
         Arriving::New(accepted, route, stranger) => {

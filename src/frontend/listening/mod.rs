@@ -1,4 +1,5 @@
-//! The connection that listens for all clients of a database: see [`crate::databases::HubContact`] for how sessions reach it.
+//! The connection that listens for all clients of a database: see [`crate::databases::HubContact`] for how sessions
+//! reach it.
 
 mod hub;
 

@@ -1,5 +1,5 @@
-//! How a session begins, from the proof of who the client is to the first ReadyForQuery: its settings as the server spells
-//! them, and what the server reports and says. In session mode the client gets its server connection here, too.
+//! How a session begins, from the proof of who the client is to the first ReadyForQuery: its settings as the server
+//! spells them, and what the server reports and says. In session mode the client gets its server connection here, too.
 
 use std::{
     future::{Future, poll_fn},
@@ -103,8 +103,8 @@ pub async fn begin(
 }
 
 /// A value of DateStyle that says only half builds on the configuration of the server, and not on what the role or the
-/// database has for a default: a server takes startup parameters in before those. What a pooled connection returns to is
-/// made of both. Where they differ, a connection that is opened with the parameter tells what becomes of it.
+/// database has for a default: a server takes startup parameters in before those. What a pooled connection returns to
+/// is made of both. Where they differ, a connection that is opened with the parameter tells what becomes of it.
 async fn complete_style(target: &Target, acquired: &mut Acquired, wanted: &mut Carried) -> Result<(), LoginRefusal> {
     let failed = |error: &dyn std::error::Error| {
         LoginRefusal::from(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")))
@@ -187,8 +187,8 @@ async fn acquire_to_keep(
 }
 
 /// Brings the settings to the connection. When it is known how such a session begins, they are valid and spelled as the
-/// server spells them; otherwise the server is asked, also for what decides between nodes if the session `may_choose`: now,
-/// or once there are more of them.
+/// server spells them; otherwise the server is asked, also for what decides between nodes if the session `may_choose`:
+/// now, or once there are more of them.
 async fn begin_on(
     server: &mut backend::Server,
     wanted: &Carried,
@@ -238,9 +238,9 @@ async fn begin_on(
     })
 }
 
-/// Waits for what a login needs of a server, unless the client leaves or Poolhouse is being shut down meanwhile. Tells the
-/// client what for when that lasts, and then also that it is let in: some drivers take a NOTICE only after that. Returns
-/// whether it was told.
+/// Waits for what a login needs of a server, unless the client leaves or Poolhouse is being shut down meanwhile. Tells
+/// the client what for when that lasts, and then also that it is let in: some drivers take a NOTICE only after that.
+/// Returns whether it was told.
 pub async fn unless_gone<T>(
     stream: &mut Stream,
     scope: &Scope,
@@ -277,8 +277,8 @@ pub fn welcome(beginning: &Beginning, process: u32, secret: &[u8], own: bool, re
     }
     out.extend_from_slice(&greeting.early);
     for (name, value) in beginning.reported.iter().chain(beginning.about_server.iter()) {
-        // Behind Poolhouse there is always a server that can be written to, whichever answered first, unless the session
-        // can reach none. libpq's target_session_attrs goes by this.
+        // Behind Poolhouse there is always a server that can be written to, whichever answered first, unless the
+        // session can reach none. libpq's target_session_attrs goes by this.
         let value = match name {
             "in_hot_standby" if replicas => "on",
             "in_hot_standby" if !own => "off",

@@ -57,8 +57,8 @@ pub enum Served {
 
 /// Logs a client in; `None` when that failed, and the client has been told.
 ///
-/// `route` is that of all sessions at the address that it has connected to. The client is a `stranger` until it has proved
-/// who it is.
+/// `route` is that of all sessions at the address that it has connected to. The client is a `stranger` until it has
+/// proved who it is.
 pub async fn log_in(
     mut stream: Stream,
     route: Option<Route>,
@@ -373,8 +373,8 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginRefusal> {
     Ok(packet)
 }
 
-/// Passes a cancel request on. The connection is closed once the server has done what it asks for, as PostgreSQL does: a
-/// client that has waited for that may go on without fear for its next statement.
+/// Passes a cancel request on. The connection is closed once the server has done what it asks for, as PostgreSQL does:
+/// a client that has waited for that may go on without fear for its next statement.
 async fn cancel(frontend: &Frontend, key: &CancelKey, worker: &Worker) {
     let canceling = frontend.registry.find(key).and_then(|slot| slot.cancel());
     if let Some(canceling) = canceling {

@@ -50,8 +50,8 @@ impl StartupRequest {
         })
     }
 
-    /// Every setting once, by its name in lower case. Those in `options` are weaker, as in PostgreSQL, and `defaults` are
-    /// weaker than both.
+    /// Every setting once, by its name in lower case. Those in `options` are weaker, as in PostgreSQL, and `defaults`
+    /// are weaker than both.
     ///
     /// # Errors
     /// A switch in `options` that no server understands.

@@ -53,7 +53,8 @@ pub struct Counting {
     news: Option<Box<News>>,
 }
 
-/// Most errors of one client that are kept until they are told; of more than that within a moment the rest are left out.
+/// Most errors of one client that are kept until they are told; of more than that within a moment the rest are left
+/// out.
 const TOLD_MAX: usize = 8;
 
 /// Most bytes of an error's message that are kept.
@@ -168,8 +169,8 @@ impl Counting {
         self.news.take()
     }
 
-    /// The server has answered so many queries, and ended so many transactions. `busy` when it still works for the client,
-    /// `open` when the last transaction goes on.
+    /// The server has answered so many queries, and ended so many transactions. `busy` when it still works for the
+    /// client, `open` when the last transaction goes on.
     pub fn end(&mut self, queries: u32, transactions: u32, busy: bool, open: bool, now: Instant) {
         let each = |lasted: Duration, times: u32| if times == 1 { lasted } else { lasted / times };
         // A transaction of one query begins with it, and the clock's numbers take long to subtract.

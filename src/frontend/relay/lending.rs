@@ -68,15 +68,16 @@ async fn until_fresher(target: &Target, left: Duration) {
 }
 
 /// The connection is used by the calling thread from now on. One that cannot be moved is closed, and so is one on which
-/// the server has said something or ended meanwhile, or whose node has been fenced: no statement may be lost on a server
-/// that was gone before it came.
+/// the server has said something or ended meanwhile, or whose node has been fenced: no statement may be lost on a
+/// server that was gone before it came.
 pub fn at_home(mut lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
     lease.come_home().ok()?;
     (!lease.is_fenced() && lease.stream.is_quiet()).then_some((lease, node))
 }
 
-/// [`at_home`], and one that has idled for long is asked whether it still works: a firewall may have forgotten it, which
-/// tells nobody. One that is silent is closed, and so are the others of its pool, which have idled as long or longer.
+/// [`at_home`], and one that has idled for long is asked whether it still works: a firewall may have forgotten it,
+/// which tells nobody. One that is silent is closed, and so are the others of its pool, which have idled as long or
+/// longer.
 pub async fn prove(target: &Target, lease: Lease<ServerManager>, node: NodeId) -> Option<Acquired> {
     let doubtful = lease.is_doubtful();
     let (mut lease, node) = at_home(lease, node)?;

@@ -28,8 +28,8 @@ pub enum ClientLimit {
 }
 
 impl ClientLimit {
-    /// For a client that idles, and keeps its server connection meanwhile, if it is pinned since then: the limit that ends
-    /// first, and how much of it is left.
+    /// For a client that idles, and keeps its server connection meanwhile, if it is pinned since then: the limit that
+    /// ends first, and how much of it is left.
     pub fn of_idle(turn: u32, limits: &session::Settings, pinned: Option<Instant>) -> (ClientLimit, Option<Duration>) {
         let pinned = limits.pin_timeout.zip(pinned);
         let left = pinned.map(|(limit, since)| limit.saturating_sub(since.elapsed()));

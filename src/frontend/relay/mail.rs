@@ -1,7 +1,7 @@
 //! LISTEN for clients that hold no server connection: one connection per database listens for all of them, its hub.
 //!
-//! Here is what a client's own task does about it; what mail means, and when channels move between a server connection and
-//! the hub, is the session's business.
+//! Here is what a client's own task does about it; what mail means, and when channels move between a server connection
+//! and the hub, is the session's business.
 
 use std::sync::Arc;
 

@@ -22,7 +22,8 @@ pub struct Resend {
     here: bool,
     /// As the client sent it. Without meaning while both are false.
     sent: Vec<u8>,
-    /// The beginning of an answer that came together with the server's last words: the client has seen nothing of it yet.
+    /// The beginning of an answer that came together with the server's last words: the client has seen nothing of it
+    /// yet.
     withheld: Vec<u8>,
 }
 
@@ -93,8 +94,8 @@ impl Resend {
         std::mem::take(&mut self.sent)
     }
 
-    /// Something is there for the client. What Poolhouse answers itself, or is a server's last word, is withheld from it
-    /// while all may still be sent elsewhere. True when the client sees the first of an answer to what it could.
+    /// Something is there for the client. What Poolhouse answers itself, or is a server's last word, is withheld from
+    /// it while all may still be sent elsewhere. True when the client sees the first of an answer to what it could.
     pub fn note_answer(&mut self, answer: &mut Vec<u8>, is_last_word: impl FnOnce() -> bool) -> bool {
         self.here = false;
         if !self.elsewhere {
@@ -127,8 +128,8 @@ pub enum ReplicaRefusal {
 ///
 /// - 25006: it writes.
 /// - 0A000 of `get_relation_info`, when the planner meets a table: it is unlogged, and a replica has nothing of it.
-/// - 40001, and 40P01 when it was found as a deadlock: replication takes away what it reads. A read that is alone in its
-///   transaction gets neither for any other cause.
+/// - 40001, and 40P01 when it was found as a deadlock: replication takes away what it reads. A read that is alone in
+///   its transaction gets neither for any other cause.
 ///
 /// A client's own cancel is 57014 and is never run again.
 fn refused_read(fields: &ErrorFields) -> Option<RefusedRead> {

@@ -26,8 +26,8 @@ use poolhouse_core::{
 /// starting as well.
 const STARTING: Duration = Duration::from_secs(5);
 
-/// While nothing is known of a cluster there is nothing to wait for but what the health checks find out. Tells what they
-/// were told when that does not pass by itself: logins that are refused, and addresses where no server is.
+/// While nothing is known of a cluster there is nothing to wait for but what the health checks find out. Tells what
+/// they were told when that does not pass by itself: logins that are refused, and addresses where no server is.
 pub fn told_of_unknown(target: &Target) -> Option<AcquireError> {
     let monitor = &target.cluster.monitor;
     let topology = monitor.topology();

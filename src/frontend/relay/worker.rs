@@ -73,8 +73,8 @@ impl Worker {
         CountedFor { account, watch: &self.watch, worker: self.number }
     }
 
-    /// Asks a server for a cancel. What is returned resolves when nothing can be hit by it any more; it goes on when that is
-    /// dropped.
+    /// Asks a server for a cancel. What is returned resolves when nothing can be hit by it any more; it goes on when
+    /// that is dropped.
     pub fn cancel(&self, canceling: Canceling) -> oneshot::Receiver<()> {
         let (done, receiver) = oneshot::channel();
         self.cancels.spawn("cancel", async move {

@@ -111,7 +111,8 @@ impl Spread {
         }
     }
 
-    /// The least busy one in use, if that is much less busy and nobody else's clients go there already, or the next one.
+    /// The least busy one in use, if that is much less busy and nobody else's clients go there already, or the next
+    /// one.
     fn relief_for(&self, from: usize, loads: &[Load], most: usize) -> Option<usize> {
         let free = |to: &usize| self.orders.iter().all(|order| order.to != *to);
         let lighter = |to: &usize| loads[*to].busy + GAP <= loads[from].busy;

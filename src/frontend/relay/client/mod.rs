@@ -46,8 +46,8 @@ use poolhouse_core::{
 /// How long a server may take to show whether it still takes logins.
 const KNOCK_LIMIT: Duration = Duration::from_secs(2);
 
-/// One client. Thousands of these are idle at once, so what only a busy one needs is in `exchange` and `lent`. In the order
-/// written, so that what each turn of its task looks at lies together.
+/// One client. Thousands of these are idle at once, so what only a busy one needs is in `exchange` and `lent`. In the
+/// order written, so that what each turn of its task looks at lies together.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Client {
@@ -245,8 +245,8 @@ impl Client {
         if self.timer.is_some() { self.poll_limit(cx).map(Wake::Limit) } else { Poll::Pending }
     }
 
-    /// What comes of the client and its server connection, and of the hub for a session that listens: it may have to hear of
-    /// the hub before it goes on, also when its client has left.
+    /// What comes of the client and its server connection, and of the hub for a session that listens: it may have to
+    /// hear of the hub before it goes on, also when its client has left.
     #[inline]
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeEvent> {
         let event = self.poll_event(cx);
@@ -441,8 +441,8 @@ impl Client {
         true
     }
 
-    /// The connection that was kept back, if the statement is one for which it was; otherwise it goes back: whoever waits for a
-    /// connection keeps none, or it might wait for itself.
+    /// The connection that was kept back, if the statement is one for which it was; otherwise it goes back: whoever
+    /// waits for a connection keeps none, or it might wait for itself.
     fn take_kept_back(&mut self, need: Need) -> Option<Acquired> {
         let (lease, node) = self.kept_back.as_mut()?.take()?;
         let is_primary = || self.target.cluster.monitor.topology().primary == Some(node);
@@ -657,7 +657,8 @@ impl Client {
         }
     }
 
-    /// The server connection has ended; `alone` when its node goes on. What the client is told is the session's business.
+    /// The server connection has ended; `alone` when its node goes on. What the client is told is the session's
+    /// business.
     fn lose_server(&mut self, error: &io::Error, alone: bool) -> AfterLoss {
         let _ = self.entry.slot.detach();
         let Some(lent) = self.lent.take() else { return AfterLoss::GoesOn };
@@ -708,8 +709,8 @@ impl Client {
         self.proof = None;
     }
 
-    /// The statement takes long: whether anybody is there still to answer it, and to be answered. A network that swallows what
-    /// it is given tells nobody.
+    /// The statement takes long: whether anybody is there still to answer it, and to be answered. A network that
+    /// swallows what it is given tells nobody.
     #[cold]
     fn look_at_ends(&self) -> Option<ExchangeEvent> {
         let (lease, _) = self.lent.as_ref()?;
@@ -722,14 +723,15 @@ impl Client {
         to_clients.is_some_and(|limit| self.stream.is_unheard(limit)).then_some(ExchangeEvent::Left)
     }
 
-    /// The node of the lent server connection is not to be used any more as it was: nothing that comes from there counts.
+    /// The node of the lent server connection is not to be used any more as it was: nothing that comes from there
+    /// counts.
     fn leave_fenced(&mut self) -> AfterLoss {
         self.cut();
         self.lose_server(&io::Error::other("its node is not to be used any more as it was"), false)
     }
 
-    /// Stops what runs on the lent server connection as far as can be: the server is asked for a cancel, and nothing that is
-    /// still on its way there is delivered once the connection is closed.
+    /// Stops what runs on the lent server connection as far as can be: the server is asked for a cancel, and nothing
+    /// that is still on its way there is delivered once the connection is closed.
     fn cut(&mut self) {
         let (Some((lease, _)), Some(exchange)) = (&self.lent, &self.exchange) else { return };
         if let Some(canceler) = lease.canceler.clone().filter(|_| !exchange.pipeline.owed.is_empty()) {

@@ -26,8 +26,8 @@ use poolhouse_core::{
     wire::error::Report,
 };
 
-/// How many calls a task may leave unanswered while it waits for something that has a limit of its own: far more than all
-/// of these together take.
+/// How many calls a task may leave unanswered while it waits for something that has a limit of its own: far more than
+/// all of these together take.
 const CALLS_MAX: u8 = 24;
 
 /// What a client's task has to wait for, apart from the client's socket, its server's and the pool's queue.
@@ -98,8 +98,8 @@ impl Future for ClientTask {
     }
 }
 
-/// The task was asked whether it still serves somebody. True when it does not, though it holds a server connection: the last
-/// line of defence against a client that is gone and keeps one for ever.
+/// The task was asked whether it still serves somebody. True when it does not, though it holds a server connection: the
+/// last line of defence against a client that is gone and keeps one for ever.
 #[cold]
 fn answer_call(slot: &Slot, client: &mut Option<Box<Client>>, aside: bool) -> bool {
     match client {

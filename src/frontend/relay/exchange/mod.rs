@@ -1,8 +1,8 @@
 //! Moving bytes between a client and the server connection that it holds: both directions at once, each with a bounded
-//! buffer. A side is read only as far as its buffer goes when what it sent before cannot be passed on, so a peer that does
-//! not read stops the other one instead of filling memory; and the end of a client is seen whatever it waits for. What
-//! messages mean is the session's business: `from_client` and `from_server` show them to it, and `buffers` hold them. Both
-//! directions are driven from here.
+//! buffer. A side is read only as far as its buffer goes when what it sent before cannot be passed on, so a peer that
+//! does not read stops the other one instead of filling memory; and the end of a client is seen whatever it waits for.
+//! What messages mean is the session's business: `from_client` and `from_server` show them to it, and `buffers` hold
+//! them. Both directions are driven from here.
 
 mod buffers;
 mod from_client;
@@ -45,12 +45,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// When this much waits to be written, no more messages are looked at before it is gone.
 const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
-/// How much is looked at for one client before others have their turn, in messages that cost little; tens of them take as
-/// long as one text that has to be parsed.
+/// How much is looked at for one client before others have their turn, in messages that cost little; tens of them take
+/// as long as one text that has to be parsed.
 const TURN_EFFORT: u32 = 1024;
 
-/// What a client that is busy holds; one that idles outside a transaction holds none of it. In the order written, so that
-/// what every turn looks at lies together.
+/// What a client that is busy holds; one that idles outside a transaction holds none of it. In the order written, so
+/// that what every turn looks at lies together.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Exchange {
@@ -164,8 +164,8 @@ impl Exchange {
         self.counting.give_up();
     }
 
-    /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to be
-    /// asked of another. False when that is not so.
+    /// The server connection was lost before it answered anything, and what it was asked only reads: puts it back, to
+    /// be asked of another. False when that is not so.
     pub fn take_back(&mut self, session: &mut Session) -> bool {
         let whole = self.from_client.rest == 0 && session.only_read();
         let Some(sent) = self.resend.take_reads().filter(|_| whole) else { return false };
