@@ -5,7 +5,7 @@
 mod format;
 mod view;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use super::Desk;
 use crate::metrics::{COUNTED, Errors, Figures, Kind, Metric, TIMED};
@@ -240,15 +240,30 @@ pub fn page(desk: &Desk, format: Format) -> String {
     page.end()
 }
 
-/// The figures of each database and user, by node if the metric has that label.
+/// The figures of each database and user, by node if the metric has that label and nodes are to be told apart. Labels that
+/// are not told apart are empty, which is as if they were not there.
 fn by_labels(view: &View<'_>, page: &mut Page, metric: &Metric, mut write: impl FnMut(&mut Page, &[&str], &Figures)) {
     page.head(metric);
-    let by_node = metric.labels.contains(&"node");
+    let (has_node, in_full) = (metric.labels.contains(&"node"), view.by_node);
+    // Each histogram is twenty series.
+    if !in_full && metric.kind == Kind::Histogram {
+        let mut by_database: BTreeMap<&str, Figures> = BTreeMap::new();
+        for ((database, _), read) in &view.accounts {
+            by_database.entry(database).or_default().merge(&read.all);
+        }
+        for (database, figures) in &by_database {
+            let labels = [*database, "", ""];
+            write(page, if has_node { &labels } else { &labels[..2] }, figures);
+        }
+        return;
+    }
     for ((database, user), read) in &view.accounts {
-        if by_node {
-            read.by_node.iter().for_each(|(node, figures)| write(page, &[database, user, node], figures));
-        } else {
-            write(page, &[database, user], &read.all);
+        match (has_node, in_full) {
+            (true, true) => {
+                read.by_node.iter().for_each(|(node, figures)| write(page, &[database, user, node], figures))
+            }
+            (true, false) => write(page, &[database, user, ""], &read.all),
+            (false, _) => write(page, &[database, user], &read.all),
         }
     }
 }

@@ -44,13 +44,22 @@ pub struct Settings {
     /// The PgBouncer whose version SHOW VERSION answers instead of ours.
     pub pgbouncer_version: Option<String>,
     pub http: Option<Http>,
+    /// The page of metrics tells all of them by node, and durations by user, too.
+    pub metrics_by_node: bool,
     /// How many operators get in when all places of clients are taken.
     pub reserved: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { users: Vec::new(), stats_users: Vec::new(), pgbouncer_version: None, http: None, reserved: 3 }
+        Settings {
+            users: Vec::new(),
+            stats_users: Vec::new(),
+            pgbouncer_version: None,
+            http: None,
+            metrics_by_node: false,
+            reserved: 3,
+        }
     }
 }
 

@@ -484,6 +484,8 @@ section! {
         /// Where metrics, the console's tables as JSON, and /healthz and /readyz are served; "" for nowhere. When this default
         /// is not free Poolhouse starts without; one that is written here has to be free.
         http(http): ADDRESS, Restart;
+        /// Whether metrics are told by node, and durations by user and node, too: with many databases that is a large page.
+        metrics_by_node(metrics_by_node): Flag, Now;
         /// What those show who are not on this machine, a secret; without it they may see nothing but /healthz and /readyz.
         token(): Shape::Secret, Restart, Usual::Nothing("\"env:POOLHOUSE_TOKEN\"");
     }

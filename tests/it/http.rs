@@ -114,12 +114,17 @@ fn metrics_and_tables_say_what_happened() {
     assert_eq!(count("poolhouse_errors_total", &["side=\"server\"", "class=\"42\""]), 1.0);
     assert_eq!(count("poolhouse_clients", &["state=\"idle\""]), 1.0);
     assert_eq!(count("poolhouse_servers", &[]), 1.0);
-    let buckets = count("poolhouse_query_duration_seconds_bucket", &["le=\"+Inf\""]);
-    assert_eq!(buckets, count("poolhouse_query_duration_seconds_count", &[]));
-    assert!(buckets > 0.0 && count("poolhouse_query_duration_seconds_sum", &[]) > 0.0);
+    // Of all users and nodes together.
+    let timed = |name: &str, more: &str| sum(&all, name, &[of[0], "user=\"\"", "node=\"\"", more]);
+    let buckets = timed("poolhouse_query_duration_seconds_bucket", "le=\"+Inf\"");
+    assert_eq!(buckets, timed("poolhouse_query_duration_seconds_count", ""));
+    assert!(buckets > 0.0 && timed("poolhouse_query_duration_seconds_sum", "") > 0.0);
     assert_eq!(sum(&all, "poolhouse_ready", &["for=\"writes\""]), 1.0);
     assert_eq!(sum(&all, "poolhouse_node_is_primary", &[]), 1.0);
     assert_eq!(sum(&all, "poolhouse_node_state", &["state=\"up\""]), 1.0);
+    let by_node =
+        |samples: &_| sum(samples, "poolhouse_query_duration_seconds_count", &[&of[..], &["node=\"127"]].concat());
+    assert_eq!(by_node(&all), 0.0);
     assert!(sum(&all, "process_resident_memory_bytes", &[]) > 1e6);
     assert!(sum(&all, "process_start_time_seconds", &[]) > 1.7e9);
 
@@ -221,6 +226,7 @@ fn figures_of_a_database_that_moves_are_those_of_the_nodes_it_ran_on() {
     ];
     let config = Config::of_cluster(&one).user("app", "secret").user("admin", "steer").set("admin.users", "['admin']");
     let config = config.set("admin.http", &format!("'127.0.0.1:{http}'")).set("databases.app.database", "'postgres'");
+    let config = config.set("admin.metrics_by_node", "true");
     let config = clusters.iter().fold(config, |config, (name, cluster, nodes)| {
         let config = config.set(&format!("clusters.{name}.nodes"), &format!("{nodes:?}"));
         let health = |key: &str| format!("clusters.{name}.health.{key}");

@@ -22,6 +22,8 @@ type ByName<T> = BTreeMap<(String, String), T>;
 /// Everything at one moment.
 pub struct View<'d> {
     pub desk: &'d Desk,
+    /// Nodes, and users of histograms, are told apart.
+    pub by_node: bool,
     pub process: Option<Process>,
     pub clusters: Vec<Arc<Cluster>>,
     pub accounts: ByName<Read>,
@@ -44,6 +46,7 @@ impl<'d> View<'d> {
         let clusters = desk.clusters();
         View {
             desk,
+            by_node: desk.catalog.load().settings.metrics_by_node,
             process: Process::read(),
             accounts,
             clients,
