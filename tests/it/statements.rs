@@ -3,7 +3,7 @@
 
 use super::kit::{
     Config, LabCluster, Message, Pooler, RawClient, cluster,
-    messages::{any, bind, close, describe, execute, parse, query, sync},
+    messages::{any, bind, close, describe, execute, flush, parse, query, sync},
 };
 
 fn started() -> LabCluster {
@@ -54,6 +54,35 @@ fn same(cluster: &LabCluster, turns: &[Vec<u8>]) {
     let others = stranger.value("SELECT count(*) FROM pg_prepared_statements WHERE statement NOT LIKE '%stranger%'");
     assert_eq!(others.as_deref(), Some("0"));
     assert!(listed.is_some_and(|count| count != "0") || turns.is_empty() || !free || turns.len() % 4 == 3);
+}
+
+/// What a batch does to names is believed when the server has answered it, in its order.
+#[test]
+fn what_a_batch_takes_away_is_gone_behind_that_and_what_is_skipped_is_not() {
+    let cluster = started();
+    let run = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0)].concat();
+    let uses = |name: &str| [bind("", name, &[]), execute("", 0)].concat();
+    let named = parse("a", "SELECT 'a'");
+    let mut turns = Vec::new();
+    for sql in ["DEALLOCATE a", "DEALLOCATE ALL", "DISCARD ALL"] {
+        let new = parse("a", "SELECT 'new'");
+        for batch in [
+            [run(sql), new.clone(), uses("a")].concat(),
+            [run(sql), flush(), new, uses("a")].concat(),
+            [run(sql), uses("a")].concat(),
+            [run(sql), describe(b'S', "a")].concat(),
+            [uses("nosuch"), run(sql)].concat(),
+            [uses("nosuch"), run("PREPARE a AS SELECT 'other'")].concat(),
+            [parse("", sql), bind("", "", &[])].concat(),
+        ] {
+            turns.push(query("DEALLOCATE ALL"));
+            turns.push([named.clone(), sync()].concat());
+            turns.push([batch, sync()].concat());
+            turns.push([uses("a"), sync()].concat());
+            turns.push(query("SELECT 1"));
+        }
+    }
+    same(&cluster, &turns);
 }
 
 #[test]

@@ -23,5 +23,6 @@ pub(super) fn ask_ours(
 ) {
     request::query_bytes(sql, out.to_server);
     server.statements.forget_unnamed();
+    pipeline.drop_long_unnamed();
     pipeline.owed.push(owed);
 }

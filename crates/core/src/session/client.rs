@@ -126,6 +126,10 @@ impl Session {
         if must_settle(request, pipeline) {
             return ClientStep::Hold;
         }
+        if awaits_deallocation(request, pipeline) {
+            request::flush(out.to_server);
+            return ClientStep::Hold;
+        }
         if self.refused.is_some()
             && server.is_none()
             && let Some(step) = self.answer_refused(&said, pipeline, out)
@@ -809,6 +813,21 @@ fn must_settle(request: ClientMessage, pipeline: &Pipeline) -> bool {
     );
     let all_sent = pipeline.owed.ready_owed() > 0 && !pipeline.owed.has_open_batch();
     (pipeline.deallocating || pipeline.login_values.are_to_be_brought()) && all_sent && !of_copy
+}
+
+/// Whether a message that may use a name of a statement follows, in the same batch, what takes all of them away. What the
+/// name means then only the server can tell, so it is asked to answer what it has been sent so far.
+fn awaits_deallocation(request: ClientMessage, pipeline: &Pipeline) -> bool {
+    let uses_names = matches!(
+        request,
+        ClientMessage::Query
+            | ClientMessage::Parse
+            | ClientMessage::Bind
+            | ClientMessage::Describe
+            | ClientMessage::Close
+            | ClientMessage::FunctionCall
+    );
+    pipeline.deallocating && uses_names && pipeline.owed.has_open_batch() && !pipeline.owed.is_empty()
 }
 
 /// COPY's messages pass while something is owed that may be a COPY; the rest comes late, after an error.

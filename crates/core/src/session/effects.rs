@@ -80,6 +80,11 @@ impl Effects {
         self.names.contains(name)
     }
 
+    /// What was to make or take away a statement of this name has not run: it means what it meant before.
+    pub fn forget_name(&mut self, name: &[u8]) {
+        self.names.remove(name);
+    }
+
     pub fn use_name(&mut self, name: &[u8]) {
         if !self.uses_name(name) {
             self.names.insert(name.into());

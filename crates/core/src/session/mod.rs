@@ -32,6 +32,7 @@
 //! | an error was answered here, and its Sync has not come              | `Swallow`, or ReadyForQuery   |
 //! | a transaction was lost while it idled (`loss`)                     | the error                     |
 //! | all statements or values of the login are being reset              | `Hold`                        |
+//! | in the same batch all names are taken away, and it may use one     | `Hold`, with a Flush          |
 //! | the session's settings were refused (`identity`)                   | the server's error            |
 //! | a block waits, and a server is there (`transaction_block`)         | none: its BEGIN is sent first |
 //! | channels have to come back from the hub (`listen`)                 | `NeedServer`, then `Hold`     |

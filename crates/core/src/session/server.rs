@@ -326,6 +326,7 @@ impl Session {
     /// The answer is the client's name that is taken already, when that was the error.
     fn skip(&mut self, pipeline: &mut Pipeline, server: &mut ServerState) -> Option<Box<[u8]>> {
         let mut taken = None;
+        let mut not_brought = Vec::new();
         let (mut front, mut failed) = (true, false);
         server.statements.forget_unnamed();
         pipeline.drop_long_unnamed();
@@ -345,9 +346,14 @@ impl Session {
                 Owed::Execute { called } if !std::mem::replace(&mut failed, true) => {
                     pipeline.end_statement(called, true);
                 }
+                Owed::ParseForSql { name, .. } => not_brought.push(name),
                 _ => {}
             }
             front = false;
+        }
+        // What was to use these names is skipped as well, unless it has a batch of its own.
+        if !matches!(pipeline.owed.front(), Some(Owed::OurSync)) {
+            not_brought.iter().for_each(|name| pipeline.effects.forget_name(name));
         }
         taken
     }

@@ -236,7 +236,10 @@ impl Session {
         }
         let told: BTreeSet<&[u8]> = counted(told.iter()).map(|prepared| &*prepared.name).collect();
         for name in counted(used.iter()).filter(|name| !told.contains(&***name)) {
-            self.prepared.named_mut().remove(name);
+            // One that was never brought there has not been taken away there.
+            if matches!(server.statements.own(name), Some(Some(_))) {
+                self.prepared.named_mut().remove(name);
+            }
             server.statements.remove_own(name);
         }
         all

@@ -1159,6 +1159,90 @@ fn after_discard_all_names_are_free() {
     );
 }
 
+/// What a batch does to names is believed when the server has answered it: a name that it has freed is free behind that.
+#[test]
+fn names_are_free_behind_what_takes_them_away_in_the_same_batch() {
+    check(
+        servers(1),
+        r#"
+        A> Parse a SELECT 1 | Sync
+          S1 lent to A
+          S1 > Parse __poolhouse_1 SELECT 1
+          S1 > Sync
+          S1 free
+          A < ParseComplete
+          A < Ready I
+        A> Parse - DEALLOCATE ALL | Bind - - | Execute - | Parse a SELECT 2 | Sync
+          S1 lent to A
+          A held
+          S1 > Parse - DEALLOCATE ALL
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Flush
+          A < ParseComplete
+          A < BindComplete
+          A < Complete DEALLOCATE ALL
+          S1 > Close statement __poolhouse_3
+          S1 > Parse __poolhouse_3 SELECT 2
+          S1 > Sync
+          S1 free
+          A < ParseComplete
+          A < Ready I
+        A> Bind - a | Execute - | Sync
+          S1 lent to A
+          S1 > Bind - __poolhouse_3
+          S1 > Execute -
+          S1 > Sync
+          S1 free
+          A < BindComplete
+          A < Row 20
+          A < Complete SELECT 1
+          A < Ready I
+        "#,
+    );
+}
+
+/// The server has skipped it, and the statement is there as before.
+#[test]
+fn a_deallocate_behind_an_error_takes_nothing_away() {
+    check(
+        servers(1),
+        r#"
+        A> Parse a SELECT 1 | Sync
+          S1 lent to A
+          S1 > Parse __poolhouse_1 SELECT 1
+          S1 > Sync
+          S1 free
+          A < ParseComplete
+          A < Ready I
+        A> Bind - nosuch | Parse - DEALLOCATE a | Bind - - | Execute - | Sync
+          S1 lent to A
+          S1 > Bind - nosuch
+          S1 > Close statement a
+          S1 > Parse a SELECT 1
+          S1 > Parse - DEALLOCATE a
+          S1 > Close statement a
+          S1 > Parse a SELECT 1
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Sync
+          S1 free
+          A < Error 26000 prepared statement "nosuch" does not exist
+          A < Ready I
+        A> Bind - a | Execute - | Sync
+          S1 lent to A
+          S1 > Bind - __poolhouse_1
+          S1 > Execute -
+          S1 > Sync
+          S1 free
+          A < BindComplete
+          A < Row 10
+          A < Complete SELECT 1
+          A < Ready I
+        "#,
+    );
+}
+
 #[test]
 fn deallocate_of_a_name_is_answered_without_the_server() {
     check(
