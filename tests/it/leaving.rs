@@ -320,6 +320,61 @@ fn what_was_said_behind_a_draw_is_done_by_a_client_that_has_left() {
     assert!(!pooler.logs("was broken off"), "{:?}", pooler.log());
 }
 
+/// On a direct connection a goodbye behind a request, or the end of what is sent, does not take the answer away.
+#[test]
+fn a_client_that_says_goodbye_behind_a_request_is_answered() {
+    let cluster = started();
+    let returns = "INSERT INTO t VALUES (1) RETURNING a";
+    let prepared = [parse("", returns), bind("", "", &[]), execute("", 0), sync()].concat();
+    let much = format!("SELECT repeat('x', 1000) FROM generate_series(1, {})", 20_000);
+    let requests: [(&str, Vec<u8>); 9] = [
+        ("a write", query(returns)),
+        ("a batch", prepared.clone()),
+        ("a read", query("SELECT 1")),
+        ("a slow read", query("SELECT pg_sleep(0.2)")),
+        ("an error", query("SELECT 1/0")),
+        ("a block", [query("BEGIN"), query(returns), query("COMMIT")].concat()),
+        ("a block that is not ended", [query("BEGIN"), query(returns)].concat()),
+        ("a batch that is not ended", [query(returns), parse("", "SELECT 1"), bind("", "", &[])].concat()),
+        ("much", query(&much)),
+    ];
+    for mode in ["transaction", "session"] {
+        let pooler = front(&cluster).set("pool.mode", &format!("'{mode}'")).start();
+        for (what, request) in &requests {
+            for goodbye in [true, false] {
+                let answers = [cluster.node(0).port(), pooler.port()].map(|port| {
+                    let mut client = RawClient::login(port, "postgres", "app", "");
+                    if goodbye {
+                        client.send(&[request.clone(), terminate()].concat());
+                    } else {
+                        client.send(request);
+                        client.finish_sending();
+                    }
+                    client.read_to_end()
+                });
+                let [direct, pooled] = answers;
+                assert!(pooled == direct, "{mode}, {what}, goodbye: {goodbye}: {} of {}", pooled.len(), direct.len());
+            }
+        }
+        let mut next = login(&pooler, "app");
+        assert_eq!(next.value("SELECT 1").as_deref(), Some("1"));
+        assert!(!pooler.logs("was broken off"), "{:?}", pooler.log());
+    }
+}
+
+/// Who hears nothing any more keeps nobody waiting.
+#[test]
+fn a_client_that_does_not_read_behind_its_goodbye_is_not_waited_for() {
+    let cluster = started();
+    let pooler = front(&cluster).start();
+    let mut client = login(&pooler, "app");
+    let much = query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)");
+    client.send(&[much, terminate()].concat());
+    let mut next = login(&pooler, "app");
+    assert_eq!(next.value("SELECT 1").as_deref(), Some("1"));
+    drop(client);
+}
+
 #[test]
 fn the_end_of_a_client_is_seen_behind_what_nobody_reads() {
     let cluster = started();

@@ -3,7 +3,7 @@
 
 use std::{future::poll_fn, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     super::{
@@ -24,8 +24,13 @@ use poolhouse_core::{
     wire::{error::Report, reply::Status},
 };
 
-/// How long a client that has left may keep its server connection to end what it had asked for.
+/// How long a client that has left may keep its server connection to end what it had asked for, or to read more of the
+/// answer.
 const DESERTED_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long what only reads goes on for a client that has left: one that has only ended what it sends waits for the
+/// answer, and nobody can tell the two apart before something is written.
+const READS_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the last message to a client may take to be written.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
@@ -35,13 +40,10 @@ impl Client {
     /// cleaned, or closed.
     pub(super) async fn desert(mut self: Box<Self>) {
         if self.lent.is_none() {
-            return;
+            // What Poolhouse has answered itself.
+            return self.flush().await;
         }
-        if self.exchange.as_ref().is_some_and(|exchange| exchange.is_idle_talk()) {
-            // Others may wait for the connection.
-            self.cancel_statement().await;
-        }
-        if !timeout(DESERTED_LIMIT, self.finish()).await.unwrap_or(false) {
+        if !self.finish().await {
             if self.exchange.as_ref().is_some_and(|exchange| !exchange.pipeline.effects.may_commit) {
                 // It would go on without a client, for as long as it takes, and nothing would come of it.
                 self.cancel_statement().await;
@@ -49,7 +51,11 @@ impl Client {
             self.tell_undone();
             return self.abandon();
         }
+        let told = self.exchange.as_mut().is_some_and(|exchange| exchange.has_told());
         self.clean().await;
+        if told {
+            self.part().await;
+        }
     }
 
     /// What a client had asked for before it left comes to no end.
@@ -59,12 +65,36 @@ impl Client {
         tracing::info!(client, process, held, waits_for, "what a client had asked for before it left was broken off");
     }
 
-    /// Does what the client has said before it left, and lets the server come to rest after it. False when it does not.
+    /// Does what the client has said before it left, answers it, and lets the server come to rest after it. False when
+    /// that takes too long, or cannot be.
     async fn finish(&mut self) -> bool {
-        match &mut self.exchange {
-            Some(exchange) => exchange.desert(),
-            None => return true,
+        let Some(exchange) = &mut self.exchange else { return true };
+        let mut only_reads = exchange.is_idle_talk();
+        exchange.desert();
+        let mut limit = Instant::now() + if only_reads { READS_LIMIT } else { DESERTED_LIMIT };
+        loop {
+            match timeout_at(limit, self.finish_all()).await {
+                Ok(done) => return done,
+                Err(_) => {
+                    let Some(exchange) = &mut self.exchange else { return true };
+                    if exchange.has_told() {
+                        // It hears, as slowly as it may.
+                    } else if exchange.is_telling() {
+                        exchange.stop_telling();
+                    } else if std::mem::take(&mut only_reads) {
+                        // Others may wait for the connection.
+                        self.cancel_statement().await;
+                    } else {
+                        return false;
+                    }
+                    limit = Instant::now() + DESERTED_LIMIT;
+                }
+            }
         }
+    }
+
+    /// Cancel-safe but for the end of a server connection that is given back: that is waited for.
+    async fn finish_all(&mut self) -> bool {
         loop {
             match poll_fn(|cx| self.poll_exchange(cx)).await {
                 ExchangeEvent::Done | ExchangeEvent::Idle => return true,

@@ -46,8 +46,8 @@ impl Exchange {
         match self.from_client.poll_fill(turn.cx, client) {
             Poll::Ready(Ok(0) | Err(_)) => {
                 self.exhausted = true;
-                turn.moved |= self.deserted;
-                return (!self.deserted).then_some(ExchangeEvent::Left);
+                turn.moved |= self.is_deserted();
+                return (!self.is_deserted()).then_some(ExchangeEvent::Left);
             }
             Poll::Ready(Ok(bytes)) => {
                 self.counting.add(Count::ClientReceived, bytes);
@@ -162,7 +162,7 @@ impl Exchange {
                     self.exhausted = true;
                     run = self.from_client.used;
                     // Of one that has left already, all that it has said is done first.
-                    event = (!self.deserted).then_some(ExchangeEvent::Left);
+                    event = (!self.is_deserted()).then_some(ExchangeEvent::Left);
                 }
             }
             if event.is_some() {

@@ -55,8 +55,7 @@ const TURN_EFFORT: u32 = 1024;
 #[repr(C, align(64))]
 pub struct Exchange {
     from_client: Inbox,
-    /// The client has left: what is still owed to it is read and thrown away.
-    deserted: bool,
+    presence: Presence,
     /// Nothing more can come from the client.
     exhausted: bool,
     /// The client waits until the server has answered what it owes.
@@ -86,6 +85,20 @@ pub struct Exchange {
     timed: Option<(Instant, Arc<Latency>)>,
     /// When it is asked next whether a client has gone that is not read.
     look: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whether the client is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Presence {
+    #[default]
+    Here,
+    /// It has said its last, and may hear the answers to what it had said.
+    Hears {
+        /// Some of them were written for it since that was asked last.
+        told: bool,
+    },
+    /// What is still owed to it is read and thrown away.
+    Gone,
 }
 
 // Every busy client holds one; each worker keeps some for the next.
@@ -188,7 +201,7 @@ impl Exchange {
         self.pipeline.forget_message();
         self.counting.forget_node();
         self.from_client.reset();
-        (self.deserted, self.exhausted) = (false, false);
+        (self.presence, self.exhausted) = (Presence::Here, false);
         self.look = None;
         self.to_client.clear();
         for buffer in [
@@ -289,13 +302,30 @@ impl Exchange {
             && self.said_to_server.is_empty()
     }
 
-    /// The client has left. What it has said is done all the same, as far as that can be.
+    /// The client has left. What it has said is done all the same, as far as that can be, and answered for as long as it
+    /// hears that: a goodbye behind a request, or the end of what is sent, is not the end of what is read.
     pub fn desert(&mut self) {
-        self.deserted = true;
+        self.presence = Presence::Hears { told: false };
     }
 
     pub fn is_deserted(&self) -> bool {
-        self.deserted
+        self.presence != Presence::Here
+    }
+
+    /// Whether a client that has left has heard something since this was asked last.
+    pub fn has_told(&mut self) -> bool {
+        let Presence::Hears { told } = &mut self.presence else { return false };
+        std::mem::take(told)
+    }
+
+    /// Whether something waits for a client that has left to read it.
+    pub fn is_telling(&self) -> bool {
+        self.is_deserted() && !self.to_client.is_empty()
+    }
+
+    /// A client that has left does not read what it is answered.
+    pub fn stop_telling(&mut self) {
+        self.presence = Presence::Gone;
     }
 
     /// Part of a client's message has been passed on, and the rest can never come.
@@ -366,14 +396,18 @@ impl Exchange {
             if turn.left == 0 {
                 return Turn::end(turn.cx);
             }
-            if !(turn.moved || self.deserted && self.say_last()) {
+            if !(turn.moved || self.is_deserted() && self.say_last()) {
                 break;
             }
         }
         self.counting.pause();
         let unattached = server.is_none();
-        if self.deserted {
-            return if unattached || self.is_over() { Poll::Ready(ExchangeEvent::Done) } else { Poll::Pending };
+        if self.is_deserted() {
+            return if self.to_client.is_empty() && (unattached || self.is_over()) {
+                Poll::Ready(ExchangeEvent::Done)
+            } else {
+                Poll::Pending
+            };
         }
         // Whoever is not read now, since the server has to answer first or does not read, may leave all the same.
         if !turn.client_is_dry && self.poll_gone(turn.cx, client).is_ready() {
@@ -387,7 +421,7 @@ impl Exchange {
 
     /// Reads ahead while the client has to wait, to notice when it leaves. Ready when it has left.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>, client: &mut Stream) -> Poll<()> {
-        if self.deserted {
+        if self.is_deserted() {
             return Poll::Pending;
         }
         self.from_client.make_room();
@@ -428,11 +462,18 @@ impl Exchange {
 
     /// Says in the place of a client that has left what lets the server come to rest. True when there was something.
     fn say_last(&mut self) -> bool {
-        if !self.has_said_all() || self.is_cut() {
+        if !self.has_said_all() || self.is_cut() || self.awaits_answers() {
             return false;
         }
+        // On a direct connection it would hear nothing of a batch that it has not ended.
+        self.stop_telling();
         let mut out = Outboxes { to_server: &mut self.to_server.bytes, to_client: &mut self.said_to_client };
         self.pipeline.owed.say_last(&mut out)
+    }
+
+    /// Whether the server answers something that the client has ended itself, without a word more.
+    fn awaits_answers(&self) -> bool {
+        self.pipeline.owed.ready_owed() > 0 && !self.pipeline.owed.phase().is_copying()
     }
 
     /// Nothing more will come of what a client that has left had said.
@@ -454,13 +495,23 @@ impl Exchange {
         if self.to_client.is_empty() {
             return None;
         }
-        if self.deserted {
+        if self.presence == Presence::Gone {
             self.to_client.clear();
             turn.moved = true;
             return None;
         }
-        match self.poll_flush_client(turn.cx, client) {
+        let before = self.to_client.written;
+        let flushed = self.poll_flush_client(turn.cx, client);
+        if let Presence::Hears { told } = &mut self.presence {
+            *told |= matches!(flushed, Poll::Ready(Ok(()))) || self.to_client.written > before;
+        }
+        match flushed {
             Poll::Ready(Ok(())) => turn.moved = true,
+            Poll::Ready(Err(_)) if self.is_deserted() => {
+                self.stop_telling();
+                self.to_client.clear();
+                turn.moved = true;
+            }
             Poll::Ready(Err(_)) => return Some(ExchangeEvent::Left),
             Poll::Pending => {}
         }
