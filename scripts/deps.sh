@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the build and the tests need, where it is missing, with the system's package manager (apt-get).
 # usage: scripts/deps.sh [--check] GROUP...
-#   build     a C compiler, clang and libclang (PostgreSQL's parser is C, and its bindings are generated)
+#   build     a C compiler (PostgreSQL's parser is C)
 #   lint      rustfmt and clippy
 #   deny      cargo-deny, which is built (minutes)
 #   postgres  PostgreSQL's server programs, with pgbench and psql
@@ -23,11 +23,6 @@ has_file() {
         [ -e "$file" ] && return 0
     done
     return 1
-}
-
-has_libclang() {
-    [ -n "${LIBCLANG_PATH:-}" ] || has_file /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-*.so* \
-        /usr/lib/libclang.so* /usr/lib64/libclang.so* /usr/lib/*-linux-gnu/libclang*.so*
 }
 
 # The same places as in crates/lab/src/postgres.rs.
@@ -55,8 +50,6 @@ missing_of() {
     case $1 in
         build)
             has cc || echo gcc libc6-dev
-            has clang || echo clang
-            has_libclang || echo libclang-dev
             ;;
         postgres)
             has_postgres || echo postgresql
