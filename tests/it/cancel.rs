@@ -171,11 +171,11 @@ fn a_cancel_follows_its_client_to_another_server_connection() {
     let port = pooler.port();
     let mut client = login(port);
     let key = client.cancel_key.clone().unwrap();
-    let before = client.value("SELECT pg_backend_pid()").unwrap();
+    let before = client.server_process().unwrap();
     // Another client takes the connection that this one had.
     let mut holder = login(port);
     holder.begin();
-    assert_eq!(holder.value("SELECT pg_backend_pid()").unwrap(), before);
+    assert_eq!(holder.server_process().unwrap(), before);
     holder.send(&query("SELECT 'held' FROM pg_sleep(2)"));
     wait_for_sleepers(&cluster, 1);
     cancel(port, &key);

@@ -161,7 +161,7 @@ fn exporters_find_their_columns_and_true_figures() {
         [one(servers, "state"), one(servers, "link")],
         ["active", &*one("SHOW CLIENTS WHERE user = 'app'", "ptr")]
     );
-    let process = column(&mut app, "SELECT pg_backend_pid() AS pid", "pid").join("");
+    let process = column(&mut app, "SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()", "pid").join("");
     assert_eq!(one(servers, "remote_pid"), process);
     ask(&mut app, "COMMIT");
     // A client's figures are added up once its transaction is done, which may be after the answer.

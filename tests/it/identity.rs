@@ -51,7 +51,7 @@ fn a_role_that_is_gone_is_the_answer_to_what_needs_it() {
     first.query("SET ROLE other");
     assert_eq!(second.value("SELECT current_user").as_deref(), Some("app"));
     cluster.node(0).query("DROP ROLE other").unwrap();
-    let process = second.value("SELECT pg_backend_pid()");
+    let process = second.server_process();
     let error = |client: &mut RawClient, sql: &str| {
         let messages = client.query(sql);
         let error = messages.iter().find(|message| message.tag == b'E').unwrap_or_else(|| panic!("{sql} is answered"));
@@ -67,7 +67,7 @@ fn a_role_that_is_gone_is_the_answer_to_what_needs_it() {
     }
     assert_eq!(first.query("COMMIT")[0].text(), "ROLLBACK");
     // A connection on which something was refused is not used again.
-    assert_ne!(second.value("SELECT pg_backend_pid()"), process);
+    assert_ne!(second.server_process(), process);
     assert_eq!(error(&mut first, "SET ROLE nobody").1, "role \"nobody\" does not exist");
     assert_eq!(error(&mut first, "SELECT 1").1, "role \"other\" does not exist");
     first.query("RESET ROLE");

@@ -219,8 +219,7 @@ fn session_mode_gives_the_client_its_servers_process() {
         let parameters = [("user", "s"), ("database", "postgres"), ("work_mem", "7MB"), ("options", "-c TimeZone=CET")];
         client.send(&messages::startup(version, &parameters));
         client.finish_login("s", "secret");
-        let key = client.cancel_key.clone().unwrap();
-        let process = u32::from_be_bytes(key[..4].try_into().unwrap());
+        let (key, process) = (client.cancel_key.clone().unwrap(), client.process());
         assert_eq!(client.value("SELECT pg_backend_pid()"), Some(process.to_string()));
         // The parameters are the session's defaults, as on a direct connection.
         for (sql, expected) in [

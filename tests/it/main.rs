@@ -33,6 +33,7 @@ mod new_functions;
 mod notify;
 mod pins;
 mod pooling;
+mod process_id;
 mod protocol;
 mod queries;
 mod refusals;

@@ -62,11 +62,6 @@ fn silent(client: &mut RawClient, sql: &str) {
     assert!(payloads(&answer).is_empty(), "{sql}: {answer:?}");
 }
 
-fn own_process(client: &RawClient) -> u32 {
-    let key = client.cancel_key.as_ref().unwrap();
-    u32::from_be_bytes(key[..4].try_into().unwrap())
-}
-
 /// What the client listens to, as the server tells it.
 fn channels(client: &mut RawClient) -> String {
     let sql = "SELECT string_agg(c, ',' ORDER BY c) FROM pg_listening_channels() c";
@@ -201,7 +196,7 @@ fn what_a_client_sends_itself_comes_before_the_end_of_its_answer() {
     let cluster = started();
     let pooler = config(&cluster).start();
     let mut client = login(pooler.port());
-    let own = own_process(&client);
+    let own = client.process();
     let mut other = login(pooler.port());
     ok(&mut client, "LISTEN bell");
     let extended = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat();
@@ -240,7 +235,7 @@ fn the_sender_of_what_the_hub_delivers_is_the_client_that_sent_it() {
     let mut listener = login(pooler.port());
     ok(&mut listener, "LISTEN bell");
     let mut sender = login(pooler.port());
-    let process = own_process(&sender);
+    let process = sender.process();
     // The first is lent while nobody knows yet that somebody listens.
     ok(&mut sender, "SELECT 1");
     for _ in 0..3 {
@@ -368,7 +363,7 @@ fn after_a_failover_it_listens_again_and_says_so() {
     ok(&mut sender, "NOTIFY bell, 'after'");
     assert_eq!(hear(&mut listener).payload, "after");
     assert_eq!(channels(&mut listener), "bell");
-    let own = own_process(&listener);
+    let own = listener.process();
     let answer = ok(&mut listener, "NOTIFY bell, 'own'");
     let heard: Vec<Heard> = answer.iter().filter_map(heard).collect();
     assert_eq!(heard, [Heard { process: own, channel: "bell".into(), payload: "own".into() }]);

@@ -125,7 +125,7 @@ fn session_mode_keeps_the_connection_and_cleans_it() {
     let cluster = started();
     let pooler = config(&cluster).set("pool.mode", "'session'").start();
     let mut first = login(pooler.port());
-    let server = first.value("SELECT pg_backend_pid()");
+    let server = first.server_process();
     first.query("SET work_mem = '5MB'");
     first.query("CREATE TEMP TABLE mine (x int)");
     first.query("PREPARE mine AS SELECT 1");
@@ -135,12 +135,12 @@ fn session_mode_keeps_the_connection_and_cleans_it() {
     let mut second = RawClient::connect(pooler.port());
     second.send(&startup(0x30000, &[("user", "app"), ("database", "postgres")]));
     for _ in 0..3 {
-        assert_eq!(first.value("SELECT pg_backend_pid()"), server);
+        assert_eq!(first.server_process(), server);
     }
     first.send(&terminate());
     assert!(first.read_to_end().is_empty());
     assert_eq!(second.finish_login("app", "").last().unwrap().tag, b'Z');
-    assert_eq!(second.value("SELECT pg_backend_pid()"), server);
+    assert_eq!(second.server_process(), server);
     assert_eq!(second.value("SHOW work_mem").as_deref(), Some("4MB"));
     assert_eq!(second.value("SELECT to_regclass('mine')::text"), None);
     assert_eq!(error(&mut second, "EXECUTE mine").as_deref(), Some("26000"));
@@ -312,8 +312,8 @@ fn idle_and_old_connections_are_closed() {
 
     let pooler = base().set("pool.max_lifetime", "'1s'").start();
     let mut client = login(pooler.port());
-    let first = client.value("SELECT pg_backend_pid()");
-    wait_until("another connection", PATIENCE, || client.value("SELECT pg_backend_pid()") != first);
+    let first = client.server_process();
+    wait_until("another connection", PATIENCE, || client.server_process() != first);
     wait_until("the old one is closed", PATIENCE, || cluster.node(0).connections("app").unwrap() <= 1);
 }
 
@@ -323,10 +323,10 @@ fn a_connection_that_dies_idle_is_replaced() {
     let pooler = config(&cluster).start();
     let mut client = login(pooler.port());
     for _ in 0..5 {
-        let process = client.value("SELECT pg_backend_pid()").unwrap();
+        let process = client.server_process().unwrap();
         kill_server(&cluster, &process);
         assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
-        let process = client.value("SELECT pg_backend_pid()").unwrap();
+        let process = client.server_process().unwrap();
         kill_server(&cluster, &process);
         client.begin();
         assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
@@ -349,7 +349,7 @@ fn a_connection_that_is_terminated_in_use_ends_its_client_as_directly() {
     let cluster = started();
     let pooler = config(&cluster).start();
     let mut client = login(pooler.port());
-    let process = client.value("SELECT pg_backend_pid()").unwrap();
+    let process = client.server_process().unwrap();
     // It may have written something, so it cannot be run again.
     client.send(&query("DO $$BEGIN PERFORM pg_sleep(60); END$$"));
     wait_until("it runs", PATIENCE, || with_state(&cluster, "state = 'active'") == 1);
@@ -359,7 +359,7 @@ fn a_connection_that_is_terminated_in_use_ends_its_client_as_directly() {
     // In a transaction, between its statements.
     let mut client = login(pooler.port());
     client.begin();
-    let process = client.value("SELECT pg_backend_pid()").unwrap();
+    let process = client.server_process().unwrap();
     cluster.node(0).query(&format!("SELECT pg_terminate_backend({process})")).unwrap();
     assert_terminated(&mut client);
     assert_eq!(login(pooler.port()).value("SELECT 'on'").as_deref(), Some("on"));
@@ -395,7 +395,7 @@ fn a_goodbye_right_behind_a_statement_leaves_the_connection_to_others() {
     cluster.node(0).query("CREATE TABLE public.said (x int); GRANT ALL ON public.said TO PUBLIC").unwrap();
     let pooler = config(&cluster).start();
     let mut witness = login(pooler.port());
-    let server = witness.value("SELECT pg_backend_pid()");
+    let server = witness.server_process();
     let insert = |x: &str| format!("INSERT INTO public.said VALUES ({x})");
     let extended = [parse("", &insert("2")), bind("", "", &[]), execute("", 0), sync()].concat();
     let settings = query("SELECT set_config('work_mem', '1MB', false)");
@@ -404,7 +404,7 @@ fn a_goodbye_right_behind_a_statement_leaves_the_connection_to_others() {
         // Nothing behind a goodbye counts.
         client.send(&[said, terminate(), query(&insert("9"))].concat());
         client.read_to_end();
-        assert_eq!(witness.value("SELECT pg_backend_pid()"), server);
+        assert_eq!(witness.server_process(), server);
     }
     let said = witness.value("SELECT string_agg(x::text, ',' ORDER BY x) FROM public.said");
     assert_eq!(said.as_deref(), Some("1,2"));
@@ -466,7 +466,7 @@ fn what_nobody_waits_for_is_broken_off_when_nothing_comes_of_it() {
     tables(&cluster);
     let pooler = config(&cluster).start();
     let mut witness = login(pooler.port());
-    let server = witness.value("SELECT pg_backend_pid()");
+    let server = witness.server_process();
     let running = |sql: &str| with_state(&cluster, &format!("query = '{sql}' AND state = 'active'")) == 1;
 
     let in_vain: [&[&str]; 2] =
@@ -481,7 +481,7 @@ fn what_nobody_waits_for_is_broken_off_when_nothing_comes_of_it() {
         wait_until("it runs", PATIENCE, || running(last));
         drop(lost);
         // The same connection serves the next one: it was not closed to be rid of the statement.
-        assert_eq!(witness.value("SELECT pg_backend_pid()"), server, "{statements:?}");
+        assert_eq!(witness.server_process(), server, "{statements:?}");
         assert_eq!(number(&cluster, "SELECT count(*) FROM t"), 1);
     }
 

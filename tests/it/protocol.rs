@@ -328,7 +328,7 @@ fn hold(port: u16, server: &Option<String>) -> RawClient {
     let mut holders = [login(port), login(port)];
     let servers = holders.each_mut().map(|holder| {
         holder.begin();
-        holder.value("SELECT pg_backend_pid()")
+        holder.server_process()
     });
     let [mut first, mut second] = holders;
     let [of_first, of_second] = servers;
@@ -363,10 +363,10 @@ fn protocol_statement_names_belong_to_their_client() {
     others[0].read_until_ready();
     // And so do names, on a server connection that has never seen them.
     for _ in 0..2 {
-        let before = first.value("SELECT pg_backend_pid()");
+        let before = first.server_process();
         let holder = hold(pooler.port(), &before);
         assert!(is_ready_with(first, &run("s1"), "0/1"));
-        assert_ne!(before, first.value("SELECT pg_backend_pid()"));
+        assert_ne!(before, first.server_process());
         drop(holder);
     }
 
@@ -553,9 +553,9 @@ fn protocol_settings_follow_their_client_and_nobody_else() {
     first.query("SET work_mem = '5MB'");
     first.query("SET search_path = 'first', public");
     second.query("SET work_mem = '9MB'");
-    let before = first.value("SELECT pg_backend_pid()");
+    let before = first.server_process();
     let holder = hold(pooler.port(), &before);
-    assert_ne!(first.value("SELECT pg_backend_pid()"), before);
+    assert_ne!(first.server_process(), before);
     assert_eq!(first.value("SHOW work_mem").as_deref(), Some("5MB"));
     assert_eq!(first.value("SHOW search_path").as_deref(), Some("first, public"));
     assert_eq!(second.value("SHOW work_mem").as_deref(), Some("9MB"));
@@ -582,10 +582,10 @@ fn protocol_state_that_pins_is_gone_with_its_client() {
     owner.query("INSERT INTO mine VALUES (7)");
     owner.query("SELECT pg_advisory_lock(42)");
     owner.query("LISTEN bell");
-    let server = owner.value("SELECT pg_backend_pid()");
+    let server = owner.server_process();
     let mut other = login(pooler.port());
     for _ in 0..3 {
-        assert_ne!(other.value("SELECT pg_backend_pid()"), server);
+        assert_ne!(other.server_process(), server);
         assert_eq!(other.value("SELECT to_regclass('mine')::text"), None);
         assert_eq!(other.value("SELECT pg_try_advisory_lock(42)").as_deref(), Some("f"));
         assert_eq!(owner.value("SELECT x FROM mine").as_deref(), Some("7"));

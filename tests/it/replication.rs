@@ -163,8 +163,7 @@ fn a_replication_connection_is_the_servers_own() {
         assert_eq!(tags(&mut client), tags(&mut direct), "{sql}");
     }
     assert_eq!(client.value("SHOW work_mem").as_deref(), Some("7MB"));
-    let process = client.cancel_key.as_ref().unwrap()[..4].try_into().map(u32::from_be_bytes).unwrap();
-    assert_eq!(client.value("SELECT pg_backend_pid()"), Some(process.to_string()));
+    assert_eq!(client.value("SELECT pg_backend_pid()"), Some(client.process().to_string()));
 
     client.send(&query("SELECT pg_sleep(60)"));
     let sleeps = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";

@@ -334,7 +334,8 @@ async fn start(
         (Purpose::Physical | Purpose::Logical, Some(held)) => Life::Replication(held),
         (_, held) => {
             let mut session = Session::new(target.shared.clone(), beginning.settings, beginning.reported)
-                .with_default_isolation(beginning.isolation);
+                .with_default_isolation(beginning.isolation)
+                .with_process(process);
             session.steer(own);
             Life::Session(session, held)
         }

@@ -230,6 +230,19 @@ impl RawClient {
         row.unwrap_or_else(|| panic!("a row for {sql}, not {messages:?}")).values()[0].clone()
     }
 
+    /// The id of the server process that answers, which is not the client's own.
+    #[track_caller]
+    pub fn server_process(&mut self) -> Option<String> {
+        self.value("SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+    }
+
+    /// The process id that the client was given at its login.
+    #[track_caller]
+    pub fn process(&self) -> u32 {
+        let key = self.cancel_key.as_ref().expect("a client that is logged in");
+        key[..4].try_into().map(u32::from_be_bytes).expect("four bytes of a process id")
+    }
+
     /// Reads what is left, and fails the test when the other side does not end the connection (by FIN or RST) then.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<Message> {

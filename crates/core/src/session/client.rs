@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     sql::{
-        Access, Called, Deallocate, Fact, Finding, Hidden, Hint, KnownText, Pin, SettingChange, TransactionControl,
-        Verdict,
+        Access, Called, Deallocate, Edited, Fact, Finding, Hidden, Hint, KnownText, Pin, SettingChange,
+        TransactionControl, Verdict, with_process_id,
     },
     wire::{
         self,
@@ -299,10 +299,13 @@ impl Session {
         server.statements.forget_unnamed();
         pipeline.drop_long_unnamed();
         let position = verdict.as_deref().is_some_and(|verdict| asks_position(verdict));
+        let text = || request::query_text(message.body).unwrap_or_default();
+        let edited = verdict.as_deref().and_then(|verdict| self.edited(verdict, text()));
+        if let Some(Edited { edits, .. }) = &edited {
+            pipeline.note_edits(edits.clone());
+        }
         let called = match &verdict {
-            Some(verdict) if pipeline.verbatim => {
-                self.called_verbatim(verdict, request::query_text(message.body).unwrap_or_default(), pipeline)
-            }
+            Some(verdict) if pipeline.verbatim => self.called_verbatim(verdict, text(), pipeline),
             Some(verdict) => verdict.called().clone(),
             None => Called::default(),
         };
@@ -313,6 +316,10 @@ impl Session {
         }
         if position {
             request::query(POSITION_QUERY, out.to_server);
+            return ClientStep::Answered;
+        }
+        if let Some(Edited { text, .. }) = edited {
+            request::query(&text, out.to_server);
             return ClientStep::Answered;
         }
         ClientStep::Forward
@@ -422,6 +429,11 @@ impl Session {
         pipeline.counts.add_statement(reads);
         pipeline.owed.push(Owed::Query { drops_unnamed: false, called: Called::default() });
         ClientStep::Forward
+    }
+
+    /// The text that is sent in the place of the client's, when that asks for the process id.
+    pub(super) fn edited(&self, verdict: &Verdict, sql: &[u8]) -> Option<Edited> {
+        (self.process != 0 && verdict.does(Fact::AsksProcess)).then(|| with_process_id(sql, self.process))?
     }
 
     pub(super) fn intern(&self, parse: &Parse<'_>, judge: &impl Judge) -> Arc<Statement> {

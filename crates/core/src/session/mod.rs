@@ -396,6 +396,8 @@ pub struct Session {
     on_replica: bool,
     /// A text was sent since the last release that may itself notify.
     notified: bool,
+    /// The process id that the client was given; 0 when it has its server process's own.
+    process: u32,
     /// What comes next has been refused by a replica.
     refused_read: Option<RefusedRead>,
     /// The isolation of its transactions when nothing says otherwise, if that is known.
@@ -437,8 +439,16 @@ impl Session {
             on_replica: false,
             notified: false,
             refused_read: None,
+            process: 0,
             draws: Draws::default(),
         }
+    }
+
+    /// The same session, whose client was given this process id and reads it wherever a server would say its own. Where
+    /// the client has one server process for as long as it stays, it reads that one's.
+    pub fn with_process(mut self, process: u32) -> Session {
+        self.process = if self.shared.mode == Mode::Session { 0 } else { process };
+        self
     }
 
     /// The same session, whose transactions have this isolation when neither they nor its settings say otherwise.
@@ -489,6 +499,6 @@ impl Session {
 }
 
 // Thousands of clients idle at once, and each statement looks at both.
-const _: () = assert!(size_of::<Session>() <= 144);
+const _: () = assert!(size_of::<Session>() <= 152);
 const _: () = assert!(size_of::<Pipeline>() <= 480);
 const _: () = assert!(size_of::<ServerState>() <= 192);

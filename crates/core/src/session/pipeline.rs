@@ -1,7 +1,7 @@
 //! One conversation between a client and the server connection that it holds now: what the server owes ([`Replies`]), what
 //! was found out about the message at hand, and what the statements since the last release may have done.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{cell::OnceCell, collections::VecDeque, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ use super::{
     replies::Replies, restore::LoginValues, statements::Statement, statements_under_way::Presence,
 };
 use crate::{
-    sql::{Called, Census, DefaultsOf, Fact, KnownText, Normal, Verdict},
+    sql::{Called, Census, DefaultsOf, Edits, Fact, KnownText, Normal, Verdict},
     wire::{ErrorFields, reply::Status},
 };
 
@@ -128,7 +128,12 @@ pub struct Seldom {
     stores: Option<NewDefaults>,
     /// It has been; whoever closes the connections with the old ones takes it.
     pub new_defaults: Option<NewDefaults>,
+    /// Where texts were edited that are under way, the oldest first, each with the turn in which it was sent.
+    edits: VecDeque<(u32, Edits)>,
 }
+
+/// Most texts under way whose edits are kept; an error in another one has the position that the server says.
+const EDITS_MAX: usize = 64;
 
 impl Pipeline {
     /// What is seldom needed, as far as there is anything.
@@ -173,6 +178,23 @@ impl Pipeline {
     pub fn forget_message(&mut self) {
         self.judged = None;
         self.census.take();
+    }
+
+    /// The text that is sent next differs from the client's.
+    pub fn note_edits(&mut self, edits: Edits) {
+        let (turn, turns) = (self.owed.batch(), self.owed.turns());
+        let under_way = &mut self.seldom_mut().edits;
+        // What was answered is as far behind as a number that wraps around can be.
+        under_way.retain(|(sent, _)| sent.wrapping_sub(turns) <= turn.wrapping_sub(turns));
+        if under_way.len() < EDITS_MAX {
+            under_way.push_back((turn, edits));
+        }
+    }
+
+    /// Where the text was edited that the server answers now, if it was.
+    pub fn edits(&self) -> Option<&Edits> {
+        let turns = self.owed.turns();
+        self.seldom()?.edits.iter().find(|(turn, _)| *turn == turns).map(|(_, edits)| edits)
     }
 
     /// The unnamed statement is sent with the message that is pushed next.

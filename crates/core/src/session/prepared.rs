@@ -16,7 +16,7 @@ use super::{
     verbatim::with_values,
 };
 use crate::{
-    sql::{Fact, Pin},
+    sql::{Edited, Fact, Pin},
     wire::{
         self,
         error::{Report, SqlState},
@@ -70,10 +70,16 @@ impl Session {
         if asks_position(&statement.verdict) {
             statement = self.intern_own(&Parse { sql: POSITION_QUERY.as_bytes(), ..parse }, pipeline, judge);
         }
-        let replaced = *statement.sql == *POSITION_QUERY.as_bytes() && statement.sql.len() != parse.sql.len();
-        if replaced {
+        let edited = self.edited(&statement.verdict, parse.sql);
+        if let Some(edited) = &edited {
+            statement = self.shared.statements.retexted(&statement, edited.text.as_bytes());
+            parse.sql = edited.text.as_bytes();
+        }
+        let is_position = *statement.sql == *POSITION_QUERY.as_bytes() && statement.sql.len() != parse.sql.len();
+        if is_position {
             parse.sql = POSITION_QUERY.as_bytes();
         }
+        let replaced = is_position || edited.is_some();
         if self.may_refuse()
             && let Some(step) = self.refuse_text(&statement.verdict, ClientMessage::Parse, pipeline, out)
         {
@@ -105,6 +111,9 @@ impl Session {
             || !self.bring_names(&statement.verdict, SentBy::Batch, &mut Lent { pipeline, server, out })
         {
             return ClientStep::Hold;
+        }
+        if let Some(Edited { edits, .. }) = &edited {
+            pipeline.note_edits(edits.clone());
         }
         if parse.name.is_empty() {
             self.prepared.parse_unnamed();

@@ -5,6 +5,7 @@ use super::{
     carried::Probe, effects::Effects, identity::Identity, owed::Owed, probe::on_answer_row, shape::Shape,
     statements::NAME_PREFIX,
 };
+use crate::sql::Edits;
 use crate::wire::{
     self, ErrorFields,
     error::{Report, SqlState},
@@ -199,7 +200,7 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
-        let fields = ErrorFields::read(message.body);
+        let mut fields = ErrorFields::read(message.body);
         if fields.is_fatal() {
             // The connection closes now; what this means for the client is decided then, with these words.
             pipeline.seldom_mut().last_words = Some(fields);
@@ -221,6 +222,8 @@ impl Session {
             return ServerStep::fail(why.detail(fields.message()));
         }
         pipeline.owed.fail_copy();
+        let may_be_edited = matches!(pipeline.owed.front(), Some(Owed::Query { .. } | Owed::Parse { .. }));
+        let edits = pipeline.edits().filter(|_| may_be_edited).cloned();
         let mut taken = None;
         match pipeline.owed.front() {
             // Something that needs no answer has failed in the middle of a batch.
@@ -277,6 +280,9 @@ impl Session {
             }
         }
         self.sync_early(pipeline, out);
+        if edits.is_some_and(|edits| message.is_whole() && move_position(&mut fields, &edits)) {
+            return self.write_error(fields, taken.as_deref(), out);
+        }
         self.forward_error(message, fields, taken.as_deref(), out)
     }
 
@@ -395,7 +401,7 @@ impl Session {
     fn forward_error(
         &self,
         message: Shown<'_>,
-        mut fields: ErrorFields,
+        fields: ErrorFields,
         taken: Option<&[u8]>,
         out: &mut Outboxes<'_>,
     ) -> ServerStep {
@@ -403,6 +409,10 @@ impl Session {
         if !message.is_whole() || !has_our_name(message.body) {
             return ServerStep::Forward;
         }
+        self.write_error(fields, taken, out)
+    }
+
+    fn write_error(&self, mut fields: ErrorFields, taken: Option<&[u8]>, out: &mut Outboxes<'_>) -> ServerStep {
         for (_, text) in &mut fields.fields {
             *text = self.with_own_names(text, taken);
         }
@@ -526,6 +536,14 @@ impl Session {
         }
         if self.is_pinned() { ServerStep::Forward } else { ServerStep::ForwardAndRelease }
     }
+}
+
+/// Says where in the client's text the place of an error is that the server names in the edited one. Whether it named one.
+fn move_position(fields: &mut ErrorFields, edits: &Edits) -> bool {
+    let Some(position) = fields.text(b'P').and_then(|text| text.parse().ok()) else { return false };
+    let places = fields.fields.iter_mut().filter(|(field, _)| *field == b'P');
+    places.for_each(|(_, text)| *text = edits.original(position).to_string().into_bytes());
+    true
 }
 
 /// Whether a batch failed only for the state of a statement on the server, and can be sent once more: its plan gives

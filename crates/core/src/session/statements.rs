@@ -121,6 +121,11 @@ impl Statements {
         self.intern(&statement.sql, types, statement.planned_under, || statement.verdict.clone())
     }
 
+    /// Another text that is sent in the place of this statement's.
+    pub fn retexted(&self, statement: &Statement, sql: &[u8]) -> Arc<Statement> {
+        self.intern(sql, &statement.types, statement.planned_under, || statement.verdict.clone())
+    }
+
     /// A number for a session, which no other one is ever given.
     pub fn next_session(&self) -> u64 {
         self.next_session.fetch_add(1, Ordering::Relaxed)

@@ -50,10 +50,12 @@ pub enum Fact {
     ListsStatements,
     /// It may change what code there is in the database, or what calls it: functions, triggers, views, defaults.
     Defines,
+    /// It calls pg_backend_pid().
+    AsksProcess,
 }
 
 /// Every fact, in the order of their bits in a `FactSet`.
-const FACTS: [Fact; 22] = [
+const FACTS: [Fact; 23] = [
     Fact::Writes,
     Fact::ControlsTransaction,
     Fact::ChangesSettings,
@@ -76,6 +78,7 @@ const FACTS: [Fact; 22] = [
     Fact::Notifies,
     Fact::ListsStatements,
     Fact::Defines,
+    Fact::AsksProcess,
 ];
 
 /// A set of facts, in four bytes.

@@ -55,6 +55,7 @@ pub(super) fn facts(name: &str) -> FactSet {
         }
         "pg_notify" => FactSet::of(&[Fact::Listens, Fact::Notifies]),
         "pg_listening_channels" => FactSet::of(&[Fact::Listens]),
+        "pg_backend_pid" => FactSet::of(&[Fact::AsksProcess]),
         "pg_prepared_statement" => FactSet::of(&[Fact::ListsStatements]),
         _ => FactSet::NONE,
     }

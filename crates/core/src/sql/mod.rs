@@ -33,6 +33,7 @@ mod lists;
 mod normal;
 mod own;
 mod parser;
+mod process_id;
 #[cfg(any(test, feature = "testing"))]
 pub mod scanner;
 mod statement;
@@ -54,6 +55,7 @@ pub use known::KnownText;
 pub use lists::{Lists, Pattern};
 pub use normal::{Called, NORMAL_BYTES_MAX, Normal, Verbatim};
 pub use own::{BlockStep, OwnCommand, OwnText, is_own_setting};
+pub use process_id::{Edited, Edits, with_process_id};
 pub use statement::StatementKind;
 pub use verdict::{
     Access, Composition, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, SettingChange,

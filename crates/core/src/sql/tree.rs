@@ -30,6 +30,15 @@ impl<'a> Tree<'a> {
     /// Reads the JSON that libpg_query writes. Positions are left out. Returns `None` for a text that is not of that
     /// form or exceeds 4 GiB.
     pub(super) fn read(json: &'a str) -> Option<Tree<'a>> {
+        Tree::build(json, false)
+    }
+
+    /// The same, with the positions: members `location`, in bytes from the beginning of the text.
+    pub(super) fn read_with_positions(json: &'a str) -> Option<Tree<'a>> {
+        Tree::build(json, true)
+    }
+
+    fn build(json: &'a str, positions: bool) -> Option<Tree<'a>> {
         u32::try_from(json.len()).ok()?;
         let bytes = json.as_bytes();
         let mut tree = Tree { json, items: Vec::with_capacity(64) };
@@ -59,7 +68,7 @@ impl<'a> Tree<'a> {
                 }
                 _ => {
                     let end = at + bytes[at..].iter().position(|byte| b",]}".contains(byte))?;
-                    if key == 0 || tree.name(key) != "location" {
+                    if positions || key == 0 || tree.name(key) != "location" {
                         tree.leaf(key, at);
                     }
                     (at, key) = (end, 0);
@@ -173,6 +182,22 @@ fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
             _ => at += 1,
         }
     }
+}
+
+/// The parts of a name with dots.
+pub(super) fn parts<'t, 'a: 't>(names: TreeValue<'t, 'a>) -> impl Iterator<Item = &'a str> {
+    names.children().filter_map(TreeValue::only).map(|part| part.text_of("sval"))
+}
+
+/// The last of them, which is the name without its schema.
+pub(super) fn last_part<'a>(names: TreeValue<'_, 'a>) -> &'a str {
+    parts(names).last().unwrap_or("")
+}
+
+/// Whether a name has no schema, or that of the built-in things.
+pub(super) fn is_built_in(names: TreeValue<'_, '_>) -> bool {
+    let count = names.children().count();
+    count == 1 || count == 2 && parts(names).next() == Some("pg_catalog")
 }
 
 /// Undoes the escapes of a JSON string.

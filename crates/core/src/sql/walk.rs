@@ -14,8 +14,9 @@ use super::definitions;
 use super::facts::{Fact, FactSet};
 use super::functions::{self, FunctionKind};
 use super::own::{self, BlockStep, OwnCommand, OwnText};
+use super::process_id;
 use super::statement::StatementKind;
-use super::tree::{Tree, TreeValue, unescape};
+use super::tree::{Tree, TreeValue, is_built_in, last_part, parts, unescape};
 use super::verdict::{
     Composition, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, SettingChange,
     TransactionControl, Unseen, Verdict,
@@ -177,6 +178,9 @@ impl Walk {
             StatementKind::Prepare => {
                 self.pins.insert(Pin::Prepare);
                 self.names.push(NameUse::Prepares(unescape(node.text_of("name")).into()));
+                if process_id::is_called_in(node) {
+                    self.facts.insert(Fact::AsksProcess);
+                }
             }
             StatementKind::DeclareCursor if node.get("options").map_or(0, TreeValue::number) & CURSOR_OPT_HOLD != 0 => {
                 self.pins.insert(Pin::HoldCursor);
@@ -542,21 +546,6 @@ fn is_of_transaction(name: &str) -> bool {
 /// Whether a name is that of a node for a whole statement.
 fn is_statement(key: &str) -> bool {
     key.ends_with("Stmt") && key.starts_with(|letter: char| letter.is_ascii_uppercase()) && key != "RawStmt"
-}
-
-/// The parts of a name with dots.
-fn parts<'t, 'a: 't>(names: TreeValue<'t, 'a>) -> impl Iterator<Item = &'a str> {
-    names.children().filter_map(TreeValue::only).map(|part| part.text_of("sval"))
-}
-
-fn last_part<'a>(names: TreeValue<'_, 'a>) -> &'a str {
-    parts(names).last().unwrap_or("")
-}
-
-/// Whether a name has no schema, or that of the built-in things.
-fn is_built_in(names: TreeValue<'_, '_>) -> bool {
-    let count = names.children().count();
-    count == 1 || count == 2 && parts(names).next() == Some("pg_catalog")
 }
 
 /// Whether TABLESAMPLE names one of the two methods that come with PostgreSQL.
