@@ -43,4 +43,5 @@ mod split;
 mod statements;
 mod steering;
 mod strangers;
+mod temporary;
 mod tidy;

@@ -214,9 +214,10 @@ pub fn push_literal(value: &str, out: &mut String) {
     out.push('\'');
 }
 
-/// Whether tables are created in the temporary schema without being called temporary.
-pub fn creates_temporary(carried: &Carried) -> bool {
-    carried.get("search_path").is_some_and(|path| path.to_ascii_lowercase().contains("pg_temp"))
+/// Whether the search path names the schema of temporary objects.
+pub fn names_temporary(carried: &Carried) -> bool {
+    let is_named = |path: &str| path.as_bytes().windows(7).any(|part| part.eq_ignore_ascii_case(b"pg_temp"));
+    !carried.is_empty() && carried.get("search_path").is_some_and(is_named)
 }
 
 /// A list of texts with what stands before it; nothing when there are none.
@@ -228,6 +229,12 @@ fn push_names<'a>(before: &str, names: impl IntoIterator<Item = &'a Box<[u8]>>, 
     }
     out.push_str(if first { "" } else { ")" });
 }
+
+/// A row when the session has a temporary object. 2615 is pg_namespace: whatever depends on the temporary schema lies in
+/// it, be it a table, a function or a type.
+pub const TEMPORARY_QUERY: &str = "\
+(SELECT 'p','temporary object',objid::text FROM pg_catalog.pg_depend \
+WHERE refclassid=2615 AND refobjid=pg_catalog.pg_my_temp_schema() LIMIT 1)";
 
 /// Most prepared statements that one answer is to tell of. With more the session keeps its server connection: those that
 /// were not told of would be nobody's there.
@@ -292,14 +299,12 @@ impl Probe {
             sql.push_str(",true)");
         }
         if matches!(self, Probe::Everything(_)) {
-            // 2615 is pg_namespace: whatever depends on the temporary schema lies in it, be it a table, a function or a type.
             let _ = write!(
                 sql,
                 " UNION ALL SELECT 's',name,pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
                  WHERE source='session' AND name<>'transaction_isolation' AND name<>'transaction_read_only' \
                  AND name<>'transaction_deferrable'\
-                 UNION ALL (SELECT 'p','temporary object',objid::text FROM pg_catalog.pg_depend \
-                 WHERE refclassid=2615 AND refobjid=pg_catalog.pg_my_temp_schema() LIMIT 1)\
+                 UNION ALL {TEMPORARY_QUERY}\
                  UNION ALL (SELECT 'p','advisory lock',objid::text FROM pg_catalog.pg_locks \
                  WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid() LIMIT 1)\
                  UNION ALL SELECT 'l',NULL,c FROM pg_catalog.pg_listening_channels() c \

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown,
     ask::Lent,
+    carried::names_temporary,
     effects::Effects,
     owed::Owed,
     phase::Fate,
@@ -621,6 +622,7 @@ impl Session {
         if verdict.does(Fact::Defines) || effects.defined && effects.may_commit {
             self.note_definition(&verdict.customs, effects);
         }
+        self.note_creation(verdict, effects);
         // What pins the session may be gone now: the server knows.
         if (self.pins.are_told() || self.listens_on_server()) && verdict.does(Fact::ReleasesState) {
             effects.probe.add_everything();
@@ -748,6 +750,18 @@ impl Session {
         effects.earnest |= earnest;
         self.ask_for_everything(effects);
         verdict.customs.iter().for_each(|name| effects.probe.add_setting(name));
+    }
+
+    /// Once the search path names the schema of temporary objects, it may be what comes first there: with the schemas in
+    /// front of it gone, or closed to the user. Then things are created in it that are not called temporary.
+    fn note_creation(&self, verdict: &Verdict, effects: &mut Effects) {
+        effects.temporary_path |= verdict.does(Fact::NamesTemporaryPath);
+        if !effects.temporary_path && !names_temporary(&self.settings) || self.pins.are_told() {
+            return;
+        }
+        let unseen = || self.shared.code.census().is_none_or(|census| census.may_create(verdict));
+        effects.may_be_temporary |= verdict.does(Fact::Creates) || !verdict.names.is_empty() || unseen();
+        effects.earnest |= effects.may_be_temporary;
     }
 
     /// The server is asked for all that it can tell of the session.

@@ -22,6 +22,10 @@ pub struct Effects {
     pub may_commit: bool,
     /// The transaction has changed code of the database.
     pub defined: bool,
+    /// The search path may have named the schema of temporary objects, if only for the transaction.
+    pub temporary_path: bool,
+    /// Something may have been created there that was not called temporary.
+    pub may_be_temporary: bool,
     pub probe: Probe,
     /// What the functions are that it has called.
     pub inquiry: Option<Box<Inquiry>>,
@@ -42,7 +46,13 @@ impl Effects {
     pub fn reset(&mut self) {
         self.may_commit = false;
         self.end_transaction();
-        if self.is_dirty() || self.inquiry.is_some() || self.undone || self.reset_all || !self.reset.is_empty() {
+        if self.is_dirty()
+            || self.inquiry.is_some()
+            || self.undone
+            || self.reset_all
+            || !self.reset.is_empty()
+            || self.temporary_path
+        {
             *self = Effects::default();
         }
     }
@@ -71,8 +81,9 @@ impl Effects {
         self.may_have_changed() || self.inquiry.is_some()
     }
 
-    fn may_have_changed(&self) -> bool {
-        self.probe != Probe::Nothing || !self.names.is_empty()
+    /// Whether something of what was sent may have changed the session.
+    pub fn may_have_changed(&self) -> bool {
+        self.probe != Probe::Nothing || !self.names.is_empty() || self.may_be_temporary
     }
 
     /// Whether only the server knows what a name of a prepared statement means now.

@@ -242,8 +242,7 @@ fn asks_for(verdict: &Verdict) -> Option<&'static str> {
     let mut asked = PinSet::default();
     for pin in verdict.pins.iter() {
         match pin {
-            Pin::HoldCursor | Pin::AdvisoryLock | Pin::Load => asked.insert(pin),
-            Pin::TemporaryTable if verdict.settings.is_empty() => asked.insert(pin),
+            Pin::TemporaryTable | Pin::HoldCursor | Pin::AdvisoryLock | Pin::Load => asked.insert(pin),
             _ => {}
         }
     }

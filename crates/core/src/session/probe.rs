@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Outboxes, Pipeline, ServerState, ServerStep, Session, Shown,
     ask::{Lent, ask_ours},
-    carried::{Carried, Probe, ProbeAnswer, creates_temporary},
+    carried::{Carried, Probe, ProbeAnswer, TEMPORARY_QUERY},
     effects::Effects,
     inquiry::Outcome,
     owed::Owed,
@@ -40,6 +40,10 @@ impl Session {
         let strange = if everything { server.statements.all_own() } else { Vec::new() };
         let strange: Vec<_> = strange.into_iter().map(|(name, _)| name).collect();
         let mut sql = probe.question(&self.settings, &pipeline.effects.reset, used, &strange);
+        if pipeline.effects.may_be_temporary && !everything {
+            sql.push_str(if sql.is_empty() { "" } else { " UNION ALL " });
+            sql.push_str(TEMPORARY_QUERY);
+        }
         let inquiry = pipeline.effects.inquiry.as_deref_mut();
         let mut names = None;
         if let Some(inquiry) = inquiry {
@@ -115,7 +119,7 @@ impl Session {
         if self.stays_refused(pipeline) {
             return ServerStep::Release;
         }
-        if *probe != Probe::Nothing || !effects.names.is_empty() {
+        if effects.may_have_changed() || *probe != Probe::Nothing {
             self.take_answer(probe, &effects, &answer, server);
         }
         if let Some(step) = self.settle_pin(answer.pin, effects.cause, out) {
@@ -145,8 +149,10 @@ impl Session {
         self.settings = self.shared_copy(wanted);
         server.settings = if carried == *self.settings { self.settings.clone() } else { Arc::new(carried) };
         if matches!(probe, Probe::Everything(_)) {
-            self.pins.tell(answer.pin.is_some() || creates_temporary(&self.settings));
+            self.pins.tell(answer.pin.is_some());
             self.set_channels(answer.channels.clone());
+        } else if answer.pin.is_some() {
+            self.pins.tell(true);
         }
         if !self.learn_names(&effects.names, &answer.prepared, server) {
             self.pins.keep();

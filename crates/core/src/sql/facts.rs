@@ -35,8 +35,7 @@ pub enum Fact {
     AsksSequence,
     /// It names a column as sequences have them, or all columns of something.
     MayReadSequence,
-    /// It may take away state that pins: a temporary table, an advisory lock, a cursor, a channel, a prepared statement,
-    /// or a search path with the temporary schema.
+    /// It may take away state that pins: a temporary table, an advisory lock, a cursor, a channel, a prepared statement.
     ReleasesState,
     /// DISCARD ALL.
     DiscardsAll,
@@ -52,10 +51,14 @@ pub enum Fact {
     Defines,
     /// It calls pg_backend_pid().
     AsksProcess,
+    /// It may create something in the schema that comes first in the search path, without a word that says so.
+    Creates,
+    /// It may set a search path that names the schema of temporary objects, also for its transaction only.
+    NamesTemporaryPath,
 }
 
 /// Every fact, in the order of their bits in a `FactSet`.
-const FACTS: [Fact; 23] = [
+const FACTS: [Fact; 25] = [
     Fact::Writes,
     Fact::ControlsTransaction,
     Fact::ChangesSettings,
@@ -79,6 +82,8 @@ const FACTS: [Fact; 23] = [
     Fact::ListsStatements,
     Fact::Defines,
     Fact::AsksProcess,
+    Fact::Creates,
+    Fact::NamesTemporaryPath,
 ];
 
 /// A set of facts, in four bytes.

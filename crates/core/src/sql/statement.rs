@@ -284,6 +284,30 @@ impl StatementKind {
         }
     }
 
+    /// Whether a statement of the kind makes something that lies in a schema: when it names none, in the one that comes
+    /// first in the search path.
+    pub(super) const fn creates(self) -> bool {
+        matches!(
+            self,
+            StatementKind::CreateTable
+                | StatementKind::CreateTableAs
+                | StatementKind::CreateSequence
+                | StatementKind::CreateView
+                | StatementKind::CreateStatistics
+                | StatementKind::CreateFunction
+                | StatementKind::CreateConversion
+                | StatementKind::Define
+                | StatementKind::CreateCompositeType
+                | StatementKind::CreateEnumType
+                | StatementKind::CreateRangeType
+                | StatementKind::CreateDomain
+                | StatementKind::CreateOperatorClass
+                | StatementKind::CreateOperatorFamily
+                | StatementKind::CreateExtension
+                | StatementKind::CreateForeignTable
+        )
+    }
+
     /// Whether running a statement of the kind calls the functions in it, or keeps them for later.
     pub(super) const fn calls_functions(self) -> bool {
         !matches!(

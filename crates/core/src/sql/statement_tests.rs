@@ -181,7 +181,7 @@ const INNER: [StatementKind; 2] = [StatementKind::Return, StatementKind::Replica
 const TEXTS: &str = r#"
 Select                       |                                | SELECT 1
 Select                       | LocksRows                      | SELECT a FROM t FOR UPDATE
-Select                       | CreatesTable                   | SELECT a INTO u FROM t
+Select                       | CreatesTable Creates           | SELECT a INTO u FROM t
 Select                       | CallsVolatile                  | SELECT random()
 Select                       | CallsVolatile DrawsSequence    | SELECT random(), nextval('s')
 Select                       | CallsVolatile DrawsSequence    | SELECT setval('s', 1)
@@ -189,7 +189,7 @@ Select                       | CallsVolatile AsksSequence     | SELECT currval('
 Select                       | CallsVolatile ReleasesState    | SELECT random(), pg_advisory_unlock(1)
 Select                       | CallsVolatile ReloadsConfiguration | SELECT random(), pg_reload_conf()
 Select                       | CallsVolatile Listens Notifies | SELECT pg_notify('a', 'b')
-Select                       | CallsVolatile ReleasesState    | SELECT set_config('search_path', 'a', false)
+Select                       | CallsVolatile                  | SELECT set_config('search_path', 'a', false)
 Select                       | AsksSession Listens            | SELECT pg_listening_channels()
 Select                       | CallsUnknown                   | SELECT f()
 Select                       | CallsUnknown                   | SELECT a FROM t TABLESAMPLE f (1)
@@ -217,8 +217,8 @@ Transaction                  | Writes ReleasesState           | COMMIT PREPARED 
 Set                          | ChangesSettings                | SET a.b = 'c'
 Set                          | ChangesSettings                | SET TRANSACTION READ ONLY
 Set                          | ChangesSettings                | RESET ALL
-Set                          | ChangesSettings ReleasesState  | SET search_path = a
-Set                          | ChangesSettings ReleasesState  | RESET search_path
+Set                          | ChangesSettings                | SET search_path = a
+Set                          | ChangesSettings                | RESET search_path
 Show                         | AsksSession                    | SHOW timezone
 Explain                      |                                | EXPLAIN INSERT INTO t VALUES (1)
 Explain                      | Writes                         | EXPLAIN EXECUTE a
@@ -251,56 +251,56 @@ SecurityLabel                | Writes                         | SECURITY LABEL O
 Grant                        | Writes                         | GRANT SELECT ON t TO a
 GrantRole                    | Writes                         | GRANT a TO b
 AlterDefaultPrivileges       | Writes                         | ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO a
-CreateTable                  | Writes                         | CREATE TABLE t (a int)
-CreateTable                  | Writes CallsUnknown Defines    | CREATE TABLE t (a int DEFAULT f())
-CreateTableAs                | Writes                         | CREATE TABLE t AS SELECT 1
-CreateTableAs                | Writes DrawsSequence           | CREATE TABLE t AS EXECUTE a
+CreateTable                  | Writes Creates                 | CREATE TABLE t (a int)
+CreateTable                  | Writes CallsUnknown Defines Creates | CREATE TABLE t (a int DEFAULT f())
+CreateTableAs                | Writes Creates                 | CREATE TABLE t AS SELECT 1
+CreateTableAs                | Writes DrawsSequence Creates   | CREATE TABLE t AS EXECUTE a
 AlterTable                   | Writes                         | ALTER TABLE t ADD a int
 AlterTable                   | Writes                         | ALTER TABLE t REPLICA IDENTITY FULL
 MoveAllToTablespace          | Writes                         | ALTER TABLE ALL IN TABLESPACE a SET TABLESPACE b
 CreateIndex                  | Writes                         | CREATE INDEX ON t (a)
-CreateSequence               | Writes                         | CREATE SEQUENCE s
+CreateSequence               | Writes Creates                 | CREATE SEQUENCE s
 AlterSequence                | Writes                         | ALTER SEQUENCE s RESTART
-CreateView                   | Writes Defines                 | CREATE VIEW v AS SELECT nextval('s')
+CreateView                   | Writes Defines Creates         | CREATE VIEW v AS SELECT nextval('s')
 CreateRule                   | Writes Defines                 | CREATE RULE r AS ON INSERT TO t DO ALSO NOTIFY a
 CreateTrigger                | Writes Defines                 | CREATE TRIGGER a AFTER INSERT ON t EXECUTE FUNCTION f()
 CreateEventTrigger           | Writes Defines                 | CREATE EVENT TRIGGER a ON sql_drop EXECUTE FUNCTION f()
 AlterEventTrigger            | Writes Defines                 | ALTER EVENT TRIGGER a DISABLE
 CreatePolicy                 | Writes Defines                 | CREATE POLICY p ON t USING (true)
 AlterPolicy                  | Writes Defines                 | ALTER POLICY p ON t USING (false)
-CreateStatistics             | Writes                         | CREATE STATISTICS s ON a, b FROM t
+CreateStatistics             | Writes Creates                 | CREATE STATISTICS s ON a, b FROM t
 AlterStatistics              | Writes                         | ALTER STATISTICS s SET STATISTICS 1
 CreateSchema                 | Writes Defines                 | CREATE SCHEMA a
-CreateFunction               | Writes Defines                 | CREATE FUNCTION f() RETURNS int RETURN 1
+CreateFunction               | Writes Defines Creates         | CREATE FUNCTION f() RETURNS int RETURN 1
 AlterFunction                | Writes Defines                 | ALTER FUNCTION f() STABLE
 CreateLanguage               | Writes Defines                 | CREATE LANGUAGE a HANDLER f
 CreateTransform              | Writes Defines                 | CREATE TRANSFORM FOR a LANGUAGE b (FROM SQL WITH FUNCTION f(internal))
 CreateCast                   | Writes Defines                 | CREATE CAST (a AS b) WITHOUT FUNCTION
-CreateConversion             | Writes Defines                 | CREATE CONVERSION a FOR 'b' TO 'c' FROM f
-Define                       | Writes Defines                 | CREATE AGGREGATE a (int) (SFUNC = f, STYPE = int)
-CreateCompositeType          | Writes Defines                 | CREATE TYPE a AS (b int)
-CreateEnumType               | Writes                         | CREATE TYPE a AS ENUM ('b')
+CreateConversion             | Writes Defines Creates         | CREATE CONVERSION a FOR 'b' TO 'c' FROM f
+Define                       | Writes Defines Creates         | CREATE AGGREGATE a (int) (SFUNC = f, STYPE = int)
+CreateCompositeType          | Writes Defines Creates         | CREATE TYPE a AS (b int)
+CreateEnumType               | Writes Creates                 | CREATE TYPE a AS ENUM ('b')
 AlterEnumType                | Writes Defines                 | ALTER TYPE a ADD VALUE 'c'
-CreateRangeType              | Writes Defines                 | CREATE TYPE a AS RANGE (SUBTYPE = int)
+CreateRangeType              | Writes Defines Creates         | CREATE TYPE a AS RANGE (SUBTYPE = int)
 AlterType                    | Writes Defines                 | ALTER TYPE a SET (STORAGE = plain)
-CreateDomain                 | Writes Defines                 | CREATE DOMAIN a AS int
+CreateDomain                 | Writes Defines Creates         | CREATE DOMAIN a AS int
 AlterDomain                  | Writes Defines                 | ALTER DOMAIN a SET NOT NULL
 AlterCollation               | Writes                         | ALTER COLLATION a REFRESH VERSION
-CreateOperatorClass          | Writes Defines                 | CREATE OPERATOR CLASS a FOR TYPE int USING btree AS OPERATOR 1 <
-CreateOperatorFamily         | Writes Defines                 | CREATE OPERATOR FAMILY a USING btree
+CreateOperatorClass          | Writes Defines Creates         | CREATE OPERATOR CLASS a FOR TYPE int USING btree AS OPERATOR 1 <
+CreateOperatorFamily         | Writes Defines Creates         | CREATE OPERATOR FAMILY a USING btree
 AlterOperatorFamily          | Writes Defines                 | ALTER OPERATOR FAMILY a USING btree DROP OPERATOR 1 (int, int)
 AlterOperator                | Writes Defines                 | ALTER OPERATOR + (int, int) SET (RESTRICT = NONE)
 AlterTextSearchDictionary    | Writes                         | ALTER TEXT SEARCH DICTIONARY a (b = c)
 AlterTextSearchConfiguration | Writes                         | ALTER TEXT SEARCH CONFIGURATION a DROP MAPPING FOR word
 CreateAccessMethod           | Writes Defines                 | CREATE ACCESS METHOD a TYPE INDEX HANDLER f
-CreateExtension              | Writes Defines                 | CREATE EXTENSION a
+CreateExtension              | Writes Defines Creates         | CREATE EXTENSION a
 AlterExtension               | Writes Defines                 | ALTER EXTENSION a UPDATE
 AlterExtensionContents       | Writes Defines                 | ALTER EXTENSION a ADD TABLE t
 CreateForeignDataWrapper     | Writes Defines                 | CREATE FOREIGN DATA WRAPPER a
 AlterForeignDataWrapper      | Writes                         | ALTER FOREIGN DATA WRAPPER a NO HANDLER
 CreateForeignServer          | Writes                         | CREATE SERVER a FOREIGN DATA WRAPPER b
 AlterForeignServer           | Writes                         | ALTER SERVER a VERSION '1'
-CreateForeignTable           | Writes                         | CREATE FOREIGN TABLE t (a int) SERVER b
+CreateForeignTable           | Writes Creates                 | CREATE FOREIGN TABLE t (a int) SERVER b
 ImportForeignSchema          | Writes                         | IMPORT FOREIGN SCHEMA a FROM SERVER b INTO c
 CreateUserMapping            | Writes                         | CREATE USER MAPPING FOR a SERVER b
 AlterUserMapping             | Writes                         | ALTER USER MAPPING FOR a SERVER b OPTIONS (c 'd')

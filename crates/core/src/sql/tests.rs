@@ -54,6 +54,7 @@ fn words(verdict: &Verdict) -> String {
         SettingChange::Unknown => "set-unknown".into(),
     }));
     words.extend(verdict.pins.iter().map(|pin| format!("pin:{pin:?}")));
+    words.push(if verdict.does(Fact::NamesTemporaryPath) { "temporary-path" } else { "" }.into());
     words.push(if verdict.does(Fact::DiscardsAll) { "discards" } else { "" }.into());
     words.push(match &verdict.deallocates {
         Deallocate::None => String::new(),
@@ -476,9 +477,14 @@ fn settings() {
         write pin:Seed | SELECT setseed(0.5)
         write set:search_path | SET search_path TO a, b
         write set:search_path | SET SCHEMA 'a'
-        write set:search_path pin:TemporaryTable | SET search_path TO pg_temp, a
-        write set:search_path pin:TemporaryTable | SET search_path = 'PG_TEMP'
-        write | SET LOCAL search_path TO pg_temp
+        write set:search_path temporary-path | SET search_path TO pg_temp, a
+        write set:search_path temporary-path | SET search_path = 'PG_TEMP'
+        write temporary-path | SET LOCAL search_path TO pg_temp
+        write | SET LOCAL search_path TO a
+        write temporary-path | SELECT set_config('Search_Path', 'a, pg_temp', true)
+        write temporary-path | SELECT set_config('search_path', $1, true)
+        write temporary-path | SELECT set_config($1, $2, true)
+        write | SELECT set_config('work_mem', $1, true)
         write set:timezone | SET TIME ZONE 'UTC'
         write set:timezone | SET TIME ZONE INTERVAL '1' HOUR TO MINUTE
         write reset:timezone | SET TIME ZONE LOCAL
@@ -501,16 +507,16 @@ fn settings() {
         write reset-all discards deallocate-all | DISCARD ALL
         write set:work_mem | SELECT set_config('work_mem', '1MB', false)
         write set:work_mem | SELECT pg_catalog.set_config('Work_mem'::text, $1, false::bool)
-        write set-unknown pin:TemporaryTable | SELECT set_config('work_mem', 'x', 'a' IS NULL OR false)
+        write set-unknown | SELECT set_config('work_mem', 'x', 'a' IS NULL OR false)
         write | SELECT set_config('work_mem', '1MB', true)
         write | SELECT set_config($1, '1MB', true)
         write set:search_path | SELECT pg_catalog.set_config('search_path', '', false)
-        write set:search_path pin:TemporaryTable | SELECT set_config('search_path', 'pg_temp', false)
-        write set:search_path pin:TemporaryTable | SELECT set_config('search_path', $1, false)
-        write set-unknown pin:TemporaryTable | SELECT set_config($1, 'x', false)
-        write set-unknown pin:TemporaryTable | SELECT set_config('work_mem', 'x', $1)
-        write set-unknown pin:TemporaryTable | SELECT set_config(name, setting, false) FROM t
-        write set-unknown pin:TemporaryTable | SELECT set_config(setting_name => 'a', new_value => 'b', is_local => true)
+        write set:search_path temporary-path | SELECT set_config('search_path', 'pg_temp', false)
+        write set:search_path temporary-path | SELECT set_config('search_path', $1, false)
+        write set-unknown | SELECT set_config($1, 'x', false)
+        write set-unknown | SELECT set_config('work_mem', 'x', $1)
+        write set-unknown temporary-path | SELECT set_config(name, setting, false) FROM t
+        write set-unknown temporary-path | SELECT set_config(setting_name => 'a', new_value => 'b', is_local => true)
         write set:a set:b | SELECT set_config('a', '1', false), set_config('b', '2', false)
         write set:a | EXPLAIN ANALYZE SELECT set_config('a', '1', false)
         read | EXPLAIN SELECT set_config('a', '1', false)

@@ -415,6 +415,8 @@ pub struct Unseen {
     pub dark: bool,
     /// A DO block may change what the server cannot tell of.
     pub sets_any: bool,
+    /// A DO block may create something in the schema that comes first in the search path.
+    pub creates: bool,
 }
 
 impl Unseen {
@@ -434,6 +436,7 @@ impl Unseen {
             perhaps: concat(self.perhaps, other.perhaps),
             dark: self.dark || other.dark,
             sets_any: self.sets_any || other.sets_any,
+            creates: self.creates || other.creates,
         }
     }
 }

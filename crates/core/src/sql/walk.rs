@@ -157,6 +157,9 @@ impl Walk {
         if definitions::defines(kind, node) {
             self.facts.insert(Fact::Defines);
         }
+        if kind.creates() {
+            self.facts.insert(Fact::Creates);
+        }
         match kind {
             StatementKind::Copy if copies_to_client(node) => {}
             StatementKind::Explain => return self.explain(node),
@@ -277,7 +280,10 @@ impl Walk {
                     }
                 }
                 "lockingClause" if calls == Calls::Now => self.write(Fact::LocksRows, || Reason::Locks),
-                "intoClause" if calls == Calls::Now => self.write(Fact::CreatesTable, || Reason::Into),
+                "intoClause" if calls == Calls::Now => {
+                    self.facts.insert(Fact::Creates);
+                    self.write(Fact::CreatesTable, || Reason::Into);
+                }
                 "SetToDefault" if calls == Calls::Now => self.facts.insert(Fact::DrawsSequence),
                 "setstmt" | "VariableSetStmt" if own::is_own_setting(&unescape(value.text_of("name"))) => {
                     self.misplaced = true
@@ -377,33 +383,24 @@ impl Walk {
         let (name, value, local) = (arguments.next(), arguments.next(), arguments.next());
         self.misplaced |= name.and_then(constant_text).is_some_and(own::is_own_setting);
         let local = local.and_then(constant).and_then(|constant| constant.get("boolval"));
-        match (local.map(|local| local.flag("boolval")), name.and_then(constant_text)) {
+        let name = name.and_then(constant_text).map(unescape);
+        let is_path = name.as_ref().is_none_or(|name| name.eq_ignore_ascii_case("search_path"));
+        if is_path && value.is_none_or(|value| constant_text(value).is_none_or(names_temporary)) {
+            self.facts.insert(Fact::NamesTemporaryPath);
+        }
+        match (local.map(|local| local.flag("boolval")), name) {
             (Some(true), _) => {}
-            (Some(false), Some(name)) => {
-                let temporary = value.is_none_or(|value| constant_text(value).is_none_or(names_temporary));
-                self.set(&unescape(name), temporary);
-            }
-            _ => {
-                self.settings.push(SettingChange::Unknown);
-                // It may have been the search path, which may name the temporary schema.
-                self.pins.insert(Pin::TemporaryTable);
-            }
+            (Some(false), Some(name)) => self.set(&name),
+            _ => self.settings.push(SettingChange::Unknown),
         }
     }
 
-    /// Notes a setting. Once the search path names the temporary schema, tables are created in it without TEMPORARY.
-    fn set(&mut self, name: &str, names_temporary: bool) {
+    /// Notes a setting that outlives its transaction.
+    fn set(&mut self, name: &str) {
         let name = name.to_ascii_lowercase();
         if name == "seed" {
             // Its value cannot be read back.
             return self.pins.insert(Pin::Seed);
-        }
-        if name == "search_path" {
-            self.literal = true;
-            self.facts.insert(Fact::ReleasesState);
-            if names_temporary {
-                self.pins.insert(Pin::TemporaryTable);
-            }
         }
         self.settings.push(SettingChange::Set(name.into()));
     }
@@ -418,9 +415,15 @@ impl Walk {
         let name = unescape(node.text_of("name"));
         let kind = node.text_of("kind");
         let arguments = || node.get("args").into_iter().flat_map(TreeValue::children);
+        if name.eq_ignore_ascii_case("search_path") {
+            self.literal = true;
+            if arguments().any(|value| constant_text(value).is_some_and(names_temporary)) {
+                self.facts.insert(Fact::NamesTemporaryPath);
+            }
+        }
         if kind == "VAR_SET_MULTI" && name == "SESSION CHARACTERISTICS" {
             for option in arguments().filter_map(TreeValue::only) {
-                self.set(&format!("default_{}", option.text_of("defname")), false);
+                self.set(&format!("default_{}", option.text_of("defname")));
             }
         } else if kind == "VAR_SET_MULTI" || is_of_transaction(&name.to_ascii_lowercase()) {
             let plain = kind == "VAR_SET_MULTI" && name == "TRANSACTION";
@@ -430,14 +433,9 @@ impl Walk {
         } else if kind == "VAR_RESET_ALL" {
             self.settings.push(SettingChange::ResetAll);
         } else if kind == "VAR_RESET" || kind == "VAR_SET_DEFAULT" {
-            let name = name.to_ascii_lowercase();
-            if name == "search_path" {
-                self.facts.insert(Fact::ReleasesState);
-            }
-            self.settings.push(SettingChange::Reset(name.into()));
+            self.settings.push(SettingChange::Reset(name.to_ascii_lowercase().into()));
         } else {
-            let temporary = arguments().any(|value| constant_text(value).is_some_and(names_temporary));
-            self.set(&name, temporary);
+            self.set(&name);
         }
     }
 
@@ -574,7 +572,8 @@ fn option_text<'a>(option: TreeValue<'_, 'a>) -> Option<&'a str> {
     Some(option.get("arg")?.get("String")?.text_of("sval"))
 }
 
-/// Whether a value for the search path names the schema of temporary objects.
+/// Whether a value for the search path names the schema of temporary objects, in which things are then created without
+/// being called temporary.
 fn names_temporary(path: &str) -> bool {
     path.to_ascii_lowercase().contains("pg_temp")
 }

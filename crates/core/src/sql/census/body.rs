@@ -22,8 +22,10 @@ pub(in crate::sql) struct Body {
     pub(in crate::sql) writes: bool,
     /// It may create or change functions, triggers and so on.
     pub(in crate::sql) defines: bool,
-    /// It may create a table in the schema that comes first in the search path.
+    /// It may create something in the schema that comes first in the search path.
     pub(in crate::sql) creates: bool,
+    /// It may create a table by SELECT INTO, if it is SQL: in PL/pgSQL that fills a variable.
+    pub(in crate::sql) selects_into: bool,
     /// Settings with a dot in their names, which the server lists nowhere, as far as they are named by constants.
     pub(in crate::sql) customs: BTreeSet<Box<str>>,
     /// It may change what the server cannot tell of: a setting whose name does not stand in the body, the seed of random
@@ -203,7 +205,10 @@ impl<'a> Scan<'a> {
         self.runs_text |= word == "execute";
         self.body.writes |= WRITING.contains(&word);
         self.body.defines |= DEFINING.contains(&word);
-        self.body.creates |= matches!(word, "create" | "into" | "alter");
+        self.body.creates |= matches!(word, "create" | "alter");
+        let adds_rows =
+            || at.checked_sub(1).is_some_and(|before| self.is(before, "insert") || self.is(before, "merge"));
+        self.body.selects_into |= word == "into" && !adds_rows();
         self.body.sets_any |= word == "load";
         match word {
             "set" if self.begins_statement(at) => {

@@ -59,6 +59,7 @@ struct Function {
     steady: bool,
     touches: bool,
     sets_any: bool,
+    creates: bool,
     customs: BTreeSet<Box<str>>,
     calls: BTreeSet<Box<str>>,
     /// It can be called in the form of a column, `row.function`.
@@ -118,6 +119,8 @@ struct Traits {
     touches: bool,
     /// It may change state of the session that the server cannot tell of.
     sets_any: bool,
+    /// It may create something in the schema that comes first in the search path.
+    creates: bool,
 }
 
 /// What is known of a database's own code.
@@ -127,6 +130,8 @@ pub struct Census {
     hidden: Hidden,
     /// Hidden code may change state of the session that the server cannot tell of.
     hidden_sets_any: bool,
+    /// Hidden code may create something in the schema that comes first in the search path.
+    hidden_creates: bool,
     customs: Box<[Box<str>]>,
     /// What each function of the database's own calls, and which version of it that was read from.
     read_from: HashMap<Box<str>, ReadFrom, RandomState>,
@@ -259,6 +264,7 @@ impl Function {
         let touches = if kind == Some("a") || matches!(language, "sql" | "plpgsql") {
             body = body::scan(source);
             steady &= !body.writes;
+            body.creates |= body.selects_into && language != "plpgsql";
             // What is created may go to the temporary schema, if that stands in the function's own search path.
             body.touches || body.creates && body::names_temporary(settings)
         } else {
@@ -288,6 +294,7 @@ impl Function {
             steady: steady && !touches && !defaults.writes,
             touches,
             sets_any: body.sets_any || defaults.sets_any,
+            creates: body.creates || touches,
             customs: body.customs,
             calls: body.names,
             column: text(10) == Some("t"),
@@ -304,28 +311,30 @@ impl Census {
         let mut note = |name: &str, found: Traits| {
             let all = functions.entry(name.into()).or_insert(found);
             (all.steady, all.touches) = (all.steady && found.steady, all.touches || found.touches);
-            all.sets_any |= found.sets_any;
+            (all.sets_any, all.creates) = (all.sets_any || found.sets_any, all.creates || found.creates);
         };
         for function in &catalog.functions {
-            let Function { steady, touches, sets_any, .. } = *function;
-            note(&function.name, Traits { steady, touches, sets_any });
+            let Function { steady, touches, sets_any, creates, .. } = *function;
+            note(&function.name, Traits { steady, touches, sets_any, creates });
             for called in &function.calls {
                 callers.entry(called).or_default().push(&function.name);
             }
         }
         for (name, volatile) in &catalog.newer {
-            note(name, Traits { steady: !volatile, touches: *volatile, sets_any: false });
+            note(name, Traits { steady: !volatile, touches: *volatile, sets_any: false, creates: *volatile });
         }
         spread(&mut functions, &callers, |all| all.touches, |all| (all.touches, all.steady) = (true, false));
         spread(&mut functions, &callers, |all| !all.steady, |all| all.steady = false);
         spread(&mut functions, &callers, |all| all.sets_any, |all| all.sets_any = true);
-        let (mut hidden, mut hidden_sets_any) = (catalog.direct, false);
+        spread(&mut functions, &callers, |all| all.creates, |all| all.creates = true);
+        let (mut hidden, mut hidden_sets_any, mut hidden_creates) = (catalog.direct, false, false);
         for function in &catalog.functions {
             // A function of the same name as one of PostgreSQL's own is not noticed in a statement.
             let unnoticed = function.column || functions::kind(&function.name) != FunctionKind::Unknown;
             let reached = catalog.reached.get(&function.oid).copied().or(unnoticed.then_some(Hidden::READS));
-            let Some(all) = functions.get(&function.name).filter(|all| all.touches) else { continue };
-            if let Some(mut reached) = reached {
+            let Some(all) = functions.get(&function.name) else { continue };
+            hidden_creates |= all.creates && reached.is_some();
+            if let Some(mut reached) = reached.filter(|_| all.touches) {
                 reached.reads |= unnoticed;
                 hidden.join(reached);
                 hidden_sets_any |= all.sets_any;
@@ -339,7 +348,8 @@ impl Census {
         }
         let customs: BTreeSet<_> = catalog.functions.iter().flat_map(|function| &function.customs).collect();
         let customs = customs.into_iter().take(CUSTOMS_MAX).cloned().collect();
-        Census { functions, hidden, hidden_sets_any, customs, read_from, primary_only: catalog.primary_only.clone() }
+        let primary_only = catalog.primary_only.clone();
+        Census { functions, hidden, hidden_sets_any, hidden_creates, customs, read_from, primary_only }
     }
 
     /// What may be reached by statements that name nothing of it.
@@ -355,6 +365,17 @@ impl Census {
             || now.writes && !then.writes
             || self.hidden_sets_any && !before.hidden_sets_any
             || now != Hidden::default() && news()
+    }
+
+    /// Whether code that a text runs without that it is seen there may create something in the schema that comes first in
+    /// the search path.
+    pub fn may_create(&self, verdict: &Verdict) -> bool {
+        let called = |name| self.functions.get(name).is_none_or(|all| all.creates);
+        let perhaps = |name| self.functions.get(name).is_some_and(|all| all.creates);
+        let seen = verdict.unseen.as_deref().is_some_and(|unseen| {
+            unseen.dark || unseen.creates || unseen.functions.iter().any(called) || unseen.perhaps.iter().any(perhaps)
+        });
+        seen || self.hidden_creates && !verdict.only_controls()
     }
 
     /// Settings with a dot in their names that functions name. The server lists such settings nowhere, so it has to be
@@ -455,6 +476,7 @@ impl Unseen {
     pub(in crate::sql) fn of_block(body: &body::Body, unseen: &mut Unseen) {
         unseen.dark |= body.touches;
         unseen.sets_any |= body.sets_any;
+        unseen.creates |= body.creates;
         let perhaps = std::mem::take(&mut unseen.perhaps).into_vec();
         // PostgreSQL's own have been judged with the body.
         let others = body.names.iter().filter(|name| functions::kind(name) == FunctionKind::Unknown).cloned();

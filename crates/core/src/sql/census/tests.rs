@@ -419,6 +419,44 @@ fn hidden_code_is_reached_by_what_may_write() {
 }
 
 #[test]
+fn what_may_create_without_a_word_that_says_so() {
+    let functions = [
+        function("20001", "makes", "plpgsql", "v", "BEGIN CREATE TABLE t (a int); END"),
+        function("20002", "calls", "sql", "v", "SELECT makes()"),
+        function("20003", "selects", "sql", "v", "SELECT 1 AS a INTO t"),
+        function(
+            "20004",
+            "counts",
+            "plpgsql",
+            "v",
+            "BEGIN SELECT count(*) INTO n FROM t; INSERT INTO t VALUES (1); END",
+        ),
+        function("20005", "runs", "plpgsql", "v", "BEGIN EXECUTE a; END"),
+    ];
+    let plain = census(&functions);
+    let with = |more: CatalogRow| census(&[&functions[..], &[more]].concat());
+    let (triggered, harmless) = (with(row(&["r", "20002", "w"])), with(row(&["r", "20004", "w"])));
+    for (sql, creates) in [
+        ("SELECT makes()", true),
+        ("SELECT calls()", true),
+        ("SELECT selects()", true),
+        ("SELECT counts()", false),
+        ("SELECT runs()", true),
+        ("SELECT unknown()", true),
+        ("CALL counts()", false),
+        ("DO 'BEGIN CREATE TABLE t (a int); END'", true),
+        ("DO 'BEGIN PERFORM makes(); END'", true),
+        ("DO 'BEGIN PERFORM counts(); END'", false),
+        ("INSERT INTO t VALUES (1)", false),
+        ("COMMIT", false),
+    ] {
+        assert_eq!(plain.may_create(&judge(sql)), creates, "{sql}");
+        assert_eq!(harmless.may_create(&judge(sql)), creates, "{sql}");
+        assert_eq!(triggered.may_create(&judge(sql)), sql != "COMMIT", "{sql}");
+    }
+}
+
+#[test]
 fn newer_functions_of_postgresql_are_told_by_the_server() {
     let census = census(&[row(&["b", "any_value", "f"]), row(&["b", "new_random", "t"]), row(&["b", "lower", "t"])]);
     assert_eq!(found(&census, "SELECT any_value(a) FROM t"), (Finding::Harmless, true));
