@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::kit::{
-    AtEnd, Config, Fault, LabCluster, PATIENCE, RawClient, cluster,
-    messages::{cancel_request, query},
+    AtEnd, Config, Fault, LabCluster, Message, PATIENCE, RawClient, cluster,
+    messages::{bind, cancel_request, execute, parse, query, sync},
     wait_until,
 };
 
@@ -35,7 +35,10 @@ fn cancel(port: u16, key: &[u8]) {
 
 /// The SQLSTATE in the answer that comes next, if it is an error.
 fn error_in(client: &mut RawClient) -> Option<String> {
-    let answer = client.read_until_ready();
+    error_in_answer(&client.read_until_ready())
+}
+
+fn error_in_answer(answer: &[Message]) -> Option<String> {
     answer.iter().find(|message| message.tag == b'E').map(|message| message.sqlstate())
 }
 
@@ -216,4 +219,89 @@ fn a_cancel_ends_the_wait_for_a_server() {
     });
     cluster.node(0).start().unwrap();
     assert_eq!(client.value("SELECT count(*) FROM t").as_deref(), Some("0"), "it has not run");
+}
+
+/// BEGIN is answered before a server has it, and travels with the first statement: that one can be cancelled all the same.
+#[test]
+fn the_first_statement_of_a_block_can_be_cancelled() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.size", "1").start();
+    let mut client = login(pooler.port());
+    let mut next = login(pooler.port());
+    client.query("CREATE TABLE t (x int)");
+    let key = client.cancel_key.clone().unwrap();
+    let sleep = "WITH slow AS (SELECT pg_sleep(60)) INSERT INTO t SELECT 1 FROM slow";
+    let batch = || [parse("", sleep), bind("", "", &[]), execute("", 0), sync()].concat();
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE", "START TRANSACTION"] {
+        for sent in [query(sleep), batch()] {
+            client.query(begin);
+            client.send(&sent);
+            wait_for_sleepers(&cluster, 1);
+            cancel(pooler.port(), &key);
+            let answer = client.read_until_ready();
+            let error = answer.iter().find(|message| message.tag == b'E').unwrap();
+            assert_eq!(error.sqlstate(), "57014");
+            assert_eq!(answer.last().unwrap().body, b"E", "the block has failed");
+            assert_eq!(error_in_answer(&client.query("SELECT 1")).as_deref(), Some("25P02"));
+            client.query("COMMIT");
+            assert_eq!(next.value("SELECT count(*) FROM t").as_deref(), Some("0"));
+        }
+    }
+}
+
+/// So do the limits of Poolhouse's own, and a client that leaves.
+#[test]
+fn limits_and_leaving_end_the_first_statement_of_a_block() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.size", "1").set("pool.query_timeout", "'1s'").start();
+    let mut client = login(pooler.port());
+    client.query("BEGIN");
+    assert_eq!(error_in_answer(&client.query("SELECT pg_sleep(60)")).as_deref(), Some("57014"));
+    client.query("ROLLBACK");
+    let pooler = config(&cluster).set("pool.size", "1").start();
+    let mut client = login(pooler.port());
+    client.query("BEGIN");
+    client.send(&query("SELECT pg_sleep(60)"));
+    wait_for_sleepers(&cluster, 1);
+    drop(client);
+    assert_eq!(login(pooler.port()).value("SELECT 'on'").as_deref(), Some("on"));
+}
+
+/// Cancels at every moment: whatever they hit, the client is told of a block that has failed or of a statement that ran in
+/// one, and nothing is written outside of it.
+#[test]
+fn cancels_around_a_begin_leave_nothing_behind() {
+    let cluster = started();
+    let pooler = config(&cluster).set("pool.size", "1").start();
+    let mut client = login(pooler.port());
+    client.query("CREATE TABLE t (x int)");
+    let key = client.cancel_key.clone().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _end = AtEnd(&done);
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                cancel(pooler.port(), &key);
+            }
+        });
+        let batch = || {
+            let insert = [parse("", "INSERT INTO t VALUES (1)"), bind("", "", &[]), execute("", 0), sync()].concat();
+            [insert.clone(), insert].concat()
+        };
+        for round in 0..200 {
+            client.query("BEGIN");
+            if round % 2 == 0 {
+                client.send(&[query("INSERT INTO t VALUES (1)"), query("SELECT 1")].concat());
+            } else {
+                client.send(&batch());
+            }
+            for _ in 0..2 {
+                let status = client.read_until_ready().last().unwrap().body.clone();
+                assert!(status == b"T" || status == b"E", "{status:?}");
+            }
+            // A cancel may hit this one, too.
+            while client.query("ROLLBACK").last().unwrap().body != b"I" {}
+        }
+    });
+    assert_eq!(login(pooler.port()).value("SELECT count(*) FROM t").as_deref(), Some("0"));
 }

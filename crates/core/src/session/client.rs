@@ -10,7 +10,7 @@ use super::{
     carried::names_temporary,
     effects::Effects,
     owed::Owed,
-    phase::Fate,
+    phase::{Fate, Phase},
     pipeline::Judged,
     poolhouse_settings::{Here, POSITION_QUERY, asks_position},
     sequences::may_draw,
@@ -98,7 +98,7 @@ impl Session {
             return ClientStep::Bye;
         }
         said.judged = pipeline.judged.take();
-        if pipeline.owed.is_holding() {
+        if pipeline.owed.is_holding() || pipeline.owed.awaits_begin() && !is_of_copy(request) {
             return ClientStep::Hold;
         }
         match pipeline.owed.phase().fate(request) {
@@ -137,9 +137,14 @@ impl Session {
         {
             return step;
         }
-        if self.block.is_some()
+        if self.in_waiting_block()
             && let Some(server) = server.as_deref_mut()
+            && pipeline.owed.phase() != Phase::Skipping
         {
+            // Its BEGIN was cancelled, and it is opened anew once the client has been told.
+            if pipeline.owed.ready_owed() > 0 {
+                return ClientStep::Hold;
+            }
             self.open_block(pipeline, server, out);
         }
         if self.listens()
@@ -829,14 +834,17 @@ impl<'a> FromIterator<&'a [u8]> for NamesParsed<'a> {
     }
 }
 
+/// Whether a message is for a COPY, which may be under way, or says nothing of its own.
+fn is_of_copy(request: ClientMessage) -> bool {
+    use ClientMessage::{CopyData, CopyDone, CopyFail, Flush};
+    matches!(request, CopyData | CopyDone | CopyFail | Flush)
+}
+
 /// After a statement that takes all prepared statements away, or resets values of the login, what is sent next has to
 /// wait for its end. What the server
 /// has not answered since there was no Sync can not be waited for.
 fn must_settle(request: ClientMessage, pipeline: &Pipeline) -> bool {
-    let of_copy = matches!(
-        request,
-        ClientMessage::CopyData | ClientMessage::CopyDone | ClientMessage::CopyFail | ClientMessage::Flush
-    );
+    let of_copy = is_of_copy(request);
     let all_sent = pipeline.owed.ready_owed() > 0 && !pipeline.owed.has_open_batch();
     (pipeline.deallocating || pipeline.login_values.are_to_be_brought()) && all_sent && !of_copy
 }

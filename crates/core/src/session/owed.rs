@@ -156,7 +156,8 @@ impl Owed {
             Owed::OurSync                        => Row(Whose::Ours,    End::Sync,    Halt::Nothing),
             Owed::EarlySync                      => Row(Whose::Ours,    End::Sync,    Halt::Client),
             Owed::Again                          => Row(Whose::Ours,    End::Sync,    Halt::Client),
-            Owed::Begin                          => Row(Whose::Ours,    End::Reply,   Halt::Cancel),
+            // The server says nothing of it before the statement behind it has ended, which a cancel request is for.
+            Owed::Begin                          => Row(Whose::Ours,    End::Reply,   Halt::Nothing),
             Owed::FailedBegin                    => Row(Whose::Ours,    End::Sync,    Halt::Cancel),
             Owed::Leave                          => Row(Whose::Ours,    End::Query,   Halt::Both),
             Owed::Replay { may_fail: false, .. } => Row(Whose::Ours,    End::Query,   Halt::Cancel),

@@ -45,6 +45,9 @@ pub struct Replies {
     copied: Copied,
     /// Nothing of the client may be sent until a reply to us has come.
     holding: bool,
+    /// A Sync stands between the client's BEGIN, which has not been answered, and what it is for: what follows would run
+    /// even if the BEGIN were cancelled.
+    parted: bool,
     /// Messages of the extended protocol were sent since the last Sync: their implicit transaction is open.
     open_batch: bool,
     /// So many entries behind the front have been looked at when a COPY began, and stay.
@@ -107,10 +110,11 @@ impl Replies {
             Owed::Query { .. } => (self.runs, self.open_batch) = (self.runs + 1, false),
             Owed::Execute { .. } => (self.runs, self.open_batch) = (self.runs + 1, true),
             Owed::EarlySync => self.open_batch = false,
+            Owed::OurSync => self.parted = self.is_begun_unanswered(),
             // It belongs to a batch that is open, or to a query.
             Owed::CopyEnd => {}
             Owed::Begin => self.status = Status::Transaction,
-            Owed::FailedBegin => self.status = Status::Failed,
+            Owed::FailedBegin => (self.status, self.parted) = (Status::Failed, true),
             Owed::ParseForSql { name, .. } | Owed::CloseForSql { name } | Owed::PrepareForSql { name, .. } => {
                 self.ours.get_or_insert_default().names.push(name.clone(), ());
             }
@@ -180,6 +184,7 @@ impl Replies {
             Owed::OurDescribe { .. } => {
                 self.ours.as_mut().and_then(|ours| ours.asked.pop());
             }
+            Owed::Begin => self.parted &= self.is_begun_unanswered(),
             // It has more steps than one: see [`Replies::end_move`].
             Owed::Move { .. } => {}
             owed if owed.halts_client() => self.holding = false,
@@ -305,7 +310,7 @@ impl Replies {
         self.entries.clear();
         (self.ready, self.runs, self.behind_copy) = (0, 0, 0);
         (self.status, self.phase, self.copied) = (Status::Idle, Phase::Ready, Copied::Nothing);
-        (self.holding, self.open_batch) = (false, false);
+        (self.holding, self.parted, self.open_batch) = (false, false, false);
         if self.ours.is_some() {
             self.ours = None;
         }
@@ -381,11 +386,28 @@ impl Replies {
         self.entries.front().is_some_and(|owed| !owed.is_ours())
     }
 
-    /// Whether the server is busy with a query of ours: settings or channels that are brought, a question, the client's
-    /// BEGIN, which has been answered already, or the end of what leaves a replica.
+    /// Whether the server is busy with a query of ours: settings or channels that are brought, a question, the end of what
+    /// leaves a replica, or a BEGIN that must not fail.
     #[inline]
     pub fn asks(&self) -> bool {
-        self.entries.front().is_some_and(Owed::halts_cancel)
+        self.parted || self.entries.front().is_some_and(Owed::halts_cancel)
+    }
+
+    /// Whether the client's BEGIN is under way, in front of its first statement.
+    pub(super) fn is_begun_unanswered(&self) -> bool {
+        matches!(self.entries.front(), Some(Owed::Begin))
+    }
+
+    /// Whether a BEGIN that is under way may be cancelled.
+    pub(super) fn may_begin_fail(&self) -> bool {
+        self.is_begun_unanswered() && !self.parted
+    }
+
+    /// Whether more would be sent than can be told apart should a cancel hit the client's BEGIN: all that the server has
+    /// when it does is skipped up to the first Sync.
+    #[inline]
+    pub(super) fn awaits_begin(&self) -> bool {
+        self.ready > 0 && self.is_begun_unanswered()
     }
 
     /// Whether anything of the client is under way; what we inject stands in front of what it is for.

@@ -208,6 +208,9 @@ impl Session {
         }
         match pipeline.owed.front() {
             Some(Owed::Begin) => {
+                if fields.code() == "57014" && self.fail_begin(pipeline, out) {
+                    return self.on_error(message, pipeline, server, out);
+                }
                 let why = format!("the transaction could not begin: {}", fields.message());
                 return ServerStep::fail(Report::fatal(SqlState::CONNECTION_LOST, why));
             }
@@ -390,11 +393,7 @@ impl Session {
             own.on_ready(true, before, status);
         }
         self.settle_block(status);
-        match self.on_clients_ready(pipeline, server, out) {
-            ServerStep::ForwardAndRelease => ServerStep::Release,
-            ServerStep::Forward | ServerStep::ForwardThenAnswer => ServerStep::Swallow,
-            step => step,
-        }
+        unless_forwarded(self.on_clients_ready(pipeline, server, out))
     }
 
     /// Passes an error on, with the client's own names in place of ours.
@@ -476,6 +475,9 @@ impl Session {
                 }
                 pipeline.counts.queries += 1;
                 pipeline.counts.transactions += u32::from(status == Status::Idle);
+                if self.in_waiting_block() {
+                    return self.on_begin_failed(pipeline, server, out);
+                }
                 self.settle_block(status);
                 if let Some(change) = done.change {
                     self.prepared.accept(change, 0);
@@ -489,6 +491,18 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The client's message is answered whose BEGIN the server has not done: the client is in a block that has failed, and
+    /// the server in none.
+    fn on_begin_failed(
+        &mut self,
+        pipeline: &mut Pipeline,
+        server: &mut ServerState,
+        out: &mut Outboxes<'_>,
+    ) -> ServerStep {
+        reply::ready_for_query(self.status_outside(), out.to_client);
+        unless_forwarded(self.on_clients_ready(pipeline, server, out))
     }
 
     pub(super) fn on_clients_ready(
@@ -535,6 +549,15 @@ impl Session {
             return ServerStep::Forward;
         }
         if self.is_pinned() { ServerStep::Forward } else { ServerStep::ForwardAndRelease }
+    }
+}
+
+/// The same step, for a message that is not passed on.
+fn unless_forwarded(step: ServerStep) -> ServerStep {
+    match step {
+        ServerStep::ForwardAndRelease => ServerStep::Release,
+        ServerStep::Forward | ServerStep::ForwardThenAnswer => ServerStep::Swallow,
+        step => step,
     }
 }
 

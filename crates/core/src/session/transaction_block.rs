@@ -9,7 +9,9 @@
 //! for sessions that have set one themselves, BEGIN goes to the server at once.
 //!
 //! BEGIN travels in the extended protocol and without a Sync, so that a server which refused it would skip what follows:
-//! nothing of the transaction can run outside of it.
+//! nothing of the transaction can run outside of it. The server says nothing of the BEGIN before the first statement has
+//! ended, and a cancel request for that statement may come first and hit the BEGIN: the block has failed then
+//! ([`Session::fail_begin`]). So nothing is sent behind the first statement until the BEGIN is answered.
 //!
 //! **On a replica.** A READ COMMITTED block that cannot write, or of which reads may run on replicas until it writes
 //! ([`super::Shared::reads_until_write`]), goes to a replica with a first statement that only reads, and stays there while
@@ -157,6 +159,23 @@ impl Session {
         }
         server.statements.forget_unnamed();
         block.state = BlockState::Sent;
+    }
+
+    /// The server has refused the BEGIN in front, as it was cancelled, and skips what follows up to a Sync: the error answers
+    /// the client's message behind it, and the block has failed. False when more than that may have come of it.
+    pub(super) fn fail_begin(&mut self, pipeline: &mut Pipeline, out: &mut Outboxes<'_>) -> bool {
+        let Some(block) = self.block.as_mut().filter(|block| block.state == BlockState::Sent) else { return false };
+        if !pipeline.owed.may_begin_fail() {
+            return false;
+        }
+        block.state = BlockState::Failed;
+        while matches!(pipeline.owed.front(), Some(Owed::Begin)) {
+            pipeline.owed.pop();
+        }
+        if matches!(pipeline.owed.front(), Some(Owed::Query { .. })) {
+            request::sync(out.to_server);
+        }
+        true
     }
 
     /// The isolation of transactions that do not say theirs, if it is known.

@@ -69,6 +69,8 @@ pub struct Model {
     pub read_only: bool,
     /// `SET role` is refused: the role is gone.
     pub no_roles: bool,
+    /// A cancel request hits the next statement but a read.
+    pub canceled: bool,
     /// Messages that it has read, told, for a transcript.
     pub heard: Vec<(u8, Vec<u8>)>,
     /// The client broke the protocol in a way that ends the connection.
@@ -105,6 +107,7 @@ impl Default for Model {
             drawn: None,
             read_only: false,
             no_roles: false,
+            canceled: false,
             heard: Vec::new(),
             closed: false,
         };
@@ -608,6 +611,9 @@ impl Model {
     }
 
     fn run_once(&mut self, sql: &str, protocol: Protocol) -> Result<(), Refused> {
+        if std::mem::take(&mut self.canceled) {
+            return refused("57014", "canceling statement due to user request");
+        }
         let block = self.transaction.as_ref().filter(|transaction| transaction.block);
         let writes = ["INSERT", "COPY t FROM"].iter().any(|verb| sql.starts_with(verb));
         // A standby alone refuses LISTEN; here both do, since nothing can be done about that.

@@ -556,8 +556,7 @@ impl Client {
         if self.target.routing.balance == Balance::Latency && matches!(need, Need::Read | Need::Replica) {
             exchange.time(&self.target.cluster.node(acquired.1).latency);
         }
-        // Its BEGIN is not to be hit either.
-        exchange.shielded = exchange.pipeline.owed.asks() || self.session.in_waiting_block();
+        exchange.shielded = exchange.pipeline.owed.asks();
         let now = Instant::now();
         if let Ok(queued) = self.entry.slot.attach(server.canceler.clone(), exchange.shielded, now) {
             let waited = queued.map(|since| now.duration_since(since));

@@ -83,14 +83,15 @@ fn a_block_reads_on_a_replica_until_it_writes() {
           S2 > Query ROLLBACK
           S2 free
           S1 lent to A
+          A held
           S1 > Parse - BEGIN
           S1 > Bind - -
           S1 > Execute -
           S1 > Close portal -
           S1 > Query INSERT INTO t VALUES (1)
-          S1 > Query SELECT 1
           A < Complete INSERT 0 1
           A < Ready T
+          S1 > Query SELECT 1
           A < Columns
           A < Row 10
           A < Complete SELECT 1
@@ -345,6 +346,105 @@ fn a_replica_that_a_block_has_left_lacks_the_clients_unnamed_statement() {
           A < BindComplete
           A < Row 10
           A < Complete SELECT 1
+          A < Ready I
+        "#,
+    );
+}
+
+#[test]
+fn a_begin_that_is_cancelled_fails_its_block_and_nothing_runs_outside_of_it() {
+    check(
+        World::new(1, 0, 100, Mode::Transaction),
+        r#"
+        A> Query BEGIN
+          A < Complete BEGIN
+          A < Ready T
+        ! cancel on S1
+        A> Query INSERT INTO t VALUES (1) | Query INSERT INTO t VALUES (1)
+          S1 lent to A
+          A held
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Query INSERT INTO t VALUES (1)
+          A < Error 57014 canceling statement due to user request
+          A held
+          S1 > Sync
+          S1 free
+          A < Ready E
+          S1 lent to A
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Parse - refused by Poolhouse
+          S1 > Sync
+          S1 > Query INSERT INTO t VALUES (1)
+          A < Error 25P02 current transaction is aborted, commands ignored until end of transaction block
+          A < Ready E
+        A> Query ROLLBACK
+          S1 > Query ROLLBACK
+          S1 free
+          A < Complete ROLLBACK
+          A < Ready I
+        A> Query BEGIN
+          A < Complete BEGIN
+          A < Ready T
+        ! cancel on S1
+        A> Parse - INSERT INTO t VALUES (1) | Bind - - | Execute - | Sync | Parse - SELECT 1 | Bind - - | Execute - | Sync
+          S1 lent to A
+          A held
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Parse - INSERT INTO t VALUES (1)
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Sync
+          S1 free
+          A < Error 57014 canceling statement due to user request
+          A < Ready E
+          S1 lent to A
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Parse - refused by Poolhouse
+          S1 > Sync
+          S1 > Parse - SELECT 1
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Sync
+          A < Error 25P02 current transaction is aborted, commands ignored until end of transaction block
+          A < Ready E
+        A> Query COMMIT
+          S1 > Query COMMIT
+          S1 free
+          A < Complete ROLLBACK
+          A < Ready I
+        A> Query BEGIN
+          A < Complete BEGIN
+          A < Ready T
+        ! cancel on S1
+        A> Parse - INSERT INTO t VALUES (1) | Bind - - | Execute - | Flush
+          S1 lent to A
+          S1 > Parse - BEGIN
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Close portal -
+          S1 > Parse - INSERT INTO t VALUES (1)
+          S1 > Bind - -
+          S1 > Execute -
+          S1 > Flush
+          A < Error 57014 canceling statement due to user request
+        A> Bind - - | Sync
+          S1 > Sync
+          S1 free
+          A < Ready E
+        A> Query ROLLBACK
+          A < Complete ROLLBACK
           A < Ready I
         "#,
     );

@@ -48,6 +48,7 @@ fn happen(world: &mut World, event: &str) {
         "lose" => world.lose(server),
         "stop" => world.servers[server].stopped = true,
         "go on" => world.servers[server].stopped = false,
+        "cancel on" => world.servers[server].model.canceled = true,
         "no roles on" => world.servers[server].model.no_roles = true,
         "cut" => {
             // Up to the middle of the first row.
