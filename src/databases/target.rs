@@ -56,6 +56,9 @@ pub struct AsOf {
 /// reported by servers.
 const BEGINNING_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// How long a connection that only logins use is kept for the next one.
+const LOGIN_POOL_IDLE: Duration = Duration::from_secs(5);
+
 /// Most distinct sets of startup parameters that are remembered.
 const BEGINNINGS_MAX: usize = 1_000;
 
@@ -94,6 +97,8 @@ pub struct Target {
     login: ServerLogin,
     /// Made when first needed.
     pools: Vec<OnceLock<Arc<pool::Pool<ServerManager>>>>,
+    /// See [`Target::login_pool`].
+    login_pools: Mutex<BTreeMap<u16, Arc<pool::Pool<ServerManager>>>>,
     beginnings: Mutex<HashMap<Vec<(String, String)>, Remembered>>,
     /// Told of by its connections.
     defaults: Arc<Defaults>,
@@ -151,6 +156,7 @@ impl Target {
             },
             _using: cluster.using(),
             pools: (0..NODES_MAX).map(|_| OnceLock::new()).collect(),
+            login_pools: Mutex::default(),
             cluster,
             beginnings: Mutex::default(),
             defaults: Arc::default(),
@@ -246,6 +252,19 @@ impl Target {
         self.open_pool(node, settings, parameters, Arc::default())
     }
 
+    /// A pool of one connection over which logins find out how they begin while all of the other pool are in use. It
+    /// has its share of the node's budget, and is closed soon.
+    pub fn login_pool(&self, node: NodeId) -> Arc<pool::Pool<ServerManager>> {
+        let mut pools = self.login_pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = || {
+            let pool = self.pool_settings();
+            let idle_timeout = Some(pool.idle_timeout.map_or(LOGIN_POOL_IDLE, |limit| limit.min(LOGIN_POOL_IDLE)));
+            let settings = pool::Settings { size: 1, reserve_size: 0, min_idle: 0, idle_timeout, ..pool };
+            self.open_pool(node, settings, Vec::new(), self.defaults.clone())
+        };
+        pools.entry(node.0).or_insert_with(open).clone()
+    }
+
     fn open_pool(
         &self,
         node: NodeId,
@@ -336,7 +355,9 @@ impl Target {
 
     /// Whether no server connection belongs to it.
     pub fn is_empty(&self) -> bool {
-        self.pools.iter().filter_map(OnceLock::get).all(|pool| pool.counts() == pool::PoolCounts::default())
+        let is_empty = |pool: &Arc<pool::Pool<ServerManager>>| pool.counts() == pool::PoolCounts::default();
+        let of_logins = self.login_pools.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pools.iter().filter_map(OnceLock::get).chain(of_logins.values()).all(is_empty)
     }
 
     /// Now.

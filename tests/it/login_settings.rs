@@ -204,3 +204,51 @@ fn every_setting_comes_out_as_on_a_server_process_of_ones_own() {
     assert!(tried > 300, "{tried}");
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// Nobody has come with these parameters yet, and the pool's connection is in a transaction all the while.
+#[test]
+fn a_login_does_not_wait_for_a_busy_pool() {
+    let cluster = cluster().trust_user(USER).start().unwrap();
+    let config = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "1");
+    // So long a wait would be noticed.
+    let pooler = config.set("pool.checkout_timeout", "'0s'").set("pool.wait_notice", "'0s'").start();
+    let (mut holder, _) = login(pooler.port(), &[]).unwrap();
+    holder.begin();
+    holder.query("SELECT 1");
+    let mut clients = Vec::new();
+    for parameters in [
+        [("application_name", "new")].as_slice(),
+        &[("client_encoding", "LATIN1")],
+        &[("DateStyle", "German"), ("TimeZone", "Asia/Tokyo")],
+        &[("options", "-c statement_timeout=6s -c app.user_id=42")],
+    ] {
+        clients.push((login(pooler.port(), parameters).expect("let in"), parameters));
+    }
+    // The server's own words.
+    for (parameters, code) in [
+        ([("options", "-c statement_timeout=soon")].as_slice(), "22023"),
+        (&[("options", "-c nosuch=1")], "42704"),
+        (&[("options", "-c zero_damaged_pages=on")], "42501"),
+    ] {
+        assert_eq!(login(pooler.port(), parameters).err().as_deref(), Some(code), "{parameters:?}");
+    }
+    std::thread::scope(|scope| {
+        for number in 0..20 {
+            let name = format!("new-{number}");
+            let port = pooler.port();
+            scope.spawn(move || login(port, &[("application_name", &name)]).expect("let in"));
+        }
+    });
+    let counted = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+    assert!(holder.value(counted).is_some_and(|count| count == "1" || count == "2"));
+    holder.query("COMMIT");
+    for ((mut client, told), parameters) in clients {
+        let (mut direct, expected) = login(cluster.node(0).port(), parameters).unwrap();
+        assert_eq!(told, expected, "{parameters:?}");
+        for name in ["application_name", "client_encoding", "datestyle", "timezone", "statement_timeout", "app.user_id"]
+        {
+            let sql = format!("SELECT current_setting('{name}', true)");
+            assert_eq!(client.value(&sql), direct.value(&sql), "{name} of {parameters:?}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ use crate::{
     databases::{Beginning, NodeRequest, Target, request_any},
     frontend::{
         errors::{self, AcquireError, ErrorWords},
-        relay::{Acquired, WaitNotice, Worker, acquire},
+        relay::{Acquired, WaitNotice, Worker, acquire, acquire_from},
     },
     net::Stream,
     tasks::Scope,
@@ -33,6 +33,9 @@ use poolhouse_core::{
 
 /// How long a server may take to begin a session.
 const BEGIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a login waits for a connection of the pool before it takes one that is for logins alone.
+const POOL_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long a client may take to take in a NOTICE while it waits.
 const NOTICE_LIMIT: Duration = Duration::from_secs(1);
@@ -72,8 +75,11 @@ pub async fn begin(
         return Ok(Begun { beginning, held: None });
     }
     let request = request_any(target, route);
-    let acquired =
-        if keeps { acquire_current(target, worker, request).await } else { acquire(target, worker, request).await };
+    let acquired = if keeps {
+        acquire_current(target, worker, request).await
+    } else {
+        acquire_briefly(target, worker, request).await
+    };
     let mut acquired = acquired.map_err(|error| LoginRefusal::Told(error.report()))?;
     let mut wanted = Carried::new(startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if known.is_none() && wanted.leaves_open(DATE_STYLE) {
@@ -99,6 +105,25 @@ pub async fn begin(
         Err(error) => {
             Err(Report::fatal(SqlState::CONNECTION_LOST, format!("the session could not begin: {error}")).into())
         }
+    }
+}
+
+/// A server connection for the questions of a login, which are answered in a moment: one of the pool or, when others keep
+/// all of them, one that is for logins alone. What the client needs it for is still to come.
+async fn acquire_briefly(
+    target: &Arc<Target>,
+    worker: &Worker,
+    request: NodeRequest,
+) -> Result<Acquired, AcquireError> {
+    let mut pooled = pin!(acquire(target, worker, request));
+    if let Ok(acquired) = timeout(POOL_PATIENCE, &mut pooled).await {
+        return acquired;
+    }
+    let login_pool = |node| target.login_pool(node);
+    tokio::select! {
+        biased;
+        acquired = &mut pooled => acquired,
+        Ok(acquired) = acquire_from(target, worker, request, &login_pool) => Ok(acquired),
     }
 }
 
