@@ -1,13 +1,14 @@
 # Each target installs what it needs and lacks (scripts/deps.sh says what), with the system's package manager.
-# DEMO, TESTS, CONFORMANCE, REGRESS, BENCH, INSTRUCTIONS and PGPOOL hand arguments on: make demo DEMO=--check, make test TESTS=cancel.
+# DEMO, TESTS, CONFORMANCE, REGRESS, APPS, BENCH, INSTRUCTIONS and PGPOOL hand arguments on: make demo DEMO=--check.
 
-.PHONY: help demo test conformance regress bench instructions pgpool fuzz lint build reference check-deps
+.PHONY: help demo test conformance regress apps bench instructions pgpool fuzz lint build reference check-deps
 
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
 	@echo "make test        all tests, on real PostgreSQL servers"
 	@echo "make conformance the own test suites of psycopg2 and asyncpg, directly and through Poolhouse"
 	@echo "make regress     PostgreSQL's own regression tests, directly and through Poolhouse (on Debian)"
+	@echo "make apps        programs written with Django, Prisma, pgjdbc and others, directly and through Poolhouse"
 	@echo "make bench       Poolhouse measured against other poolers"
 	@echo "make instructions  instructions of what runs for every message, here and in the commit before"
 	@echo "make pgpool      Poolhouse beside Pgpool-II: where statements go, stale reads, load, a lost replica"
@@ -34,6 +35,11 @@ regress:
 	@scripts/deps.sh build postgres python
 	cargo build --release
 	@scripts/conformance/regress.sh $(REGRESS)
+
+apps:
+	@scripts/deps.sh build postgres python node apps
+	cargo build --release
+	@scripts/apps/run.sh $(APPS)
 
 bench:
 	@scripts/deps.sh build postgres bench
@@ -74,4 +80,4 @@ reference:
 	$${CARGO_TARGET_DIR:-target}/debug/poolhouse check --schema > config/schema.json
 
 check-deps:
-	@scripts/deps.sh --check build lint deny postgres drivers node python bench valgrind pgpool
+	@scripts/deps.sh --check build lint deny postgres drivers node python apps bench valgrind pgpool

@@ -9,6 +9,8 @@
 #   python    Python with its headers and libpq's (psycopg2 is built for its tests)
 #   drivers   PgBouncer, and Python, which the tests fetch drivers for: what operators use the console with
 #   pgpool    Pgpool-II, to compare with
+#   apps      interpreters, compilers and drivers of the tools that `make apps` runs; those that the system's package
+#             manager does not know are left out, and skipped there
 #   valgrind  valgrind, which counts instructions
 #   bench     the poolers to compare with: pgbouncer and haproxy
 # --check only says what is missing, and fails when something is.
@@ -43,6 +45,20 @@ has_python_headers() {
 # psycopg2 asks pg_config where they are.
 has_libpq_headers() {
     has pg_config && [ -e "$(pg_config --includedir)/libpq-fe.h" ]
+}
+
+# Prints the packages that the group `apps` lacks. A machine without some of them runs the other tools.
+missing_of_apps() {
+    has java && has javac || echo default-jdk-headless
+    has_file /usr/share/java/postgresql.jar || echo libpostgresql-jdbc-java
+    has go || echo golang-go
+    has_file /usr/share/gocode/src/github.com/lib/pq || echo golang-github-lib-pq-dev
+    php -r 'exit(extension_loaded("pdo_pgsql") ? 0 : 1);' 2>/dev/null || echo php-cli php-pgsql
+    perl -MDBD::Pg -e 1 2>/dev/null || echo libdbd-pg-perl
+    ruby -e 'require "active_record"; require "pg"' 2>/dev/null || echo ruby ruby-activerecord ruby-pg
+    server=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
+    [ -n "$server" ] && [ ! -x "$server/pg_repack" ] && echo "postgresql-$(basename "$(dirname "$server")")-repack"
+    return 0
 }
 
 # Prints the packages that a group lacks.
@@ -80,6 +96,7 @@ missing_of() {
         pgpool)
             has pgpool || has_file /usr/sbin/pgpool || echo pgpool2
             ;;
+        apps) missing_of_apps ;;
         lint | deny) ;;
         *)
             say "no such group: $1"
@@ -95,8 +112,20 @@ components_of() {
     cargo clippy --version >/dev/null 2>&1 || echo clippy
 }
 
+# Whether all goes on without a package.
+is_optional() {
+    case " $optional " in
+        *" $1 "*) return 0 ;;
+        *) return 1 ;;
+    esac
+}
+
 install_packages() {
     if ! has apt-get; then
+        if [ "$(echo "$@")" = "$optional" ]; then
+            say "missing, named as on Debian, and left out: $*; there is no apt-get here"
+            return 0
+        fi
         say "missing, named as on Debian: $*; there is no apt-get here: install them with your package manager"
         exit 1
     fi
@@ -111,6 +140,15 @@ install_packages() {
     say "installing $* with apt-get"
     # The list may be old or absent on a fresh machine; when it cannot be fetched, what is there may do.
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || say "apt-get update failed; going on"
+    for package in "$@"; do
+        shift
+        if is_optional "$package" && ! apt-cache show "$package" >/dev/null 2>&1; then
+            say "there is no package $package here: left out"
+        else
+            set -- "$@" "$package"
+        fi
+    done
+    [ $# != 0 ] || return 0
     if ! $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
         say "apt-get could not install $*; install them by hand and try again"
         exit 1
@@ -143,10 +181,12 @@ if [ "${1:-}" = --check ]; then
     shift
 fi
 packages=
+optional=
 components=
 programs=
 for group in "$@"; do
     of_group=$(missing_of "$group")
+    [ "$group" != apps ] || optional=$(echo $of_group)
     packages="$packages $of_group"
     components="$components $(components_of "$group")"
     programs="$programs $(programs_of "$group")"

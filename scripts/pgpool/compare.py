@@ -28,10 +28,11 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts/conformance"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "scripts/conformance")]
 
 import psycopg  # noqa: E402
 import servers  # noqa: E402
+from nodes import Cluster, children, connect  # noqa: E402
 
 GOLDEN = ROOT / "tests/it/golden"
 REPLICAS = 2
@@ -48,89 +49,6 @@ PARTS = ("statements", "fresh", "load", "loss")
 
 def say(*words):
     print(*words, file=sys.stderr, flush=True)
-
-
-class Node:
-    """One PostgreSQL server, the primary or a replica of it, in `home`."""
-
-    def __init__(self, home, name, primary=None):
-        self.name, self.primary = name, primary
-        self.port = servers.free_port()
-        self.home, self.data, self.log = home, home / name, home / f"{name}.log"
-
-    def make(self):
-        programs, who = servers.binaries(), servers.account()
-        if self.primary is None:
-            command = [programs / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-            command += ["--locale=C.UTF-8", "-N"]
-        else:
-            origin = f"host=127.0.0.1 port={self.primary.port} user=postgres application_name={self.name}"
-            command = [programs / "pg_basebackup", "-D", self.data, "-d", origin, "-R", "-c", "fast", "-X", "stream"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.home, **who)
-
-    def start(self):
-        # A server that was killed leaves it behind.
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": self.port,
-            "unix_socket_directories": self.home,
-            "fsync": "off",
-            "max_connections": 2 * CONNECTIONS,
-            "max_prepared_transactions": 10,
-            "log_line_prefix": "",
-            "hot_standby_feedback": "on",
-        }
-        command = [servers.binaries() / "postgres", "-D", self.data]
-        for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
-        with open(self.log, "a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.home, **servers.account())
-        ask = [servers.binaries() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
-        servers.await_start(self.process, self.name, self.log, lambda: subprocess.run(ask).returncode == 0)
-
-    def kill(self):
-        """All its processes at once, so that none can say anything to its client."""
-        self.process.send_signal(signal.SIGSTOP)
-        for child in children(self.process.pid):
-            os.kill(child, signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
-
-    def run(self, *statements):
-        with connect(self.port) as connection:
-            return [connection.execute(statement) for statement in statements][-1]
-
-
-class Cluster:
-    def __init__(self, home):
-        self.primary = Node(home, "primary")
-        self.replicas = [Node(home, f"replica{number + 1}", self.primary) for number in range(REPLICAS)]
-        self.nodes = [self.primary, *self.replicas]
-
-    def __enter__(self):
-        for node in self.nodes:
-            node.make()
-            node.start()
-        return self
-
-    def __exit__(self, *_):
-        for node in reversed(self.nodes):
-            servers.stop(node.process, signal.SIGQUIT)
-
-    def set_everywhere(self, name, value):
-        """A setting of all nodes; `None` takes it back."""
-        for node in self.nodes:
-            change = f"ALTER SYSTEM RESET {name}" if value is None else f"ALTER SYSTEM SET {name} = '{value}'"
-            node.run(change, "SELECT pg_reload_conf()")
-        time.sleep(0.5)
-
-    def catch_up(self):
-        """Waits until the replicas show all that was written."""
-        position = self.primary.run("SELECT pg_current_wal_lsn()::text").fetchone()[0]
-        for replica in self.replicas:
-            while not replica.run(f"SELECT pg_last_wal_replay_lsn() >= '{position}'").fetchone()[0]:
-                time.sleep(0.05)
 
 
 class Pooler:
@@ -160,11 +78,6 @@ class Pooler:
                 words = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
                 ticks += int(words[11]) + int(words[12])
         return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def children(parent):
-    listed = pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in listed]
 
 
 class Poolhouse(Pooler):
@@ -238,12 +151,6 @@ class Pgpool(Pooler):
         # What it remembers of nodes from an earlier run would keep them out.
         (home / "pgpool_status").unlink(missing_ok=True)
         self.command = [shutil.which("pgpool") or "/usr/sbin/pgpool", "-n", "-f", config, "-a", hosts, "-F", users]
-
-
-def connect(port, database="postgres"):
-    return psycopg.connect(
-        host="127.0.0.1", port=port, user="postgres", dbname=database, autocommit=True, connect_timeout=10, sslmode="disable"
-    )
 
 
 # Each pooler with each of its settings that matter for a part, newly started for it.
@@ -452,7 +359,7 @@ def main():
     args.poolhouse = binary
     work = {"statements": compare_statements, "fresh": compare_fresh, "load": compare_load, "loss": compare_loss}
     try:
-        with Cluster(home) as cluster:
+        with Cluster(home, REPLICAS, 2 * CONNECTIONS) as cluster:
             for part in args.part or PARTS:
                 say(f"{part} …")
                 work[part](args, home, cluster)
