@@ -1,9 +1,11 @@
 //! Search paths that name the schema of temporary objects: PostgreSQL's manual advises to put `pg_temp` last. Things are
 //! created there only when no other schema of the path is there, and only then a session has something that cannot move.
+//! And functions that are made in that schema, called and dropped, as Sequelize does for each findOrCreate.
 
 use super::kit::{
-    Config, LabCluster, Pooler, RawClient, cluster,
+    Config, LabCluster, PATIENCE, Pooler, RawClient, cluster,
     messages::{bind, execute, parse, startup, sync},
+    wait_until,
 };
 
 const CODE: &str = "
@@ -124,4 +126,71 @@ fn what_is_created_in_the_temporary_schema_keeps_the_connection() {
     let answer = client.read_until_ready();
     assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
     assert!(keeps(&mut other));
+}
+
+/// Makes a function, calls it and drops it, all in one transaction.
+fn in_passing(client: &mut RawClient, body: &str) {
+    let create =
+        format!("CREATE OR REPLACE FUNCTION pg_temp.passing(t text) RETURNS text LANGUAGE plpgsql AS $f${body}$f$");
+    let drop = "DROP FUNCTION IF EXISTS pg_temp.passing(text)";
+    run(client, &["BEGIN", &create, "SELECT pg_temp.passing('x')", drop, "COMMIT"]);
+}
+
+#[test]
+fn functions_that_one_session_makes_for_itself_cost_the_others_nothing() {
+    const READ: &str = "SELECT served(port) FROM place";
+    let cluster = cluster().replicas(1).trust_user("app").start().unwrap();
+    let owner = cluster.node(0);
+    owner.query("CREATE VIEW place AS SELECT inet_server_port() AS port; GRANT ALL ON place TO app").unwrap();
+    owner.query("CREATE FUNCTION served(port int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1'").unwrap();
+    owner.query("CREATE TABLE heard (a int); GRANT ALL ON heard TO app").unwrap();
+    cluster.catch_up().unwrap();
+    let config = Config::of_cluster(&cluster).set("auth.method", "'trust'");
+    let pooler = config.set("log.level", "'debug'").start();
+    let (mut client, mut other) = (login(pooler.port()), login(pooler.port()));
+    let replica = cluster.node(1).port().to_string();
+    let mut reads = || other.value(READ).as_deref() == Some(&replica);
+    wait_until("reads with functions reach the replica", PATIENCE, &mut reads);
+    let censuses = |log: &[String]| log.iter().filter(|line| line.contains("took a census")).count();
+    let before = censuses(&pooler.log());
+    for round in 0..20 {
+        in_passing(
+            &mut client,
+            "BEGIN INSERT INTO heard VALUES (1); RETURN t; EXCEPTION WHEN unique_violation THEN END",
+        );
+        assert!(reads(), "round {round}");
+    }
+    assert_eq!(censuses(&pooler.log()), before);
+}
+
+#[test]
+fn what_such_a_function_does_follows_its_client() {
+    let cluster = started();
+    let pooler = pooler(&cluster);
+    let mut other = login(pooler.port());
+    run(&mut other, &["SELECT 1"]);
+    for (body, shows, mine) in [
+        ("BEGIN PERFORM set_config('pass.one', 'me', false); RETURN t; END", "current_setting('pass.one', true)", "me"),
+        ("BEGIN SET pass.two = 'me'; RETURN t; END", "current_setting('pass.two', true)", "me"),
+        ("BEGIN SET work_mem = '7MB'; RETURN t; END", "current_setting('work_mem')", "7MB"),
+        ("BEGIN SET LOCAL work_mem = '8MB'; RETURN t; END", "current_setting('work_mem')", "4MB"),
+    ] {
+        let mut client = login(pooler.port());
+        let sql = format!("SELECT coalesce({shows}, '')");
+        let default = other.value(&sql).unwrap();
+        in_passing(&mut client, body);
+        assert_eq!(other.value(&sql).as_ref(), Some(&default), "{body}");
+        assert_eq!(client.value(&sql).as_deref(), Some(mine), "{body}");
+    }
+    // What the server cannot tell of, or nothing that ends with the transaction, keeps the connection.
+    for body in [
+        "BEGIN PERFORM set_config('pass.' || t, 'me', false); RETURN t; END",
+        "BEGIN PERFORM pg_advisory_lock(1); RETURN t; END",
+        "BEGIN CREATE TEMP TABLE passed (a int); RETURN t; END",
+    ] {
+        let mut client = login(pooler.port());
+        in_passing(&mut client, body);
+        assert!(keeps(&mut other), "{body}");
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    }
 }

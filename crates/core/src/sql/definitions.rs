@@ -21,6 +21,7 @@ pub(super) fn defines(kind: StatementKind, node: TreeValue<'_, '_>) -> bool {
             node.text_of("removeType"),
             "OBJECT_FOREIGN_TABLE" | "OBJECT_INDEX" | "OBJECT_SEQUENCE" | "OBJECT_TABLE"
         ),
+        StatementKind::CreateFunction => true,
         _ => kind.facts().contains(Fact::Defines),
     }
 }

@@ -183,6 +183,8 @@ impl StatementKind {
             }
             // What is dropped may be code, too: see `definitions`.
             StatementKind::Drop => WRITES.with(Fact::ReleasesState),
+            // It may be one that nobody else can call.
+            StatementKind::CreateFunction => WRITES,
             StatementKind::AlterDomain
             | StatementKind::AlterEnumType
             | StatementKind::AlterEventTrigger
@@ -201,7 +203,6 @@ impl StatementKind {
             | StatementKind::CreateEventTrigger
             | StatementKind::CreateExtension
             | StatementKind::CreateForeignDataWrapper
-            | StatementKind::CreateFunction
             | StatementKind::CreateLanguage
             | StatementKind::CreateOperatorClass
             | StatementKind::CreateOperatorFamily

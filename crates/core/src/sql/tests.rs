@@ -282,6 +282,29 @@ fn functions_that_do_not_only_read_are_found_in_every_clause() {
     }
 }
 
+/// Nobody else can call them, so nothing is to be found out about them in the catalog.
+#[test]
+fn functions_of_one_session_are_judged_when_they_are_made() {
+    let made =
+        judge("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM g(); SET a.b = 1; END'");
+    assert_eq!((&*made.customs, made.does(Fact::Defines)), (&["a.b".into()][..], false));
+    let unseen = made.unseen.as_deref().unwrap();
+    assert!(unseen.dark && unseen.called().eq([&"g".into()]), "{unseen:?}");
+    let called = judge("SELECT pg_temp.f(), pg_temp_3.g()");
+    let unseen = called.unseen.as_deref().unwrap();
+    assert!(unseen.dark && unseen.called().next().is_none(), "{unseen:?}");
+    for (sql, defines) in [
+        ("DROP FUNCTION IF EXISTS pg_temp.f()", false),
+        ("DROP FUNCTION pg_temp.f(), f()", true),
+        ("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE plpython3u AS 'plpy.execute(q)'", true),
+        ("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE plpgsql AS 'BEGIN CREATE VIEW v AS SELECT 1; END'", true),
+        ("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'SELECT 1'", true),
+        ("CREATE TEMP VIEW v AS SELECT f()", true),
+    ] {
+        assert_eq!(judge(sql).does(Fact::Defines), defines, "{sql}");
+    }
+}
+
 #[test]
 fn what_does_not_only_read() {
     check(
@@ -542,7 +565,12 @@ fn pins() {
         write pin:TemporaryTable | SELECT * INTO TEMPORARY TABLE x FROM t
         write pin:TemporaryTable | CREATE TABLE pg_temp.x (a int)
         write pin:TemporaryTable | SELECT * INTO pg_temp.x FROM t
-        write pin:TemporaryTable | CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'
+        write pin:TemporaryTable opaque | CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'
+        write pin:TemporaryTable opaque | CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS $$SET a.b = 1$$
+        write set-unknown pin:TemporaryTable opaque | CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE plpgsql AS 'BEGIN SET seed = 1; END'
+        write pin:TemporaryTable | CREATE FUNCTION pg_temp.f() RETURNS int RETURN 1
+        write set:a.b pin:TemporaryTable | CREATE FUNCTION pg_temp.f() RETURNS text RETURN set_config('a.b', '1', false)
+        write | DROP FUNCTION pg_temp.f(), pg_temp.g(int)
         write pin:TemporaryTable | CREATE TYPE pg_temp.e AS ENUM ('a')
         write pin:TemporaryTable | CREATE TYPE pg_temp.c AS (a int)
         write pin:TemporaryTable | CREATE DOMAIN pg_temp.d AS int

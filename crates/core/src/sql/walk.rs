@@ -154,7 +154,8 @@ impl Walk {
     fn statement(&mut self, node: TreeValue<'_, '_>) {
         let Some(kind) = StatementKind::of_node(node.key()) else { return self.unknown_node() };
         self.kind.get_or_insert(kind);
-        if definitions::defines(kind, node) {
+        let temporary = is_of_temporary_functions(kind, node);
+        if definitions::defines(kind, node) && !temporary {
             self.facts.insert(Fact::Defines);
         }
         if kind.creates() {
@@ -189,6 +190,7 @@ impl Walk {
                 self.pins.insert(Pin::HoldCursor);
             }
             StatementKind::Do => self.block(node),
+            StatementKind::CreateFunction if temporary => self.temporary_function(node),
             StatementKind::CreateFunction => self.new_function(node),
             StatementKind::Call => self.opaque = true,
             StatementKind::DropDatabase
@@ -199,7 +201,7 @@ impl Walk {
             StatementKind::Execute | StatementKind::CreateTableAs => self.executes(node),
             _ => {}
         }
-        self.contents(node, if kind.calls_functions() { Calls::Now } else { Calls::Later });
+        self.contents(node, if kind.calls_functions() || temporary { Calls::Now } else { Calls::Later });
     }
 
     /// Code that nothing more can be said of.
@@ -209,11 +211,16 @@ impl Walk {
 
     /// DO: its text is looked at when it is of a language that can be.
     fn block(&mut self, node: TreeValue<'_, '_>) {
-        (self.opaque, self.literal) = (true, true);
         let language = option(node, "language").and_then(option_text).map(unescape);
         let plain = language.is_none_or(|language| language == "plpgsql");
-        match option(node, "as").and_then(option_text) {
-            Some(text) if plain => {
+        self.code(plain, option(node, "as").and_then(option_text).as_slice());
+    }
+
+    /// Code of the text itself: a language that is read here is `plain`.
+    fn code(&mut self, plain: bool, texts: &[&str]) {
+        (self.opaque, self.literal) = (true, true);
+        match texts {
+            [text] if plain => {
                 let body = body::scan(&unescape(text));
                 if body.defines {
                     self.facts.insert(Fact::Defines);
@@ -221,14 +228,30 @@ impl Walk {
                 Unseen::of_block(&body, &mut self.unseen);
                 self.customs.extend(body.customs);
             }
-            text => {
+            texts => {
                 let mut body = body::Body::default();
-                text.into_iter().for_each(|text| body.note_text(&unescape(text)));
+                texts.iter().for_each(|text| body.note_text(&unescape(text)));
                 self.unseen.sets_any |= body.sets_any;
                 self.customs.extend(body.customs);
                 self.unseen.dark = true;
                 self.facts.insert(Fact::Defines);
             }
+        }
+    }
+
+    /// CREATE FUNCTION in the schema of temporary objects: only this session can call it, and it may be gone before its
+    /// transaction ends. So it counts as if it ran at once, and no catalog is looked at for it.
+    fn temporary_function(&mut self, node: TreeValue<'_, '_>) {
+        let language = option(node, "language").and_then(option_text).map(unescape);
+        let texts = option(node, "as").into_iter().flat_map(TreeValue::walk);
+        let texts: Vec<_> = texts.filter(|value| value.key() == "sval").map(TreeValue::text).collect();
+        // A body of parsed SQL is looked at like any other statement.
+        if node.get("sql_body").is_none() {
+            self.code(language.is_some_and(|language| matches!(&*language, "sql" | "plpgsql")), &texts);
+        }
+        // What it may do that the server cannot tell of it does not say when it is called.
+        if self.unseen.sets_any {
+            self.settings.push(SettingChange::Unknown);
         }
     }
 
@@ -362,6 +385,11 @@ impl Walk {
             FunctionKind::RunsText => {
                 self.dark();
                 self.write(Fact::CallsVolatile, || Reason::VolatileFunction(owned()));
+            }
+            FunctionKind::Unknown if parts.children().count() > 1 && first_part_is_temporary(parts) => {
+                // It was judged when it was made.
+                self.dark();
+                return self.write(Fact::CallsUnknown, || Reason::UnknownFunction(owned()));
             }
             FunctionKind::Unknown => return self.unknown_function(owned()),
         }
@@ -553,6 +581,25 @@ fn is_built_in_sampling(names: TreeValue<'_, '_>) -> bool {
 
 fn first_part_is_temporary(names: TreeValue<'_, '_>) -> bool {
     names.is_array() && names.children().count() > 1 && parts(names).next().is_some_and(is_temporary)
+}
+
+/// CREATE FUNCTION of one in the schema of temporary objects, or DROP of nothing but such. They are called by a name with
+/// that schema only, and by no other session.
+fn is_of_temporary_functions(kind: StatementKind, node: TreeValue<'_, '_>) -> bool {
+    match kind {
+        StatementKind::CreateFunction => node.get("funcname").is_some_and(first_part_is_temporary),
+        StatementKind::Drop => {
+            let of_functions =
+                matches!(node.text_of("removeType"), "OBJECT_FUNCTION" | "OBJECT_PROCEDURE" | "OBJECT_ROUTINE");
+            let mut names = node
+                .get("objects")
+                .into_iter()
+                .flat_map(TreeValue::children)
+                .map(|object| object.get("ObjectWithArgs").and_then(|object| object.get("objname")));
+            of_functions && names.all(|name| name.is_some_and(first_part_is_temporary))
+        }
+        _ => false,
+    }
 }
 
 /// The schema of temporary objects, by its alias or its real name.

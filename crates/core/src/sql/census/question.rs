@@ -15,10 +15,11 @@ pub const END: &str = "COMMIT";
 /// One text that is another one when anything that a census tells of may have changed: number and hash of the rows, by
 /// their oids and the transactions that wrote them. Some milliseconds for a thousand tables.
 pub const STAMP: &str = "\
+WITH temporary AS (SELECT oid FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname, 'pg_temp_'))
 SELECT pg_catalog.string_agg(part, ',' ORDER BY part) FROM (
 SELECT 'function:' || pg_catalog.count(*) || ':' || coalesce(pg_catalog.sum(pg_catalog.hashint8(
   (oid::pg_catalog.int8 << 32) | xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8), 0) AS part
- FROM pg_catalog.pg_proc WHERE oid >= 16384
+ FROM pg_catalog.pg_proc WHERE oid >= 16384 AND pronamespace NOT IN (SELECT oid FROM temporary)
 UNION ALL SELECT 'reference:' || pg_catalog.count(*) || ':' || coalesce(pg_catalog.sum(
   pg_catalog.hashint8((objid::pg_catalog.int8 << 32) | refobjid::pg_catalog.int8)::pg_catalog.int8
   + pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)), 0)
@@ -56,9 +57,14 @@ pub fn before_login<'u>(users: impl Iterator<Item = &'u str>) -> String {
 /// `pg_catalog`.
 const OWN: &str = "(p.oid >= 16384 OR p.pronamespace = pg_catalog.to_regnamespace('information_schema'))";
 
+/// Not those that one session has made for itself and that nothing refers to: only that session can call them.
+const LASTING: &str = "(p.pronamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace \
+    WHERE pg_catalog.starts_with(nspname, 'pg_temp_')) OR EXISTS (SELECT FROM pg_catalog.pg_depend d \
+    WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = p.oid))";
+
 /// The next functions behind an oid, in the order of their oids: see `functions`.
 pub fn functions_after(oid: u32) -> String {
-    functions(&format!("p.oid > {oid}"), true)
+    functions(&format!("p.oid > {oid} AND {LASTING}"), true)
 }
 
 /// All functions of these names: see `functions`. `parsed` says that the server may hold bodies without their text, as from
