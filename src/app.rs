@@ -33,7 +33,7 @@ use crate::{
     clients::LeaveOrder,
     config::{self, Database, PoolOverride, Pooling, Settings},
     databases::{self, Cluster, DatabaseSettings, Databases},
-    frontend::{self, Arrivals, Frontend, Live, Operators, Visitor, Worker, Workers},
+    frontend::{self, Arrivals, Frontend, Live, Lookups, Operators, Visitor, Worker, Workers},
     net::{
         Listen,
         listener::{self, Bound},
@@ -355,7 +355,9 @@ fn live(settings: &Settings, directory: Directory, clusters: &[Arc<Cluster>]) ->
         by_name.insert(name.clone(), databases::ConfiguredDatabase { settings: plain, by_user: by_user.collect() });
     }
     let admin::Settings { users, stats_users, reserved, .. } = settings.admin.clone();
-    Live { directory, databases: Databases { by_name }, operators: Operators { users, stats_users, reserved } }
+    let operators = Operators { users, stats_users, reserved };
+    let lookups = Lookups::new(settings.auth.lookup.clone()).map(Arc::new);
+    Live { directory, databases: Databases { by_name }, operators, lookups }
 }
 
 fn database_settings(database: &Database, clusters: &[Arc<Cluster>], pooling: Option<Pooling>) -> DatabaseSettings {

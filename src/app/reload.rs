@@ -77,7 +77,9 @@ impl Reloader {
         {
             tracing::error!(error, "the level of the log could not be changed");
         }
-        if changes.iter().any(|change| change.effect != Effect::Restart) {
+        // What was looked up is forgotten also when nothing has changed here.
+        let looks_up = settings.auth.lookup.user.is_some();
+        if looks_up || changes.iter().any(|change| change.effect != Effect::Restart) {
             self.fleet.configure(&settings.clusters);
             let (frontend, clusters) = (&self.desk.frontend, self.fleet.clusters());
             let directory = frontend.live().directory.renewed(settings.auth.clone());

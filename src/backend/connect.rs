@@ -225,12 +225,13 @@ async fn authenticate(login: &ServerLogin, wire: &mut LoginWire) -> Result<(), C
         match Authentication::read(&body)? {
             Authentication::Ok => return Ok(()),
             Authentication::Cleartext => {
-                let password = login.credential.cleartext_answer();
+                let credential = login.credential.load();
+                let password = credential.cleartext_answer();
                 let password = password.ok_or(ConnectError::NoCredential("a password in clear text"))?;
                 wire.answer(&[password.as_bytes(), b"\0"].concat()).await?;
             }
             Authentication::Md5 { salt } => {
-                let answer = login.credential.md5_answer(&login.user, salt);
+                let answer = login.credential.load().md5_answer(&login.user, salt);
                 let answer = answer.ok_or(ConnectError::NoCredential("an md5 password"))?;
                 wire.answer(&[answer.as_bytes(), b"\0"].concat()).await?;
             }
@@ -253,7 +254,7 @@ async fn authenticate(login: &ServerLogin, wire: &mut LoginWire) -> Result<(), C
 async fn prove_by_scram(login: &ServerLogin, wire: &mut LoginWire) -> Result<(), ConnectError> {
     let mut nonce = [0; 18];
     getrandom::fill(&mut nonce).map_err(|error| ConnectError::Unreachable(Arc::new(io::Error::other(error))))?;
-    let exchange = login.credential.scram_exchange(nonce);
+    let exchange = login.credential.load().scram_exchange(nonce);
     let exchange = exchange.map_err(|_| ConnectError::NoCredential("a password by SCRAM-SHA-256"))?;
     let first = exchange.first();
     let mut initial = b"SCRAM-SHA-256\0".to_vec();

@@ -13,6 +13,8 @@ mod senders;
 
 use std::{sync::Arc, thread::ThreadId, time::SystemTime};
 
+use arc_swap::ArcSwap;
+
 pub use cancel::cancel;
 pub use clean::Mess;
 pub use connect::{ConnectError, connect, knock};
@@ -33,7 +35,8 @@ pub struct ServerLogin {
     pub address: Address,
     pub database: String,
     pub user: String,
-    pub credential: Credential,
+    /// Clones have the same one.
+    pub credential: Arc<ArcSwap<Credential>>,
     /// Further startup parameters.
     pub parameters: Vec<(String, String)>,
     pub tcp: Tcp,

@@ -14,7 +14,7 @@ use poolhouse_core::{
         self, ErrorFields,
         frame::HEADER_BYTES,
         reply::{self, Status},
-        request,
+        request::{self, Parse},
     },
 };
 
@@ -65,13 +65,26 @@ impl Server {
         timeout(limit, self.run(sql)).await.unwrap_or(Err(QueryError::Timeout(limit)))
     }
 
-    /// The status after the last [`Server::query`] is idle, or the connection would not be usable by others.
+    /// The same for one statement, whose `$1` is this value.
+    pub async fn query_with(&mut self, sql: &str, value: &str, limit: Duration) -> Result<ServerRows, QueryError> {
+        let mut out = Vec::new();
+        Parse { name: b"", sql: sql.as_bytes(), types: b"\0\0" }.write(b"", &mut out);
+        request::run_with(b"", value.as_bytes(), &mut out);
+        request::sync(&mut out);
+        timeout(limit, self.answer_to(&out)).await.unwrap_or(Err(QueryError::Timeout(limit)))
+    }
+
     async fn run(&mut self, sql: &str) -> Result<ServerRows, QueryError> {
         let mut out = Vec::new();
         request::query(sql, &mut out);
-        // A simple query takes the unnamed statement away.
+        self.answer_to(&out).await
+    }
+
+    /// The rows up to the next ReadyForQuery. The status is idle then, or the connection would not be usable by others.
+    async fn answer_to(&mut self, out: &[u8]) -> Result<ServerRows, QueryError> {
+        // A simple query takes the unnamed statement away, and one with a value is one.
         self.state.statements.forget_unnamed();
-        self.stream.write_all(&out).await?;
+        self.stream.write_all(out).await?;
         let mut inbox = Vec::with_capacity(4096);
         let (mut rows, mut error, mut bytes) = (ServerRows::new(), None, 0);
         loop {
@@ -96,7 +109,7 @@ impl Server {
                     Status::read(&body)?;
                     return error.map_or(Ok(rows), Err);
                 }
-                b'T' | b'C' | b'I' | b'N' | b'A' | b'n' => {}
+                b'T' | b'C' | b'I' | b'N' | b'A' | b'n' | b'1' | b'2' => {}
                 tag => return Err(wire::Error::UnknownMessage(tag).into()),
             }
         }

@@ -105,7 +105,9 @@ fn users(list: &Item<'_>, key: &str, auth: &auth::Settings, findings: &mut Findi
     let mut names = Vec::new();
     for item in list.list(&format!("write it like {key} = [\"alice\"]"), findings) {
         let Some(name) = item.text(findings) else { continue };
-        if auth.method != Method::Trust && !auth.users.contains_key(name) {
+        // For the console users are looked up in the one database that is named for it.
+        let looked_up = auth.lookup.user.is_some() && auth.lookup.database.is_some();
+        if auth.method != Method::Trust && !auth.users.contains_key(name) && !looked_up {
             let what = format!("user \"{name}\" has no password, so nobody can log in as it");
             findings.warning(&item.place, what, "add the user under [users], or to users_file");
         }

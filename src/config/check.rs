@@ -232,7 +232,8 @@ fn auth(
     let raw = keys::Auth::read(file.auth.as_ref(), findings);
     let mut settings = auth::Settings::default();
     raw.put(&mut settings, findings);
-    let auth::Settings { method, mut users } = settings;
+    read_lookup(&raw, &mut settings, outside, findings);
+    let auth::Settings { method, mut users, lookup } = settings;
     if let Some(item) = &raw.users_file {
         users.extend(users_file(item, outside, findings));
     }
@@ -243,12 +244,58 @@ fn auth(
         check_pools(&section, databases, findings);
         pools.insert(entry.name.to_owned(), section.overrides);
         let secret = user.password.as_ref().and_then(|item| item.secret(outside, findings));
-        check_user(&entry, &user, users.contains_key(entry.name), method, findings);
+        let found = Found { in_file: users.contains_key(entry.name), looked_up: lookup.user.is_some() };
+        check_user(&entry, &user, found, method, findings);
         users.extend(secret.map(|secret| (entry.name.to_owned(), secret)));
     }
-    let names_users = raw.users_file.is_some() || !pools.is_empty();
+    let names_users = raw.users_file.is_some() || !pools.is_empty() || lookup.user.is_some();
     warn_of_users(&users, names_users, method, findings);
-    (auth::Settings { method, users }, pools)
+    (auth::Settings { method, users, lookup }, pools)
+}
+
+/// `[auth] query` and what belongs to it.
+fn read_lookup(raw: &keys::Auth<'_>, settings: &mut auth::Settings, outside: &Outside<'_>, findings: &mut Findings) {
+    let lookup = &mut settings.lookup;
+    let named = |item: &Option<Item<'_>>, findings: &mut Findings| {
+        let (item, text) = (item.as_ref()?, item.as_ref()?.text(findings)?);
+        if text.is_empty() {
+            findings.mistake(&item.place, "is empty", "remove it, or write a name");
+        }
+        Some(text.to_owned())
+    };
+    lookup.user = named(&raw.query_user, findings);
+    lookup.database = named(&raw.query_database, findings);
+    lookup.password = raw.query_password.as_ref().and_then(|item| item.server_secret(outside, findings));
+    if let Some(item) = &raw.query
+        && let Some(text) = item.text(findings)
+    {
+        if !text.contains("$1") {
+            let mend = format!("write it like \"{}\"", auth::LOOKUP_QUERY);
+            findings.mistake(&item.place, "has no $1, in whose place the user's name is put", mend);
+        }
+        lookup.query = text.to_owned();
+    }
+    match &raw.query_user {
+        Some(item) if settings.method == Method::Trust => {
+            let what = "nobody is looked up as long as everybody is let in without a password";
+            findings.mistake(&item.place, what, "remove it, or write method = \"scram-sha-256\"");
+        }
+        Some(_) => {}
+        None => {
+            let others = [&raw.query, &raw.query_password, &raw.query_database, &raw.query_lifetime];
+            for item in others.into_iter().flatten() {
+                findings.mistake(&item.place, "is of no use without auth.query_user", "add query_user beside it");
+            }
+        }
+    }
+}
+
+/// Where else a user's secret may be.
+#[derive(Clone, Copy)]
+struct Found {
+    in_file: bool,
+    /// A server is asked.
+    looked_up: bool,
 }
 
 /// The users of a list in PgBouncer's form, whose mistakes have lines of their own.
@@ -286,7 +333,8 @@ fn check_pools(section: &Section, databases: &[(String, Database)], findings: &m
     }
 }
 
-fn check_user(entry: &raw::Entry<'_>, user: &keys::User<'_>, in_file: bool, method: Method, findings: &mut Findings) {
+fn check_user(entry: &raw::Entry<'_>, user: &keys::User<'_>, found: Found, method: Method, findings: &mut Findings) {
+    let is_asked_for = method != Method::Trust && !found.in_file && !found.looked_up;
     if entry.name.is_empty() {
         findings.mistake(&entry.item.place, "is a user without a name", "write it like [users.alice]");
     }
@@ -295,11 +343,11 @@ fn check_user(entry: &raw::Entry<'_>, user: &keys::User<'_>, in_file: bool, meth
         findings.warning(&entry.item.place, what, "put what goes for all under [pool] or [databases.X.pool]");
     }
     match &user.password {
-        None if !in_file && method != Method::Trust && matches!(entry.item.value, DeValue::Table(_)) => {
+        None if is_asked_for && matches!(entry.item.value, DeValue::Table(_)) => {
             let what = format!("user \"{}\" has no password, so nobody can log in as it", entry.name);
             findings.mistake(&entry.item.place, what, "add `password` here, or the user to users_file");
         }
-        Some(item) if in_file => {
+        Some(item) if found.in_file => {
             let what = format!("user \"{}\" is in users_file as well; this password counts", entry.name);
             findings.warning(&item.place, what, "keep one of them");
         }

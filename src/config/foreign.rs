@@ -1,7 +1,7 @@
 //! What people bring from elsewhere: keys of PgBouncer and Pgpool-II, answered with ours, and files that are no TOML.
 
 /// A key of another pooler, in lower case, and where the same is said here.
-const KEYS: [(&str, &str); 50] = [
+const KEYS: [(&str, &str); 51] = [
     // PgBouncer.
     ("listen_addr", "[server] listen, with the port"),
     ("listen_port", "[server] listen, as \"127.0.0.1:6432\""),
@@ -30,8 +30,9 @@ const KEYS: [(&str, &str); 50] = [
     ("auth_type", "[auth] method"),
     ("auth_file", "[auth] users_file"),
     ("auth_hba_file", "[auth] hba_file, which is not available yet"),
-    ("auth_query", "[auth] query, which is not available yet"),
-    ("auth_user", "[auth] query_user, which is not available yet"),
+    ("auth_query", "[auth] query"),
+    ("auth_user", "[auth] query_user, with query_password"),
+    ("auth_dbname", "[auth] query_database"),
     ("admin_users", "[admin] users"),
     ("stats_users", "[admin] stats_users"),
     ("log_connections", "[log] connections"),

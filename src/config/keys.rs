@@ -210,11 +210,19 @@ section! {
         /// Users in PgBouncer's format, one "user" "secret" per line, beside those under [users]. Without it there are only
         /// those.
         users_file(): Shape::Text, NewSessions, Usual::Nothing("\"userlist.txt\"");
-        /// Not available yet:
+        /// Not available yet.
         hba_file(): NotYet(NAME_USERS), NewSessions, Usual::Nothing("\"pg_hba.conf\"");
-        query(): NotYet(NAME_USERS), NewSessions,
-            Usual::Nothing("\"SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1\"");
-        query_user(): NotYet(NAME_USERS), NewSessions, Usual::Nothing("\"poolhouse\"");
+        /// Who asks the servers for users that are neither under [users] nor in users_file, by `query`. Without it nobody is
+        /// looked up.
+        query_user(lookup.user): NAME_IF_ANY, NewSessions, Usual::Nothing("\"poolhouse\"");
+        query_password(lookup.password): SECRET, NewSessions, Usual::Nothing("\"env:POOLHOUSE_QUERY_PASSWORD\"");
+        /// Has the user's name for $1, and gives one row of the name and the secret, or none. This one needs a superuser;
+        /// docs/authentication.md has a function for anybody else.
+        query(lookup.query): NAME, NewSessions;
+        /// Where it is asked, by the database's name on the servers; without it in the database that the client asks for.
+        query_database(lookup.database): NAME_IF_ANY, NewSessions, Usual::Nothing("\"postgres\"");
+        /// How long an answer counts, {bounds}. It is asked for again sooner, once a second at most, after a failed login.
+        query_lifetime(lookup.lifetime): Time(Duration::ZERO, HOUR), NewSessions;
     }
 }
 

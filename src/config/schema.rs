@@ -198,7 +198,7 @@ mod tests {
             "[pool]\nidle_timeout = 30",
             "[pool]\nidle_timeout = \"30\"",
             "[log]\nslow_values = \"yes\"",
-            "[auth]\nquery = \"x\"",
+            "[auth]\nhba_file = \"x\"",
             "[tls]\nmode = \"prefer\"",
             "[coordination]\nnode = \"x\"",
             "[clusters.main]\nnodes = [{ adress = \"a\" }]",

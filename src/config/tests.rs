@@ -493,8 +493,22 @@ fn what_is_not_available_yet_is_refused() {
         &["2 auth.method: not available yet", "3 auth.hba_file: not available yet"],
     );
     wrong(
-        "[auth]\nquery = \"SELECT\"\nquery_user = \"a\"",
-        &["2 auth.query: not available yet", "3 auth.query_user: not available yet"],
+        "[auth]\nquery = \"SELECT\"\nquery_password = \"x\"\nquery_lifetime = \"2h\"",
+        &[
+            "2 auth.query: has no $1, in whose place the user's name is put",
+            "2 auth.query: is of no use without auth.query_user; add query_user beside it",
+            "3 auth.query_password: is of no use without auth.query_user",
+            "4 auth.query_lifetime: \"2h\" is too long",
+            "4 auth.query_lifetime: is of no use without auth.query_user",
+        ],
+    );
+    wrong(
+        "[auth]\nmethod = \"trust\"\nquery_user = \"\"\nquery_database = \"\"",
+        &[
+            "3 auth.query_user: is empty",
+            "3 auth.query_user: nobody is looked up as long as everybody is let in without a password",
+            "4 auth.query_database: is empty",
+        ],
     );
     wrong(
         "[databases.app.routing]\nmax_lag = [\"1s\", \"5m\"]\n[clusters.main]\nnodes = [\"a\"]\nrouting.max_lag = \"1mb\"",

@@ -95,7 +95,7 @@ pub(super) fn settings(text: &str, source: &str, outside: &Outside<'_>, over: &O
 fn auth(target: &ConnectionString, listen: &[Listen], findings: &mut Findings) -> auth::Settings {
     if let Some(password) = &target.password {
         let users = BTreeMap::from([(target.user.clone(), password.clone())]);
-        return auth::Settings { method: Method::ScramSha256, users };
+        return auth::Settings { method: Method::ScramSha256, users, ..auth::Settings::default() };
     }
     let place = Place::absent("password");
     match listen.iter().find(|listen| !address::is_local(listen)) {
@@ -108,7 +108,7 @@ fn auth(target: &ConnectionString, listen: &[Listen], findings: &mut Findings) -
             findings.warning(&place, what, "add the password to have clients asked for it");
         }
     }
-    auth::Settings { method: Method::Trust, users: BTreeMap::new() }
+    auth::Settings { method: Method::Trust, ..auth::Settings::default() }
 }
 
 /// Everything goes to replicas if the application asks for a server that only reads.

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
+
 use super::{census::OwnCodeCensus, cluster::Cluster, configured::DatabaseSettings, gate::Gate, writes::LastWrite};
 use crate::{
     backend::{ConnectError, Defaults, Greeting, Logins, ServerLogin, ServerManager},
@@ -150,7 +152,7 @@ impl Target {
                 address: cluster.node(NodeId(0)).address.clone(),
                 database,
                 user,
-                credential,
+                credential: Arc::new(ArcSwap::from_pointee(credential)),
                 parameters: Vec::new(),
                 tcp: cluster.monitor.settings().tcp,
             },
@@ -314,6 +316,15 @@ impl Target {
     /// An operator has stopped the lending.
     pub fn is_paused(&self) -> bool {
         self.gate.is_paused()
+    }
+
+    /// Another client of the same user has proved who it is: the connections that are opened from now on log in with what
+    /// it has, since what was there before may be out of date.
+    pub fn renew_credential(&self, proved: Credential) {
+        let is_new = proved != Credential::None && **self.login.credential.load() != proved;
+        if is_new && !self.has_fixed_login() {
+            self.login.credential.store(Arc::new(proved));
+        }
     }
 
     /// Whether that is the same whoever the client is.

@@ -261,6 +261,15 @@ pub fn wrong_password(user: &str) -> Report {
     Report::fatal(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
 }
 
+/// Whoever it is, the servers could not be asked. What they said is in the log.
+pub fn not_looked_up(user: &str) -> Report {
+    Report::fatal(
+        SqlState::CANNOT_CONNECT_NOW,
+        format!("it cannot be found out at the moment how user \"{user}\" logs in"),
+    )
+    .hint("The servers are asked for users by auth.query. What they said is in the log of Poolhouse.")
+}
+
 pub fn unknown_database(database: &str) -> Report {
     Report::fatal(SqlState::UNKNOWN_DATABASE, format!("database \"{database}\" does not exist"))
         .hint("Poolhouse serves the names under [databases] in its configuration.")

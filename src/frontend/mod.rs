@@ -3,7 +3,7 @@
 //! - `listener` takes clients in and hands each to a thread;
 //! - `login` is everything from the first byte to the first ReadyForQuery;
 //! - `replication` is the life of a client that replicates;
-//! - `shared` is what all clients share;
+//! - `shared` is what all clients share, and `lookups` asks servers for users that are not listed;
 //! - `relay` is the life of a client that is logged in: the hot loop, and finding it server connections;
 //! - `listening` is the connection that listens for the clients of a database;
 //! - `workers` is how many threads work, and which share of their clients moves;
@@ -14,6 +14,7 @@ mod errors;
 mod listener;
 mod listening;
 mod login;
+mod lookups;
 mod operators;
 mod relay;
 mod replication;
@@ -22,6 +23,7 @@ mod watch;
 mod workers;
 
 pub use listener::{Arrivals, Workers, accept, balance, serve};
+pub use lookups::Lookups;
 pub use operators::{CONSOLES, Operators, Visitor};
 pub use relay::Worker;
 pub use shared::{Frontend, Live, Settings};

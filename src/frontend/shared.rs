@@ -10,20 +10,21 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::mpsc;
 
 use super::{
-    errors,
-    operators::{Operators, Visitor},
-    relay::{OperatorJudge, begins_with},
+    errors::{self, ErrorWords},
+    lookups::{LookupError, Lookups},
+    operators::{CONSOLES, Operators, Visitor},
+    relay::{OperatorJudge, Worker, begins_with},
     watch::Watch,
 };
 use crate::{
     backend::LoginFailure,
     clients::{LeaveOrder, Registry},
-    databases::{DatabaseSettings, Databases, Gates, NewTarget, Target},
+    databases::{ConfiguredDatabase, DatabaseSettings, Databases, Gates, NewTarget, Target},
     metrics::Accounts,
     net::{Admission, Crowd, Tcp},
 };
 use poolhouse_core::{
-    auth,
+    auth::{self, LookedUp, LookupKey},
     session::{self, RouteRow, Session},
     topology::{NodeId, Who},
     wire::error::Report,
@@ -50,6 +51,27 @@ pub struct Live {
     pub directory: auth::Directory,
     pub databases: Databases,
     pub operators: Operators,
+    /// Who finds the users that are not listed, if anybody does.
+    pub lookups: Option<Arc<Lookups>>,
+}
+
+impl Live {
+    fn secret_of(&self, user: &str) -> Option<&auth::Secret> {
+        self.directory.listed(user).map(|known| known.secret())
+    }
+
+    /// Where those are looked up who ask for this database: on whose servers, and in which database there. `None` when
+    /// that cannot be said.
+    fn place_of_users(&self, database: &str) -> Option<(&DatabaseSettings, String)> {
+        let own = self.lookups.as_ref()?.settings().database.clone();
+        match self.databases.entry(database).filter(|_| !CONSOLES.contains(&database)) {
+            Some(ConfiguredDatabase { settings, .. }) => {
+                let named = own.or_else(|| settings.database.clone());
+                Some((settings, named.unwrap_or_else(|| database.to_owned())))
+            }
+            None => Some((&self.databases.only()?.settings, own?)),
+        }
+    }
 }
 
 /// What all clients share.
@@ -117,7 +139,7 @@ impl Frontend {
             let settings = entry.settings_of(user);
             target.set_pool_settings(&settings.pool);
             // Those who come now begin with the new settings, beside those who are there.
-            let same_secret = before.directory.secret(user) == live.directory.secret(user);
+            let same_secret = before.secret_of(user) == live.secret_of(user);
             target.settings.serves_like(settings) && same_secret
         });
         // Under the lock, so that no target is made of what was before.
@@ -137,6 +159,10 @@ impl Frontend {
         let live = self.live.load();
         let settings = live.databases.entry(database)?.settings_of(user);
         let key = (database.to_owned(), user.to_owned());
+        if let Some(target) = targets.get(&key) {
+            target.renew_credential(credential);
+            return Some(target.clone());
+        }
         let target = targets.entry(key).or_insert_with(|| {
             let target = Arc::new(self.new_target(settings, database, user, credential));
             target.keep_census();
@@ -162,6 +188,41 @@ impl Frontend {
             None => return Err(errors::unknown_database(database)),
         };
         Ok(Arc::new(self.new_target(entry.settings_of(user), database, user, credential)))
+    }
+
+    /// Who has this name, listed or looked up, and where the look-up was made: whoever fails to prove it is to be doubted
+    /// there.
+    ///
+    /// # Errors
+    /// What the client is told, and what only the log says.
+    pub async fn who_is(
+        &self,
+        live: &Live,
+        worker: &Worker,
+        database: &str,
+        user: &str,
+    ) -> Result<(LookedUp, Option<LookupKey>), (ErrorWords, Option<Arc<LookupError>>)> {
+        if let Some(listed) = live.directory.listed(user) {
+            return Ok((Some(listed.clone()), None));
+        }
+        let Some(lookups) = &live.lookups else { return Ok((None, None)) };
+        let Some((settings, named)) = live.place_of_users(database) else {
+            let is_console = CONSOLES.contains(&database);
+            let unknown = || (ErrorWords::Ours(errors::unknown_database(database)), None);
+            return if is_console { Ok((None, None)) } else { Err(unknown()) };
+        };
+        let key = LookupKey { cluster: settings.cluster.name.clone(), database: named, user: user.to_owned() };
+        let place = || {
+            let make = |settings: &DatabaseSettings| {
+                let user = lookups.settings().user.as_deref().unwrap_or_default();
+                self.new_target(settings, &key.database, user, auth::Credential::None)
+            };
+            lookups.place(&key, settings, make)
+        };
+        match lookups.find(&key, &live.directory, place, worker).await {
+            Ok(known) => Ok((known, Some(key))),
+            Err(error) => Err((error.words(user), Some(error))),
+        }
     }
 
     fn new_target(
@@ -203,10 +264,15 @@ impl Frontend {
         (self.statements.len(), self.statements.bytes())
     }
 
-    /// What is in use, by database and user.
+    /// What is in use, by database and user; where users are looked up, too, as long as nobody is logged in by that name.
     pub fn targets(&self) -> Vec<((String, String), Arc<Target>)> {
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        targets.iter().map(|(names, target)| (names.clone(), target.clone())).collect()
+        let mut all = targets.clone();
+        drop(targets);
+        for (database, target) in self.live().lookups.iter().flat_map(|lookups| lookups.places()) {
+            all.entry((database, target.login_user().to_owned())).or_insert(target);
+        }
+        all.into_iter().collect()
     }
 
     /// Lets operators know of servers that do not let in a database's user.
@@ -236,8 +302,14 @@ impl Frontend {
         for ((database, user), target) in &*targets {
             self.tell_of_logins(database, user, target);
         }
+        for (database, target) in self.live().lookups.iter().flat_map(|lookups| lookups.places()) {
+            self.tell_of_logins(&database, target.login_user(), &target);
+        }
         targets.retain(|_, target| Arc::strong_count(target) > 1 || !target.is_empty());
         drop(targets);
+        if let Some(lookups) = &self.live().lookups {
+            lookups.keep();
+        }
         self.accounts.keep();
         self.gates.keep();
     }

@@ -300,7 +300,7 @@ impl Settings {
             address: self.addresses[usize::from(node.0)].clone(),
             database: self.health.database.clone(),
             user: self.health.user.clone(),
-            credential: password.map_or(Credential::None, Credential::Secret),
+            credential: Arc::new(ArcSwap::from_pointee(password.map_or(Credential::None, Credential::Secret))),
             parameters: vec![("application_name".into(), "poolhouse".into())],
             tcp: self.tcp,
         }

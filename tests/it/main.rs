@@ -27,6 +27,7 @@ mod leaving;
 mod login;
 mod login_settings;
 mod long_texts;
+mod lookups;
 mod manifests;
 mod moving;
 mod new_functions;

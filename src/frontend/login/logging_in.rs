@@ -70,7 +70,7 @@ pub async fn log_in(
     let limit = frontend.settings().login_timeout;
     let proved = tokio::select! {
         biased;
-        proved = timeout(limit, prove_all(&mut stream, &frontend, &scope)) => {
+        proved = timeout(limit, prove_all(&mut stream, &frontend, &worker, &scope)) => {
             proved.unwrap_or_else(|_| Err(errors::login_timeout(limit).into()))
         }
         () = stranger.gives_way() => Err(errors::crowded_out().into()),
@@ -115,7 +115,10 @@ async fn refuse(mut stream: Stream, refusal: LoginRefusal, stranger: Option<Admi
     let (code, message) = words.code_and_message();
     frontend.registry.last_errors.refuse(peer.clone(), code, message);
     if frontend.registry.refused.note(code, Instant::now()) {
-        tracing::info!(client = peer, reason = %words, ?why, "refused a client");
+        match why {
+            Some(why) => tracing::info!(client = peer, reason = %words, %why, "refused a client"),
+            None => tracing::info!(client = peer, reason = %words, "refused a client"),
+        }
     }
     let stranger = stranger.unwrap_or_else(|| {
         let peer = stream.ends().peer.map(|peer| peer.ip());
@@ -232,7 +235,12 @@ struct ProvedClient {
 }
 
 /// From the first byte to the proof of who the client is.
-async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope) -> Result<Proved, LoginRefusal> {
+async fn prove_all(
+    stream: &mut Stream,
+    frontend: &Arc<Frontend>,
+    worker: &Worker,
+    scope: &Scope,
+) -> Result<Proved, LoginRefusal> {
     let parameters = match first_packet(stream).await? {
         Startup::Cancel(key) => return Ok(Proved::Cancel(key)),
         Startup::Session(parameters) => parameters,
@@ -246,7 +254,7 @@ async fn prove_all(stream: &mut Stream, frontend: &Arc<Frontend>, scope: &Scope)
     if !negotiation.is_empty() {
         stream.write_all(&negotiation).await?;
     }
-    let credential = prove(stream, frontend, &wanted.user).await?;
+    let credential = prove(stream, frontend, worker, &wanted).await?;
     let max = frontend.settings().max_clients;
     let place = |reserved: usize| {
         let place = frontend.registry.place(max.saturating_add(reserved));
@@ -385,16 +393,26 @@ async fn cancel(frontend: &Frontend, key: &CancelKey, worker: &Worker) {
 }
 
 /// Lets the client prove who it is; what it gives is what a server may take from us in its name.
-async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<Credential, LoginRefusal> {
-    let live = frontend.live();
-    if live.directory.has_to_derive(user) {
-        let (live, user) = (live.clone(), user.to_owned());
+async fn prove(
+    stream: &mut Stream,
+    frontend: &Frontend,
+    worker: &Worker,
+    wanted: &StartupRequest,
+) -> Result<Credential, LoginRefusal> {
+    let (user, live) = (&wanted.user, frontend.live());
+    let found = frontend.who_is(&live, worker, &wanted.database, user).await;
+    let (known, looked_up) = found.map_err(|(words, why)| LoginRefusal::Unproved(words, why.map(Into::into)))?;
+    if let Some(known) = known.clone().filter(|known| live.directory.has_to_derive(known)) {
+        let (live, user) = (live.clone(), user.clone());
         // What is made there is found here; should it not be, it is made here.
-        let _ = tasks::compute_in_turn(Length::Short, move || drop(live.directory.challenge(&user))).await;
+        let _ = tasks::compute_in_turn(Length::Short, move || {
+            let _ = live.directory.challenge(&user, Some(&known));
+        })
+        .await;
     }
-    let directory = &live.directory;
-    let stored = directory.secret(user).cloned().map_or(Credential::None, Credential::Secret);
-    let proved = match directory.challenge(user) {
+    let (directory, known) = (&live.directory, known.as_deref());
+    let stored = known.map_or(Credential::None, |known| Credential::Secret(known.secret().clone()));
+    let proved = match directory.challenge(user, known) {
         Challenge::None => return Ok(stored),
         Challenge::Md5 { secret } => prove_md5(stream, secret, user).await?.then_some(stored),
         Challenge::Scram(verifier) => match prove_scram(stream, verifier).await? {
@@ -404,8 +422,13 @@ async fn prove(stream: &mut Stream, frontend: &Frontend, user: &str) -> Result<C
             None => None,
         },
     };
-    proved
-        .ok_or_else(|| LoginRefusal::Unproved(ErrorWords::Ours(errors::wrong_password(user)), directory.refusal(user)))
+    proved.ok_or_else(|| {
+        if let (Some(lookups), Some(key)) = (&live.lookups, &looked_up) {
+            lookups.doubt(key);
+        }
+        let why = directory.refusal(known).map(Into::into);
+        LoginRefusal::Unproved(ErrorWords::Ours(errors::wrong_password(user)), why)
+    })
 }
 
 async fn prove_md5(stream: &mut Stream, secret: Option<&Secret>, user: &str) -> Result<bool, LoginRefusal> {

@@ -1,8 +1,8 @@
 //! Why a client is not let in.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use crate::frontend::errors::ErrorWords;
+use crate::frontend::{errors::ErrorWords, lookups::LookupError};
 use poolhouse_core::{
     auth,
     wire::{
@@ -16,9 +16,18 @@ pub enum LoginRefusal {
     /// The client is told.
     Told(ErrorWords),
     /// It has not proved who it is, and is told so; only the log says why it cannot, if that is known.
-    Unproved(ErrorWords, Option<auth::Refusal>),
+    Unproved(ErrorWords, Option<WhyUnproved>),
     /// It is not there any more, or was never meant to become a session.
     Gone,
+}
+
+/// Why nobody can prove to be this user.
+#[derive(Debug, thiserror::Error)]
+pub enum WhyUnproved {
+    #[error(transparent)]
+    User(#[from] auth::Refusal),
+    #[error(transparent)]
+    Lookup(#[from] Arc<LookupError>),
 }
 
 impl From<io::Error> for LoginRefusal {

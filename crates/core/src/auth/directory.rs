@@ -1,7 +1,11 @@
 //! Which challenge a user gets. A stranger gets one as well, of the kind that a listed user would get, and fails at
 //! the end like a wrong password, so that nobody can find out which names exist.
 
-use std::{collections::BTreeMap, fmt, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     Method, Secret, Settings,
@@ -25,8 +29,8 @@ pub enum Challenge<'a> {
 /// Why a user cannot get in whatever they answer. For the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The name is in neither `[users]` nor the users file.
-    #[error("no such user is listed")]
+    /// The name is in neither `[users]` nor the users file, and no server that was asked knows it.
+    #[error("there is no such user, or it may not log in")]
     UnknownUser,
     /// The secret is empty, or there is none.
     #[error("the user has no password")]
@@ -43,14 +47,24 @@ pub enum Refusal {
 pub struct Directory {
     method: Method,
     seed: [u8; 32],
-    users: BTreeMap<String, KnownUser>,
+    users: BTreeMap<String, Arc<KnownUser>>,
     /// The challenge of each user who can log in, in the order of their names: what a stranger's is modelled on.
     shapes: Vec<ChallengeShape>,
+    /// That of the first user who was looked up and can log in: what a stranger's is modelled on when nobody is listed.
+    learnt: OnceLock<ChallengeShape>,
 }
 
-struct KnownUser {
+/// Somebody whose secret is known.
+pub struct KnownUser {
     secret: Secret,
     proof: Proof,
+}
+
+impl KnownUser {
+    /// What they prove themselves with. A password or an md5 hash may also log in to servers in their name.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
 }
 
 /// What a user's answer is checked against.
@@ -80,11 +94,11 @@ impl Directory {
             .into_iter()
             .map(|(name, secret)| {
                 let proof = proof_for(method, &secret);
-                (name, KnownUser { secret, proof })
+                (name, Arc::new(KnownUser { secret, proof }))
             })
             .collect();
         let shapes = users.values().filter_map(|user| user.proof.shape()).collect();
-        Directory { method, seed, users, shapes }
+        Directory { method, seed, users, shapes, learnt: OnceLock::new() }
     }
 
     /// For other settings, with the same salts.
@@ -92,13 +106,27 @@ impl Directory {
         Directory::new(settings, self.seed)
     }
 
-    /// The challenge for a user, known or not. The first call for a user whose password is stored in plain text takes
-    /// about 2 ms under SCRAM.
-    pub fn challenge(&self, user: &str) -> Challenge<'_> {
+    /// Whoever has this name in `[users]` or the users file.
+    pub fn listed(&self, user: &str) -> Option<&Arc<KnownUser>> {
+        self.users.get(user)
+    }
+
+    /// Somebody who is not listed, with the secret that was looked up.
+    pub fn looked_up(&self, secret: Secret) -> KnownUser {
+        let proof = proof_for(self.method, &secret);
+        if let Some(shape) = proof.shape() {
+            self.learnt.get_or_init(|| shape);
+        }
+        KnownUser { secret, proof }
+    }
+
+    /// The challenge for a user by this name, known or not. The first call for one whose password is stored in plain
+    /// text takes about 2 ms under SCRAM.
+    pub fn challenge<'a>(&self, user: &str, known: Option<&'a KnownUser>) -> Challenge<'a> {
         if self.method == Method::Trust {
             return Challenge::None;
         }
-        let Some(known) = self.users.get(user) else {
+        let Some(known) = known else {
             return self.mock_challenge(user);
         };
         match &known.proof {
@@ -110,26 +138,20 @@ impl Directory {
     }
 
     /// Whether [`Directory::challenge`] would take those milliseconds, which are not for a thread that has others to serve.
-    pub fn has_to_derive(&self, user: &str) -> bool {
-        let proof = self.users.get(user).map(|known| &known.proof);
-        matches!(proof, Some(Proof::ScramLater(cell)) if self.method != Method::Trust && cell.get().is_none())
+    pub fn has_to_derive(&self, known: &KnownUser) -> bool {
+        matches!(&known.proof, Proof::ScramLater(cell) if self.method != Method::Trust && cell.get().is_none())
     }
 
     /// Why this user's challenge cannot be passed; None when it can (or when nothing needs to be proved).
-    pub fn refusal(&self, user: &str) -> Option<Refusal> {
+    pub fn refusal(&self, known: Option<&KnownUser>) -> Option<Refusal> {
         if self.method == Method::Trust {
             return None;
         }
-        match self.users.get(user).map(|known| &known.proof) {
+        match known.map(|known| &known.proof) {
             None => Some(Refusal::UnknownUser),
             Some(Proof::Never(refusal)) => Some(*refusal),
             Some(Proof::Md5 | Proof::Scram(_) | Proof::ScramLater(_)) => None,
         }
-    }
-
-    /// What is known of a user: a password or an md5 hash may also log in to servers in their name.
-    pub fn secret(&self, user: &str) -> Option<&Secret> {
-        self.users.get(user).map(|known| &known.secret)
     }
 
     fn derived(&self, user: &str, secret: &Secret) -> Verifier {
@@ -137,7 +159,7 @@ impl Directory {
         Verifier::derive(password, &scram::made_up_salt(user, &self.seed, SALT_BYTES), ITERATIONS_DEFAULT)
     }
 
-    fn mock_challenge(&self, user: &str) -> Challenge<'_> {
+    fn mock_challenge<'a>(&self, user: &str) -> Challenge<'a> {
         match self.mock_shape(user) {
             ChallengeShape::Md5 => Challenge::Md5 { secret: None },
             ChallengeShape::Scram { iterations, salt_bytes } => {
@@ -150,7 +172,8 @@ impl Directory {
     /// as often as listed users do, and a rare kind (another iteration count, SCRAM under md5) betrays no name.
     fn mock_shape(&self, user: &str) -> ChallengeShape {
         let drawn = scram::keyed_number(user, &self.seed);
-        match usize::try_from(drawn % self.shapes.len().max(1) as u64).ok().and_then(|index| self.shapes.get(index)) {
+        let index = usize::try_from(drawn % self.shapes.len().max(1) as u64).unwrap_or_default();
+        match self.shapes.get(index).or(self.learnt.get()) {
             Some(shape) => *shape,
             None if self.method == Method::Md5 => ChallengeShape::Md5,
             None => ChallengeShape::Scram { iterations: ITERATIONS_DEFAULT, salt_bytes: SALT_BYTES },
@@ -170,6 +193,12 @@ impl Proof {
             }
             Proof::Never(_) => None,
         }
+    }
+}
+
+impl fmt::Debug for KnownUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownUser").field("secret", &self.secret).finish_non_exhaustive()
     }
 }
 
@@ -203,12 +232,20 @@ mod tests {
 
     fn directory(method: Method, users: &[(&str, &str)]) -> Directory {
         let users = users.iter().map(|(name, text)| ((*name).to_owned(), Secret::parse(text).unwrap())).collect();
-        Directory::new(Settings { method, users }, [5; 32])
+        Directory::new(Settings { method, users, ..Settings::default() }, [5; 32])
+    }
+
+    fn challenge<'a>(directory: &'a Directory, user: &str) -> Challenge<'a> {
+        directory.challenge(user, directory.listed(user).map(|known| &**known))
+    }
+
+    fn refusal(directory: &Directory, user: &str) -> Option<Refusal> {
+        directory.refusal(directory.listed(user).map(|known| &**known))
     }
 
     fn logs_in(directory: &Directory, user: &str, password: &str) -> bool {
         let credential = Credential::Secret(Secret::Plain(password.to_owned()));
-        match directory.challenge(user) {
+        match challenge(directory, user) {
             Challenge::None => true,
             Challenge::Md5 { secret } => {
                 let answer = credential.md5_answer(user, [9; 4]).unwrap();
@@ -240,38 +277,39 @@ mod tests {
             assert_eq!(logs_in(&md5, user, password), under_md5, "md5 {user} {password}");
             assert_eq!(logs_in(&scram, user, password), under_scram, "scram {user} {password}");
         }
-        assert!(matches!(md5.challenge("scram"), Challenge::Scram(_)));
-        assert!(matches!(scram.challenge("hashed"), Challenge::Scram(_)));
+        assert!(matches!(challenge(&md5, "scram"), Challenge::Scram(_)));
+        assert!(matches!(challenge(&scram, "hashed"), Challenge::Scram(_)));
     }
 
     #[test]
     fn refusals_say_why() {
         let hash = md5::hash("hashed", "sesame");
         let scram = directory(Method::ScramSha256, &[("hashed", hash.as_str()), ("empty", ""), ("plain", "sesame")]);
-        assert_eq!(scram.refusal("hashed"), Some(Refusal::Md5HashUnderScram));
-        assert_eq!(scram.refusal("empty"), Some(Refusal::NoPassword));
-        assert_eq!(scram.refusal("stranger"), Some(Refusal::UnknownUser));
-        assert_eq!(scram.refusal("plain"), None);
+        assert_eq!(refusal(&scram, "hashed"), Some(Refusal::Md5HashUnderScram));
+        assert_eq!(refusal(&scram, "empty"), Some(Refusal::NoPassword));
+        assert_eq!(refusal(&scram, "stranger"), Some(Refusal::UnknownUser));
+        assert_eq!(refusal(&scram, "plain"), None);
         let damaged = Settings {
             method: Method::ScramSha256,
             users: BTreeMap::from([("damaged".to_owned(), Secret::Scram("SCRAM-SHA-256$".to_owned()))]),
+            ..Settings::default()
         };
-        assert_eq!(Directory::new(damaged, [0; 32]).refusal("damaged"), Some(Refusal::MalformedVerifier));
+        assert_eq!(refusal(&Directory::new(damaged, [0; 32]), "damaged"), Some(Refusal::MalformedVerifier));
     }
 
     #[test]
     fn trust_lets_anybody_in() {
         let trust = directory(Method::Trust, &[("plain", "sesame")]);
         for user in ["plain", "stranger"] {
-            assert!(matches!(trust.challenge(user), Challenge::None));
-            assert_eq!(trust.refusal(user), None);
+            assert!(matches!(challenge(&trust, user), Challenge::None));
+            assert_eq!(refusal(&trust, user), None);
         }
     }
 
     #[test]
     fn verifiers_are_made_once() {
         let directory = directory(Method::ScramSha256, &[("plain", "sesame")]);
-        let Challenge::Scram(first) = directory.challenge("plain") else { panic!("not scram") };
+        let Challenge::Scram(first) = challenge(&directory, "plain") else { panic!("not scram") };
         let Proof::ScramLater(cell) = &directory.users["plain"].proof else { panic!("not kept") };
         assert_eq!(cell.get().unwrap().salt(), first.salt());
     }
@@ -280,7 +318,7 @@ mod tests {
     fn strangers_get_a_steady_challenge_of_a_listed_shape() {
         let slow = SCRAM.replace("4096", "10000");
         let directory = directory(Method::ScramSha256, &[("slow", slow.as_str())]);
-        let seen = |user: &str| match directory.challenge(user) {
+        let seen = |user: &str| match challenge(&directory, user) {
             Challenge::Scram(verifier) => (verifier.iterations(), verifier.salt().to_vec()),
             _ => panic!("not scram"),
         };
@@ -290,12 +328,30 @@ mod tests {
     }
 
     #[test]
+    fn those_who_are_looked_up_log_in_as_the_listed_do_and_strangers_look_like_them() {
+        for method in [Method::Md5, Method::ScramSha256] {
+            let directory = directory(method, &[]);
+            let slow = directory.looked_up(Secret::parse(&SCRAM.replace("4096", "10000")).unwrap());
+            let iterations = |challenge: Challenge<'_>| match challenge {
+                Challenge::Scram(verifier) => verifier.iterations(),
+                _ => panic!("not scram"),
+            };
+            assert_eq!(iterations(directory.challenge("slow", Some(&slow))), 10_000);
+            assert_eq!(iterations(directory.challenge("stranger", None)), 10_000);
+            let empty = directory.looked_up(Secret::Plain(String::new()));
+            assert_eq!(directory.refusal(Some(&empty)), Some(Refusal::NoPassword));
+            assert_eq!(directory.refusal(None), Some(Refusal::UnknownUser));
+            assert_eq!(directory.refusal(Some(&slow)), None);
+        }
+    }
+
+    #[test]
     fn strangers_get_every_kind_of_challenge_under_md5() {
         let mixed = directory(Method::Md5, &[("plain", "sesame"), ("scram", SCRAM)]);
         let scrams =
-            (0..200).filter(|n| matches!(mixed.challenge(&format!("stranger {n}")), Challenge::Scram(_))).count();
+            (0..200).filter(|n| matches!(challenge(&mixed, &format!("stranger {n}")), Challenge::Scram(_))).count();
         assert!((60..140).contains(&scrams), "{scrams} of 200");
         let empty = directory(Method::Md5, &[]);
-        assert!(matches!(empty.challenge("stranger"), Challenge::Md5 { secret: None }));
+        assert!(matches!(challenge(&empty, "stranger"), Challenge::Md5 { secret: None }));
     }
 }

@@ -1,4 +1,4 @@
-//! Who somebody is: SCRAM-SHA-256, md5, user lists. Pure: randomness comes in as bytes.
+//! Who somebody is: SCRAM-SHA-256, md5, user lists, what servers say of users. Pure: randomness comes in as bytes.
 //!
 //! Towards clients start at [`Directory`], which names the [`Challenge`] for a user; towards servers at [`Credential`],
 //! which knows what it can answer. The exchanges themselves are in [`scram`] and [`md5`]. Nothing here reads a file,
@@ -7,6 +7,7 @@
 mod credential;
 mod directory;
 mod error;
+mod lookup;
 pub mod md5;
 mod saslprep;
 pub mod scram;
@@ -16,8 +17,9 @@ mod userlist;
 use std::collections::BTreeMap;
 
 pub use credential::Credential;
-pub use directory::{Challenge, Directory, Refusal};
+pub use directory::{Challenge, Directory, KnownUser, Refusal};
 pub use error::Error;
+pub use lookup::{LOOKUP_QUERY, LookedUp, LookupCache, LookupKey, LookupSettings, USERS_MAX};
 pub use saslprep::saslprep;
 pub use secret::{Secret, SecretError};
 pub use userlist::{UserlistError, UserlistMistake, userlist};
@@ -41,4 +43,6 @@ pub struct Settings {
     pub method: Method,
     /// What each user proves it with, by name.
     pub users: BTreeMap<String, Secret>,
+    /// How those are found who are not among them.
+    pub lookup: LookupSettings,
 }
