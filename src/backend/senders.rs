@@ -1,11 +1,12 @@
 //! Which client has sent a notification: a server names only the process of its connection, and that is lent to one
-//! client after the other. Clients compare the sender with their own process id, the one that Poolhouse gave them.
+//! client after the other. Clients compare the sender with their own process id, the one that Poolhouse gave them. And
+//! which server process each client has at the moment.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,7 +25,14 @@ pub struct Senders {
     wanted: AtomicBool,
 }
 
-type ByProcess = HashMap<(u16, u32), Arc<Mutex<ConnectionUsers>>>;
+type ByProcess = HashMap<(u16, u32), Arc<Connection>>;
+
+#[derive(Debug, Default)]
+struct Connection {
+    /// The client that has it now; 0 while nobody does.
+    client: AtomicU32,
+    users: Mutex<ConnectionUsers>,
+}
 
 /// Who uses one connection, and who has written over it last.
 #[derive(Debug, Default)]
@@ -43,7 +51,7 @@ struct ConnectionUsers {
 pub struct Sender {
     senders: Arc<Senders>,
     key: (u16, u32),
-    users: Arc<Mutex<ConnectionUsers>>,
+    connection: Arc<Connection>,
 }
 
 impl Senders {
@@ -53,16 +61,24 @@ impl Senders {
     }
 
     pub fn enter(self: &Arc<Self>, node: u16, process: u32) -> Sender {
-        let users = Arc::new(Mutex::new(ConnectionUsers::default()));
-        lock(&self.users).insert((node, process), users.clone());
-        Sender { senders: self.clone(), key: (node, process), users }
+        let connection = Arc::<Connection>::default();
+        lock(&self.users).insert((node, process), connection.clone());
+        Sender { senders: self.clone(), key: (node, process), connection }
     }
 
     /// The client that sent what has come now from this process; `None` when it is none of ours, or one of several.
     pub fn client(&self, node: u16, process: u32) -> Option<u32> {
-        let users = lock(&self.users).get(&(node, process)).cloned()?;
-        let users = lock(&users);
+        let connection = lock(&self.users).get(&(node, process)).cloned()?;
+        let users = lock(&connection.users);
         users.sender(Instant::now())
+    }
+
+    /// The clients that have a connection of a node now, each with the server's process.
+    pub fn lent(&self, node: u16) -> Vec<(u32, u32)> {
+        let connections = lock(&self.users);
+        let of_node = connections.iter().filter(|((of, _), _)| *of == node);
+        let lent = of_node.map(|((_, process), connection)| (connection.client.load(Ordering::Relaxed), *process));
+        lent.filter(|(client, _)| *client != 0).collect()
     }
 }
 
@@ -89,22 +105,24 @@ impl Sender {
     /// The connection has been lent to this client.
     #[inline]
     pub fn lend(&self, client: u32) {
+        self.connection.client.store(client, Ordering::Relaxed);
         if self.senders.wanted.load(Ordering::Relaxed) {
-            let mut users = lock(&self.users);
+            let mut users = lock(&self.connection.users);
             (users.now, users.notifies) = (Some(client), false);
         }
     }
 
     /// The client to which the connection is lent is about to notify.
     pub fn note_notify(&self) {
-        lock(&self.users).notifies = true;
+        lock(&self.connection.users).notifies = true;
     }
 
     /// The client lets go of the connection, over which it may have written.
     #[inline]
     pub fn give_back(&self, client: u32, wrote: bool) {
+        self.connection.client.store(0, Ordering::Relaxed);
         if self.senders.wanted.load(Ordering::Relaxed) {
-            let mut users = lock(&self.users);
+            let mut users = lock(&self.connection.users);
             let notified = std::mem::take(&mut users.notifies);
             users.now = None;
             if wrote {
@@ -126,7 +144,7 @@ impl Drop for Sender {
     fn drop(&mut self) {
         let mut users = lock(&self.senders.users);
         // The process may be another's already.
-        if users.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.users)) {
+        if users.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.connection)) {
             users.remove(&self.key);
         }
     }
@@ -199,7 +217,7 @@ mod tests {
         };
         // Before all of it, so that nothing is long ago.
         let now = Instant::now();
-        let client = || lock(&sender.users).sender(now);
+        let client = || lock(&sender.connection.users).sender(now);
         write(1);
         sender.lend(2);
         assert_eq!(client(), None);
@@ -222,7 +240,7 @@ mod tests {
             sender.lend(client);
             sender.give_back(client, wrote);
         }
-        let writers = lock(&sender.users).writers.map(|writer| writer.map(|(client, _)| client));
+        let writers = lock(&sender.connection.users).writers.map(|writer| writer.map(|(client, _)| client));
         assert_eq!(writers, [Some(2), Some(1)]);
         assert_eq!(sender.client(7), None, "it is one of two");
     }

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::{LastErrors, RefusedLogins};
 use crate::{backend::Canceler, metrics::Account, net::Ends};
-use poolhouse_core::{session::Pinned, wire::startup::CancelKey};
+use poolhouse_core::{session::Pinned, sql::OWN_PROCESS, wire::startup::CancelKey};
 
 /// What a client is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +55,6 @@ pub struct Registry {
     /// Given to those that come after a drain has begun.
     order: AtomicU8,
 }
-
-/// The bit that all process ids of our own have. No operating system that PostgreSQL runs on gives its processes such
-/// ids, so a client that has its own id terminated (`pg_terminate_backend`) hits no server process of others.
-const OWN_PROCESS: u32 = 0x4000_0000;
 
 /// Bytes of the secret in a cancel key: 4 in protocol 3.0, all of them in 3.2.
 pub const SECRET_BYTES: usize = 32;

@@ -1,10 +1,16 @@
 //! A client has one process id, the one that it was given at its login, whichever server process runs its statements.
 
-use super::kit::{Config, LabCluster, Message, RawClient, cluster, messages::*};
+use super::kit::{Config, LabCluster, Message, PATIENCE, RawClient, cluster, messages::*, wait_until};
 
 fn started() -> (LabCluster, impl Fn() -> RawClient) {
+    started_with(2)
+}
+
+/// With so many server connections.
+fn started_with(connections: usize) -> (LabCluster, impl Fn() -> RawClient) {
     let cluster = cluster().trust_user("app").start().unwrap();
-    let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", "2").start();
+    let size = connections.to_string();
+    let pooler = Config::of_cluster(&cluster).set("auth.method", "'trust'").set("pool.size", &size).start();
     (cluster, move || RawClient::login(pooler.port(), "postgres", "app", ""))
 }
 
@@ -109,4 +115,50 @@ fn what_is_about_server_processes_fits_the_server() {
     }
     client.query("CREATE VIEW v AS SELECT pg_backend_pid() AS pid");
     assert_ne!(rows(&client.query("SELECT pid FROM v")), [client.process().to_string()]);
+}
+
+/// Who blocks whom is asked and told by the ids of clients, whichever server processes they have.
+#[test]
+fn those_who_wait_are_known_by_their_process_ids() {
+    let (cluster, login) = started_with(4);
+    cluster.node(0).query("CREATE TABLE held (a int); GRANT ALL ON held TO app").unwrap();
+    let (mut holder, mut waiter, mut asks) = (login(), login(), login());
+    let (holding, waiting) = (holder.process(), waiter.process());
+    let blocked = format!("SELECT pg_catalog.pg_isolation_test_session_is_blocked($1, '{{{holding},{waiting}}}')");
+    asks.send(&[parse("waits", &blocked), parse("by", "SELECT pg_blocking_pids($1)"), sync()].concat());
+    assert!(asks.read_until_ready().iter().all(|message| message.tag != b'E'));
+    let mut ask = |statement: &str, process: u32| {
+        asks.send(&[bind("", statement, &[Some(&process.to_string())]), execute("", 0), sync()].concat());
+        rows(&asks.read_until_ready()).join(",")
+    };
+    assert_eq!((&*ask("waits", waiting), &*ask("by", waiting)), ("f", "{}"));
+    holder.begin();
+    holder.query("LOCK TABLE held");
+    waiter.send(&query("INSERT INTO held VALUES (1)"));
+    wait_until("it waits", PATIENCE, || ask("waits", waiting) == "t");
+    assert_eq!((&*ask("waits", holding), &*ask("by", waiting)), ("f", &*format!("{{{holding}}}")));
+    // By simple queries, by the server's own ids, and by one that nobody has.
+    let mut other = login();
+    let own =
+        format!("SELECT pg_blocking_pids({waiting}) FROM generate_series(1, 2) ORDER BY pg_blocking_pids({waiting})");
+    let answer = other.query(&own);
+    assert_eq!(answer[0].columns(), ["pg_blocking_pids"]);
+    assert_eq!(rows(&answer), [&*format!("{{{holding}}}"); 2]);
+    let servers = "SELECT pid FROM pg_locks WHERE NOT granted";
+    let servers = other.value(servers).unwrap();
+    assert_eq!(rows(&other.query(&format!("SELECT pg_blocking_pids({servers})"))), [format!("{{{holding}}}")]);
+    let nobody = "SELECT pg_blocking_pids(1073741825 + 1), pg_safe_snapshot_blocking_pids(1)";
+    assert_eq!(rows(&other.query(nobody)), ["{} {}"]);
+    // In a transaction, in one that has failed, and behind others in a pipeline.
+    other.begin();
+    assert_eq!(rows(&other.query(&own)).len(), 2);
+    other.query("SELECT nosuch");
+    assert!(other.query(&own)[0].sqlstate() == "25P02");
+    other.query("ROLLBACK");
+    other.send(&[query("SELECT 1"), query(&own), query("SELECT 2")].concat());
+    let answers: Vec<_> = (0..3).flat_map(|_| rows(&other.read_until_ready())).collect();
+    assert_eq!(answers, ["1", &*format!("{{{holding}}}"), &*format!("{{{holding}}}"), "2"]);
+    holder.query("COMMIT");
+    waiter.read_until_ready();
+    assert_eq!(ask("waits", waiting), "f");
 }

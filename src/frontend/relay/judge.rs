@@ -58,6 +58,10 @@ impl Judge for ClientJudge<'_> {
             || self.worker.known_verdict(sql).is_some()
     }
 
+    fn processes(&self, node: u16) -> Vec<(u32, u32)> {
+        self.target.cluster.senders.lent(node)
+    }
+
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView> {
         let after = self.target.must_see(self.last_write);
         views(self.target, NodeRequest { need, after, lsn, rule: self.rule, seed: self.seed })

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{
     ClientStep, Judge, Mode, Need, Outboxes, Pipeline, RefusedRead, ServerState, Session, Shown,
-    ask::Lent,
+    ask::{Lent, ask_ours},
     carried::names_temporary,
     effects::Effects,
     owed::Owed,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     sql::{
         Access, Called, Deallocate, Edited, Fact, Finding, Hidden, Hint, KnownText, Pin, SettingChange,
-        TransactionControl, Verdict, with_process_id,
+        TransactionControl, Verdict, processes_setting, with_process_id,
     },
     wire::{
         self,
@@ -297,9 +297,14 @@ impl Session {
         {
             return step;
         }
-        if !self.before_query(verdict.as_deref(), pipeline, server, out) {
+        if verdict.as_deref().is_some_and(|verdict| self.awaits_processes(verdict, pipeline))
+            || !self.before_query(verdict.as_deref(), pipeline, server, out)
+        {
             pipeline.judged = verdict.map(Judged::Query);
             return ClientStep::Hold;
+        }
+        if let Some(verdict) = &verdict {
+            self.tell_processes(verdict, judge, &mut Lent { pipeline, server, out });
         }
         self.note_cause(message.body, pipeline);
         server.statements.forget_unnamed();
@@ -439,7 +444,31 @@ impl Session {
 
     /// The text that is sent in the place of the client's, when that asks for the process id.
     pub(super) fn edited(&self, verdict: &Verdict, sql: &[u8]) -> Option<Edited> {
-        (self.process != 0 && verdict.does(Fact::AsksProcess)).then(|| with_process_id(sql, self.process))?
+        let asks = verdict.does(Fact::AsksProcess) || verdict.does(Fact::AsksProcesses);
+        (self.process != 0 && asks).then(|| with_process_id(sql, self.process))?
+    }
+
+    /// Whether the server has to be told first which of its processes clients have.
+    fn tells_processes(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
+        self.process != 0
+            && verdict.does(Fact::AsksProcesses)
+            && pipeline.owed.status() != Status::Failed
+            && !pipeline.owed.has_open_batch()
+    }
+
+    /// Whether that has to wait for replies.
+    pub(super) fn awaits_processes(&self, verdict: &Verdict, pipeline: &Pipeline) -> bool {
+        self.tells_processes(verdict, pipeline) && !pipeline.owed.is_empty()
+    }
+
+    /// A function in the text asks about processes by their ids: the server is told which of them clients have now.
+    pub(super) fn tell_processes(&self, verdict: &Verdict, judge: &impl Judge, lent: &mut Lent<'_, '_>) {
+        let Lent { pipeline, server, out } = lent;
+        if self.tells_processes(verdict, pipeline) {
+            let sql = processes_setting(&judge.processes(server.node));
+            let owed = Owed::Replay { settings: server.settings.clone(), may_fail: false };
+            ask_ours(sql.as_bytes(), owed, pipeline, server, out);
+        }
     }
 
     pub(super) fn intern(&self, parse: &Parse<'_>, judge: &impl Judge) -> Arc<Statement> {

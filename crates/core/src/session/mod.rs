@@ -335,6 +335,11 @@ pub trait Judge {
         0
     }
 
+    /// The clients that have a server connection of this node now: their process ids, and those of the server processes.
+    fn processes(&self, _node: u16) -> Vec<(u32, u32)> {
+        Vec::new()
+    }
+
     /// The nodes as they are now for something that needs this, and must see this WAL position.
     fn nodes(&self, need: Need, lsn: Option<u64>) -> Vec<NodeView>;
 }

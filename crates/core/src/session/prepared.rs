@@ -107,9 +107,11 @@ impl Session {
             return ClientStep::NeedServer(need);
         };
         // EXECUTE is described by what it executes, and that is looked up when it is parsed.
-        if self.moves(pipeline, server, need, out)
-            || !self.bring_names(&statement.verdict, SentBy::Batch, &mut Lent { pipeline, server, out })
-        {
+        if self.moves(pipeline, server, need, out) || self.awaits_processes(&statement.verdict, pipeline) {
+            return ClientStep::Hold;
+        }
+        self.tell_processes(&statement.verdict, judge, &mut Lent { pipeline, server, out });
+        if !self.bring_names(&statement.verdict, SentBy::Batch, &mut Lent { pipeline, server, out }) {
             return ClientStep::Hold;
         }
         if let Some(Edited { edits, .. }) = &edited {
@@ -248,6 +250,12 @@ impl Session {
         };
         if self.moves(pipeline, server, need, out) {
             return ClientStep::Hold;
+        }
+        if let Some(statement) = &statement {
+            if self.awaits_processes(&statement.verdict, pipeline) {
+                return ClientStep::Hold;
+            }
+            self.tell_processes(&statement.verdict, judge, &mut Lent { pipeline, server, out });
         }
         let described = describes(message.after, names.portal);
         let mut fit = Fit::Same;

@@ -51,6 +51,8 @@ pub enum Fact {
     Defines,
     /// It calls pg_backend_pid().
     AsksProcess,
+    /// It calls a function of the kind of pg_blocking_pids(), which takes the ids of processes.
+    AsksProcesses,
     /// It may create something in the schema that comes first in the search path, without a word that says so.
     Creates,
     /// It may set a search path that names the schema of temporary objects, also for its transaction only.
@@ -58,7 +60,7 @@ pub enum Fact {
 }
 
 /// Every fact, in the order of their bits in a `FactSet`.
-const FACTS: [Fact; 25] = [
+const FACTS: [Fact; 26] = [
     Fact::Writes,
     Fact::ControlsTransaction,
     Fact::ChangesSettings,
@@ -82,6 +84,7 @@ const FACTS: [Fact; 25] = [
     Fact::ListsStatements,
     Fact::Defines,
     Fact::AsksProcess,
+    Fact::AsksProcesses,
     Fact::Creates,
     Fact::NamesTemporaryPath,
 ];

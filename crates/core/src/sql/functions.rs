@@ -56,6 +56,9 @@ pub(super) fn facts(name: &str) -> FactSet {
         "pg_notify" => FactSet::of(&[Fact::Listens, Fact::Notifies]),
         "pg_listening_channels" => FactSet::of(&[Fact::Listens]),
         "pg_backend_pid" => FactSet::of(&[Fact::AsksProcess]),
+        "pg_blocking_pids" | "pg_isolation_test_session_is_blocked" | "pg_safe_snapshot_blocking_pids" => {
+            FactSet::of(&[Fact::AsksProcesses])
+        }
         "pg_prepared_statement" => FactSet::of(&[Fact::ListsStatements]),
         _ => FactSet::NONE,
     }

@@ -55,7 +55,7 @@ pub use known::KnownText;
 pub use lists::{Lists, Pattern};
 pub use normal::{Called, NORMAL_BYTES_MAX, Normal, Verbatim};
 pub use own::{BlockStep, OwnCommand, OwnText, is_own_setting};
-pub use process_id::{Edited, Edits, with_process_id};
+pub use process_id::{Edited, Edits, OWN_PROCESS, processes_setting, with_process_id};
 pub use statement::StatementKind;
 pub use verdict::{
     Access, Composition, Deallocate, DefaultsOf, Isolation, Modes, NameUse, Pin, PinSet, Reason, SettingChange,

@@ -6,10 +6,14 @@
 //! PostgreSQL's parse_target.c). Arguments of EXECUTE and CALL take no sublink, and get the number alone.
 //!
 //! What is kept beyond the statement must not hold the value: bodies, views, defaults. They are left as they are. So is a
-//! text that looks at server processes by their ids (`pg_stat_activity`, `pg_locks`, `pg_blocking_pids` …), in which the
-//! server's own number is the one that fits.
+//! text that looks at server processes by their ids (`pg_stat_activity`, `pg_locks` …), in which the server's own number is
+//! the one that fits.
+//!
+//! Functions of the kind of pg_blocking_pids() take ids of clients and name clients by theirs: around their arguments and
+//! results stands SQL that looks up in a setting which server process each client has now. The setting is brought in front of
+//! the statement. A process that no client has keeps its id.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
     Lexer, TokenKind,
@@ -64,6 +68,10 @@ enum Place {
     Argument,
     /// In FROM, with a name of its own or without.
     Table { named: bool },
+    /// A call of pg_isolation_test_session_is_blocked(), which takes two arguments with process ids.
+    Blocked,
+    /// A call of one of the functions that say who blocks a process.
+    Blocking { name: &'static str },
 }
 
 /// The text with the process id in the place of every call of pg_backend_pid() that can be replaced; nothing when there
@@ -74,20 +82,17 @@ pub fn with_process_id(sql: &[u8], process: u32) -> Option<Edited> {
         return None;
     }
     let json = parser::parse(sql, Strings::Standard).ok()?;
-    let calls = calls(&Tree::read_with_positions(&json)?);
-    let (mut text, mut edits) = (String::with_capacity(sql.len() + 32 * calls.len()), Vec::new());
+    let mut splices = Vec::new();
+    for (start, place) in calls(&Tree::read_with_positions(&json)?) {
+        place.splices(sql, start, process, &mut splices)?;
+    }
+    splices.sort_by_key(|splice| (splice.start, splice.rank));
+    let (mut text, mut edits) = (String::with_capacity(sql.len() + 64 * splices.len()), Vec::new());
     let (mut copied, mut letters) = (0, 0);
-    for (start, place) in calls {
-        let end = end_of_call(sql, start)?;
+    for Splice { start, end, text: value, .. } in splices {
         let before = sql.get(copied..start)?;
         text.push_str(before);
         letters += before.chars().count();
-        let value = match place {
-            Place::Expression => format!("(SELECT {process} AS {NAME})"),
-            Place::Argument => process.to_string(),
-            Place::Table { named: true } => format!("pg_catalog.abs({process})"),
-            Place::Table { named: false } => format!("pg_catalog.abs({process}) AS {NAME}"),
-        };
         edits.push(Edit { at: letters, was: sql[start..end].chars().count(), is: value.len() });
         letters += value.len();
         text.push_str(&value);
@@ -95,6 +100,97 @@ pub fn with_process_id(sql: &[u8], process: u32) -> Option<Edited> {
     }
     text.push_str(&sql[copied..]);
     (!edits.is_empty()).then(|| Edited { text, edits: Edits(edits.into()) })
+}
+
+/// What is put in the place of some bytes of a text, or between two.
+struct Splice {
+    start: usize,
+    end: usize,
+    text: String,
+    /// Of what stands at one place: what closes a call comes first, that of the innermost before all others.
+    rank: (bool, isize),
+}
+
+impl Splice {
+    fn before(call: usize, at: usize, text: String) -> Splice {
+        Splice { start: at, end: at, text, rank: (true, call as isize) }
+    }
+
+    fn behind(call: usize, at: usize, text: String) -> Splice {
+        Splice { start: at, end: at, text, rank: (false, -(call as isize)) }
+    }
+}
+
+impl Place {
+    /// What is spliced in for the call that begins at `start`; nothing when its end is not found.
+    fn splices(self, sql: &str, start: usize, process: u32, splices: &mut Vec<Splice>) -> Option<()> {
+        let marks = marks_of_call(sql, start)?;
+        let (open, close) = (*marks.first()?, *marks.last()?);
+        let own = |text| Splice { start, end: close + 1, text, rank: (true, start as isize) };
+        match self {
+            Place::Expression => splices.push(own(format!("(SELECT {process} AS {NAME})"))),
+            Place::Argument => splices.push(own(process.to_string())),
+            Place::Table { named: true } => splices.push(own(format!("pg_catalog.abs({process})"))),
+            Place::Table { named: false } => splices.push(own(format!("pg_catalog.abs({process}) AS {NAME}"))),
+            Place::Blocked => {
+                let [_, comma, _] = marks[..] else { return None };
+                one_argument(start, open, comma, splices);
+                let each = server_process("process");
+                splices.push(Splice::before(start, comma + 1, format!("ARRAY(SELECT {each} FROM pg_catalog.unnest((")));
+                splices.push(Splice::behind(start, close, ")::pg_catalog.int4[]) AS process)".to_owned()));
+            }
+            Place::Blocking { name } => {
+                if marks.len() != 2 {
+                    return None;
+                }
+                let each = format!("coalesce({}, process)", looked_up("process"));
+                let front = format!("(SELECT ARRAY(SELECT {each} FROM pg_catalog.unnest(");
+                splices.push(Splice::before(start, start, front));
+                one_argument(start, open, close, splices);
+                splices.push(Splice::behind(start, close + 1, format!(") AS process) AS {name})")));
+            }
+        }
+        Some(())
+    }
+}
+
+/// An argument between two places is read as the server process that the client has now whose id it is.
+fn one_argument(call: usize, open: usize, close: usize, splices: &mut Vec<Splice>) {
+    let front = format!("(SELECT {} FROM (SELECT (", server_process("process"));
+    splices.push(Splice::before(call, open + 1, front));
+    splices.push(Splice::behind(call, close, ")::pg_catalog.int4 AS process) AS poolhouse)".to_owned()));
+}
+
+/// The server process that is meant by an expression: those of clients are known by their ids.
+fn server_process(id: &str) -> String {
+    format!("coalesce(CASE WHEN {id} OPERATOR(pg_catalog.>=) {OWN_PROCESS} THEN {} END, {id})", looked_up(id))
+}
+
+/// What the setting of [`processes_setting`] has for an id.
+fn looked_up(id: &str) -> String {
+    format!(
+        "pg_catalog.jsonb_object_field_text(nullif(pg_catalog.current_setting('{PROCESSES}', true), '')\
+         ::pg_catalog.jsonb, {id}::pg_catalog.text)::pg_catalog.int4"
+    )
+}
+
+/// The bit that all process ids of our own have. No operating system that PostgreSQL runs on gives its processes such
+/// ids, so a client that has its own id terminated (`pg_terminate_backend`) hits no server process of others.
+pub const OWN_PROCESS: u32 = 0x4000_0000;
+
+/// The setting of a server connection in which it is told which server process each client has.
+const PROCESSES: &str = "poolhouse.processes";
+
+/// The query that tells a server which of its processes are lent, each with the client that has it: the ids of both lead
+/// to each other.
+pub fn processes_setting(lent: &[(u32, u32)]) -> String {
+    let mut sql = format!("SET {PROCESSES} = '{{");
+    for (at, (client, server)) in lent.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let _ = write!(sql, "{comma}\"{client}\":{server},\"{server}\":{client}");
+    }
+    sql.push_str("}'");
+    sql
 }
 
 /// Whether a text names something that knows server processes by their ids, or can be read in two ways.
@@ -113,15 +209,12 @@ fn looks_at_processes(sql: &str) -> bool {
 }
 
 /// Relations and functions with process ids in them, besides those of statistics.
-const ABOUT_PROCESSES: [&str; 9] = [
-    "pg_blocking_pids",
+const ABOUT_PROCESSES: [&str; 6] = [
     "pg_cancel_backend",
-    "pg_isolation_test_session_is_blocked",
     "pg_lock_status",
     "pg_locks",
     "pg_log_backend_memory_contexts",
     "pg_replication_slots",
-    "pg_safe_snapshot_blocking_pids",
     "pg_terminate_backend",
 ];
 
@@ -156,11 +249,19 @@ fn calls(tree: &Tree<'_>) -> BTreeMap<usize, Place> {
             "FuncCall" => Some((position(value)?, usual)),
             _ => None,
         }));
+        // What is kept for later would have to be told anew then who has which process.
+        if !matches!(kind, "DeclareCursorStmt" | "PrepareStmt" | "ExecuteStmt" | "CallStmt") {
+            found.extend(statement.walk().filter(|value| value.key() == "FuncCall").filter_map(of_others));
+        }
         for function in statement.walk().filter(|value| value.key() == "RangeFunction") {
             let named = function.get("alias").is_some();
             let lists = function.get("functions").into_iter().flat_map(TreeValue::children);
             let calls = lists.filter_map(|list| list.get("List")?.get("items")?.only()?.get("FuncCall"));
-            found.extend(calls.filter_map(position).map(|place| (place, Place::Table { named })));
+            for call in calls {
+                found.extend(position(call).map(|place| (place, Place::Table { named })));
+                // No expression can stand in their place there.
+                of_others(call).map(|(place, _)| found.remove(&place));
+            }
         }
     }
     found
@@ -182,12 +283,47 @@ fn position(call: TreeValue<'_, '_>) -> Option<usize> {
     usize::try_from(at.number()).ok()
 }
 
-/// Where the call that begins at `start` ends: behind its closing parenthesis.
-fn end_of_call(sql: &str, start: usize) -> Option<usize> {
+/// A call that asks about processes by their ids: where it begins, and how it is written anew.
+fn of_others(call: TreeValue<'_, '_>) -> Option<(usize, Place)> {
+    let name = call.get("funcname").filter(|name| is_built_in(*name))?;
+    let place = match last_part(name) {
+        "pg_isolation_test_session_is_blocked" => Place::Blocked,
+        "pg_blocking_pids" => Place::Blocking { name: "pg_blocking_pids" },
+        "pg_safe_snapshot_blocking_pids" => Place::Blocking { name: "pg_safe_snapshot_blocking_pids" },
+        _ => return None,
+    };
+    let mut arguments = call.get("args").into_iter().flat_map(TreeValue::children).filter_map(TreeValue::only);
+    let is_plain = call.get("args").is_some()
+        && !call.flag("func_variadic")
+        && arguments.all(|argument| argument.key() != "NamedArgExpr");
+    let at = call.get("location").filter(|_| is_plain)?;
+    Some((usize::try_from(at.number()).ok()?, place))
+}
+
+/// Where in a text the call that begins at `start` has its parentheses, and the commas between its arguments.
+fn marks_of_call(sql: &str, start: usize) -> Option<Vec<usize>> {
     let rest = &sql.as_bytes()[start..];
-    let mut lexer = Lexer::new(rest);
-    let closing = std::iter::from_fn(|| lexer.next()).find(|token| &rest[token.start..token.end] == b")")?;
-    Some(start + closing.end)
+    let (mut lexer, mut marks, mut depth) = (Lexer::new(rest), Vec::new(), 0);
+    while let Some(token) = lexer.next() {
+        match &rest[token.start..token.end] {
+            b"(" | b"[" => {
+                if depth == 0 {
+                    marks.push(start + token.start);
+                }
+                depth += 1;
+            }
+            b"," if depth == 1 => marks.push(start + token.start),
+            b")" | b"]" => {
+                depth -= 1;
+                if depth == 0 {
+                    marks.push(start + token.start);
+                    return Some(marks);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -252,6 +388,60 @@ mod tests {
         ] {
             assert_eq!(edited(sql), None, "{sql}");
         }
+    }
+
+    /// What stands around the client's own text, with the innermost in order.
+    #[test]
+    fn ids_of_clients_are_looked_up() {
+        let (sql, id) = ("SELECT pg_blocking_pids($1), f(a)", "process");
+        let looked = looked_up(id);
+        let meant = server_process(id);
+        let expected = format!(
+            "SELECT (SELECT ARRAY(SELECT coalesce({looked}, process) FROM pg_catalog.unnest(pg_blocking_pids(\
+             (SELECT {meant} FROM (SELECT ($1)::pg_catalog.int4 AS process) AS poolhouse)\
+             )) AS process) AS pg_blocking_pids), f(a)"
+        );
+        assert_eq!(edited(sql).unwrap(), expected);
+        let blocked = edited("SELECT pg_catalog.pg_isolation_test_session_is_blocked($1, '{1,2}')").unwrap();
+        let expected = format!(
+            "SELECT pg_catalog.pg_isolation_test_session_is_blocked((SELECT {meant} FROM (SELECT ($1)::pg_catalog.int4 \
+             AS process) AS poolhouse),ARRAY(SELECT {meant} FROM pg_catalog.unnest(( '{{1,2}}')::pg_catalog.int4[]) AS \
+             process))"
+        );
+        assert_eq!(blocked, expected);
+        for sql in [
+            "SELECT pg_blocking_pids(pg_backend_pid())",
+            "SELECT pg_blocking_pids((pg_blocking_pids(1))[1]), pg_safe_snapshot_blocking_pids(f(1, 2))",
+            "SELECT * FROM unnest(pg_blocking_pids(1)) AS p WHERE p <> pg_backend_pid()",
+            "EXPLAIN SELECT pg_isolation_test_session_is_blocked(f(1, 2), ARRAY[1, pg_backend_pid()])",
+        ] {
+            let edited = edited(sql).unwrap();
+            assert!(parser::parse(&edited, Strings::Standard).is_ok(), "{edited}");
+            assert!(!edited.contains("pg_backend_pid()"), "{edited}");
+        }
+        for sql in [
+            "SELECT * FROM pg_blocking_pids(1)",
+            "SELECT mine.pg_blocking_pids(1)",
+            "SELECT pg_blocking_pids()",
+            "SELECT pg_blocking_pids(1, 2)",
+            "SELECT pg_blocking_pids(a => 1)",
+            "SELECT pg_isolation_test_session_is_blocked(1)",
+            "SELECT pid, pg_blocking_pids(pid) FROM pg_stat_activity",
+            "PREPARE p AS SELECT pg_blocking_pids(1)",
+            "CREATE VIEW v AS SELECT pg_blocking_pids(1)",
+        ] {
+            assert_eq!(edited(sql), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_told_both_ways() {
+        assert_eq!(processes_setting(&[]), "SET poolhouse.processes = '{}'");
+        let both = processes_setting(&[(1 << 30 | 1, 7), (1 << 30 | 2, 8)]);
+        assert_eq!(
+            both,
+            "SET poolhouse.processes = '{\"1073741825\":7,\"7\":1073741825,\"1073741826\":8,\"8\":1073741826}'"
+        );
     }
 
     /// For every character of the client's text that was kept: its position in the edited text leads back.
