@@ -53,6 +53,10 @@ missing_of_apps() {
     has_file /usr/share/java/postgresql.jar || echo libpostgresql-jdbc-java
     has go || echo golang-go
     has_file /usr/share/gocode/src/github.com/lib/pq || echo golang-github-lib-pq-dev
+    has_file /usr/share/gocode/src/github.com/jackc/pgx || echo golang-github-jackc-pgx-v4-dev
+    has_file /usr/lib/*/odbc/psqlodbcw.so || echo odbc-postgresql
+    has pkg-config || echo pkg-config
+    has_libpq_headers || echo libpq-dev
     php -r 'exit(extension_loaded("pdo_pgsql") ? 0 : 1);' 2>/dev/null || echo php-cli php-pgsql
     perl -MDBD::Pg -e 1 2>/dev/null || echo libdbd-pg-perl
     ruby -e 'require "active_record"; require "pg"' 2>/dev/null || echo ruby ruby-activerecord ruby-pg

@@ -50,6 +50,7 @@ class Node:
             "port": self.port,
             "unix_socket_directories": self.home,
             "fsync": "off",
+            "wal_level": "logical",
             "max_connections": self.connections,
             "max_prepared_transactions": 10,
             "log_line_prefix": "",

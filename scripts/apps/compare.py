@@ -3,7 +3,7 @@
 Each tool has a program in its own language (programs/), which does with it what applications do and prints one line
 `what: came out` for each step. It runs twice directly, in a database of its own each time; steps that come out different
 are not compared. Then it runs through Poolhouse, beside noise in the same pool: in front of the primary alone ("pooled"),
-and with a replica that takes the reads ("split").
+with a replica that takes the reads ("split"), and so that blocks are on the replica until they write ("roaming").
 
 Exit code 0 when all that differs is named in known.txt; 1 when there is more, or when a difference that is said to be
 there always is not.
@@ -33,7 +33,7 @@ NEIGHBOURS = 3
 PROGRAM_SECONDS_MAX = 180
 # The line that says how a program ended.
 END = "(end)"
-MODES = ("pooled", "split")
+MODES = ("pooled", "split", "roaming")
 
 
 class Poolhouse:
@@ -63,6 +63,7 @@ user = "postgres"
 [clusters.main.routing]
 reads = "replica"
 consistency = "global"
+transactions = "{"read-until-write" if mode == "roaming" else "primary"}"
 [databases."*"]
 cluster = "main"
 """
@@ -166,9 +167,9 @@ class Stage:
         self.cluster = stack.enter_context(nodes.Cluster(home, 1, CONNECTIONS))
         self.cluster.primary.run("CREATE ROLE app LOGIN CREATEDB", "CREATE ROLE web_anon NOLOGIN", "GRANT web_anon TO app")
         self.ports = {"direct": self.cluster.primary.port}
-        upstream = {"pooled": [self.cluster.primary], "split": self.cluster.nodes}
         for mode in options.mode:
-            pooler = Poolhouse(options.home / "logs", mode, upstream[mode], options)
+            upstream = [self.cluster.primary] if mode == "pooled" else self.cluster.nodes
+            pooler = Poolhouse(options.home / "logs", mode, upstream, options)
             self.ports[mode] = stack.enter_context(pooler).port
 
     def run(self, tool, mode, name):
@@ -193,9 +194,9 @@ def read_known():
             continue
         named, _, reason = line.partition(" | ")
         tool, mode, how, step = named.split(" ", 3)
-        if how not in ("always", "sometimes") or mode not in (*MODES, "both") or not reason:
+        if how not in ("always", "sometimes") or mode not in (*MODES, "all") or not reason:
             raise SystemExit(f"known.txt: no word on where or when {tool}'s {step!r} differs, or why")
-        for each in MODES if mode == "both" else (mode,):
+        for each in MODES if mode == "all" else (mode,):
             known[tool, each, step] = how == "always"
     return known
 

@@ -34,6 +34,16 @@ class Tool:
 
 
 class Python(Tool):
+    """With an expression that is true where all is there that is no package of Python's."""
+
+    def __init__(self, name, file, probe="True", without=""):
+        super().__init__(name, file)
+        self.probe, self.without = probe, without
+
+    def lacks(self, home):
+        there = succeeds(home / "venv/bin/python", "-c", f"assert {self.probe}")
+        return "" if there else self.without
+
     def command(self, home):
         return [home / "venv/bin/python", self.file]
 
@@ -139,16 +149,22 @@ TOOLS = {
     tool.name: tool
     for tool in [
         Python("habits", "habits_app.py"),
+        Python("oddities", "oddities_app.py"),
         Python("psycopg", "psycopg_app.py"),
         Python("sqlalchemy", "sqlalchemy_app.py"),
         Python("django", "django_app.py"),
+        Python("queues", "queues_app.py"),
+        Python("orms", "orms_app.py"),
+        Python("odbc", "odbc_app.py", "'PostgreSQL Unicode' in __import__('pyodbc').drivers()", "there is no psqlODBC"),
         Script("activerecord", "activerecord_app.rb", "ruby", ["-e", "require 'active_record'; require 'pg'"]),
         Node("prisma", "prisma_app.mjs", "prisma-client"),
         Node("sequelize", "sequelize_app.mjs", "node_modules/sequelize"),
         Node("graphile-worker", "graphile_worker_app.mjs", "node_modules/graphile-worker"),
         Node("pg-boss", "pg_boss_app.mjs", "node_modules/pg-boss"),
         Java("pgjdbc", "Pgjdbc.java"),
-        Go("lib-pq", "libpq.go", "github.com/lib/pq"),
+        Go("lib-pq", "lib_pq.go", "github.com/lib/pq"),
+        Go("pgx", "pgx.go", "github.com/jackc/pgx/v4"),
+        C("libpq", "libpq.c", "cc", "libpq"),
         Script("pdo", "pdo_app.php", "php", ["-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);"]),
         Script("dbd-pg", "dbdpg_app.pl", "perl", ["-MDBD::Pg", "-e", "1"]),
         Shell("pg_dump", "pg_dump_app.sh", "pg_dump"),
