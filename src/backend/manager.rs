@@ -64,6 +64,10 @@ impl Manager for ServerManager {
                 user = self.login.user, process = server.process(), "opened a server connection"),
             Err(error) => {
                 self.logins.fail(self.node, error, Instant::now());
+                if error.is_definite() {
+                    // Nobody is let in any more because somebody was before.
+                    self.defaults.change();
+                }
                 tracing::debug!(address = %self.login.address, database = self.login.database,
                     user = self.login.user, %error, "could not open a server connection");
             }

@@ -282,6 +282,8 @@ impl Cluster {
     pub fn vacate(&self, database: &str) {
         self.censuses.vacate(database);
         self.renew(database);
+        // A login to it has to ask a server whether it is still there.
+        self.defaults.change();
     }
 
     /// New server connections for all clients of a database: those that are there are closed once nobody uses them.

@@ -526,6 +526,37 @@ fn a_database_that_only_pools_are_connected_to_can_be_dropped() {
     assert_eq!(owner.query("CREATE DATABASE f")[0].text(), "CREATE DATABASE");
 }
 
+/// How its sessions begin is known, and nobody is let in for that.
+#[test]
+fn a_database_that_is_gone_lets_nobody_in() {
+    let cluster = started();
+    cluster.node(0).query("ALTER ROLE app CREATEDB").unwrap();
+    let pooler = config(&cluster).start();
+    let login_to = |name: &str| {
+        let mut client = RawClient::connect(pooler.port());
+        client.send(&startup(0x30000, &[("user", "app"), ("database", name)]));
+        let last = client.finish_login("app", "").pop().unwrap();
+        if last.tag == b'E' { Err(last.sqlstate()) } else { Ok(client) }
+    };
+    let mut owner = login(pooler.port());
+    owner.query("CREATE DATABASE d");
+    for (name, sql) in [("d", "ALTER DATABASE d RENAME TO e"), ("e", "DROP DATABASE e")] {
+        for _ in 0..2 {
+            assert_eq!(login_to(name).unwrap().value("SELECT 1").as_deref(), Some("1"));
+        }
+        assert_eq!(error(&mut owner, sql), None);
+        assert_eq!(login_to(name).err().as_deref(), Some("3D000"), "{sql}");
+    }
+
+    // When it was done elsewhere, once a server has said so.
+    cluster.node(0).query("CREATE DATABASE f").unwrap();
+    let mut idle = login_to("f").unwrap();
+    assert_eq!(idle.value("SELECT 1").as_deref(), Some("1"));
+    cluster.node(0).query("DROP DATABASE f WITH (FORCE)").unwrap();
+    assert_eq!(error(&mut idle, "SELECT 1").as_deref(), Some("3D000"));
+    assert_eq!(login_to("f").err().as_deref(), Some("3D000"));
+}
+
 #[test]
 fn statements_have_a_limit() {
     let cluster = started();
