@@ -6,6 +6,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
+use zeroize::Zeroizing;
 
 use super::{Canceler, Greeting, Server, ServerLogin};
 use crate::{
@@ -200,7 +201,8 @@ impl LoginWire {
     }
 
     async fn answer(&mut self, body: &[u8]) -> Result<(), ConnectError> {
-        let mut out = Vec::new();
+        // Large enough at once, so that no part is left behind.
+        let mut out = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + body.len()));
         request::password(body, &mut out);
         Ok(self.stream.write_all(&out).await?)
     }
@@ -228,7 +230,7 @@ async fn authenticate(login: &ServerLogin, wire: &mut LoginWire) -> Result<(), C
                 let credential = login.credential.load();
                 let password = credential.cleartext_answer();
                 let password = password.ok_or(ConnectError::NoCredential("a password in clear text"))?;
-                wire.answer(&[password.as_bytes(), b"\0"].concat()).await?;
+                wire.answer(&Zeroizing::new([password.as_bytes(), b"\0"].concat())).await?;
             }
             Authentication::Md5 { salt } => {
                 let answer = login.credential.load().md5_answer(&login.user, salt);

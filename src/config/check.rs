@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use toml::de::DeValue;
+use zeroize::Zeroizing;
 
 use super::{
     Database, Listener, Loaded, Log, Mistake, Mistakes, Overrides, PoolOverride, Pooling, Settings, address, admin,
@@ -303,7 +304,7 @@ fn users_file(item: &Item<'_>, outside: &Outside<'_>, findings: &mut Findings) -
     let Some(name) = item.text(findings) else { return Vec::new() };
     let path = outside.directory.join(name);
     let text = match (outside.read)(&path) {
-        Ok(text) => text,
+        Ok(text) => Zeroizing::new(text),
         Err(why) => {
             let mend = "relative paths start at the folder of the config file";
             findings.mistake(&item.place, format!("the file {} {why}", path.display()), mend);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use toml::de::DeValue;
+use zeroize::Zeroizing;
 
 use super::{
     mistake::{Findings, Place, Wrong},
@@ -313,7 +314,7 @@ fn unfit(text: &str) -> Option<Wrong> {
 
 /// What stands for a secret, made one.
 pub(super) fn secret(text: &str, outside: &Outside<'_>) -> Result<Secret, Wrong> {
-    fetch(text, outside).and_then(|text| parse_secret(&text))
+    fetch(text, outside).and_then(|text| parse_secret(&Zeroizing::new(text)))
 }
 
 fn fetch(text: &str, outside: &Outside<'_>) -> Result<String, Wrong> {
@@ -329,6 +330,7 @@ fn fetch(text: &str, outside: &Outside<'_>) -> Result<String, Wrong> {
             "relative paths start at the folder of the config file",
         )
     })?;
+    let content = Zeroizing::new(content);
     let line = content.strip_suffix('\n').unwrap_or(&content);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }

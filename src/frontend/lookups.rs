@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::{
     errors::{self, AcquireError, ErrorWords},
@@ -216,9 +217,10 @@ fn secret_of(user: &str, mut rows: Vec<Vec<Option<String>>>) -> Result<Option<Se
         (None, _) => Ok(None),
         (Some(row), 1) if columns >= 2 => {
             let mut values = row.into_iter();
-            let (name, secret) = (values.next().flatten(), values.next().flatten().unwrap_or_default());
+            let (name, secret) = (values.next().flatten(), values.next().flatten());
+            let secret = Zeroizing::new(secret.unwrap_or_default());
             // What begins like a verifier and is none is nobody's password either.
-            let secret = Secret::parse(&secret).unwrap_or(Secret::Scram(secret));
+            let secret = Secret::parse(&secret).unwrap_or_else(|_| Secret::Scram(secret.to_string()));
             Ok((name.as_deref() == Some(user)).then_some(secret))
         }
         (Some(_), rows) => Err(LookupError::Shape { rows, columns }),

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
 use super::{
     Error, Secret, md5,
     scram::{ClientExchange, ScramKey},
 };
 
-/// What is known to log in to a server with. Never printed.
+/// What is known to log in to a server with. Never printed, and overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub enum Credential {
     /// Only a server that trusts lets this in.
@@ -51,9 +53,20 @@ impl Credential {
     /// # Errors
     /// [`Error::NothingToProve`] when there is neither.
     pub fn scram_exchange(&self, client_nonce: [u8; 18]) -> Result<ClientExchange, Error> {
-        ClientExchange::new(self.clone(), client_nonce)
+        ClientExchange::new(self, client_nonce)
     }
 }
+
+impl Drop for Credential {
+    fn drop(&mut self) {
+        if let Credential::ScramKeys { client_key, server_key, .. } = self {
+            client_key.zeroize();
+            server_key.zeroize();
+        }
+    }
+}
+
+impl ZeroizeOnDrop for Credential {}
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,6 +103,15 @@ mod tests {
             ];
             assert_eq!(can, expected, "{credential:?}");
         }
+    }
+
+    #[test]
+    fn what_opens_servers_is_overwritten_when_it_is_dropped() {
+        fn is_overwritten<T: ZeroizeOnDrop>() {}
+        is_overwritten::<Secret>();
+        is_overwritten::<Credential>();
+        is_overwritten::<crate::auth::scram::Verifier>();
+        is_overwritten::<ClientExchange>();
     }
 
     #[test]

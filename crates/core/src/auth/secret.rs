@@ -3,9 +3,11 @@
 
 use std::fmt;
 
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
 use super::scram::Verifier;
 
-/// A password, or what is stored in its place. Never printed.
+/// A password, or what is stored in its place. Never printed, and overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     /// The password itself.
@@ -54,6 +56,15 @@ impl Secret {
         }
     }
 }
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let (Secret::Plain(text) | Secret::Md5(text) | Secret::Scram(text)) = self;
+        text.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

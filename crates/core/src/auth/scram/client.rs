@@ -2,6 +2,7 @@
 //! Checks the server in return: one that does not know the verifier cannot sign.
 
 use subtle::ConstantTimeEq;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{
     ITERATIONS_MAX, SERVER_MESSAGE_BYTES_MAX, ScramKey,
@@ -22,24 +23,30 @@ pub struct ClientExchange {
 }
 
 enum Prover {
-    Password(Vec<u8>),
-    Keys { client_key: ScramKey, server_key: ScramKey, salt: Vec<u8>, iterations: u32 },
+    Password(Zeroizing<Vec<u8>>),
+    Keys { client_key: Zeroizing<ScramKey>, server_key: Zeroizing<ScramKey>, salt: Vec<u8>, iterations: u32 },
 }
+
+/// All that it holds of the credential is.
+impl ZeroizeOnDrop for ClientExchange {}
 
 impl ClientExchange {
     /// `client_nonce` must be random and never used before: it keeps a server's signature from being played again.
     ///
     /// # Errors
     /// [`Error::NothingToProve`] when the credential is neither a password nor keys.
-    pub fn new(credential: Credential, client_nonce: [u8; 18]) -> Result<ClientExchange, Error> {
+    pub fn new(credential: &Credential, client_nonce: [u8; 18]) -> Result<ClientExchange, Error> {
         let prover = match credential {
             Credential::Secret(secret) => {
                 let password = secret.password().ok_or(Error::NothingToProve)?;
-                Prover::Password(saslprep(password.as_bytes()).into_owned())
+                Prover::Password(Zeroizing::new(saslprep(password.as_bytes()).into_owned()))
             }
-            Credential::ScramKeys { client_key, server_key, salt, iterations } => {
-                Prover::Keys { client_key, server_key, salt, iterations }
-            }
+            Credential::ScramKeys { client_key, server_key, salt, iterations } => Prover::Keys {
+                client_key: Zeroizing::new(*client_key),
+                server_key: Zeroizing::new(*server_key),
+                salt: salt.clone(),
+                iterations: *iterations,
+            },
             Credential::None => return Err(Error::NothingToProve),
         };
         let nonce = encode(&client_nonce);
@@ -83,7 +90,7 @@ impl ClientExchange {
         let without_proof = [b"c=", encode(GS2_HEADER.as_bytes()).as_bytes(), b",r=", offer.nonce].concat();
         let auth_message: [&[u8]; 5] = [self.first_bare.as_bytes(), b",", server_first, b",", &without_proof];
         let proof = xor(&client_key, &hmac(&stored_key(&client_key), &auth_message));
-        let server_signature = hmac(&server_key, &auth_message);
+        let server_signature = hmac(&*server_key, &auth_message);
         let client_final = [without_proof.as_slice(), b",p=", encode(&proof).as_bytes()].concat();
         Ok((ClientExpectFinal { server_signature }, client_final))
     }
@@ -91,11 +98,11 @@ impl ClientExchange {
 
 impl Prover {
     /// ClientKey and ServerKey.
-    fn keys(self, offer: &ServerFirst<'_>) -> Result<(ScramKey, ScramKey), Error> {
+    fn keys(self, offer: &ServerFirst<'_>) -> Result<(Zeroizing<ScramKey>, Zeroizing<ScramKey>), Error> {
         match self {
             Prover::Password(password) => {
                 let salted = salted_password(&password, &offer.salt, offer.iterations);
-                Ok((client_key(&salted), server_key(&salted)))
+                Ok((Zeroizing::new(client_key(&salted)), Zeroizing::new(server_key(&salted))))
             }
             Prover::Keys { client_key, server_key, salt, iterations } => {
                 if salt != offer.salt || iterations != offer.iterations {
@@ -170,7 +177,7 @@ mod tests {
 
     fn exchange() -> ClientExchange {
         ClientExchange {
-            prover: Prover::Password(b"pencil".to_vec()),
+            prover: Prover::Password(b"pencil".to_vec().into()),
             nonce: "rOprNGfwEbeRWgbNEkqO".to_owned(),
             first_bare: "n=user,r=rOprNGfwEbeRWgbNEkqO".to_owned(),
         }

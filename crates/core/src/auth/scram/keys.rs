@@ -2,6 +2,7 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, Zeroizing};
 
 /// The output of SHA-256; every key, proof and signature of SCRAM-SHA-256 is one.
 pub type ScramKey = [u8; 32];
@@ -16,7 +17,7 @@ pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> ScramKey {
 }
 
 /// `Hi`: PBKDF2 with one block. Half a microsecond for each iteration.
-pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> ScramKey {
+pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<ScramKey> {
     // Keyed once and copied: keying costs as much as the round itself.
     let keyed = keyed(password);
     let round = |parts: &[&[u8]]| -> ScramKey {
@@ -25,11 +26,12 @@ pub(super) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> 
         mac.finalize().into_bytes().into()
     };
     let mut last = round(&[salt, &1_u32.to_be_bytes()]);
-    let mut sum = last;
+    let mut sum = Zeroizing::new(last);
     for _ in 1..iterations {
         last = round(&[&last]);
-        sum = xor(&sum, &last);
+        *sum = xor(&sum, &last);
     }
+    last.zeroize();
     sum
 }
 

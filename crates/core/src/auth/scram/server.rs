@@ -6,6 +6,7 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::{
     CLIENT_MESSAGE_BYTES_MAX, ScramKey, Verifier,
@@ -83,7 +84,7 @@ impl ServerExpectFinal {
         }
 
         let auth_message: [&[u8]; 2] = [&self.transcript, answer.without_proof];
-        let client_key = xor(&answer.proof, &hmac(&self.verifier.stored_key, &auth_message));
+        let client_key = Zeroizing::new(xor(&answer.proof, &hmac(&self.verifier.stored_key, &auth_message)));
         let fits: bool = stored_key(&client_key).ct_eq(&self.verifier.stored_key).into();
         if !fits || self.verifier.is_mock {
             return Err(Error::WrongProof);
@@ -99,7 +100,7 @@ pub struct Proven {
     /// The data of AuthenticationSASLFinal: proves to the client that we knew its verifier.
     pub server_final: Vec<u8>,
     /// Logs in as the client wherever the same verifier is stored.
-    pub client_key: ScramKey,
+    pub client_key: Zeroizing<ScramKey>,
     verifier: Verifier,
 }
 
@@ -108,7 +109,7 @@ impl Proven {
     /// password, since its salt is our own: then use the password.
     pub fn credential(&self) -> Credential {
         Credential::ScramKeys {
-            client_key: self.client_key,
+            client_key: *self.client_key,
             server_key: self.verifier.server_key,
             salt: self.verifier.salt.clone(),
             iterations: self.verifier.iterations,
@@ -193,7 +194,8 @@ mod tests {
     #[test]
     fn a_mock_accepts_not_even_a_right_proof() {
         let salt = decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let verifier = Verifier { is_mock: true, ..Verifier::derive("pencil", &salt, 4096) };
+        let mut verifier = Verifier::derive("pencil", &salt, 4096);
+        verifier.is_mock = true;
         let exchange = ServerExchange { verifier, server_nonce: rfc_7677::SERVER_NONCE.to_owned() };
         let (exchange, _) = exchange.first(rfc_7677::CLIENT_FIRST).unwrap();
         assert_eq!(exchange.last(rfc_7677::CLIENT_FINAL).unwrap_err(), Error::WrongProof);

@@ -37,7 +37,7 @@ fn quick_verifier() -> Verifier {
 
 /// A whole exchange; the server's view of it, and the client's.
 fn exchange(verifier: Verifier, credential: Credential) -> Result<Proven, Error> {
-    let client = ClientExchange::new(credential, CLIENT_NONCE)?;
+    let client = ClientExchange::new(&credential, CLIENT_NONCE)?;
     let (server, server_first) = ServerExchange::new(verifier, SERVER_NONCE).first(&client.first())?;
     let (client, client_final) = client.respond(&server_first)?;
     let proven = server.last(&client_final)?;
@@ -152,7 +152,7 @@ fn first_messages_are_checked() {
 
 #[test]
 fn a_recorded_proof_is_worth_nothing_in_another_exchange() {
-    let client = ClientExchange::new(password("sesame"), CLIENT_NONCE).unwrap();
+    let client = ClientExchange::new(&password("sesame"), CLIENT_NONCE).unwrap();
     let (first, server) = (client.first(), |nonce| ServerExchange::new(quick_verifier(), nonce));
     let (_, server_first) = server(SERVER_NONCE).first(&first).unwrap();
     let (_, recorded) = client.respond(&server_first).unwrap();
@@ -168,7 +168,7 @@ fn a_recorded_proof_is_worth_nothing_in_another_exchange() {
 
 /// The last message of a good exchange whose first began with `header`.
 fn last_message(header: &str) -> (ServerExpectFinal, String) {
-    let client = ClientExchange::new(password("sesame"), CLIENT_NONCE).unwrap();
+    let client = ClientExchange::new(&password("sesame"), CLIENT_NONCE).unwrap();
     let first = String::from_utf8(client.first()).unwrap().replacen("n,,", header, 1);
     let (server, server_first) = ServerExchange::new(quick_verifier(), SERVER_NONCE).first(first.as_bytes()).unwrap();
     let (_, last) = client.respond(&server_first).unwrap();
@@ -254,7 +254,7 @@ proptest! {
             passed
         };
         let result = (|| {
-            let client = ClientExchange::new(password("sesame"), CLIENT_NONCE)?;
+            let client = ClientExchange::new(&password("sesame"), CLIENT_NONCE)?;
             let first = pass(0, client.first());
             let (server, server_first) = ServerExchange::new(quick_verifier(), SERVER_NONCE).first(&first)?;
             let (client, client_final) = client.respond(&limit_iterations(pass(1, server_first)))?;
@@ -269,7 +269,7 @@ proptest! {
         let _ = ServerExchange::new(quick_verifier(), SERVER_NONCE).first(&bytes);
         let (server, _) = last_message("n,,");
         prop_assert!(server.last(&bytes).is_err());
-        let client = || ClientExchange::new(password("sesame"), CLIENT_NONCE).unwrap();
+        let client = || ClientExchange::new(&password("sesame"), CLIENT_NONCE).unwrap();
         prop_assert!(client().respond(&bytes).is_err());
         let _ = Verifier::parse(&String::from_utf8_lossy(&bytes));
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
 use super::{
     ITERATIONS_DEFAULT, SALT_BYTES, ScramKey,
     attributes::{decode, decode_key, decode_number},
@@ -19,6 +21,16 @@ pub struct Verifier {
     /// A made-up one, which accepts no proof.
     pub(super) is_mock: bool,
 }
+
+/// With the server's key one could pretend to be the server.
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.stored_key.zeroize();
+        self.server_key.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Verifier {}
 
 /// The text is not a stored verifier. Does not say where, lest it repeats a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
