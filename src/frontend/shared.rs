@@ -21,7 +21,7 @@ use crate::{
     clients::{LeaveOrder, Registry},
     databases::{ConfiguredDatabase, DatabaseSettings, Databases, Gates, NewTarget, Target},
     metrics::Accounts,
-    net::{Admission, Crowd, Tcp},
+    net::{Admission, Crowd, Tcp, WrongGuesses},
 };
 use poolhouse_core::{
     auth::{self, LookedUp, LookupKey},
@@ -84,6 +84,7 @@ pub struct Frontend {
     pub gates: Gates,
     /// Connections that have not proved yet who they are. They take none of the clients' places.
     pub strangers: Arc<Admission>,
+    pub wrong_guesses: WrongGuesses,
     pub registry: Arc<Registry>,
     statements: Arc<session::Statements>,
     pub accounts: Accounts,
@@ -102,6 +103,7 @@ impl Frontend {
             visitors,
             gates: Gates::default(),
             strangers: Arc::default(),
+            wrong_guesses: WrongGuesses::default(),
             registry: Arc::default(),
             statements: Arc::default(),
             accounts: Accounts::default(),

@@ -24,7 +24,7 @@ pub struct Crowd {
 
 /// What counts as one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Origin {
+pub(super) enum Origin {
     /// A Unix socket, or loopback: all clients of a sidecar come from there, so it has no limit of its own.
     ThisMachine,
     /// Whoever has one IPv6 address has all that begin with the same 64 bits.
@@ -32,7 +32,7 @@ enum Origin {
 }
 
 impl Origin {
-    fn of(peer: Option<IpAddr>) -> Origin {
+    pub(super) fn of(peer: Option<IpAddr>) -> Origin {
         match peer.map(|peer| peer.to_canonical()) {
             None => Origin::ThisMachine,
             Some(peer) if peer.is_loopback() => Origin::ThisMachine,

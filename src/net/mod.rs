@@ -5,9 +5,11 @@ pub mod admission;
 pub mod listener;
 pub mod stream;
 pub mod tcp;
+pub mod wrong_guesses;
 
 pub use address::{Address, Listen};
 pub use admission::{Admission, Admitted, Crowd};
 pub use listener::Listener;
 pub use stream::{Ends, Stream};
 pub use tcp::Tcp;
+pub use wrong_guesses::WrongGuesses;

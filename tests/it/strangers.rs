@@ -1,6 +1,10 @@
 //! Those who have not proved who they are: they take nobody's place, forge nothing, and fill no log.
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 
@@ -197,9 +201,16 @@ fn wrong_logins_do_not_fill_the_log() {
     let pooler = config(&cluster).set("auth.method", "'md5'").start();
     let mut real = login(pooler.port());
     real.query("SELECT * FROM nowhere");
-    for _ in 0..1_100 {
-        assert_eq!(refused(pooler.port(), "app", "wrong").as_deref(), Some("28P01"));
-    }
+    // Each of those that come late waits for a second.
+    thread::scope(|scope| {
+        for _ in 0..220 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(refused(pooler.port(), "app", "wrong").as_deref(), Some("28P01"));
+                }
+            });
+        }
+    });
     let told = || pooler.log().iter().filter(|line| line.contains("refused a client")).count();
     wait_until("the rest is added up", PATIENCE, || pooler.logs("refused more clients like those before"));
     // Twenty in ten seconds, however long it took.
@@ -208,6 +219,30 @@ fn wrong_logins_do_not_fill_the_log() {
     assert!(told() + more <= 1_100 && more > 0, "{} {more}", told());
     let errors = column(&mut console(&pooler), "SHOW ERRORS WHERE code = '42P01'", "code");
     assert_eq!(errors.len(), 1, "what clients met is not forgotten for it");
+}
+
+#[test]
+fn whoever_guesses_waits_longer_each_time_and_nobody_else_does() {
+    let cluster = started();
+    let pooler = config(&cluster).set("auth.method", "'md5'").start();
+    let guess = |user| {
+        let begun = Instant::now();
+        assert_eq!(refused(pooler.port(), user, "wrong").as_deref(), Some("28P01"));
+        begun.elapsed()
+    };
+    // Whether there is such a user does not matter.
+    for user in ["app", "nobody"] {
+        let slow = (0..100).find(|_| guess(user) >= Duration::from_millis(600));
+        assert!(slow.is_some(), "{user}");
+    }
+    thread::scope(|scope| {
+        let guesses = ["app", "nobody"].map(|user| scope.spawn(move || guess(user)));
+        // From the same address.
+        assert_eq!(login(pooler.port()).value("SELECT 1").as_deref(), Some("1"));
+        for guess in guesses {
+            guess.join().unwrap();
+        }
+    });
 }
 
 /// A statement that is on its way when the client is told to go does not cost the client the reason.
@@ -279,6 +314,6 @@ fn a_stranger_has_so_much_time() {
         assert_eq!(told.last().unwrap().sqlstate(), "57014", "{}", said.len());
     }
     let mut client = login(pooler.port());
-    std::thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1));
     assert_eq!(client.value("SELECT 1").as_deref(), Some("1"), "who is known has none");
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -120,13 +120,15 @@ async fn refuse(mut stream: Stream, refusal: LoginRefusal, stranger: Option<Admi
             None => tracing::info!(client = peer, reason = %words, "refused a client"),
         }
     }
-    let stranger = stranger.unwrap_or_else(|| {
-        let peer = stream.ends().peer.map(|peer| peer.ip());
-        frontend.strangers.admit(peer, frontend.settings().logins)
-    });
+    let address = stream.ends().peer.map(|peer| peer.ip());
+    // It is counted by the code that the client sees, so an unknown user waits like a wrong password.
+    let guessed = code == SqlState::INVALID_PASSWORD.0 && stranger.is_some();
+    let pause = if guessed { frontend.wrong_guesses.note(address, Instant::now()) } else { Duration::ZERO };
+    let stranger = stranger.unwrap_or_else(|| frontend.strangers.admit(address, frontend.settings().logins));
     let mut out = Vec::new();
     words.write(true, &mut out);
     let told = async {
+        sleep(pause).await;
         // A client that does not take the reason goes without it.
         if let Ok(Ok(())) = timeout(TELL_LIMIT, stream.write_all(&out)).await {
             stream.part().await;
