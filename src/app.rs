@@ -349,6 +349,9 @@ fn live(settings: &Settings, directory: Directory, clusters: &[Arc<Cluster>]) ->
         let plain = database_settings(database, clusters, None);
         let by_user = settings.user_pools.iter().map(|(user, changes)| {
             let mut pooling = Pooling { lending: database.pool.clone(), session: database.session.clone() };
+            if let Some(of_all) = settings.user_pools.get("*") {
+                of_all.apply(&mut pooling);
+            }
             changes.apply(&mut pooling);
             (user.clone(), database_settings(database, clusters, Some(pooling)))
         });

@@ -247,9 +247,9 @@ fn auth(
         let secret = user.password.as_ref().and_then(|item| item.secret(outside, findings));
         let found = Found { in_file: users.contains_key(entry.name), looked_up: lookup.user.is_some() };
         check_user(&entry, &user, found, method, findings);
-        users.extend(secret.map(|secret| (entry.name.to_owned(), secret)));
+        users.extend(secret.filter(|_| entry.name != "*").map(|secret| (entry.name.to_owned(), secret)));
     }
-    let names_users = raw.users_file.is_some() || !pools.is_empty() || lookup.user.is_some();
+    let names_users = raw.users_file.is_some() || pools.keys().any(|name| name != "*") || lookup.user.is_some();
     warn_of_users(&users, names_users, method, findings);
     (auth::Settings { method, users, lookup }, pools)
 }
@@ -340,8 +340,15 @@ fn check_user(entry: &raw::Entry<'_>, user: &keys::User<'_>, found: Found, metho
         findings.mistake(&entry.item.place, "is a user without a name", "write it like [users.alice]");
     }
     if entry.name == "*" {
-        let what = "is a user by the very name \"*\": there is no entry for all other users";
-        findings.warning(&entry.item.place, what, "put what goes for all under [pool] or [databases.X.pool]");
+        if let Some(item) = &user.password {
+            let what = "would be the password of every user";
+            findings.mistake(
+                &item.place,
+                what,
+                "remove it: [users.\"*\".pool] is for users who have no pool of their own",
+            );
+        }
+        return;
     }
     match &user.password {
         None if is_asked_for && matches!(entry.item.value, DeValue::Table(_)) => {

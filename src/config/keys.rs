@@ -468,7 +468,7 @@ fn login_password(database: &Entry) -> Option<Password> {
 }
 
 section! {
-    /// A client's user.
+    /// A client's user. [users."*".pool] is for all users; what [users.X.pool] says of X goes over it.
     User at "users.*" {
         /// May be left out when the user is in users_file.
         password: Shape::Secret, NewSessions, Usual::Asked(

@@ -385,6 +385,8 @@ fn dangling_references() {
     wrong("[users.alice]", &["1 users.alice: user \"alice\" has no password, so nobody can log in as it"]);
     wrong("[users.alice.pool]\nsize = 1", &["1 users.alice: add `password` here, or the user to users_file"]);
     wrong("[users.\"\"]\npassword = \"x\"", &["1 users.\"\": is a user without a name"]);
+    wrong("[users.\"*\"]\npassword = \"x\"", &["2 users.\"*\".password: would be the password of every user"]);
+    assert!(right("[users.\"*\".pool]\nsize = 1\n[users.a]\npassword = \"x\"").auth.users.keys().eq(["a"]));
     wrong("[databases.app]\ndatabase = \"\"", &["2 databases.app.database: is empty"]);
     wrong("[databases.app]\ndatabase = \"a\\u0000b\"", &["2 databases.app.database: holds a NUL byte"]);
 }

@@ -40,14 +40,14 @@ pub struct Databases {
 #[derive(Debug)]
 pub struct ConfiguredDatabase {
     pub settings: DatabaseSettings,
-    /// What is different for some users.
+    /// What is different for some users, and under `"*"` for all others.
     pub by_user: BTreeMap<String, DatabaseSettings>,
 }
 
 impl ConfiguredDatabase {
     /// What holds for a user.
     pub fn settings_of(&self, user: &str) -> &DatabaseSettings {
-        self.by_user.get(user).unwrap_or(&self.settings)
+        self.by_user.get(user).or_else(|| self.by_user.get("*")).unwrap_or(&self.settings)
     }
 }
 

@@ -186,3 +186,20 @@ fn a_server_that_hangs_or_says_no_is_told_of_in_time_and_keeps_nobody_else() {
     locker.query("ROLLBACK");
     wait_until("it is well again", PATIENCE, || refusal(pooler.port(), "postgres", "ann", "first").is_none());
 }
+
+#[test]
+fn a_pool_for_every_user_counts_for_those_who_are_looked_up() {
+    let cluster = users();
+    let config = asking(&cluster).set("users.'*'.pool.mode", "'session'").set("users.bob.pool.mode", "'statement'");
+    let pooler = config.start();
+    let kept = |user, password| {
+        let mut client = RawClient::login(pooler.port(), "postgres", user, password);
+        client.query("BEGIN").iter().find(|message| message.tag == b'E').map(|error| error.sqlstate())
+    };
+    // Statement mode refuses transaction blocks.
+    assert_eq!(kept("ann", "first"), None);
+    assert!(kept("bob", "other").is_some());
+    let mut ann = RawClient::login(pooler.port(), "postgres", "ann", "first");
+    // In session mode the process id is the server's.
+    assert_eq!(ann.server_process(), Some(ann.process().to_string()));
+}
