@@ -27,7 +27,8 @@ import nodes  # noqa: E402
 import servers  # noqa: E402
 import tools  # noqa: E402
 
-CONNECTIONS = 200
+# Of each server; a pooler takes at most 90 of them, and keeps those of a database for a while.
+CONNECTIONS = 400
 POOL_SIZE = 6
 NEIGHBOURS = 3
 PROGRAM_SECONDS_MAX = 180
@@ -182,6 +183,7 @@ class Stage:
         with noise(port, database, tool.user, neighbours, log.with_suffix(".noise")):
             began = time.monotonic()
             steps = run_program(tool, port, database, self.options, log)
+        self.cluster.primary.run(f"DROP DATABASE {database} WITH (FORCE)")
         print(f"{tool.name}: {name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
         return steps
 
