@@ -203,3 +203,16 @@ fn a_pool_for_every_user_counts_for_those_who_are_looked_up() {
     // In session mode the process id is the server's.
     assert_eq!(ann.server_process(), Some(ann.process().to_string()));
 }
+
+#[test]
+fn operators_are_looked_up_where_it_is_said() {
+    let cluster = users();
+    let pooler = asking(&cluster).set("admin.users", "['ann']").start();
+    let mut console = RawClient::login(pooler.port(), "pgbouncer", "ann", "first");
+    // The look-up's own pool is shown like any other.
+    let pools = console.query("SHOW POOLS");
+    let is_asker = |row: &Vec<Option<String>>| row[1].as_deref() == Some("asker");
+    assert!(pools.iter().filter(|message| message.tag == b'D').map(|row| row.values()).any(|row| is_asker(&row)));
+    assert_eq!(refusal(pooler.port(), "pgbouncer", "ann", "wrong").unwrap().0, "28P01");
+    assert_eq!(refusal(pooler.port(), "pgbouncer", "bob", "other").unwrap().0, "28000", "no operator");
+}
