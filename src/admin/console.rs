@@ -286,7 +286,7 @@ fn violation(what: &str) -> VisitEnd {
 /// Waits for a command, unless the client cancels that or leaves. What it has ordered stands.
 async fn until_left_or_canceled(
     slot: &Slot,
-    stream: &Stream,
+    stream: &mut Stream,
     acting: impl Future<Output = Result<Vec<String>, Report>>,
 ) -> Result<Result<Vec<String>, Report>, VisitEnd> {
     slot.enter_queue(std::time::Instant::now());

@@ -8,16 +8,19 @@ use tokio::{
 };
 
 use super::Canceler;
-use crate::net::{Stream, Tcp};
+use crate::net::{Attempt, Stream, Tcp};
 use poolhouse_core::wire::startup;
 
 /// Sends a CancelRequest and waits until the server has closed the connection: from then on the signal is delivered,
 /// and what the connection runs later is safe from it. Errors are silent, as the protocol has no answer to this
 /// request.
 pub async fn cancel(canceler: &Canceler, limit: Duration) {
-    let Canceler { address, key, .. } = canceler;
+    let Canceler { address, key, tls, .. } = canceler;
     let request = async {
-        let mut stream = Stream::connect(address, Tcp::TO_SERVERS).await?;
+        let mut stream = match tls {
+            Some(tls) => tls.connect(address, Tcp::TO_SERVERS, Attempt::Tls { plain: false }).await?,
+            None => Stream::connect(address, Tcp::TO_SERVERS).await?,
+        };
         let mut out = Vec::new();
         startup::cancel(key, &mut out);
         stream.write_all(&out).await?;

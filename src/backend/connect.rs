@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Canceler, Greeting, Server, ServerLogin};
 use crate::{
-    net::Stream,
+    net::{Attempt, ServerTls, Stream},
     tasks::{self, Length},
 };
 use poolhouse_core::{
@@ -62,6 +62,19 @@ impl ConnectError {
     /// Whether nobody listens there.
     pub fn refused(&self) -> bool {
         matches!(self, ConnectError::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Whether a login might do that is encrypted where this one was not, or the other way round: TLS has failed, or the
+    /// server has no entry in its pg_hba.conf for such a connection.
+    fn may_lie_in_encryption(&self) -> bool {
+        match self {
+            ConnectError::Unreachable(error) => {
+                matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+            }
+            ConnectError::Refused { fields } => fields.code() == "28000",
+            ConnectError::Closed => true,
+            _ => false,
+        }
     }
 
     /// The SQLSTATE by which it is counted, and told of when it is told in our words.
@@ -120,9 +133,23 @@ pub async fn connect(login: &ServerLogin, limit: Duration) -> Result<Server, Con
     timeout(limit, log_in(login)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
 }
 
+/// With TLS and without it, as far as the mode has both (libpq's manual, "Protection Provided in Different Modes").
 async fn log_in(login: &ServerLogin) -> Result<Server, ConnectError> {
-    let stream =
-        Stream::connect(&login.address, login.tcp).await.map_err(|error| ConnectError::Unreachable(Arc::new(error)))?;
+    let tls = login.tls.load_full();
+    let (first, second) = tls.attempts(&login.address);
+    match (log_in_by(login, &tls, first).await, second) {
+        (Err(error), Some(second)) if error.may_lie_in_encryption() => {
+            let other = log_in_by(login, &tls, second).await;
+            // The first one says more, unless the second one got further.
+            other.map_err(|other| if matches!(other, ConnectError::Unreachable(_)) { error } else { other })
+        }
+        (logged_in, _) => logged_in,
+    }
+}
+
+async fn log_in_by(login: &ServerLogin, tls: &Arc<ServerTls>, attempt: Attempt) -> Result<Server, ConnectError> {
+    let stream = tls.connect(&login.address, login.tcp, attempt).await;
+    let stream = stream.map_err(|error| ConnectError::Unreachable(Arc::new(error)))?;
     let mut wire = LoginWire::new(stream);
     let mut pairs = vec![("user", login.user.as_str()), ("database", login.database.as_str())];
     pairs.extend(login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -132,7 +159,8 @@ async fn log_in(login: &ServerLogin) -> Result<Server, ConnectError> {
     authenticate(login, &mut wire).await?;
     let (state, key) = first_ready(&mut wire).await?;
     let (address, ends) = (login.address.clone(), wire.stream.ends());
-    let canceler = key.map(|key| Arc::new(Canceler { address, key, ends, since: std::time::SystemTime::now() }));
+    let tls = matches!(wire.stream, Stream::Encrypted(_)).then(|| tls.clone());
+    let canceler = key.map(|key| Arc::new(Canceler { address, tls, key, ends, since: std::time::SystemTime::now() }));
     let greeting = (wire.greeting != Greeting::default()).then(|| Arc::new(wire.greeting));
     Ok(Server {
         stream: wire.stream,
@@ -149,7 +177,8 @@ async fn log_in(login: &ServerLogin) -> Result<Server, ConnectError> {
 /// that stops, starts or recovers. Nobody is logged in. A server that does not answer within `limit` does not.
 pub async fn knock(login: &ServerLogin, limit: Duration) -> bool {
     let knocking = async {
-        let stream = Stream::connect(&login.address, login.tcp).await?;
+        let tls = login.tls.load_full();
+        let stream = tls.connect(&login.address, login.tcp, tls.attempts(&login.address).0).await?;
         let mut wire = LoginWire::new(stream);
         let mut out = Vec::new();
         startup::session(&[("user", &login.user), ("database", &login.database)], &mut out);

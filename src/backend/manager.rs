@@ -87,7 +87,7 @@ impl Manager for ServerManager {
         !server.is_fenced() && (!server.stream.has_news() || is_fit_by_its_news(server))
     }
 
-    fn retire(server: Box<Server>) {
+    fn retire(mut server: Box<Server>) {
         // A server that does not take the goodbye finds out by the end of the stream.
         let _ = server.stream.try_write(&request::TERMINATE);
     }

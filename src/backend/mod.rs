@@ -26,7 +26,7 @@ pub use manager::ServerManager;
 pub use query::QueryError;
 pub use senders::{Sender, Senders};
 
-use crate::net::{Address, Ends, Stream, Tcp};
+use crate::net::{Address, Ends, LiveTls, ServerTls, Stream, Tcp};
 use poolhouse_core::{auth::Credential, session::ServerState, wire::startup::CancelKey};
 
 /// Where and as whom to log in.
@@ -40,6 +40,7 @@ pub struct ServerLogin {
     /// Further startup parameters.
     pub parameters: Vec<(String, String)>,
     pub tcp: Tcp,
+    pub tls: LiveTls,
 }
 
 /// A logged-in connection to a server, idle between two statements whenever it is not lent. In the order written, as
@@ -68,6 +69,8 @@ const _: () = assert!(size_of::<Server>() <= 320);
 #[derive(Debug, PartialEq, Eq)]
 pub struct Canceler {
     pub address: Address,
+    /// How the connection is encrypted, if it is: a request is, too.
+    pub tls: Option<Arc<ServerTls>>,
     pub key: CancelKey,
     /// Of the connection itself, and when it was opened: for operators.
     pub ends: Ends,

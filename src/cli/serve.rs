@@ -24,8 +24,8 @@ pub struct Arguments {
     /// DATABASE_URL].
     ///
     /// It may be the application's own URL: what is for its driver or pool is ignored. The list of processes shows what
-    /// stands here, a password too: prefer the environment for one. TLS to servers is not available yet: sslmode=prefer
-    /// goes without, sslmode=require is refused.
+    /// stands here, a password too: prefer the environment for one. sslmode and its like say how the connections to the
+    /// servers are encrypted.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     upstream: Option<String>,
     /// Where to listen, in place of what the file says; may be given several times [env: POOLHOUSE_LISTEN]

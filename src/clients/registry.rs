@@ -643,7 +643,7 @@ mod tests {
     fn server() -> Arc<Canceler> {
         let address = crate::net::Address::Tcp { host: "localhost".into(), port: 5432 };
         let key = CancelKey { process: 7, secret: vec![1; 4] };
-        Arc::new(Canceler { address, key, ends: Ends::default(), since: SystemTime::now() })
+        Arc::new(Canceler { address, tls: None, key, ends: Ends::default(), since: SystemTime::now() })
     }
 
     #[test]

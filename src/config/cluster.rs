@@ -1,6 +1,6 @@
 //! `[clusters.X]`: the nodes, how they are watched, what happens when the primary is lost, and where reads go.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     monitor::{self, Health},
-    net::{Address, Tcp},
+    net::{Address, SYSTEM, ServerTls, Tcp, TlsFiles, TlsMistake, TlsMode},
 };
 use poolhouse_core::{
     sql::Pattern,
@@ -48,7 +48,6 @@ impl Cluster {
         findings: &mut Findings,
     ) -> Cluster {
         let raw = keys::Cluster::read(Some(item), findings);
-        keys::ClusterTls::read(raw.tls.as_ref(), findings).put(&mut (), findings);
         let (addresses, nodes): (_, Vec<NodeSettings>) = nodes(&raw, item, zone, outside, findings).into_iter().unzip();
         warn_of_zone(&nodes, zone, raw.nodes.as_ref(), findings);
         let health = keys::Health::read(raw.health.as_ref(), findings);
@@ -60,6 +59,7 @@ impl Cluster {
         read_health(&health, &mut settings.health, outside, findings);
         settings.fence_limit = fence_limit(&failover, settings.health.interval, findings);
         settings.tcp = tcp(raw.tcp.as_ref(), settings.tcp, findings);
+        settings.tls = tls(raw.tls.as_ref(), &item.place, outside, findings);
         settings.routing = routing(raw.routing.as_ref(), &settings.routing, &settings.topology.nodes, findings);
         if settings.topology.failover == FailoverMode::Promote && settings.addresses.len() == 1 {
             let place = failover.mode.as_ref().map_or(&item.place, |mode| &mode.place);
@@ -121,8 +121,14 @@ pub(super) fn defaults(name: &str, addresses: Vec<Address>, nodes: Vec<NodeSetti
         hold: Duration::from_secs(30),
         fence_limit: None,
         tcp: Tcp::TO_SERVERS,
+        tls: preferred(),
         connect_timeout: Duration::from_secs(5),
     }
+}
+
+/// TLS with nodes that have it, whoever they are.
+fn preferred() -> Arc<ServerTls> {
+    ServerTls::new(TlsFiles::default()).map(Arc::new).unwrap_or_default()
 }
 
 pub(super) fn node(address: &Address) -> NodeSettings {
@@ -222,6 +228,41 @@ fn fence_limit(failover: &keys::Failover<'_>, interval: Duration, findings: &mut
 pub(super) fn tcp(item: Option<&Item<'_>>, mut tcp: Tcp, findings: &mut Findings) -> Tcp {
     keys::Tcp::read(item, findings).put(&mut tcp, findings);
     tcp
+}
+
+/// `[clusters.X.tls]`, with its files read; paths start at the folder of the config file.
+fn tls(item: Option<&Item<'_>>, cluster: &Place, outside: &Outside<'_>, findings: &mut Findings) -> Arc<ServerTls> {
+    let raw = keys::ClusterTls::read(item, findings);
+    let mut files = TlsFiles::default();
+    raw.put(&mut files, findings);
+    let mut path = |item: &Option<Item<'_>>| {
+        let text = item.as_ref()?.text(findings)?;
+        Some(if text == SYSTEM { PathBuf::from(text) } else { outside.directory.join(text) })
+    };
+    (files.ca, files.crl) = (path(&raw.ca), path(&raw.crl));
+    (files.certificate, files.private_key) = (path(&raw.certificate), path(&raw.private_key));
+    if let (TlsMode::Disable, Some(ca)) = (files.mode, &raw.ca) {
+        findings.warning(&ca.place, "has no effect with mode = \"disable\"", "name another mode, or remove it");
+    }
+    match ServerTls::new(files) {
+        Ok(tls) => Arc::new(tls),
+        Err(TlsMistake { key, what, mend }) => {
+            let section = item.map_or(cluster, |item| &item.place);
+            let named = [
+                ("ca", &raw.ca),
+                ("crl", &raw.crl),
+                ("certificate", &raw.certificate),
+                ("private_key", &raw.private_key),
+                ("negotiation", &raw.negotiation),
+                ("max_protocol", &raw.max_protocol),
+            ];
+            match named.into_iter().find_map(|(name, item)| item.as_ref().filter(|_| name == key)) {
+                Some(item) => findings.mistake(&item.place, what, mend),
+                None => findings.mistake(section, format!("`{key}` {what}"), mend),
+            }
+            Arc::default()
+        }
+    }
 }
 
 /// Who asks.

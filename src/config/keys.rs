@@ -3,7 +3,7 @@
 //! CONFIG, the nearest key to a slip of the pen, `config/reference.toml` and `config/schema.json` all come from here.
 //! `declare` says how to read a declaration; the default of a setting stands with its type.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Database as Entry, LogFormat, Pooling, Settings,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     admin::{Http, Settings as Console},
     monitor,
-    net::{Listen, Tcp as Sockets},
+    net::{Listen, Tcp as Sockets, TlsFiles, TlsMode, TlsVersion},
 };
 use poolhouse_core::{
     auth::{self, Method, Secret as Password},
@@ -88,11 +88,22 @@ pub(super) const PREFERENCES: OneOf<Preference> = OneOf(
 const TRANSACTIONS: &[Choice<'static, Transactions>] =
     &[("primary", Some(Transactions::Primary)), ("read-until-write", Some(Transactions::ReadUntilWrite))];
 const TLS: &[Choice<'static, ()>] = &[("disable", Some(())), ("prefer", None), ("require", None), ("verify", None)];
-const CLUSTER_TLS: &[Choice<'static, ()>] =
-    &[("disable", Some(())), ("prefer", None), ("require", None), ("verify-ca", None), ("verify-full", None)];
+pub(super) const CLUSTER_TLS: OneOf<TlsMode> = OneOf(
+    &[
+        ("disable", Some(TlsMode::Disable)),
+        ("allow", Some(TlsMode::Allow)),
+        ("prefer", Some(TlsMode::Prefer)),
+        ("require", Some(TlsMode::Require)),
+        ("verify-ca", Some(TlsMode::VerifyCa)),
+        ("verify-full", Some(TlsMode::VerifyFull)),
+    ],
+    "",
+);
+pub(super) const NEGOTIATIONS: OneOf<bool> = OneOf(&[("postgres", Some(false)), ("direct", Some(true))], "");
+pub(super) const TLS_VERSIONS: OneOf<TlsVersion> =
+    OneOf(&[("TLSv1.2", Some(TlsVersion::V1_2)), ("TLSv1.3", Some(TlsVersion::V1_3))], "");
 
 const NO_TLS: &str = "remove it: clients connect without TLS";
-const NO_SERVER_TLS: &str = "write mode = \"disable\" and let the servers accept connections without TLS";
 const NAME_USERS: &str = "remove it, and name users under [users] or in users_file";
 const ONE_PROMOTES: &str = "remove it: let one Poolhouse promote, and all others \"follow\"";
 
@@ -106,8 +117,13 @@ const NAME_IF_ANY: ByHand<Option<String>> = ByHand(
     |name| name.clone().unwrap_or_default(),
     |name| format!("{:?}", name.as_deref().unwrap_or_default()),
 );
+const PATH_IF_ANY: ByHand<Option<PathBuf>> = ByHand(Shape::Text, shown_path, |path| format!("{:?}", shown_path(path)));
 const SECRET: ByHand<Option<Password>> = ByHand(Shape::Secret, hidden, hidden);
 const ADDRESS: ByHand<Option<Http>> = ByHand(Shape::Text, address, |http| format!("{:?}", address(http)));
+
+fn shown_path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+}
 
 fn address(http: &Option<Http>) -> String {
     http.as_ref().map(|http| http.address.to_string()).unwrap_or_default()
@@ -282,7 +298,7 @@ section! {
         connect_timeout(connect_timeout): Time(WAIT_MIN, HOUR), Restart;
         /// As server.tcp, for the connections to the nodes: a server that is gone is to be known soon.
         tcp(tcp): SOCKETS, Restart;
-        tls(): Shape::Section(|| ClusterTls::SECTION), Restart;
+        tls(): Shape::Section(|| ClusterTls::SECTION), Now;
         health(): Shape::Section(|| Health::SECTION), Now;
         failover(): Shape::Section(|| Failover::SECTION), Now;
         routing(): Shape::Section(|| Routing::SECTION), NewSessions;
@@ -303,11 +319,28 @@ section! {
 }
 
 section! {
-    /// TLS between Poolhouse and the nodes is not available yet: mode can only be "disable", and ca is refused.
-    ClusterTls at "clusters.*.tls", of () {
-        /// Can only be "disable" yet.
-        mode(): OneOf(CLUSTER_TLS, NO_SERVER_TLS), Restart, Usual::Asked("\"disable\"");
-        ca(): NotYet("remove it: there is no TLS to servers"), Restart, Usual::Nothing("\"upstream-ca.crt\"");
+    /// TLS between Poolhouse and the nodes, in libpq's words; files are in PEM, and read again at RELOAD. A connection that is
+    /// there stays as it is.
+    ClusterTls at "clusters.*.tls", of TlsFiles {
+        /// "disable"; "allow": only when a node lets nobody in without; "prefer": when a node has it; "require": always, whoever
+        /// the node is (with `ca` as "verify-ca"); "verify-ca": and its certificate is of an authority in `ca`; "verify-full":
+        /// and for the host that is connected to.
+        mode(mode): CLUSTER_TLS, Now;
+        /// Certificates of the authorities that are trusted, or the nodes' own; "system" for those that the system trusts.
+        ca(ca): PATH_IF_ANY, Now, Usual::Nothing("\"upstream-ca.crt\"");
+        /// Certificates that are revoked, as a list of their authority.
+        crl(crl): PATH_IF_ANY, Now, Usual::Nothing("\"revoked.crl\"");
+        /// What Poolhouse shows to nodes that ask for a certificate, and its key, which nobody else may be able to read.
+        certificate(certificate): PATH_IF_ANY, Now, Usual::Nothing("\"poolhouse.crt\"");
+        private_key(private_key): PATH_IF_ANY, Now, Usual::Nothing("\"poolhouse.key\"");
+        /// "postgres": the node is asked for TLS first; "direct": TLS from the first byte (PostgreSQL 17; mode "require" or more).
+        negotiation(direct): NEGOTIATIONS, Now;
+        /// Whether nodes are told which host is meant, which tells proxies of clouds where to go.
+        sni(sni): Flag, Now;
+        /// The oldest version that is spoken, "TLSv1.2" or "TLSv1.3".
+        min_protocol(min_protocol): TLS_VERSIONS, Now;
+        /// And the newest one, "TLSv1.2" or "TLSv1.3".
+        max_protocol(max_protocol): TLS_VERSIONS, Now;
     }
 }
 

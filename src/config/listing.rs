@@ -9,7 +9,11 @@ use super::{
     kind::{Kind, joined},
     value::spelled,
 };
-use crate::{admin::Setting, monitor, net::Tcp};
+use crate::{
+    admin::Setting,
+    monitor,
+    net::{Tcp, TlsFiles},
+};
 use poolhouse_core::topology::{Role, Routing, RoutingRule};
 
 /// Every setting with its value, its default, and when a new value takes effect.
@@ -131,6 +135,8 @@ impl Lines {
         self.section(at, keys::Cluster::FIELDS, cluster, &usual, None);
         let effect = keys::Cluster::SECTION.effect("tcp");
         self.section(&format!("{at}.tcp"), keys::Tcp::FIELDS, &cluster.tcp, &Tcp::TO_SERVERS, Some(effect));
+        let files = cluster.tls.files();
+        self.section(&format!("{at}.tls"), keys::ClusterTls::FIELDS, files, &TlsFiles::default(), None);
         self.section(&format!("{at}.health"), keys::Health::FIELDS, cluster, &usual, None);
         let at = format!("{at}.failover");
         self.section(&at, keys::Failover::FIELDS, cluster, &usual, None);

@@ -3,6 +3,7 @@
 //! (34.1.2); the others are those of drivers, object mappers and their pools, as people have them in `DATABASE_URL`.
 
 use super::mistake::Wrong;
+use crate::net::TlsMode;
 use poolhouse_core::session::nearest_word;
 
 /// What becomes of a parameter.
@@ -24,22 +25,22 @@ pub(super) enum Meaning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ignored {
     OfClient,
-    OfEncryption,
+    OfDriver,
 }
 
 impl Ignored {
-    pub const ALL: [Ignored; 2] = [Ignored::OfClient, Ignored::OfEncryption];
+    pub const ALL: [Ignored; 2] = [Ignored::OfClient, Ignored::OfDriver];
 
     pub fn words(self) -> &'static str {
         match self {
             Ignored::OfClient => "for the application's own driver or pool, ignored here",
-            Ignored::OfEncryption => "about encryption, of which there is none to servers yet, ignored",
+            Ignored::OfDriver => "about how the driver encrypts or uses Kerberos, ignored here",
         }
     }
 }
 
 /// Parameters that say where to go, who logs in, and how connections are kept.
-const FOLLOWED: [&str; 13] = [
+const FOLLOWED: [&str; 23] = [
     "host",
     "hostaddr",
     "port",
@@ -53,6 +54,16 @@ const FOLLOWED: [&str; 13] = [
     "keepalives_count",
     "tcp_user_timeout",
     "target_session_attrs",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslcrl",
+    "sslnegotiation",
+    "sslsni",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "sslcertmode",
 ];
 
 /// Settings of the server. Those of libpq come first; some drivers take any other one.
@@ -77,17 +88,24 @@ const SETTINGS: [&str; 17] = [
 ];
 
 /// Other names of the same: pgjdbc's.
-const ALIASES: [(&str, &str); 3] =
-    [("ApplicationName", "application_name"), ("currentSchema", "search_path"), ("targetServerType", TARGET)];
+const ALIASES: [(&str, &str); 8] = [
+    ("ApplicationName", "application_name"),
+    ("currentSchema", "search_path"),
+    ("targetServerType", TARGET),
+    ("ssl-mode", "sslmode"),
+    ("sslNegotiation", "sslnegotiation"),
+    ("ssl-root-cert", "sslrootcert"),
+    ("ssl_cert", "sslcert"),
+    ("ssl_key", "sslkey"),
+];
 
 const TARGET: &str = "target_session_attrs";
 
-/// What only matters where there is encryption. libpq's first, then pgjdbc's, Prisma's and node-postgres'.
-const ENCRYPTION: &str = "sslrootcert sslcert sslkey sslkeylogfile sslpassword sslcrl sslcrldir sslsni sslcompression \
-    ssl_min_protocol_version ssl_max_protocol_version krbsrvname gsslib gssdelegation \
-    sslfactory sslfactoryarg sslhostnameverifier sslpasswordcallback sslResponseTimeout sslNegotiation pemKeyAlgorithm \
+/// How drivers encrypt by means of their own. libpq's first, then pgjdbc's, Prisma's and node-postgres'.
+const ENCRYPTION: &str = "sslkeylogfile sslcompression krbsrvname gsslib gssdelegation \
+    sslfactory sslfactoryarg sslhostnameverifier sslpasswordcallback sslResponseTimeout pemKeyAlgorithm \
     gssResponseTimeout jaasLogin jaasApplicationName kerberosServerName useSpnego sspiServiceClass krbspn sslinline \
-    sslaccept sslidentity uselibpqcompat ssl-root-cert direct_tls";
+    sslaccept sslidentity uselibpqcompat direct_tls";
 
 /// What is the client's own affair: its encoding, how it logs in by OAuth, its pool, its statements.
 const CLIENTS: &[&str] = &[
@@ -142,7 +160,7 @@ fn is_of(name: &str, list: &str) -> bool {
 pub(super) fn meaning(name: &str, value: &str) -> Meaning {
     let refuse = |what: &str, mend: &str| Meaning::Refused(Wrong::new(what, mend));
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| *name);
-    let (plain, encryption) = (Meaning::Ignored(Ignored::OfClient), Meaning::Ignored(Ignored::OfEncryption));
+    let (plain, encryption) = (Meaning::Ignored(Ignored::OfClient), Meaning::Ignored(Ignored::OfDriver));
     match name {
         TARGET => match target(value) {
             Some(_) => Meaning::Followed(name.to_owned()),
@@ -152,26 +170,32 @@ pub(super) fn meaning(name: &str, value: &str) -> Meaning {
                  replicas anyway",
             ),
         },
+        "sslmode" => match tls_mode(value).filter(|_| !SWITCHES.contains(&value)) {
+            Some(_) => Meaning::Followed(name.to_owned()),
+            None => {
+                refuse("has an unknown value", "write disable | allow | prefer | require | verify-ca | verify-full")
+            }
+        },
+        "sslnegotiation" | "sslsni" | "ssl_min_protocol_version" | "ssl_max_protocol_version" | "sslcertmode"
+            if !value.is_empty() && !words_of(name).iter().any(|known| known.eq_ignore_ascii_case(value)) =>
+        {
+            refuse("has an unknown value", &format!("write {}", words_of(name).join(" | ")))
+        }
         _ if FOLLOWED.contains(&name) => Meaning::Followed(name.to_owned()),
         _ if SETTINGS.contains(&name) => Meaning::Setting(name.to_owned()),
-        "sslmode" | "ssl-mode" => {
-            choice(value, &["disable", "allow", "prefer"], &["require", "verify-ca", "verify-full", "no-verify"])
-        }
-        "ssl" | "ssl_require" | "requiressl" => choice(
-            &value.to_ascii_lowercase(),
-            &["false", "0", "off", "no", "disable", "allow", "prefer"],
-            &["true", "1", "on", "yes", "require", "verify-ca", "verify-full", "no-verify"],
-        ),
+        "ssl" | "ssl_require" | "requiressl" => match tls_mode(&value.to_ascii_lowercase()) {
+            Some(_) => Meaning::Followed("sslmode".to_owned()),
+            None => refuse("has an unknown value", "write true or false, or name sslmode instead"),
+        },
         "channel_binding" | "channelBinding" | "gssencmode" | "gssEncMode" => {
             choice(value, &["disable", "allow", "prefer"], &["require"])
         }
-        "sslnegotiation" => choice(value, &["postgres"], &["direct"]),
-        "sslcertmode" => choice(value, &["disable", "allow"], &["require"]),
+        "sslpassword" => {
+            refuse("is not available", "name a key in sslkey that is not encrypted, and that nobody else can read")
+        }
+        "sslcrldir" => refuse("is not available", "name one file in sslcrl"),
         "min_protocol_version" if value == "3.0" => plain,
         "min_protocol_version" => refuse("asks for more than servers are spoken to with, which is 3.0", "remove it"),
-        "sslrootcert" if value == "system" => {
-            refuse("asks for TLS, which is not available yet to servers", "remove it, and let the servers go without")
-        }
         "require_auth" | "requirepeer" => {
             refuse("is not available: Poolhouse logs in as the server asks for it", "remove it")
         }
@@ -215,14 +239,41 @@ pub(super) fn target(value: &str) -> Option<bool> {
     }
 }
 
+/// Words for a driver's switch, which are none of `sslmode`.
+const SWITCHES: [&str; 8] = ["false", "0", "off", "no", "true", "1", "on", "yes"];
+
+/// The mode that a driver's word stands for. Some drivers have a switch instead; with it on they encrypt, and differ in what
+/// they look at.
+pub(super) fn tls_mode(value: &str) -> Option<TlsMode> {
+    Some(match value {
+        "disable" | "false" | "0" | "off" | "no" => TlsMode::Disable,
+        "allow" => TlsMode::Allow,
+        "prefer" | "" => TlsMode::Prefer,
+        "require" | "no-verify" | "true" | "1" | "on" | "yes" => TlsMode::Require,
+        "verify-ca" => TlsMode::VerifyCa,
+        "verify-full" => TlsMode::VerifyFull,
+        _ => return None,
+    })
+}
+
+/// What the others of libpq's words about encryption may be.
+fn words_of(name: &str) -> &'static [&'static str] {
+    match name {
+        "sslnegotiation" => &["postgres", "direct"],
+        "sslsni" => &["0", "1"],
+        "sslcertmode" => &["disable", "allow", "require"],
+        _ => &["TLSv1.2", "TLSv1.3"],
+    }
+}
+
 fn choice(value: &str, accepted: &[&str], later: &[&str]) -> Meaning {
     let known = accepted.join(" | ");
     if accepted.contains(&value) {
         return Meaning::Followed(String::new());
     }
     if let Some(later) = later.iter().find(|later| **later == value) {
-        let what = format!("{later} is not available yet: there is no TLS to servers");
-        let mend = format!("write {known} if the servers accept connections without TLS");
+        let what = format!("{later} is not available yet");
+        let mend = format!("write {known}");
         return Meaning::Refused(Wrong::new(what, mend));
     }
     Meaning::Refused(Wrong::new("has an unknown value", format!("write {known}")))

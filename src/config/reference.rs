@@ -5,6 +5,7 @@ use super::{
     declare::{Field, Key, Section, Usual},
     keys,
 };
+use crate::net::TlsFiles;
 use poolhouse_core::topology::Routing;
 
 const WIDTH: usize = 120;
@@ -68,6 +69,7 @@ pub(super) fn defaults(section: &Section) -> Written {
         "auth" => written(keys::Auth::FIELDS, &settings.auth),
         "pool" => written(keys::Pool::FIELDS, &Pooling::default()),
         "clusters.*" => written(keys::Cluster::FIELDS, &cluster),
+        "clusters.*.tls" => written(keys::ClusterTls::FIELDS, &TlsFiles::default()),
         "clusters.*.health" => written(keys::Health::FIELDS, &cluster),
         "clusters.*.failover" => written(keys::Failover::FIELDS, &cluster),
         "clusters.*.routing" => written(keys::Routing::FIELDS, &Routing::default()),

@@ -482,13 +482,6 @@ fn what_is_not_available_yet_is_refused() {
             "4 tls.client_ca: not available yet",
         ],
     );
-    wrong(
-        "[clusters.main]\nnodes = [\"a\"]\n[clusters.main.tls]\nmode = \"verify-full\"\nca = \"x\"",
-        &[
-            "4 clusters.main.tls.mode: \"verify-full\" is not available yet",
-            "5 clusters.main.tls.ca: not available yet",
-        ],
-    );
     wrong("[auth]\nmethod = \"cert\"", &["2 auth.method: \"cert\" is not available yet; write \"scram-sha-256\""]);
     wrong(
         "[auth]\nmethod = \"hba\"\nhba_file = \"x\"",
@@ -916,11 +909,11 @@ fn applications_may_give_their_own_urls() {
     check("postgresql+psycopg2", "conn_max_age, load_balance_hosts, max_protocol_version");
     check("jdbc:postgresql", "prepareThreshold, reWriteBatchedInserts, tcpKeepAlive, stringtype, loginTimeout");
     check("postgres", "pool_max_conns, binary_parameters, x-migrations-table, serverVersion");
-    let both = said("postgres://u:p@h/d?sslmode=prefer&sslrootcert=x&schema=s&ssl=false&sslcert=y&pool=5");
-    let encryption = "about encryption, of which there is none to servers yet, ignored";
+    let both = said("postgres://u:p@h/d?sslmode=prefer&sslrootcert=x&schema=s&ssl=false&sslcompression=0&pool=5");
+    let encryption = "about how the driver encrypts or uses Kerberos, ignored here";
     assert_eq!(
         both,
-        [format!("--upstream: schema, pool: {client}"), format!("--upstream: sslrootcert, sslcert: {encryption}"),]
+        [format!("--upstream: schema, pool: {client}"), format!("--upstream: sslcompression: {encryption}")]
     );
     let unknown = said("postgres://u:p@h/d?colour=red&statement_timout=1");
     assert_eq!(unknown.len(), 2);
@@ -980,14 +973,27 @@ fn upstreams_that_are_wrong() {
     wrong("postgres://u@a,a:5432/d", &["host: a:5432 is named twice"]);
     wrong("postgres://u@a,,b/d", &["host: is no host name"]);
     wrong("postgres://u:p@se%40same/d", &["host: is no host name, no IP address and no directory"]);
-    wrong("postgres://u@h/d?sslmode=require", &["sslmode: require is not available yet"]);
+    wrong("postgres://u@h/d?sslmode=verify-full", &["sslrootcert: is missing, and the mode asks for a certificate"]);
+    wrong("postgres://u@h/d?sslmode=verify-ca&sslrootcert=/nowhere", &["sslrootcert: /nowhere cannot be read"]);
+    wrong("postgres://u@h/d?sslmode=require&sslcert=/nowhere", &["sslkey: is missing beside `certificate`"]);
+    wrong("postgres://u@h/d?sslmode=require&sslpassword=x&sslcrldir=y", &["sslpassword: is not", "sslcrldir: is not"]);
+    wrong("postgres://u@h/d?sslmode=require&sslcertmode=require", &["sslcertmode: is require, and there is no"]);
     wrong(
-        "postgres://u@h/d?sslmode=verify-full",
-        &["sslmode: verify-full is not available yet: there is no TLS to servers; write disable | allow | prefer"],
+        "postgres://u@h/d?sslnegotiation=direct",
+        &["sslnegotiation: is \"direct\", which leaves no way to go without"],
     );
+    wrong(
+        "postgres://u@h/d?sslnegotiation=x&sslsni=2",
+        &["sslnegotiation: has an unknown value", "sslsni: has an unknown"],
+    );
+    wrong("postgres://u@h/d?sslmode=require&sslrootcert=system", &["sslmode: is too weak for sslrootcert=system"]);
+    wrong(
+        "postgres://u@h/d?ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
+        &["ssl_max_protocol_version: is below min_protocol"],
+    );
+    wrong("postgres://u@h/d?ssl_min_protocol_version=TLSv1", &["ssl_min_protocol_version: has an unknown value"]);
     wrong("postgres://u@h/d?sslmode=on", &["sslmode: has an unknown value"]);
-    wrong("postgres://u@h/d?ssl=true&sslrootcert=x", &["ssl: true is not available yet"]);
-    wrong("postgres://u@h/d?sslrootcert=system", &["sslrootcert: asks for TLS"]);
+    wrong("postgres://u@h/d?ssl=perhaps", &["ssl: has an unknown value; write true or false"]);
     wrong("postgres://u@h/d?require_auth=none&requirepeer=x", &["require_auth: is not", "requirepeer: is not"]);
     wrong("postgres://u@h/d?passfile=x&service=y", &["passfile: is not read", "service: is not read"]);
     wrong("postgres://u@h/d?channel_binding=require", &["channel_binding: require is not available yet"]);

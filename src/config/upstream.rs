@@ -1,7 +1,12 @@
 //! Settings from a connection string alone: Poolhouse as a sidecar, in front of the servers that the string names.
 //! Only the host changes for the application: clients log in with the string's user and password.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Database, Loaded, Login, Mistakes, Overrides, Pooling, Settings,
@@ -19,7 +24,7 @@ use super::{
 use crate::{
     admin::Settings as Console,
     monitor,
-    net::{Address, Listen, Tcp},
+    net::{Address, Listen, SYSTEM, ServerTls, Tcp, TlsFiles, TlsMistake, TlsMode, TlsVersion},
 };
 use poolhouse_core::{
     auth::{self, Method, Secret},
@@ -39,6 +44,7 @@ struct ConnectionString {
     database: String,
     connect_timeout: Option<Duration>,
     tcp: Tcp,
+    tls: Arc<ServerTls>,
     /// Settings with which sessions begin that do not say so themselves.
     defaults: Vec<(String, String)>,
     /// The application wants a server that only reads.
@@ -132,6 +138,7 @@ fn main_cluster(target: ConnectionString) -> monitor::Settings {
     settings.health.database = target.database;
     settings.connect_timeout = target.connect_timeout.unwrap_or(settings.connect_timeout);
     settings.tcp = target.tcp;
+    settings.tls = target.tls;
     settings
 }
 
@@ -161,6 +168,7 @@ fn target(parameters: &[Parameter], findings: &mut Findings) -> ConnectionString
         database: database.to_owned(),
         connect_timeout: connect_timeout(&value, findings),
         tcp: tcp(&value, findings),
+        tls: tls(&value, findings),
         defaults,
         reads_only: value("target_session_attrs").and_then(parameters::target).unwrap_or(false),
     }
@@ -228,6 +236,59 @@ fn tcp<'a>(value: &impl Fn(&str) -> Option<&'a str>, findings: &mut Findings) ->
         tcp.keepalive_idle = None;
     }
     tcp
+}
+
+/// libpq's parameters for encryption. Files are where they are said to be, from the folder in which Poolhouse was started.
+fn tls<'a>(value: &impl Fn(&str) -> Option<&'a str>, findings: &mut Findings) -> Arc<ServerTls> {
+    let path = |name: &str| value(name).map(PathBuf::from);
+    let version = |name: &str, usual: TlsVersion| match value(name) {
+        Some(word) if word.eq_ignore_ascii_case("TLSv1.3") => TlsVersion::V1_3,
+        Some(_) => TlsVersion::V1_2,
+        None => usual,
+    };
+    let usual = TlsFiles::default();
+    // As libpq: who trusts the system's authorities wants to know that the host is meant.
+    let least = if value("sslrootcert") == Some(SYSTEM) { TlsMode::VerifyFull } else { usual.mode };
+    let mode = value("sslmode").and_then(parameters::tls_mode).unwrap_or(least);
+    if value("sslrootcert") == Some(SYSTEM) && mode < least {
+        let what = "is too weak for sslrootcert=system, which trusts any authority of the system";
+        findings.mistake(&Place::absent("sslmode"), what, "write verify-full");
+    }
+    let shows = value("sslcertmode") != Some("disable");
+    if value("sslcertmode") == Some("require") && value("sslcert").is_none() {
+        findings.mistake(
+            &Place::absent("sslcertmode"),
+            "is require, and there is no certificate",
+            "name sslcert and sslkey",
+        );
+    }
+    let files = TlsFiles {
+        mode,
+        ca: path("sslrootcert"),
+        crl: path("sslcrl"),
+        certificate: path("sslcert").filter(|_| shows),
+        private_key: path("sslkey").filter(|_| shows),
+        direct: value("sslnegotiation") == Some("direct"),
+        sni: value("sslsni") != Some("0"),
+        min_protocol: version("ssl_min_protocol_version", usual.min_protocol),
+        max_protocol: version("ssl_max_protocol_version", usual.max_protocol),
+    };
+    match ServerTls::new(files) {
+        Ok(tls) => Arc::new(tls),
+        Err(TlsMistake { key, what, mend }) => {
+            let name = match key {
+                "ca" => "sslrootcert",
+                "crl" => "sslcrl",
+                "certificate" => "sslcert",
+                "private_key" => "sslkey",
+                "negotiation" => "sslnegotiation",
+                "max_protocol" => "ssl_max_protocol_version",
+                _ => "sslmode",
+            };
+            findings.mistake(&Place::absent(name), what, mend);
+            Arc::default()
+        }
+    }
 }
 
 /// Hosts and ports: as many ports as hosts, or one for all, or none. A host that begins with `/` is a directory with

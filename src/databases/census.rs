@@ -425,7 +425,7 @@ impl Keeper {
 
     /// Closes the connection. A server that does not take the goodbye finds out by the end of the stream.
     fn leave(&mut self) {
-        if let Some((_, server)) = self.server.take() {
+        if let Some((_, mut server)) = self.server.take() {
             let _ = server.stream.try_write(&TERMINATE);
         }
     }

@@ -155,6 +155,7 @@ impl Target {
                 credential: Arc::new(ArcSwap::from_pointee(credential)),
                 parameters: Vec::new(),
                 tcp: cluster.monitor.settings().tcp,
+                tls: cluster.monitor.tls(),
             },
             _using: cluster.using(),
             pools: (0..NODES_MAX).map(|_| OnceLock::new()).collect(),

@@ -29,7 +29,7 @@ use tokio::{
 use self::prober::{Advice, Bell};
 use crate::{
     backend::{ConnectError, Fence, ServerLogin},
-    net::{Address, Tcp},
+    net::{Address, LiveTls, ServerTls, Tcp},
     tasks::Scope,
 };
 use poolhouse_core::{
@@ -58,6 +58,8 @@ pub struct Settings {
     pub fence_limit: Option<Duration>,
     /// Of the connections to its nodes.
     pub tcp: Tcp,
+    /// How these are encrypted.
+    pub tls: Arc<ServerTls>,
     /// Longest time to connect and log in to a server.
     pub connect_timeout: Duration,
 }
@@ -96,6 +98,8 @@ pub struct Monitor {
 #[derive(Debug)]
 struct MonitorState {
     settings: ArcSwap<Settings>,
+    /// Those of the settings, for connections of pools.
+    tls: LiveTls,
     /// There is a `fence_limit`.
     strict: AtomicBool,
     /// The settings are others.
@@ -156,6 +160,7 @@ impl Monitor {
             fences: (0..NODES_MAX).map(|_| Arc::default()).collect(),
             bells: ArcSwap::default(),
             strict: AtomicBool::new(settings.fence_limit.is_some()),
+            tls: Arc::new(ArcSwap::new(settings.tls.clone())),
             settings: ArcSwap::new(settings),
             reconfigured: Notify::new(),
             events,
@@ -182,10 +187,16 @@ impl Monitor {
     pub fn set_settings(&self, settings: Arc<Settings>) {
         debug_assert!(settings.addresses.starts_with(&self.shared.settings().addresses));
         self.shared.strict.store(settings.fence_limit.is_some(), Ordering::Relaxed);
+        self.shared.tls.store(settings.tls.clone());
         self.shared.settings.store(settings);
         self.shared.reconfigured.notify_one();
         prober::settle(&self.shared);
         self.shared.bells.load().iter().for_each(Bell::ring);
+    }
+
+    /// How connections to the nodes are encrypted, now and after a change of the settings.
+    pub fn tls(&self) -> LiveTls {
+        self.shared.tls.clone()
     }
 
     /// As who checks its health, but to another database.
@@ -303,6 +314,7 @@ impl Settings {
             credential: Arc::new(ArcSwap::from_pointee(password.map_or(Credential::None, Credential::Secret))),
             parameters: vec![("application_name".into(), "poolhouse".into())],
             tcp: self.tcp,
+            tls: Arc::new(ArcSwap::new(self.tls.clone())),
         }
     }
 }

@@ -209,6 +209,7 @@ impl Bench {
             hold: PATIENCE,
             fence_limit: None,
             tcp: Tcp::TO_SERVERS,
+            tls: Arc::default(),
             connect_timeout: PATIENCE,
         };
         let scope = Scope::new();

@@ -2,9 +2,11 @@
 
 pub mod address;
 pub mod admission;
+pub mod encrypted;
 pub mod listener;
 pub mod stream;
 pub mod tcp;
+pub mod tls;
 pub mod wrong_guesses;
 
 pub use address::{Address, Listen};
@@ -12,4 +14,5 @@ pub use admission::{Admission, Admitted, Crowd};
 pub use listener::Listener;
 pub use stream::{Ends, Stream};
 pub use tcp::Tcp;
+pub use tls::{Attempt, LiveTls, SYSTEM, ServerTls, TlsFiles, TlsMistake, TlsMode, TlsVersion};
 pub use wrong_guesses::WrongGuesses;

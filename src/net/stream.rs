@@ -1,4 +1,4 @@
-//! A connected socket, whatever its kind. TLS will be one more kind; everything above reads and writes through this.
+//! A connected socket, whatever its kind, under TLS or not; everything above reads and writes through this.
 
 use std::{
     io,
@@ -22,22 +22,29 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Address, Tcp, tcp::Unheard};
+use super::{
+    Address, Tcp,
+    encrypted::{Encrypted, Encryption},
+    tcp::Unheard,
+};
 
 /// How long a peer is heard out that has been told the last thing.
 const PART_LIMIT: Duration = Duration::from_secs(1);
 
-/// The addresses of a connection's ends; a Unix socket has none.
+/// The addresses of a connection's ends; a Unix socket has none. And how it is encrypted in between, if it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ends {
     pub peer: Option<std::net::SocketAddr>,
     pub local: Option<std::net::SocketAddr>,
+    pub encryption: Option<Encryption>,
 }
 
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// TCP under TLS.
+    Encrypted(Box<Encrypted>),
     /// A move to another event loop has failed.
     Gone,
 }
@@ -76,6 +83,7 @@ impl Stream {
         *self = match std::mem::replace(self, Stream::Gone) {
             Stream::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream.into_std()?)?),
             Stream::Unix(stream) => Stream::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Stream::Encrypted(stream) => Stream::Encrypted(stream.rehome()?),
             Stream::Gone => return Err(gone()),
         };
         Ok(())
@@ -86,6 +94,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Encrypted(stream) => stream.poll_readable(cx),
             Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -94,13 +103,17 @@ impl Stream {
     /// to nothing, and wakes nobody later.
     #[inline]
     pub fn has_news(&self) -> bool {
-        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+        match self {
+            Stream::Encrypted(stream) => stream.has_news(),
+            plain => plain.try_io(Interest::READABLE, || Ok(())).is_ok(),
+        }
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Tcp(stream) => stream.poll_write_ready(cx),
             Stream::Unix(stream) => stream.poll_write_ready(cx),
+            Stream::Encrypted(stream) => stream.socket().poll_write_ready(cx),
             Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -111,6 +124,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.try_io(interest, call),
             Stream::Unix(stream) => stream.try_io(interest, call),
+            Stream::Encrypted(stream) => stream.socket().try_io(interest, call),
             Stream::Gone => Err(gone()),
         }
     }
@@ -119,6 +133,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => Ok(stream.as_fd()),
             Stream::Unix(stream) => Ok(stream.as_fd()),
+            Stream::Encrypted(stream) => Ok(stream.socket().as_fd()),
             Stream::Gone => Err(gone()),
         }
     }
@@ -149,10 +164,11 @@ impl Stream {
 
     /// Reads into the spare room of `buffer`, without waiting and, as long as the event loop has seen nothing arrive,
     /// without asking the kernel. 0 is the end of the stream.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.try_read(buffer),
             Stream::Unix(stream) => stream.try_read(buffer),
+            Stream::Encrypted(stream) => stream.try_read(buffer),
             Stream::Gone => Err(gone()),
         }
     }
@@ -164,6 +180,8 @@ impl Stream {
         let peeked = match self {
             Stream::Tcp(stream) => recv(stream, &mut byte, flags),
             Stream::Unix(stream) => recv(stream, &mut byte, flags),
+            Stream::Encrypted(stream) if stream.has_waiting() => return false,
+            Stream::Encrypted(stream) => recv(stream.socket(), &mut byte, flags),
             Stream::Gone => return false,
         };
         matches!(peeked, Err(Errno::AGAIN))
@@ -181,7 +199,10 @@ impl Stream {
 
     /// Ready when the peer has closed the connection and nothing is left to be read. Once something has arrived this
     /// pends for ever: the end may be behind it.
-    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Stream::Encrypted(stream) = self {
+            return stream.poll_gone(cx);
+        }
         loop {
             if ready!(self.poll_readable(cx)).is_err() {
                 return Poll::Ready(());
@@ -201,15 +222,17 @@ impl Stream {
         let count = match self {
             Stream::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(recv(stream, &mut byte, flags)?)),
             Stream::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(recv(stream, &mut byte, flags)?)),
-            Stream::Gone => return Err(gone()),
+            // It looks by itself.
+            Stream::Encrypted(_) | Stream::Gone => return Err(gone()),
         };
         count.map(|(_, count)| count)
     }
 
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.try_write(bytes),
             Stream::Unix(stream) => stream.try_write(bytes),
+            Stream::Encrypted(stream) => stream.try_write(bytes),
             Stream::Gone => Err(gone()),
         }
     }
@@ -218,6 +241,9 @@ impl Stream {
     /// stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         debug_assert!(buffer.len() < buffer.capacity(), "a read into a full buffer looks like the end of the stream");
+        if let Stream::Encrypted(stream) = self {
+            return stream.poll_fill(cx, buffer);
+        }
         if self.has_news() {
             let turn = ready!(coop::poll_proceed(cx));
             let filled = self.try_fill(buffer);
@@ -237,6 +263,9 @@ impl Stream {
 
     /// Writes as much of `bytes` from `*written` on as the socket takes; ready when all of it is written.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, bytes: &[u8], written: &mut usize) -> Poll<io::Result<()>> {
+        if let Stream::Encrypted(stream) = self {
+            return stream.poll_drain(cx, bytes, written);
+        }
         while *written < bytes.len() {
             let turn = ready!(coop::poll_proceed(cx));
             let rest = &bytes[*written..];
@@ -273,33 +302,46 @@ impl Stream {
     /// Both ends of the connection.
     pub fn ends(&self) -> Ends {
         let end = |address: io::Result<std::net::SocketAddr>| address.ok();
-        match self {
-            Stream::Tcp(stream) => Ends { peer: end(stream.peer_addr()), local: end(stream.local_addr()) },
-            Stream::Unix(_) | Stream::Gone => Ends::default(),
+        let encryption = match self {
+            Stream::Encrypted(stream) => stream.encryption(),
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Gone => None,
+        };
+        match self.tcp() {
+            Some(socket) => Ends { peer: end(socket.peer_addr()), local: end(socket.local_addr()), encryption },
+            None => Ends::default(),
         }
     }
 
     /// Whether the peer has acknowledged nothing for so long of what it was sent: the way to it, or it itself, is gone.
     pub fn is_unheard(&self, limit: Duration) -> bool {
-        match self {
-            Stream::Tcp(stream) => Unheard::of(stream).is_some_and(|unheard| unheard.is_longer_than(limit)),
-            Stream::Unix(_) | Stream::Gone => false,
-        }
+        let unheard = self.tcp().and_then(Unheard::of);
+        unheard.is_some_and(|unheard| unheard.is_longer_than(limit))
     }
 
     /// What has been written and has not arrived when the stream is dropped is not delivered any more: the peer gets a
     /// reset.
     pub fn reset_at_close(&self) {
-        if let Stream::Tcp(stream) = self {
+        if let Some(stream) = self.tcp() {
             // When the kernel refuses, the rest is delivered as usual.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// The TCP connection, under TLS or not.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Encrypted(stream) => Some(stream.socket()),
+            Stream::Unix(_) | Stream::Gone => None,
         }
     }
 
     /// The peer's address, for logs.
     pub fn peer(&self) -> String {
         match self {
-            Stream::Tcp(stream) => stream.peer_addr().map_or_else(|_| "unknown".into(), |address| address.to_string()),
+            Stream::Tcp(_) | Stream::Encrypted(_) => {
+                self.ends().peer.map_or_else(|| "unknown".into(), |address| address.to_string())
+            }
             Stream::Unix(_) => "unix".into(),
             Stream::Gone => "gone".into(),
         }
@@ -319,6 +361,11 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Encrypted(stream) => {
+                let count = ready!(stream.poll_read(cx, buffer.initialize_unfilled()))?;
+                buffer.advance(count);
+                Poll::Ready(Ok(()))
+            }
             Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -329,6 +376,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Encrypted(stream) => stream.poll_write(cx, bytes),
             Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -341,6 +389,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Encrypted(stream) => stream.poll_shutdown(cx),
             Stream::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -398,7 +447,7 @@ mod tests {
     async fn the_end_of_a_peer_is_known_behind_what_is_still_to_be_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
-        let (stream, mut peer) =
+        let (mut stream, mut peer) =
             (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
         peer.write_all(b"x").unwrap();
         poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
@@ -419,14 +468,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
         let open = async || (Stream::connect(&address, Tcp::TO_SERVERS).await.unwrap(), listener.accept().unwrap().0);
-        let gone = async |stream: &Stream| poll_fn(|cx| stream.poll_gone(cx)).await;
-        let (stream, peer) = open().await;
-        assert!(timeout(Duration::from_millis(20), gone(&stream)).await.is_err(), "it is there");
+        let gone = async |stream: &mut Stream| poll_fn(|cx| stream.poll_gone(cx)).await;
+        let (mut stream, peer) = open().await;
+        assert!(timeout(Duration::from_millis(20), gone(&mut stream)).await.is_err(), "it is there");
         drop(peer);
-        timeout(Duration::from_secs(30), gone(&stream)).await.unwrap();
-        let (stream, mut peer) = open().await;
+        timeout(Duration::from_secs(30), gone(&mut stream)).await.unwrap();
+        let (mut stream, mut peer) = open().await;
         peer.write_all(b"x").unwrap();
         drop(peer);
-        assert!(timeout(Duration::from_millis(20), gone(&stream)).await.is_err(), "there is something to be read");
+        assert!(timeout(Duration::from_millis(20), gone(&mut stream)).await.is_err(), "there is something to be read");
     }
 }

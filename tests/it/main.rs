@@ -46,3 +46,4 @@ mod steering;
 mod strangers;
 mod temporary;
 mod tidy;
+mod tls_to_servers;

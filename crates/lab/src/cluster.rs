@@ -115,6 +115,18 @@ pub struct Builder {
     databases: Vec<String>,
     postgres: Option<Postgres>,
     cache: Option<PathBuf>,
+    tls: Option<LabTls>,
+}
+
+/// What a server needs for TLS, in PEM.
+#[derive(Debug, Clone)]
+pub struct LabTls {
+    pub certificate: String,
+    pub private_key: String,
+    /// Clients have to show a certificate of this authority, which names their user.
+    pub client_ca: Option<String>,
+    /// Nobody but the superuser and replicas gets in without TLS.
+    pub only: bool,
 }
 
 impl Builder {
@@ -182,6 +194,14 @@ impl Builder {
     pub fn cache(mut self, directory: &Path) -> Builder {
         self.cache = Some(directory.to_owned());
         self
+    }
+
+    /// The servers have TLS.
+    pub fn tls(mut self, tls: LabTls) -> Builder {
+        let shows = tls.client_ca.is_some();
+        self.tls = Some(tls);
+        let encrypted = self.setting("ssl", "on");
+        if shows { encrypted.setting("ssl_ca_file", "root.crt") } else { encrypted }
     }
 
     /// Starts the primary, makes users and databases, starts the replicas, and returns when all of them receive WAL.
@@ -264,7 +284,11 @@ impl Builder {
                 "REPLICATION" => "all,replication",
                 _ => "all",
             };
-            let _ = writeln!(text, "local {database} {name} {method}\nhost {database} {name} 127.0.0.1/32 {method}");
+            let tls = self.tls.as_ref().filter(|_| user.name != REPLICATOR);
+            let host = if tls.is_some_and(|tls| tls.only) { "hostssl" } else { "host" };
+            let shows = if tls.is_some_and(|tls| tls.client_ca.is_some()) { " clientcert=verify-full" } else { "" };
+            let _ = writeln!(text, "local {database} {name} {method}");
+            let _ = writeln!(text, "{host} {database} {name} 127.0.0.1/32 {method}{shows}");
         }
         text
     }
@@ -333,6 +357,13 @@ impl Plan<'_> {
     fn configure(&self, node: &LabNode, primary: Option<u16>) -> Result<(), ClusterError> {
         node.write("postgresql.conf", &self.builder.configuration(node.name(), self.throwaway.path()))?;
         node.write("pg_hba.conf", &self.builder.access())?;
+        if let Some(tls) = &self.builder.tls {
+            node.write("server.crt", &tls.certificate)?;
+            node.write("server.key", &tls.private_key)?;
+            if let Some(ca) = &tls.client_ca {
+                node.write("root.crt", ca)?;
+            }
+        }
         if let Some(primary) = primary {
             let conninfo = quoted(&node.primary_conninfo(primary));
             // Where ALTER SYSTEM changes it.
@@ -362,6 +393,7 @@ impl LabCluster {
             databases: Vec::new(),
             postgres: None,
             cache: None,
+            tls: None,
         }
     }
 

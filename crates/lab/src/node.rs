@@ -4,6 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -392,7 +393,9 @@ impl LabNode {
     /// The owner-only file that says what a replica needs beyond the copied data.
     pub(super) fn write(&self, file: &str, text: &str) -> Result<(), ClusterError> {
         let path = self.data().join(file);
-        let written = fs::write(&path, text).and_then(|()| self.postgres.own(&path));
+        // Keys must be read by nobody else.
+        let only_ours = || fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
+        let written = fs::write(&path, text).and_then(|()| only_ours()).and_then(|()| self.postgres.own(&path));
         written.map_err(|error| self.failed("be configured", error))
     }
 }

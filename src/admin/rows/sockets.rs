@@ -24,6 +24,7 @@ struct Socket {
     state: &'static str,
     peer: (String, u16),
     local: (String, u16),
+    encryption: String,
     since: SystemTime,
     waited: Duration,
     /// How long ago it last began something.
@@ -60,7 +61,7 @@ fn requested(slot: &Slot) -> Duration {
 
 impl Socket {
     fn of_client(slot: &Slot) -> Socket {
-        let Ends { peer, local } = slot.about.ends;
+        let Ends { peer, local, encryption } = slot.about.ends;
         let server = slot.server();
         let (state, waited) = match slot.activity() {
             Activity::Idle => ("idle", Duration::ZERO),
@@ -75,6 +76,7 @@ impl Socket {
             state,
             peer: end(peer),
             local: end(local),
+            encryption: encryption.map(|encryption| encryption.to_string()).unwrap_or_default(),
             since: slot.since,
             waited,
             requested: requested(slot),
@@ -89,7 +91,7 @@ impl Socket {
     }
 
     fn of_server(server: &Canceler, names: (&str, &str), client: Option<&Slot>, requested: Duration) -> Socket {
-        let Ends { peer, local } = server.ends;
+        let Ends { peer, local, encryption } = server.ends;
         Socket {
             kind: "S",
             user: names.1.to_owned(),
@@ -98,6 +100,7 @@ impl Socket {
             state: if client.is_some() { "active" } else { "idle" },
             peer: peer.map_or_else(|| place(&server.address), |peer| (peer.ip().to_string(), peer.port())),
             local: end(local),
+            encryption: encryption.map(|encryption| encryption.to_string()).unwrap_or_default(),
             since: server.since,
             waited: Duration::ZERO,
             requested,
@@ -132,7 +135,7 @@ impl Socket {
             client_number(self.id),
             self.link.as_str(),
             self.remote_process,
-            "",
+            self.encryption.as_str(),
             self.application_name.as_str(),
             0_u64,
             self.id,

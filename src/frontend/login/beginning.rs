@@ -141,7 +141,7 @@ async fn complete_style(target: &Target, acquired: &mut Acquired, wanted: &mut C
     }
     let parameters = wanted.get(DATE_STYLE).map(|value| (DATE_STYLE.to_owned(), value.to_owned()));
     let login = ServerLogin { parameters: parameters.into_iter().collect(), ..target.login(*node) };
-    let fresh = backend::connect(&login, target.cluster.connect_timeout).await.map_err(|error| failed(&error))?;
+    let mut fresh = backend::connect(&login, target.cluster.connect_timeout).await.map_err(|error| failed(&error))?;
     // A server that does not take the goodbye finds out by the end of the stream.
     let _ = fresh.stream.try_write(&TERMINATE);
     if let Some(whole) = fresh.state.reported.get("DateStyle") {

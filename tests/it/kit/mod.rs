@@ -1,6 +1,7 @@
 //! What the tests are written with: clusters, Poolhouse in front of them, a network that fails on purpose, and clients.
 //! Everything ends with its owner, also in a panic, and any number of tests can run at once.
 
+mod authority;
 mod beside;
 mod client;
 mod fault;
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub use self::{
+    authority::Authority,
     beside::{AtEnd, Program, bounded, crash},
     client::connect,
     fault::{Cut, Direction, Fault},
@@ -23,7 +25,7 @@ pub use self::{
     raw::{Message, RawClient, messages},
     served::Served,
 };
-pub use poolhouse_lab::cluster::{Builder, LabCluster, LabLogin};
+pub use poolhouse_lab::cluster::{Builder, LabCluster, LabLogin, LabTls};
 
 /// What anything that should happen at once may take on a machine that has hardly any time for the tests: it only says when
 /// a test gives up.

@@ -116,6 +116,11 @@ pub fn session(pairs: &[(&str, &str)], out: &mut Vec<u8>) {
     out.put_u8(0);
 }
 
+/// Writes an SSLRequest, which the server answers with one byte.
+pub fn ssl_request(out: &mut Vec<u8>) {
+    out.put_slice(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
+}
+
 /// Writes a CancelRequest.
 pub fn cancel(key: &CancelKey, out: &mut Vec<u8>) {
     out.put_u32(12 + key.secret.len() as u32);
@@ -138,6 +143,13 @@ mod tests {
         assert_eq!(parameters.value("user"), Some("bob"));
         assert_eq!(parameters.value("database"), Some("app"));
         assert_eq!(parameters.value("options"), None);
+    }
+
+    #[test]
+    fn a_request_for_tls_reads_back() {
+        let mut packet = Vec::new();
+        ssl_request(&mut packet);
+        assert_eq!(read(&packet), Ok(Startup::Tls));
     }
 
     #[test]
