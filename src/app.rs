@@ -2,6 +2,7 @@
 //! are always on the same one. The first worker is the calling thread, which also accepts, watches the nodes and keeps
 //! the pools.
 
+mod certificates;
 mod fleet;
 mod notify;
 mod reload;
@@ -140,6 +141,8 @@ async fn serve(
         tracing::info!(%address, route = route.map(Route::name), "listening");
     }
     let balancing = accepting.clone();
+    let (looking, scope) = (frontend.clone(), accepting.clone());
+    accepting.spawn("certificates", async move { certificates::watch(looking, scope).await });
     accepting.spawn("balance", async move { frontend::balance(workers, balancing).await });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = threads.len() + 1, "Poolhouse runs");
 

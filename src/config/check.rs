@@ -1,7 +1,7 @@
 //! From the text of a configuration to settings, with every mistake at once. Pure: environment variables and files
 //! are reached through [`Outside`]. The larger sections have files of their own: `cluster`, `database`, `pooling`.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 use zeroize::Zeroizing;
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     frontend, monitor,
-    net::{Address, Crowd, Listen, Tcp},
+    net::{Address, ClientTls, ClientTlsFiles, Crowd, Listen, Tcp, TlsMistake},
 };
 use poolhouse_core::{
     auth::{self, Method, Secret, userlist},
@@ -66,12 +66,12 @@ pub(super) fn check(text: &str, source: &str, outside: &Outside<'_>, over: &Over
         ..Settings::default()
     };
     server_settings(&server, over, outside, &mut settings, &mut findings);
+    settings.frontend.tls = tls(file.tls.as_ref(), outside, &mut findings);
     findings.finish(settings)
 }
 
 /// Refuses what is not available yet, rather than ignoring it.
 fn refuse_sections(file: &keys::File<'_>, findings: &mut Findings) {
-    keys::Tls::read(file.tls.as_ref(), findings).put(&mut (), findings);
     keys::Coordination::read(file.coordination.as_ref(), findings).put(&mut (), findings);
 }
 
@@ -94,6 +94,47 @@ fn server_settings(
     settings.workers = cores_for(over.workers.unwrap_or(settings.workers), outside.cores);
 }
 
+/// `[tls]`, with its files read; paths start at the folder of the config file.
+fn tls(item: Option<&Item<'_>>, outside: &Outside<'_>, findings: &mut Findings) -> Arc<ClientTls> {
+    let raw = keys::Tls::read(item, findings);
+    let mut files = ClientTlsFiles::default();
+    raw.put(&mut files, findings);
+    let mut paths = |item: &Option<Item<'_>>| {
+        let Some(item) = item else { return Vec::new() };
+        let one = std::slice::from_ref(item);
+        let several = match item.value {
+            DeValue::Array(_) => item.list("write it like [\"a.crt\", \"b.crt\"]", findings),
+            _ => Vec::new(),
+        };
+        let items = if several.is_empty() { one } else { &several };
+        items.iter().filter_map(|item| Some(outside.directory.join(item.text(findings)?))).collect()
+    };
+    files.certificates = paths(&raw.certificate);
+    files.private_keys = paths(&raw.private_key);
+    files.client_ca = paths(&raw.client_ca).pop();
+    files.crl = paths(&raw.crl).pop();
+    match ClientTls::new(files) {
+        Ok(tls) => Arc::new(tls),
+        Err(TlsMistake { key, what, mend }) => {
+            let named = [
+                ("certificate", &raw.certificate),
+                ("private_key", &raw.private_key),
+                ("client_ca", &raw.client_ca),
+                ("crl", &raw.crl),
+                ("max_protocol", &raw.max_protocol),
+            ];
+            match named.into_iter().find_map(|(name, item)| item.as_ref().filter(|_| name == key)) {
+                Some(item) => findings.mistake(&item.place, what, mend),
+                None => {
+                    let place = item.map_or_else(|| Place::absent("tls"), |item| item.place.clone());
+                    findings.mistake(&place, format!("`{key}` {what}"), mend);
+                }
+            }
+            Arc::default()
+        }
+    }
+}
+
 /// As many connections may log in at once as clients may be there, who may all come at once; no fewer than a crowd that is
 /// renewed within milliseconds could fill. Half of them may come from one address.
 pub(super) fn logins_for(max_clients: usize, all: Option<usize>) -> Crowd {
@@ -108,6 +149,7 @@ pub(super) fn frontend_defaults() -> frontend::Settings {
         login_timeout: Duration::from_secs(15),
         shutdown_timeout: Duration::from_secs(60),
         tcp: Tcp::TO_CLIENTS,
+        tls: Arc::default(),
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     admin::{Http, Settings as Console},
     monitor,
-    net::{Listen, Tcp as Sockets, TlsFiles, TlsMode, TlsVersion},
+    net::{ClientTlsFiles, Listen, Tcp as Sockets, TlsFiles, TlsMode, TlsVersion},
 };
 use poolhouse_core::{
     auth::{self, Method, Secret as Password},
@@ -87,7 +87,17 @@ pub(super) const PREFERENCES: OneOf<Preference> = OneOf(
 );
 const TRANSACTIONS: &[Choice<'static, Transactions>] =
     &[("primary", Some(Transactions::Primary)), ("read-until-write", Some(Transactions::ReadUntilWrite))];
-const TLS: &[Choice<'static, ()>] = &[("disable", Some(())), ("prefer", None), ("require", None), ("verify", None)];
+const CLIENT_TLS: OneOf<TlsMode> = OneOf(
+    &[
+        ("disable", Some(TlsMode::Disable)),
+        ("allow", Some(TlsMode::Allow)),
+        ("prefer", Some(TlsMode::Prefer)),
+        ("require", Some(TlsMode::Require)),
+        ("verify-ca", Some(TlsMode::VerifyCa)),
+        ("verify-full", None),
+    ],
+    "write \"verify-ca\"",
+);
 pub(super) const CLUSTER_TLS: OneOf<TlsMode> = OneOf(
     &[
         ("disable", Some(TlsMode::Disable)),
@@ -103,7 +113,6 @@ pub(super) const NEGOTIATIONS: OneOf<bool> = OneOf(&[("postgres", Some(false)), 
 pub(super) const TLS_VERSIONS: OneOf<TlsVersion> =
     OneOf(&[("TLSv1.2", Some(TlsVersion::V1_2)), ("TLSv1.3", Some(TlsVersion::V1_3))], "");
 
-const NO_TLS: &str = "remove it: clients connect without TLS";
 const NAME_USERS: &str = "remove it, and name users under [users] or in users_file";
 const ONE_PROMOTES: &str = "remove it: let one Poolhouse promote, and all others \"follow\"";
 
@@ -118,8 +127,17 @@ const NAME_IF_ANY: ByHand<Option<String>> = ByHand(
     |name| format!("{:?}", name.as_deref().unwrap_or_default()),
 );
 const PATH_IF_ANY: ByHand<Option<PathBuf>> = ByHand(Shape::Text, shown_path, |path| format!("{:?}", shown_path(path)));
+const PATHS: ByHand<Vec<PathBuf>> = ByHand(Shape::AnyOf(&[Shape::Text, TEXTS]), shown_paths, written_paths);
 const SECRET: ByHand<Option<Password>> = ByHand(Shape::Secret, hidden, hidden);
 const ADDRESS: ByHand<Option<Http>> = ByHand(Shape::Text, address, |http| format!("{:?}", address(http)));
+
+fn shown_paths(paths: &Vec<PathBuf>) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn written_paths(paths: &Vec<PathBuf>) -> String {
+    format!("{:?}", paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
+}
 
 fn shown_path(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
@@ -140,7 +158,7 @@ section! {
     File at "" {
         server: Shape::Section(|| Server::SECTION), Restart;
         listener: Shape::List(&Shape::Section(|| Listener::SECTION)), Restart;
-        tls: Shape::Section(|| Tls::SECTION), Restart;
+        tls: Shape::Section(|| Tls::SECTION), Now;
         auth: Shape::Section(|| Auth::SECTION), NewSessions;
         pool: Shape::Section(|| Pool::SECTION), NewSessions;
         clusters: Shape::Named(&Shape::Section(|| Cluster::SECTION)), Now;
@@ -207,14 +225,26 @@ section! {
 }
 
 section! {
-    /// TLS between clients and Poolhouse is not available yet: mode can only be "disable", and the other keys are refused.
-    Tls at "tls", of () {
-        /// Can only be "disable" yet.
-        mode(): OneOf(TLS, "write \"disable\" and listen on loopback or a Unix socket only"), Restart,
-            Usual::Asked("\"disable\"");
-        certificate(): NotYet(NO_TLS), Restart, Usual::Nothing("\"server.crt\"");
-        private_key(): NotYet(NO_TLS), Restart, Usual::Nothing("\"server.key\"");
-        client_ca(): NotYet(NO_TLS), Restart, Usual::Nothing("\"ca.crt\"");
+    /// TLS between clients and Poolhouse; files are in PEM, and read again at RELOAD, and when they change. Connections that
+    /// are there stay as they are. Unix sockets go without.
+    Tls at "tls", of ClientTlsFiles {
+        /// "disable"; "allow" and "prefer": for clients that ask for it; "require": for all who come over TCP; "verify-ca": and
+        /// they show a certificate of an authority in `client_ca`. Without a certificate there is no TLS. "verify-full" is not
+        /// available yet.
+        mode(mode): CLIENT_TLS, Now;
+        /// What clients are shown: the server's certificate and those that lead from it to an authority. Or a list of such files:
+        /// the first that names the host for which a client asks is shown, else the first.
+        certificate(certificates): PATHS, Now, Usual::Nothing("\"server.crt\"");
+        /// Its key, or a list of those of all. Nobody else may be able to read it.
+        private_key(private_keys): PATHS, Now, Usual::Nothing("\"server.key\"");
+        /// Authorities of clients' certificates.
+        client_ca(client_ca): PATH_IF_ANY, Now, Usual::Nothing("\"ca.crt\"");
+        /// Clients' certificates that are revoked, as a list of their authority.
+        crl(crl): PATH_IF_ANY, Now, Usual::Nothing("\"revoked.crl\"");
+        /// The oldest version that is spoken, "TLSv1.2" or "TLSv1.3".
+        min_protocol(min_protocol): TLS_VERSIONS, Now;
+        /// And the newest one, "TLSv1.2" or "TLSv1.3".
+        max_protocol(max_protocol): TLS_VERSIONS, Now;
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     admin::Setting,
     monitor,
-    net::{Tcp, TlsFiles},
+    net::{ClientTlsFiles, Tcp, TlsFiles},
 };
 use poolhouse_core::topology::{Role, Routing, RoutingRule};
 
@@ -25,6 +25,7 @@ pub fn listing(settings: &Settings) -> Vec<Setting> {
     lines.section("server", keys::Server::FIELDS, settings, &usual, None);
     let effect = keys::Server::SECTION.effect("tcp");
     lines.section("server.tcp", keys::Tcp::FIELDS, &limits.tcp, &usual.frontend.tcp, Some(effect));
+    lines.section("tls", keys::Tls::FIELDS, limits.tls.files(), &ClientTlsFiles::default(), None);
     for (at, listener) in settings.listeners.iter().enumerate() {
         let mut line = lines.by_hand(format!("listener.{}", at + 1), keys::Listener::SECTION);
         line("address", listener.address.to_string());

@@ -5,7 +5,7 @@ use super::{
     declare::{Field, Key, Section, Usual},
     keys,
 };
-use crate::net::TlsFiles;
+use crate::net::{ClientTlsFiles, TlsFiles};
 use poolhouse_core::topology::Routing;
 
 const WIDTH: usize = 120;
@@ -65,6 +65,7 @@ pub(super) fn defaults(section: &Section) -> Written {
     let cluster = cluster::defaults("main", Vec::new(), Vec::new());
     match section.at {
         "server" => written(keys::Server::FIELDS, &settings),
+        "tls" => written(keys::Tls::FIELDS, &ClientTlsFiles::default()),
         "server.tcp" => written(keys::Tcp::FIELDS, &settings.frontend.tcp),
         "auth" => written(keys::Auth::FIELDS, &settings.auth),
         "pool" => written(keys::Pool::FIELDS, &Pooling::default()),

@@ -199,7 +199,7 @@ mod tests {
             "[pool]\nidle_timeout = \"30\"",
             "[log]\nslow_values = \"yes\"",
             "[auth]\nhba_file = \"x\"",
-            "[tls]\nmode = \"prefer\"",
+            "[tls]\nmode = \"verify-full\"",
             "[coordination]\nnode = \"x\"",
             "[clusters.main]\nnodes = [{ adress = \"a\" }]",
             "[clusters.main]\nnodes = [{ address = \"a\", weight = 0 }]",

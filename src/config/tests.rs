@@ -472,15 +472,13 @@ fn what_is_not_available_yet_is_refused() {
         "[tls]\nmode = \"disable\"\n[clusters.main]\nnodes = [\"a\"]\ntls.mode = \"disable\"\n[admin]\n[coordination]",
     );
     assert_eq!(disabled.clusters.len(), 1);
-    wrong("[tls]\nmode = \"prefer\"", &["2 tls.mode: \"prefer\" is not available yet; write \"disable\""]);
-    wrong("[tls]\nmode = \"prefered\"", &["2 tls.mode: unknown value \"prefered\"; write disable"]);
+    wrong("[tls]\nmode = \"verify-full\"", &["2 tls.mode: \"verify-full\" is not available yet; write \"verify-ca\""]);
+    wrong("[tls]\nmode = \"prefered\"", &["2 tls.mode: unknown value \"prefered\"; "]);
+    wrong("[tls]\nmode = \"require\"", &["1 tls: `certificate` is missing, and the mode asks for TLS"]);
+    wrong("[tls]\ncertificate = \"/nowhere\"", &["1 tls: `private_key` is not there for each certificate"]);
     wrong(
-        "[tls]\ncertificate = \"a\"\nprivate_key = \"b\"\nclient_ca = \"c\"",
-        &[
-            "2 tls.certificate: not available yet",
-            "3 tls.private_key: not available yet",
-            "4 tls.client_ca: not available yet",
-        ],
+        "[clusters.main]\nnodes = [\"a\"]\n[clusters.main.tls]\nmode = \"verify-full\"",
+        &["3 clusters.main.tls: `ca` is missing, and the mode asks for a certificate of an authority"],
     );
     wrong("[auth]\nmethod = \"cert\"", &["2 auth.method: \"cert\" is not available yet; write \"scram-sha-256\""]);
     wrong(

@@ -231,6 +231,26 @@ fn waiting(message: String) -> Report {
     Report::error(SqlState::SUCCESS, message)
 }
 
+/// TLS is asked of everybody who comes over TCP.
+pub fn not_encrypted() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "connections without TLS are not accepted")
+        .hint("Connect with sslmode=require or more.")
+}
+
+/// The words of PostgreSQL.
+pub fn data_before_encryption() -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, "received unencrypted data after SSL request")
+        .detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+}
+
+/// The words of PostgreSQL 17.
+pub fn direct_without_protocol() -> Report {
+    Report::fatal(
+        SqlState::PROTOCOL_VIOLATION,
+        "received direct SSL connection request without ALPN protocol negotiation extension",
+    )
+}
+
 pub fn shutting_down() -> Report {
     Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection because Poolhouse is being shut down")
 }

@@ -21,7 +21,7 @@ use crate::{
     clients::{LeaveOrder, Registry},
     databases::{ConfiguredDatabase, DatabaseSettings, Databases, Gates, NewTarget, Target},
     metrics::Accounts,
-    net::{Admission, Crowd, Tcp, WrongGuesses},
+    net::{Admission, ClientTls, Crowd, Tcp, WrongGuesses},
 };
 use poolhouse_core::{
     auth::{self, LookedUp, LookupKey},
@@ -43,6 +43,8 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// Of the connections of clients.
     pub tcp: Tcp,
+    /// How they are encrypted.
+    pub tls: Arc<ClientTls>,
 }
 
 /// What may change while clients are served.
@@ -121,6 +123,12 @@ impl Frontend {
     pub fn set_settings(&self, settings: Settings) {
         self.watch.set_client_timeout(settings.tcp.user_timeout);
         self.settings.store(Arc::new(settings));
+    }
+
+    /// Clients that come from now on are shown other certificates.
+    pub fn set_tls(&self, tls: Arc<ClientTls>) {
+        let settings = Settings { tls, ..Settings::clone(&self.settings()) };
+        self.set_settings(settings);
     }
 
     /// What is so now.

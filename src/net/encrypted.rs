@@ -11,7 +11,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustls::{CipherSuite, ClientConfig, ClientConnection, Connection, ProtocolVersion, pki_types::ServerName};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection,
+    pki_types::ServerName,
+};
 use tokio::{
     io::{AsyncWrite, Interest},
     net::TcpStream,
@@ -82,6 +85,17 @@ impl Encrypted {
         name: ServerName<'static>,
     ) -> io::Result<Encrypted> {
         let tls = ClientConnection::new(config, name).map_err(invalid)?;
+        let mut stream = Encrypted { socket, tls: tls.into(), waiting: 0, ended: false, taken: 0 };
+        std::future::poll_fn(|cx| stream.poll_handshake(cx)).await?;
+        Ok(stream)
+    }
+
+    /// Shakes hands with a client. The caller bounds the time.
+    ///
+    /// # Errors
+    /// As [`Encrypted::to_server`].
+    pub async fn to_client(socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<Encrypted> {
+        let tls = ServerConnection::new(config).map_err(invalid)?;
         let mut stream = Encrypted { socket, tls: tls.into(), waiting: 0, ended: false, taken: 0 };
         std::future::poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)

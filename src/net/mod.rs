@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod admission;
+pub mod client_tls;
 pub mod encrypted;
 pub mod listener;
 pub mod stream;
@@ -11,6 +12,7 @@ pub mod wrong_guesses;
 
 pub use address::{Address, Listen};
 pub use admission::{Admission, Admitted, Crowd};
+pub use client_tls::{ClientTls, ClientTlsFiles, HANDSHAKE};
 pub use listener::Listener;
 pub use stream::{Ends, Stream};
 pub use tcp::Tcp;

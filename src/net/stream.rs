@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
+use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
@@ -59,6 +61,41 @@ impl Stream {
                 Ok(Stream::Unix(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
             }
         }
+    }
+
+    /// Shakes hands with a client that wants TLS. The caller bounds the time, and must not use the stream any more when it
+    /// gives up or this fails.
+    ///
+    /// # Errors
+    /// Those of the socket; what the client did wrong is `InvalidData`.
+    pub async fn encrypt(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let Stream::Tcp(socket) = std::mem::replace(self, Stream::Gone) else { return Err(gone()) };
+        *self = Stream::Encrypted(Box::new(Encrypted::to_client(socket, config).await?));
+        Ok(())
+    }
+
+    /// Whether this is TCP without TLS.
+    pub fn is_plain_tcp(&self) -> bool {
+        matches!(self, Stream::Tcp(_))
+    }
+
+    /// The protocol that was agreed on with TLS, by ALPN.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Stream::Encrypted(stream) => stream.protocol(),
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Gone => None,
+        }
+    }
+
+    /// The first byte that comes over TCP, which is left there; nothing at the end of the stream.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let Stream::Tcp(socket) = self else { return Err(gone()) };
+        let mut byte = [0];
+        let count = socket.peek(&mut byte).await?;
+        Ok((count > 0).then_some(byte[0]))
     }
 
     /// Sets what every TCP connection of ours has: no delay for small messages, and keepalive, since a peer that

@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -27,7 +27,7 @@ use super::{Address, Stream, Tcp, encrypted::Encrypted};
 use poolhouse_core::wire::startup;
 
 /// What PostgreSQL wants to hear in direct negotiation (manual, "SSL Session Encryption").
-const ALPN: &[u8] = b"postgresql";
+pub const ALPN: &[u8] = b"postgresql";
 
 /// libpq's `sslmode`: whether there is TLS, and what of the server's certificate is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
@@ -45,6 +45,13 @@ pub enum TlsMode {
     VerifyCa,
     /// The same, and the certificate names the host.
     VerifyFull,
+}
+
+/// What rustls calls the versions from one to another.
+pub fn versions(least: TlsVersion, most: TlsVersion) -> Vec<&'static SupportedProtocolVersion> {
+    let spoken = [(TlsVersion::V1_2, &TLS12), (TlsVersion::V1_3, &TLS13)];
+    let within = spoken.into_iter().filter(|(version, _)| (least..=most).contains(version));
+    within.map(|(_, known)| known).collect()
 }
 
 /// Files and words about TLS to servers, as the configuration has them.
@@ -138,19 +145,15 @@ impl ServerTls {
         if files.mode == TlsMode::Disable {
             return Ok(ServerTls { files, ..ServerTls::default() });
         }
-        let spoken = [(TlsVersion::V1_2, &TLS12), (TlsVersion::V1_3, &TLS13)];
-        let within = |version: &TlsVersion| (files.min_protocol..=files.max_protocol).contains(version);
-        let versions: Vec<_> =
-            spoken.into_iter().filter(|(version, _)| within(version)).map(|(_, known)| known).collect();
         if files.direct && files.mode < TlsMode::Require {
             const MEND: &str = "write a mode of \"require\" or more, or leave negotiation at \"postgres\"";
             return Err(mistake("negotiation", "is \"direct\", which leaves no way to go without TLS", MEND));
         }
-        let mut read = Read::default();
+        let mut read = ReadFiles::default();
         let provider = Arc::new(ring::default_provider());
         let verifier = verifier(&files, &provider, &mut read)?;
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&versions)
+            .with_protocol_versions(&versions(files.min_protocol, files.max_protocol))
             .map_err(|_| mistake("max_protocol", "is below min_protocol", "let them name a version at least"))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
@@ -254,7 +257,7 @@ fn refuses() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "the server has no TLS, and the configuration wants it")
 }
 
-fn mistake(key: &'static str, what: impl fmt::Display, mend: &'static str) -> TlsMistake {
+pub fn mistake(key: &'static str, what: impl fmt::Display, mend: &'static str) -> TlsMistake {
     TlsMistake { key, what: what.to_string(), mend }
 }
 
@@ -262,7 +265,7 @@ fn mistake(key: &'static str, what: impl fmt::Display, mend: &'static str) -> Tl
 fn verifier(
     files: &TlsFiles,
     provider: &Arc<CryptoProvider>,
-    read: &mut Read,
+    read: &mut ReadFiles,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsMistake> {
     let verifies = files.mode >= TlsMode::VerifyCa || files.mode == TlsMode::Require && files.ca.is_some();
     if !verifies {
@@ -308,14 +311,19 @@ fn verifier(
 
 /// Files, as they are read.
 #[derive(Default)]
-struct Read {
+pub struct ReadFiles {
     /// FNV-1a of all that was read.
     sum: u64,
 }
 
 const PEM: &str = "name a file in PEM, which begins with -----BEGIN";
 
-impl Read {
+impl ReadFiles {
+    /// What has been read, as one number, to tell whether it is the same the next time.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
     fn file(&mut self, key: &'static str, path: &Path) -> Result<Vec<u8>, TlsMistake> {
         let bytes = std::fs::read(path).map_err(|error| {
             mistake(key, format!("{} cannot be read: {error}", path.display()), "mend the path or its rights")
@@ -326,7 +334,11 @@ impl Read {
         Ok(bytes)
     }
 
-    fn certificates(&mut self, key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsMistake> {
+    /// Certificates in PEM, at least one.
+    ///
+    /// # Errors
+    /// What is wrong with the file; `key` is that of the configuration.
+    pub fn certificates(&mut self, key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsMistake> {
         let bytes = self.file(key, path)?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         match found {
@@ -336,7 +348,11 @@ impl Read {
         }
     }
 
-    fn key(&mut self, path: &Path) -> Result<PrivateKeyDer<'static>, TlsMistake> {
+    /// A private key that nobody else may read.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn key(&mut self, path: &Path) -> Result<PrivateKeyDer<'static>, TlsMistake> {
         let bytes = self.file("private_key", path)?;
         if let Ok(about) = std::fs::metadata(path) {
             // As libpq: its owner's alone, or root's with a group that may read it.
@@ -350,7 +366,11 @@ impl Read {
             .map_err(|error| mistake("private_key", format!("{} is no private key: {error}", path.display()), PEM))
     }
 
-    fn revoked(&mut self, path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsMistake> {
+    /// Lists of revoked certificates.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn revoked(&mut self, path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsMistake> {
         let bytes = self.file("crl", path)?;
         let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
         found.map_err(|error| {

@@ -46,4 +46,5 @@ mod steering;
 mod strangers;
 mod temporary;
 mod tidy;
+mod tls_to_clients;
 mod tls_to_servers;

@@ -39,6 +39,8 @@ fn replicated() -> LabCluster {
 fn patient(cluster: &LabCluster, ports: impl IntoIterator<Item = u16>) -> Config {
     let nodes: Vec<String> = ports.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let config = Config::of_cluster(cluster).set("clusters.main.nodes", &format!("{nodes:?}")).user("app", "secret");
+    // The first packet says who it is, and not that TLS is wanted.
+    let config = config.set("clusters.main.tls.mode", "'disable'");
     let config = config.set("clusters.main.connect_timeout", LONG).set("clusters.main.failover.hold", LONG);
     let config = config.set("admin.users", "['admin']").user("admin", "steer");
     config.set("pool.checkout_timeout", LONG)

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},
@@ -27,7 +28,7 @@ use crate::{
         shared::Frontend,
     },
     metrics::Account,
-    net::{Admitted, Stream},
+    net::{Admitted, ClientTls, HANDSHAKE, Stream},
     tasks::{self, Length, Scope},
 };
 use poolhouse_core::{
@@ -243,11 +244,15 @@ async fn prove_all(
     worker: &Worker,
     scope: &Scope,
 ) -> Result<Proved, LoginRefusal> {
-    let parameters = match first_packet(stream).await? {
+    let tls = frontend.settings().tls.clone();
+    let parameters = match first_packet(stream, &tls, frontend).await? {
         Startup::Cancel(key) => return Ok(Proved::Cancel(key)),
         Startup::Session(parameters) => parameters,
         Startup::Tls | Startup::Gss => return Err(wire::Error::StartupLayout.into()),
     };
+    if tls.is_required() && stream.is_plain_tcp() {
+        return Err(errors::not_encrypted().into());
+    }
     if scope.is_stopping() {
         return Err(errors::shutting_down().into());
     }
@@ -360,18 +365,54 @@ fn rule_for(target: &Target, wanted: &StartupRequest, settings: &[(String, Strin
     target.routing.rule_for(Who { user: &wanted.user, database: &wanted.database, application_name })
 }
 
-/// Reads packets until one says what the connection is for. Encryption is not to be had yet.
-async fn first_packet(stream: &mut Stream) -> Result<Startup, LoginRefusal> {
-    let (mut tls, mut gss) = (false, false);
+/// Reads packets until one says what the connection is for. Encryption begins on the way, when the client asks for it, or at
+/// once (PostgreSQL 17's direct negotiation).
+async fn first_packet(stream: &mut Stream, tls: &ClientTls, frontend: &Frontend) -> Result<Startup, LoginRefusal> {
+    let (mut asked_tls, mut asked_gss) = (false, false);
+    let config = tls.config().filter(|_| stream.is_plain_tcp());
+    if let Some(config) = config
+        && stream.first_byte().await? == Some(HANDSHAKE)
+    {
+        asked_tls = true;
+        encrypt(stream, config.clone(), frontend).await?;
+        if stream.protocol().is_none() {
+            return Err(errors::direct_without_protocol().into());
+        }
+    }
     loop {
         let packet = startup::read(&read_packet(stream).await?)?;
         match packet {
-            Startup::Tls if !tls => tls = true,
-            Startup::Gss if !gss => gss = true,
+            Startup::Tls if !asked_tls => {
+                asked_tls = true;
+                if let Some(config) = config {
+                    // Whatever comes before the answer was not the client's to send, and would count as encrypted
+                    // (CVE-2021-23214).
+                    if !stream.is_quiet() {
+                        return Err(errors::data_before_encryption().into());
+                    }
+                    stream.write_all(b"S").await?;
+                    encrypt(stream, config.clone(), frontend).await?;
+                    continue;
+                }
+            }
+            Startup::Gss if !asked_gss => asked_gss = true,
             packet => return Ok(packet),
         }
         stream.write_all(b"N").await?;
     }
+}
+
+/// Shakes hands. Why that fails cannot be told to the client in words: operators see it.
+async fn encrypt(stream: &mut Stream, config: Arc<ServerConfig>, frontend: &Frontend) -> Result<(), LoginRefusal> {
+    let peer = stream.peer();
+    stream.encrypt(config).await.map_err(|error| {
+        let (code, why) = ("08P01", format!("the TLS handshake failed: {error}"));
+        if frontend.registry.refused.note(code, Instant::now()) {
+            tracing::info!(client = peer, reason = why, "refused a client");
+        }
+        frontend.registry.last_errors.refuse(peer, code, &why);
+        LoginRefusal::Gone
+    })
 }
 
 /// Reads exactly one packet: not a byte more, since encryption may begin right behind it.
