@@ -127,15 +127,16 @@ const NAME_IF_ANY: ByHand<Option<String>> = ByHand(
     |name| format!("{:?}", name.as_deref().unwrap_or_default()),
 );
 const PATH_IF_ANY: ByHand<Option<PathBuf>> = ByHand(Shape::Text, shown_path, |path| format!("{:?}", shown_path(path)));
-const PATHS: ByHand<Vec<PathBuf>> = ByHand(Shape::AnyOf(&[Shape::Text, TEXTS]), shown_paths, written_paths);
+const PATHS: ByHand<Vec<PathBuf>> =
+    ByHand(Shape::AnyOf(&[Shape::Text, TEXTS]), |paths| shown_paths(paths), |paths| written_paths(paths));
 const SECRET: ByHand<Option<Password>> = ByHand(Shape::Secret, hidden, hidden);
 const ADDRESS: ByHand<Option<Http>> = ByHand(Shape::Text, address, |http| format!("{:?}", address(http)));
 
-fn shown_paths(paths: &Vec<PathBuf>) -> String {
+fn shown_paths(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
 }
 
-fn written_paths(paths: &Vec<PathBuf>) -> String {
+fn written_paths(paths: &[PathBuf]) -> String {
     format!("{:?}", paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
 }
 
