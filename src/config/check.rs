@@ -325,7 +325,14 @@ fn read_lookup(raw: &keys::Auth<'_>, settings: &mut auth::Settings, outside: &Ou
         }
         Some(_) => {}
         None => {
-            let others = [&raw.query, &raw.query_password, &raw.query_database, &raw.query_lifetime];
+            // What says the same as nothing, as the reference does, misleads nobody.
+            let usual = auth::Settings::default().lookup;
+            let others = [
+                raw.query.as_ref().filter(|_| lookup.query != usual.query),
+                raw.query_password.as_ref(),
+                raw.query_database.as_ref(),
+                raw.query_lifetime.as_ref().filter(|_| lookup.lifetime != usual.lifetime),
+            ];
             for item in others.into_iter().flatten() {
                 findings.mistake(&item.place, "is of no use without auth.query_user", "add query_user beside it");
             }
