@@ -14,10 +14,9 @@ import time
 import psycopg2
 
 import servers
+from suites import SUITES
 
 HERE = pathlib.Path(__file__).resolve().parent
-# The suites, and the database that each uses by default.
-SUITES = {"psycopg2": "psycopg2_test", "asyncpg": "postgres"}
 USER = "postgres"
 POOL_SIZE = 4
 NEIGHBOURS = 2
@@ -52,21 +51,26 @@ def run_suite(suite, port, home, results, only):
     results.write_text("")
     results.with_suffix(".log").write_text("")
     done = results.with_suffix(".done")
+    folder = home / (SUITES[suite].folder or suite)
     own = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     environment = dict(
         own,
         PGHOST="127.0.0.1",
         PGPORT=str(port),
         PGUSER=USER,
-        PGDATABASE=SUITES[suite],
+        PGDATABASE=SUITES[suite].database,
         PSYCOPG2_TEST_REPL_DSN="",
+        PYTHONPATH=str(HERE),
+        RESULTS=str(results),
+        DONE=str(done),
+        ONLY=only,
     )
     while True:
         before = read_results(results)
         done.write_text("\n".join(before))
-        command = [sys.executable, HERE / "one_suite.py", results, done, only]
+        command = SUITES[suite].command(HERE)
         with open(results.with_suffix(".log"), "a") as log:
-            process = subprocess.Popen(command, cwd=home / suite, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
             hung = await_end(process, results)
         after = read_results(results)
         if process.returncode != 0 and len(after) == len(before):
@@ -80,8 +84,8 @@ def run_suite(suite, port, home, results, only):
         results.write_text("".join(json.dumps(result) + "\n" for result in after.values()))
 
 
-def prepare_database(port, database):
-    """What the suites' own instructions ask for."""
+def prepare_database(port, suite):
+    """What the suites' own instructions ask for. Django's makes its database itself."""
 
     def execute(database, statement):
         connection = psycopg2.connect(host="127.0.0.1", port=port, dbname=database, user=USER)
@@ -89,22 +93,24 @@ def prepare_database(port, database):
         connection.cursor().execute(statement)
         connection.close()
 
-    if database != "postgres":
+    database, statements = SUITES[suite].database, SUITES[suite].prepare
+    if statements and database != "postgres":
         execute("postgres", f"CREATE DATABASE {database}")
-    execute(database, "CREATE EXTENSION IF NOT EXISTS hstore")
+    for statement in statements:
+        execute(database, statement)
 
 
 def run_directly(suite, options, logs):
     with servers.Postgres(logs) as server:
-        prepare_database(server.port, SUITES[suite])
+        prepare_database(server.port, suite)
         return run_suite(suite, server.port, options.home, logs / "results", options.only)
 
 
 def run_pooled(suite, options, logs):
     with servers.Postgres(logs) as server:
-        prepare_database(server.port, SUITES[suite])
+        prepare_database(server.port, suite)
         with servers.Poolhouse(options.pooler, server.port, POOL_SIZE, logs) as pooler:
-            target = ["127.0.0.1", str(pooler.port), SUITES[suite], USER, str(NEIGHBOURS)]
+            target = ["127.0.0.1", str(pooler.port), SUITES[suite].database, USER, str(NEIGHBOURS)]
             with open(logs / "noise.log", "w") as log:
                 noise = subprocess.Popen([sys.executable, HERE / "noise.py", *target], stdout=log, stderr=log)
             try:

@@ -1,14 +1,11 @@
-"""Runs the tests of the suite in the working directory, and writes one JSON line per test when it begins and ends.
+"""Runs the tests of the suite in the working directory, which are unittest's (results.py says what the environment has)."""
 
-usage: one_suite.py RESULTS SKIP [ONLY]. SKIP is a file with one name per line of tests that are not to be run (again);
-ONLY leaves out the tests whose name does not contain it.
-"""
-
-import json
 import pathlib
 import sys
 import traceback
 import unittest
+
+from results import Results
 
 
 def tests_of(suite):
@@ -20,25 +17,21 @@ def tests_of(suite):
 
 
 class Reporter(unittest.TestResult):
-    """Says at once what became of each test: the process may hang in the next one."""
+    """Says at once what became of each test."""
 
-    def __init__(self, output):
+    def __init__(self, results):
         super().__init__()
-        self.output = output
-
-    def say(self, test, outcome, why=""):
-        self.output.write(json.dumps({"test": test.id(), "outcome": outcome, "why": why}) + "\n")
-        self.output.flush()
+        self.results = results
 
     def startTest(self, test):
         super().startTest(test)
         self.fault = None
         self.outcome = "passed"
-        self.say(test, "started")
+        self.results.say(test.id(), "started")
 
     def stopTest(self, test):
         super().stopTest(test)
-        self.say(test, self.outcome, self.fault or "")
+        self.results.say(test.id(), self.outcome, self.fault or "")
 
     def fail(self, error):
         self.outcome = "failed"
@@ -49,7 +42,7 @@ class Reporter(unittest.TestResult):
         if isinstance(test, unittest.TestCase):
             self.fail(err)
         else:
-            self.say(test, "failed", "".join(traceback.format_exception(*err)))
+            self.results.say(test.id(), "failed", "".join(traceback.format_exception(*err)))
 
     def addFailure(self, test, err):
         self.fail(err)
@@ -68,15 +61,13 @@ class Reporter(unittest.TestResult):
 
 
 def main():
-    results, skip, only = sys.argv[1], sys.argv[2], "".join(sys.argv[3:])
-    done = set(pathlib.Path(skip).read_text().split("\n"))
+    results = Results()
     sys.path.insert(0, ".")
     # The suites' own main programs put this package in place themselves.
     modules = sorted(f"tests.{path.stem}" for path in pathlib.Path("tests").glob("test_*.py"))
     found = unittest.defaultTestLoader.loadTestsFromNames(modules)
-    wanted = [test for test in tests_of(found) if only in test.id() and test.id() not in done]
-    with open(results, "a") as output:
-        unittest.TestSuite(wanted).run(Reporter(output))
+    wanted = [test for test in tests_of(found) if results.wants(test.id())]
+    unittest.TestSuite(wanted).run(Reporter(results))
 
 
 if __name__ == "__main__":
