@@ -6,7 +6,7 @@
 help:
 	@echo "make demo        a primary, two replicas and Poolhouse in front of them, to try out"
 	@echo "make test        all tests, on real PostgreSQL servers"
-	@echo "make conformance the own test suites of psycopg2 and asyncpg, directly and through Poolhouse"
+	@echo "make conformance the own test suites of drivers and frameworks, directly and through Poolhouse"
 	@echo "make regress     PostgreSQL's own regression tests, directly and through Poolhouse (on Debian)"
 	@echo "make apps        programs written with Django, Prisma, pgjdbc and others, directly and through Poolhouse"
 	@echo "make bench       Poolhouse measured against other poolers"
