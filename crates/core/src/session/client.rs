@@ -311,9 +311,11 @@ impl Session {
         pipeline.drop_long_unnamed();
         let position = verdict.as_deref().is_some_and(|verdict| asks_position(verdict));
         let text = || request::query_text(message.body).unwrap_or_default();
-        let edited = verdict.as_deref().and_then(|verdict| self.edited(verdict, text()));
-        if let Some(Edited { edits, .. }) = &edited {
-            pipeline.note_edits(edits.clone());
+        // Boxed: next to no statement has one, and all pay for the room.
+        let edited = verdict.as_deref().filter(|verdict| self.asks_process(verdict));
+        let edited = edited.and_then(|_| with_process_id(text(), self.process)).map(Box::new);
+        if let Some(edited) = &edited {
+            pipeline.note_edits(edited.edits.clone());
         }
         let called = match &verdict {
             Some(verdict) if pipeline.verbatim => self.called_verbatim(verdict, text(), pipeline),
@@ -329,8 +331,8 @@ impl Session {
             request::query(POSITION_QUERY, out.to_server);
             return ClientStep::Answered;
         }
-        if let Some(Edited { text, .. }) = edited {
-            request::query(&text, out.to_server);
+        if let Some(edited) = edited {
+            request::query(&edited.text, out.to_server);
             return ClientStep::Answered;
         }
         ClientStep::Forward
@@ -444,8 +446,13 @@ impl Session {
 
     /// The text that is sent in the place of the client's, when that asks for the process id.
     pub(super) fn edited(&self, verdict: &Verdict, sql: &[u8]) -> Option<Edited> {
-        let asks = verdict.does(Fact::AsksProcess) || verdict.does(Fact::AsksProcesses);
-        (self.process != 0 && asks).then(|| with_process_id(sql, self.process))?
+        self.asks_process(verdict).then(|| with_process_id(sql, self.process))?
+    }
+
+    /// Whether a text has to do with the client's process id.
+    #[inline]
+    fn asks_process(&self, verdict: &Verdict) -> bool {
+        self.process != 0 && (verdict.does(Fact::AsksProcess) || verdict.does(Fact::AsksProcesses))
     }
 
     /// Whether the server has to be told first which of its processes clients have.
