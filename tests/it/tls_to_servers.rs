@@ -192,3 +192,21 @@ fn a_server_that_hangs_in_the_handshake_is_given_up() {
         client.finish_login("app", "secret").iter().any(|message| message.tag == b'Z')
     });
 }
+
+/// From version 17 on a server takes TLS from the first byte; an older one does not, and that is said.
+#[test]
+fn direct_negotiation_is_for_servers_that_have_it() {
+    let authority = Authority::new("tests");
+    let cluster = started(&authority, &["127.0.0.1"], true);
+    let version: u32 =
+        cluster.node(0).query("SHOW server_version_num").unwrap()[0][0].as_deref().unwrap().parse().unwrap();
+    let config = || with_mode(&cluster, "require").set("clusters.main.tls.negotiation", "'direct'");
+    if version >= 170_000 {
+        let pooler = config().start();
+        let mut client = RawClient::login(pooler.port(), "postgres", "app", "secret");
+        assert_eq!(client.value(ENCRYPTED).as_deref(), Some("t"));
+    } else {
+        let words = refused(config());
+        assert!(words.contains("no server") || words.contains("connect") || words.contains("closed"), "{words}");
+    }
+}

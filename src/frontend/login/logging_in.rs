@@ -97,6 +97,8 @@ pub async fn log_in(
         Ok(Proved::Cancel(key)) => {
             drop(stranger);
             cancel(&frontend, &key, &worker).await;
+            // Under TLS the client wants to hear that this is the end (libpq 17).
+            let _ = timeout(TELL_LIMIT, stream.shutdown()).await;
             return None;
         }
         Err(refusal) => refusal,
